@@ -1,0 +1,148 @@
+"""The correspondence that docker/demo plays, and the export of mailboxes.
+
+    story.py play DIR     submit the messages, wait for everything that must come of them, tell it
+    story.py export DIR   write all mailboxes to DIR/mailboxes
+"""
+
+import shutil
+import sys
+import time
+
+from clients import Deployment
+
+ANNA, ALDO, BRUNO, PROTOCOLLO = "anna@pec.alfa.test", "aldo@studio.example", "bruno@pec.beta.test", "protocollo@comune.example"
+NESSUNO, CARLA = "nessuno@pec.beta.test", "carla@posta.test"
+SERVICE = {"ALFA": "ricevute@gestore.alfa.test", "BETA": "ricevute@gestore.beta.test"}
+
+WHAT_IT_ATTESTS = {
+    "accettazione": "the provider of the sender accepted the message and sent it on",
+    "presa-in-carico": "the other provider took the message in charge",
+    "posta-certificata": "the message itself, in its signed envelope",
+    "avvenuta-consegna": "the message is in the mailbox of",
+    "errore-consegna": "the message cannot be delivered to",
+}
+
+
+def message(sender, recipients, subject, text):
+    """A message as a mail client submits it."""
+    lines = [
+        f"From: {sender}",
+        f"To: {', '.join(recipients)}",
+        f"Subject: {subject}",
+        f"Date: {time.strftime('%a, %d %b %Y %H:%M:%S %z')}",
+        f"Message-ID: <{time.time_ns()}.demo@{sender.split('@')[1]}>",
+        "MIME-Version: 1.0",
+        "Content-Type: text/plain; charset=us-ascii",
+        "",
+        *text.splitlines(),
+        "",
+    ]
+    return "\r\n".join(lines).encode()
+
+
+def tell(text=""):
+    print(text, flush=True)
+
+
+class Story:
+    def __init__(self, deployment):
+        self.deployment = deployment
+        self.number = 0
+
+    def send(self, sender, recipients, subject, text):
+        """Submits a message and keeps its bytes; gives back its Message-ID."""
+        raw = message(sender, recipients, subject, text)
+        self.number += 1
+        directory = self.deployment.home / "originals"
+        directory.mkdir(exist_ok=True)
+        (directory / f"{self.number:02}.eml").write_bytes(raw)
+        tell(f'{time.strftime("%H:%M:%S")}  {sender} sends "{subject}" to')
+        for recipient in recipients:
+            tell(f"          {recipient}")
+        self.deployment.submit(sender, recipients, raw)
+        return next(line for line in raw.decode().split("\r\n") if line.startswith("Message-ID:"))[12:]
+
+    def expect(self, address, kind, msgid, about=None):
+        """Waits for a message of this kind about that original, and tells what it attests."""
+
+        def wanted(m):
+            return m.kind == kind and m.value("msgid") == msgid and (about is None or about in m.about)
+
+        try:
+            found = self.deployment.wait_for(address, wanted)
+        except TimeoutError as error:
+            sys.exit(f"demo: missing: {kind}{' about ' + about if about else ''} for {address}\n      {error}")
+        attests = WHAT_IT_ATTESTS[kind] + (f" {about}" if kind in ("avvenuta-consegna", "errore-consegna") else "")
+        tell(f"{found.value('ora')}  {kind} for {address}")
+        tell(f"          from {found.header['From']}, certified by {found.value('gestore-emittente')}: {attests}")
+        if kind == "accettazione":
+            for recipient, tipo in found.recipients.items():
+                tell(f"          {recipient}: {tipo}")
+        if kind == "errore-consegna":
+            tell(f"          {found.value('errore-esteso')}")
+        if kind == "presa-in-carico":
+            tell(f"          for {', '.join(found.about)}")
+        return found
+
+    def play(self):
+        tell("\n1. One recipient, at the other provider\n")
+        msgid = self.send(ANNA, [BRUNO], "Disdetta del contratto", "Con la presente disdico il contratto.\nAnna")
+        self.expect(ANNA, "accettazione", msgid)
+        self.expect(SERVICE["ALFA"], "presa-in-carico", msgid, BRUNO)
+        self.expect(BRUNO, "posta-certificata", msgid)
+        self.expect(ANNA, "avvenuta-consegna", msgid, BRUNO)
+
+        tell("\n2. Five recipients: at both providers, one mailbox that does not exist, one at an ordinary server\n")
+        recipients = [BRUNO, PROTOCOLLO, ALDO, NESSUNO, CARLA]
+        msgid = self.send(ANNA, recipients, "Convocazione dell'assemblea", "L'assemblea si tiene il 10 dicembre.\nAnna")
+        self.expect(ANNA, "accettazione", msgid)
+        self.expect(SERVICE["ALFA"], "presa-in-carico", msgid, ALDO)
+        self.expect(SERVICE["ALFA"], "presa-in-carico", msgid, BRUNO)
+        for address in (ALDO, BRUNO, PROTOCOLLO, CARLA):
+            self.expect(address, "posta-certificata", msgid)
+        for address in (ALDO, BRUNO, PROTOCOLLO):
+            self.expect(ANNA, "avvenuta-consegna", msgid, address)
+        self.expect(ANNA, "errore-consegna", msgid, NESSUNO)
+
+
+def export(deployment):
+    """Every mailbox, service mailboxes too, each message as IMAP gives it out."""
+    root = deployment.home / "mailboxes"
+    shutil.rmtree(root, ignore_errors=True)
+    count = 0
+    for address in deployment.passwords:
+        directory = root / address
+        directory.mkdir(parents=True)
+        for number, found in enumerate(deployment.mailbox(address), 1):
+            (directory / f"{number:02}-{found.kind}.eml").write_bytes(found.raw)
+            count += 1
+    return count
+
+
+def how_to_reach(deployment):
+    tell("\nEverything is left running. To try it with a mail client (the certificates are signed by target/demo/ca/ca.pem):\n")
+    tell(f"  {'address':<42} {'password':<14} {'IMAP (TLS)':<17} SMTP (STARTTLS)")
+    for address, password in deployment.passwords.items():
+        server = deployment.servers[address]
+        submission = deployment.env.get(f"{server}_SUBMISSION", "receives only")
+        tell(f"  {address:<42} {password:<14} {deployment.env[f'{server}_IMAPS']:<17} {submission}")
+    tell("\n  target/demo/env         the same for programs        docker/demo export   the mailboxes again")
+    tell("  target/demo/mailboxes   what the mailboxes hold      docker/demo down     remove everything")
+    tell("  docker exec pec-demo-alfa-postfix pecctl log MSGID   the story of a message, from Alfa's log")
+
+
+def main():
+    command, home = sys.argv[1:]
+    deployment = Deployment(home)
+    if command == "export":
+        tell(f"demo: {export(deployment)} messages written to {deployment.home / 'mailboxes'}")
+        return
+    deployment.wait_until_up()
+    Story(deployment).play()
+    count = export(deployment)
+    tell(f"\nAll {count} messages are in target/demo/mailboxes.")
+    how_to_reach(deployment)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+//! A header section as the bytes that arrived: field names and raw values, order kept, nothing normalised.
+//!
+//! Promise: [`Header::to_bytes`] gives back exactly what was put in. Reading (addresses, subject, media types) works on copies.
+
+use mail_parser::parsers::MessageStream;
+use mail_parser::{Address as ParsedAddress, HeaderValue};
+
+use crate::address::Address;
+
+/// One header field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    /// The field's name as it was written.
+    pub name: String,
+    /// All that follows the colon, its leading blank and its folding (CRLF and blank) included, without the final CRLF.
+    pub value: Vec<u8>,
+}
+
+impl Field {
+    /// A field as a program writes it: one blank after the colon.
+    pub fn written(name: &str, value: &str) -> Self {
+        Self { name: name.to_owned(), value: format!(" {value}").into_bytes() }
+    }
+
+    /// Whether this is the field `name`, in any case.
+    pub fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
+
+    /// The value on one line, without the blanks around it. Bytes that are not UTF-8 become U+FFFD.
+    pub fn text(&self) -> String {
+        let unfolded: Vec<u8> = self.value.iter().copied().filter(|b| !matches!(b, b'\r' | b'\n')).collect();
+        String::from_utf8_lossy(&unfolded).trim().to_owned()
+    }
+
+    /// Bytes that this field takes in a message, the final CRLF included.
+    pub fn size(&self) -> usize {
+        self.name.len() + 1 + self.value.len() + 2
+    }
+
+    fn stream_input(&self) -> Vec<u8> {
+        [&self.value[..], b"\r\n"].concat()
+    }
+}
+
+/// A header section.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Header(Vec<Field>);
+
+impl Header {
+    /// Reads the fields of a header section, up to but without the empty line. A line that is no field (RFC 5322 s. 2.2)
+    /// is an error: the offset at which it begins.
+    pub fn parse(section: &[u8]) -> Result<Self, usize> {
+        let mut header = Self::default();
+        let mut at = 0;
+        while at < section.len() {
+            let mut end = line_end(section, at);
+            while section.get(end).is_some_and(|b| matches!(b, b' ' | b'\t')) {
+                end = line_end(section, end);
+            }
+            let line = section[at..end].strip_suffix(b"\r\n").unwrap_or(&section[at..end]);
+            let colon = line.iter().position(|&b| b == b':').ok_or(at)?;
+            let name = std::str::from_utf8(&line[..colon]).map_err(|_| at)?;
+            if name.is_empty() || !name.bytes().all(|b| (b'!'..=b'~').contains(&b)) {
+                return Err(at);
+            }
+            header.push(Field { name: name.to_owned(), value: line[colon + 1..].to_vec() });
+            at = end;
+        }
+        Ok(header)
+    }
+
+    /// Appends a field.
+    pub fn push(&mut self, field: Field) {
+        self.0.push(field);
+    }
+
+    /// All fields in order.
+    pub fn fields(&self) -> &[Field] {
+        &self.0
+    }
+
+    /// Mutable access to the fields in order.
+    pub fn fields_mut(&mut self) -> &mut Vec<Field> {
+        &mut self.0
+    }
+
+    /// The fields called `name`, in order.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Field> {
+        self.0.iter().filter(move |f| f.is(name))
+    }
+
+    /// The first field called `name`.
+    pub fn first<'a>(&'a self, name: &'a str) -> Option<&'a Field> {
+        self.all(name).next()
+    }
+
+    /// The unfolded value of the first field called `name`; `None` also where it is empty.
+    pub fn text(&self, name: &str) -> Option<String> {
+        self.first(name).map(Field::text).filter(|t| !t.is_empty())
+    }
+
+    /// The addresses in all fields called `name`, or the text of the first that is none (RFC 5322 s. 3.4). Groups count as
+    /// their members.
+    pub fn addresses(&self, name: &str) -> Result<Vec<Address>, String> {
+        let mut found = Vec::new();
+        for field in self.all(name) {
+            let input = field.stream_input();
+            let parsed = MessageStream::new(&input).parse_address();
+            let entries = match parsed {
+                HeaderValue::Address(ParsedAddress::List(list)) => list,
+                HeaderValue::Address(ParsedAddress::Group(groups)) => groups.into_iter().flat_map(|g| g.addresses).collect(),
+                _ => Vec::new(),
+            };
+            for entry in entries {
+                let text = entry.address.as_deref().unwrap_or_default();
+                found.push(Address::parse(text).ok_or_else(|| entry.address.or(entry.name).unwrap_or_default().into_owned())?);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The subject in Unicode, encoded words decoded (RFC 2047), control characters as blanks; `None` where there is no field.
+    pub fn subject(&self) -> Option<String> {
+        let input = self.first("Subject")?.stream_input();
+        let parsed = MessageStream::new(&input).parse_unstructured();
+        Some(parsed.as_text().unwrap_or_default().chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned())
+    }
+
+    /// The media type; `None` where the field is missing or is no media type.
+    pub fn content_type(&self) -> Option<ContentType> {
+        self.media_field("Content-Type")
+    }
+
+    /// The `Content-Disposition` in the same form: `inline`, `attachment`, with its file name as an attribute.
+    pub fn content_disposition(&self) -> Option<ContentType> {
+        self.media_field("Content-Disposition")
+    }
+
+    fn media_field(&self, name: &str) -> Option<ContentType> {
+        let input = self.first(name)?.stream_input();
+        let HeaderValue::ContentType(parsed) = MessageStream::new(&input).parse_content_type() else { return None };
+        let essence = match parsed.subtype() {
+            Some(subtype) => format!("{}/{subtype}", parsed.ctype()),
+            None => parsed.ctype().to_owned(),
+        };
+        let attributes = parsed.attributes().unwrap_or_default();
+        Some(ContentType {
+            essence: essence.to_ascii_lowercase(),
+            attributes: attributes.iter().map(|a| (a.name.to_ascii_lowercase(), a.value.clone().into_owned())).collect(),
+        })
+    }
+
+    /// The section as bytes, each field with its CRLF, without the empty line that ends it.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.size());
+        for field in &self.0 {
+            out.extend_from_slice(field.name.as_bytes());
+            out.push(b':');
+            out.extend_from_slice(&field.value);
+            out.extend_from_slice(b"\r\n");
+        }
+        out
+    }
+
+    /// How many bytes [`Header::to_bytes`] gives.
+    pub fn size(&self) -> usize {
+        self.0.iter().map(Field::size).sum()
+    }
+}
+
+/// A media type or a disposition with its parameters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContentType {
+    /// `type/subtype` (or the disposition) in lower case.
+    pub essence: String,
+    attributes: Vec<(String, String)>,
+}
+
+impl ContentType {
+    /// The parameter `name` (given in lower case).
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Where the line that begins at `from` ends: after its LF, or at the end of `bytes`.
+pub(crate) fn line_end(bytes: &[u8], from: usize) -> usize {
+    bytes[from..].iter().position(|&b| b == b'\n').map_or(bytes.len(), |lf| from + lf + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(text: &str) -> Header {
+        Header::parse(text.replace('\n', "\r\n").as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let odd = b"X:a\r\nX: a\r\nX:\t a\r\n  folded \r\n\tagain\r\nEmpty:\r\nSubject: caf\xe9 \r\n";
+        assert_eq!(Header::parse(odd).unwrap().to_bytes(), odd);
+    }
+
+    #[test]
+    fn lines_that_are_no_fields_are_named() {
+        assert_eq!(Header::parse(b"A: b\r\nno field\r\n"), Err(6));
+        assert_eq!(Header::parse(b"A b: c\r\n"), Err(0));
+        assert_eq!(Header::parse(b": c\r\n"), Err(0));
+    }
+
+    #[test]
+    fn addresses_of_all_fields_groups_and_comments() {
+        let header =
+            header("To: Anna <a@x.test>,\n  \"Rossi, B.\" <b@x.test>\nTo: friends: c@x.test, d@x.test;\nCc: =?utf-8?Q?=C3=A8?= <e@x.test> (note)\n");
+        let list = |name| header.addresses(name).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(list("to"), ["a@x.test", "b@x.test", "c@x.test", "d@x.test"]);
+        assert_eq!(list("CC"), ["e@x.test"]);
+        assert!(list("bcc").is_empty());
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_named() {
+        assert!(header("To: undisclosed\n").addresses("To").is_err());
+        assert!(header("To: a@x.test, nobody\n").addresses("To").is_err());
+    }
+
+    #[test]
+    fn subjects_are_decoded() {
+        assert_eq!(header("Subject: =?iso-8859-1?Q?citt=E0?= e\n  altro\n").subject().as_deref(), Some("città e altro"));
+        assert_eq!(header("Subject:\n").subject().as_deref(), Some(""));
+        assert_eq!(header("From: a@b\n").subject(), None);
+    }
+
+    #[test]
+    fn media_types_are_read_quoted_or_not() {
+        let header = header(
+            "Content-Type: Multipart/Signed; protocol=\"application/x-pkcs7-signature\"; micalg=sha-256; \n\tboundary=\"--=_a b\"\nContent-Disposition: inline; filename=daticert.xml\n",
+        );
+        let media = header.content_type().unwrap();
+        assert_eq!(
+            (media.essence.as_str(), media.attribute("boundary"), media.attribute("micalg")),
+            ("multipart/signed", Some("--=_a b"), Some("sha-256"))
+        );
+        assert_eq!(header.content_disposition().unwrap().attribute("filename"), Some("daticert.xml"));
+    }
+}

@@ -1,0 +1,32 @@
+//! What a PEC message is: how it is read, written, signed and verified.
+//!
+//! Nothing here knows milters, sockets or databases: bytes and settings come in, messages and judgements go out.
+//!
+//! Where to find what:
+//! - [`notices`]: one file for each message that a provider writes (wording, headers, daticert.xml).
+//! - [`daticert`]: the certification data, `daticert.xml` (RFC 6109 s. 4.4).
+//! - [`message`], [`mime`], [`header`]: a message as slices of the bytes that arrived; nothing is ever re-serialised.
+//! - [`envelope`]: reading a signed PEC message of another provider.
+//! - [`smime`]: signatures, made and checked.
+//! - [`directory`]: the index of the providers (RFC 6109 s. 4.5).
+//! - [`dsn`]: Postfix's delivery reports.
+//! - [`parameters`]: the `pec_` parameters, one table for the programs and for docs/configuration.md.
+//! - [`maillog`]: every line that an administrator reads.
+
+pub mod address;
+pub mod clock;
+pub mod daticert;
+pub mod directory;
+pub mod dsn;
+pub mod envelope;
+pub mod header;
+pub mod identifier;
+pub mod maillog;
+pub mod message;
+pub mod mime;
+pub mod notices;
+pub mod parameters;
+pub mod smime;
+
+/// The word that an administrator reads beside a queue id that is not known yet, as Postfix writes it.
+pub const NO_QUEUE_ID: &str = "NOQUEUE";

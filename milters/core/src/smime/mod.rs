@@ -1,0 +1,36 @@
+//! S/MIME signatures: made ([`sign`]), by a key that lies in a file ([`pem`]), and checked ([`verify`]).
+//!
+//! Promise: for the same content, moment and certificate the signature is the same bytes (RSASSA-PKCS1-v1_5 has no random
+//! part), which is what makes a notice that is made twice one notice.
+
+pub mod pem;
+pub mod sign;
+pub mod verify;
+
+use openssl::hash::MessageDigest;
+use openssl::x509::{X509, X509Ref};
+
+use crate::identifier::hex;
+
+/// The media type of the signature part, as every OpenPEC provider writes it.
+pub const SIGNATURE_TYPE: &str = "application/x-pkcs7-signature";
+
+/// The e-mail addresses (rfc822Name) in a certificate's subjectAltName (RFC 6109 s. 5.5.2), in lower case.
+pub fn certificate_addresses(certificate: &X509Ref) -> Vec<String> {
+    certificate.subject_alt_names().iter().flatten().filter_map(|name| name.email()).map(str::to_ascii_lowercase).collect()
+}
+
+/// The certificate's hash in lower-case hexadecimal, as `providerCertificateHash` has it (RFC 6109 s. 4.5.1). Empty only if
+/// OpenSSL cannot hash, and then equal to nothing in a directory.
+pub fn certificate_hash(certificate: &X509Ref, digest: MessageDigest) -> String {
+    certificate.digest(digest).map(|d| hex(&d)).unwrap_or_default()
+}
+
+/// Reads all certificates of a PEM text; an empty list is an error too.
+pub fn certificates_from_pem(pem: &[u8]) -> Result<Vec<X509>, String> {
+    match X509::stack_from_pem(pem) {
+        Ok(certificates) if certificates.is_empty() => Err("holds no certificate".to_owned()),
+        Ok(certificates) => Ok(certificates),
+        Err(e) => Err(format!("holds no readable PEM certificate: {e}")),
+    }
+}

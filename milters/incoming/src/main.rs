@@ -1,0 +1,15 @@
+//! pec-incoming: the milter of port 25 and of the internal way for the provider's own recipients.
+
+use std::process::ExitCode;
+
+use pec_incoming::{Door, IncomingPoint};
+
+fn main() -> ExitCode {
+    let doors = |settings: &pec_core::parameters::Settings| {
+        vec![
+            (Door::Port25, "pec_incoming_milter", settings.incoming_milter.clone()),
+            (Door::Internal, "pec_internal_milter", settings.internal_milter.clone()),
+        ]
+    };
+    pec_milter::program::run("pec-incoming", doors, |world| Ok(IncomingPoint::new(world)))
+}

@@ -1,0 +1,272 @@
+//! The milter protocol's events carried to a [`Point`] and its verdict carried back.
+//!
+//! Nothing is decided here. The configuration that a message began with stays with it to its end.
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use indymilter::{
+    Actions, Callbacks, Config, ContextActions as _, EomContext, Listener, Macros, NegotiateContext, ProtoOpts, SetErrorReply, SocketInfo, Status,
+};
+use pec_core::maillog;
+use tokio::sync::watch;
+
+use crate::transaction::{Connection, Recipient, Tls, Transaction};
+use crate::{Point, Reply, Verdict};
+
+/// More connections than Postfix's processes can open: 100 smtpd for each service, their cleanup, bounce.
+const MAX_CONNECTIONS: usize = 1000;
+
+/// While a point works, Postfix hears so often that it does (its `milter_content_timeout` is 300 s).
+const PROGRESS_EVERY: Duration = Duration::from_secs(60);
+
+/// What a client hears while the mail waits. Why is in the log, not for the network.
+const WAIT_REPLY: (&str, &str, &str) = ("451", "4.3.0", "certified mail service temporarily unavailable, nothing was accepted, try again later");
+
+/// How many messages are in hand, between MAIL and the final reply, over all connections.
+#[derive(Debug, Clone)]
+pub struct InHand {
+    count: Arc<AtomicUsize>,
+    changed: Arc<watch::Sender<()>>,
+}
+
+impl Default for InHand {
+    fn default() -> Self {
+        Self { count: Arc::default(), changed: Arc::new(watch::Sender::new(())) }
+    }
+}
+
+impl InHand {
+    fn one_more(&self) -> OneInHand {
+        self.count.fetch_add(1, Ordering::SeqCst);
+        OneInHand(self.clone())
+    }
+
+    /// Returns when no message is in hand.
+    pub async fn none(&self) {
+        let mut changed = self.changed.subscribe();
+        while self.count.load(Ordering::SeqCst) > 0 {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Counts as long as it lives, also through a panic.
+struct OneInHand(InHand);
+
+impl Drop for OneInHand {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::SeqCst);
+        self.0.changed.send_replace(());
+    }
+}
+
+/// One connection's state.
+struct Session<P: Point> {
+    connection: Connection,
+    message: Option<Message<P>>,
+}
+
+struct Message<P> {
+    point: Arc<P>,
+    transaction: Transaction,
+    _in_hand: OneInHand,
+}
+
+/// Serves `door` on `listener` until `shutdown` completes. `point` may be exchanged at any time; it holds from the next
+/// message on.
+pub async fn serve<P: Point>(
+    listener: impl Listener,
+    door: P::Door,
+    point: Arc<ArcSwap<P>>,
+    in_hand: InHand,
+    shutdown: impl Future,
+) -> io::Result<()> {
+    let config = Config { max_connections: MAX_CONNECTIONS, ..Config::default() };
+    indymilter::run(listener, callbacks(door, point, in_hand), config, shutdown).await
+}
+
+fn callbacks<P: Point>(door: P::Door, point: Arc<ArcSwap<P>>, in_hand: InHand) -> Callbacks<Session<P>> {
+    Callbacks::new()
+        .on_negotiate(|context, _, offered| Box::pin(async move { negotiate(context, offered) }))
+        .on_connect(|context, name, socket| {
+            Box::pin(async move {
+                context.data = Some(Session { connection: connection(&name, &socket), message: None });
+                Status::Noreply
+            })
+        })
+        .on_helo(|context, name| {
+            Box::pin(async move {
+                if let Some(session) = &mut context.data {
+                    session.connection.helo = text(&name);
+                }
+                Status::Noreply
+            })
+        })
+        .on_mail(move |context, args| {
+            let (point, in_hand) = (point.load_full(), in_hand.one_more());
+            Box::pin(async move {
+                let mut transaction = Transaction::new(&args.first().map(|a| text(a)).unwrap_or_default(), point.keeps(door));
+                transaction.queue_id = macro_text(&context.macros, c"i");
+                transaction.account = macro_text(&context.macros, c"{auth_authen}");
+                transaction.tls = tls(&context.macros);
+                let session = context.data.get_or_insert_with(|| Session { connection: Connection::default(), message: None });
+                let decision = point.mail(door, &session.connection, &transaction);
+                session.message = Some(Message { point, transaction, _in_hand: in_hand });
+                if decision.is_err() {
+                    session.message = None;
+                }
+                answer(&mut context.reply, decision, &args)
+            })
+        })
+        .on_rcpt(move |context, args| {
+            Box::pin(async move {
+                let Some(message) = context.data.as_mut().and_then(|s| s.message.as_mut()) else { return Status::Tempfail };
+                let recipient = Recipient::new(&args.first().map(|a| text(a)).unwrap_or_default());
+                let decision = message.point.rcpt(door, &message.transaction, &recipient);
+                if decision.is_ok() {
+                    message.transaction.recipients.push(recipient);
+                }
+                answer(&mut context.reply, decision, &args)
+            })
+        })
+        .on_header(|context, name, value| {
+            Box::pin(async move {
+                if let Some(message) = context.data.as_mut().and_then(|s| s.message.as_mut()) {
+                    message.transaction.push_field(name.as_bytes(), value.as_bytes());
+                }
+                Status::Noreply
+            })
+        })
+        .on_body(|context, piece| {
+            Box::pin(async move {
+                if let Some(message) = context.data.as_mut().and_then(|s| s.message.as_mut()) {
+                    message.transaction.push_body(piece);
+                }
+                Status::Noreply
+            })
+        })
+        .on_eom(move |context| Box::pin(end_of_message(context, door)))
+        .on_abort(|context| {
+            Box::pin(async move {
+                if let Some(session) = &mut context.data {
+                    session.message = None;
+                }
+                Status::Continue
+            })
+        })
+}
+
+/// Events that need no answer get none, and leading blanks of header values are wanted as they are.
+fn negotiate<P: Point>(context: &mut NegotiateContext<Session<P>>, offered: ProtoOpts) -> Status {
+    context.requested_actions = Actions::ADD_HEADER
+        | Actions::CHANGE_HEADER
+        | Actions::REPLACE_BODY
+        | Actions::CHANGE_SENDER
+        | Actions::ADD_RCPT
+        | Actions::ADD_RCPT_EXT
+        | Actions::DELETE_RCPT;
+    let wanted = ProtoOpts::LEADING_SPACE
+        | ProtoOpts::NO_DATA
+        | ProtoOpts::NO_EOH
+        | ProtoOpts::NO_UNKNOWN
+        | ProtoOpts::NOREPLY_CONNECT
+        | ProtoOpts::NOREPLY_HELO
+        | ProtoOpts::NOREPLY_HEADER
+        | ProtoOpts::NOREPLY_BODY;
+    context.requested_opts = wanted & offered;
+    Status::Continue
+}
+
+async fn end_of_message<P: Point>(context: &mut EomContext<Session<P>>, door: P::Door) -> Status {
+    let Some(session) = &mut context.data else { return Status::Tempfail };
+    let Some(mut message) = session.message.take() else { return Status::Tempfail };
+    message.transaction.finish();
+    if let Some(queue_id) = macro_text(&context.macros, c"i") {
+        message.transaction.queue_id = Some(queue_id);
+    }
+    let queue_id = message.transaction.queue_id().to_owned();
+    let sender = message.transaction.sender_path.clone();
+
+    let mut deciding = std::pin::pin!(message.point.end_of_message(door, &session.connection, message.transaction));
+    let verdict = loop {
+        tokio::select! {
+            verdict = &mut deciding => break verdict,
+            () = tokio::time::sleep(PROGRESS_EVERY) => {
+                // If Postfix has gone, its connection says so at the edits; the decision is carried to its end.
+                let _ = context.actions.progress().await;
+            }
+        }
+    };
+    match verdict {
+        Verdict::Change(edits) => match edits.apply(&context.actions).await {
+            Ok(()) => Status::Continue,
+            Err(e) => wait(&mut context.reply, &queue_id, &format!("Postfix did not take the changes: {e}")),
+        },
+        Verdict::Consume => Status::Discard,
+        Verdict::Refuse(reply) => {
+            maillog::refused(&queue_id, &sender, &reply.to_string());
+            set_reply(&mut context.reply, reply.code, reply.status, &reply.text);
+            Status::Reject
+        }
+        Verdict::Wait(why) => wait(&mut context.reply, &queue_id, &why),
+    }
+}
+
+fn wait(reply: &mut impl SetErrorReply, queue_id: &str, why: &str) -> Status {
+    maillog::waits(queue_id, why);
+    let (code, status, text) = WAIT_REPLY;
+    set_reply(reply, code, status, text);
+    Status::Tempfail
+}
+
+fn answer(reply: &mut impl SetErrorReply, decision: Result<(), Reply>, args: &[CString]) -> Status {
+    match decision {
+        Ok(()) => Status::Continue,
+        Err(refusal) => {
+            maillog::refused(pec_core::NO_QUEUE_ID, &args.first().map(|a| text(a)).unwrap_or_default(), &refusal.to_string());
+            set_reply(reply, refusal.code, refusal.status, &refusal.text);
+            Status::Reject
+        }
+    }
+}
+
+/// Postfix takes a single `%` out of a reply and wants one line of at most 980 bytes.
+fn set_reply(reply: &mut impl SetErrorReply, code: &str, status: &str, text: &str) {
+    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().replace('%', "%%");
+    while line.len() > 900 {
+        line.pop();
+    }
+    // Cannot fail with codes from this program and a line made so; without it Postfix says its own words.
+    let _ = reply.set_error_reply(code, Some(status), [line]);
+}
+
+fn connection(name: &CStr, socket: &SocketInfo) -> Connection {
+    let client_address = match socket {
+        SocketInfo::Inet(address) => address.ip().to_string(),
+        _ => String::new(),
+    };
+    Connection { client_name: text(name), client_address, helo: String::new() }
+}
+
+fn tls(macros: &Macros) -> Option<Tls> {
+    Some(Tls {
+        version: macro_text(macros, c"{tls_version}")?,
+        cipher: macro_text(macros, c"{cipher}").unwrap_or_default(),
+        bits: macro_text(macros, c"{cipher_bits}").unwrap_or_default(),
+    })
+}
+
+fn macro_text(macros: &Macros, name: &CStr) -> Option<String> {
+    macros.get(name).map(text).filter(|value| !value.is_empty())
+}
+
+fn text(bytes: &CStr) -> String {
+    bytes.to_string_lossy().into_owned()
+}

@@ -1,0 +1,108 @@
+//! What the three milters share.
+//!
+//! Promise: callbacks carry, points decide. The callbacks ([`callbacks`]) collect Postfix's events into a [`Transaction`] and
+//! hand it whole to a [`Point`]; the point answers with a [`Verdict`]; the callbacks carry that back as edits and reply. What
+//! goes wrong in between (a panic, a broken connection, a missing database) is 451 or no answer, which Postfix treats as
+//! 451: the mail waits.
+
+pub mod callbacks;
+pub mod edits;
+pub mod program;
+pub mod transaction;
+pub mod world;
+
+use pec_core::NO_QUEUE_ID;
+
+pub use edits::Edits;
+pub use transaction::{Connection, Recipient, Transaction};
+
+/// Domain of the internal addresses that make pec-notices write a notice. Routed by `transport_maps` to its smtpd, in no
+/// `relay_domains`, refused from every client.
+pub const NOTICES_DOMAIN: &str = "notices.pec.internal";
+
+/// Domain of the internal addresses that bring an envelope to the Incoming Point of its own provider.
+pub const INTERNAL_DOMAIN: &str = "ricezione.pec.internal";
+
+/// The local part of the address at [`INTERNAL_DOMAIN`], before `+ID`.
+pub const RICEZIONE: &str = "ricezione";
+
+/// Whether an address is one of the internal ones, which no client may use.
+pub fn is_internal_domain(domain: &str) -> bool {
+    domain.eq_ignore_ascii_case(NOTICES_DOMAIN) || domain.eq_ignore_ascii_case(INTERNAL_DOMAIN)
+}
+
+/// A refusal that the SMTP client hears: `code`, enhanced status code, text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// `550`, `554` ...
+    pub code: &'static str,
+    /// `5.7.1` ...
+    pub status: &'static str,
+    /// What is wrong, for the person who sent it.
+    pub text: String,
+}
+
+impl Reply {
+    /// A permanent refusal.
+    pub fn refuse(code: &'static str, status: &'static str, text: impl Into<String>) -> Self {
+        Self { code, status, text: text.into() }
+    }
+}
+
+impl std::fmt::Display for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {}", self.code, self.status, self.text)
+    }
+}
+
+/// What becomes of a message.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It goes on, changed so.
+    Change(Edits),
+    /// It has done its work: Postfix says 250 and drops it.
+    Consume,
+    /// Never: 5xx.
+    Refuse(Reply),
+    /// Not now: 451, and this line in the log.
+    Wait(String),
+}
+
+impl Verdict {
+    /// It goes on as it is.
+    pub fn pass() -> Self {
+        Self::Change(Edits::default())
+    }
+}
+
+/// One of the points of RFC 6109: where decisions are made.
+pub trait Point: Send + Sync + 'static {
+    /// By which socket a connection came: the point's kinds of work.
+    type Door: Copy + Send + Sync + 'static;
+
+    /// What is kept of the bodies that come through `door`.
+    fn keeps(&self, door: Self::Door) -> Keeps;
+
+    /// At MAIL FROM.
+    fn mail(&self, door: Self::Door, connection: &Connection, transaction: &Transaction) -> Result<(), Reply>;
+
+    /// At RCPT TO, before `recipient` is added to the transaction.
+    fn rcpt(&self, door: Self::Door, transaction: &Transaction, recipient: &Recipient) -> Result<(), Reply>;
+
+    /// At the end of the message. Postfix has committed nothing yet.
+    fn end_of_message(&self, door: Self::Door, connection: &Connection, transaction: Transaction) -> impl Future<Output = Verdict> + Send;
+}
+
+/// What a point needs of a message's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeps {
+    /// All bytes, as long as the message has at most so many; beyond, nothing is kept and [`Transaction::too_large`] says so.
+    Body(u64),
+    /// Nothing but its hash.
+    Hash,
+}
+
+/// The queue id as logs show it.
+pub fn queue_id_or_none(queue_id: Option<&str>) -> &str {
+    queue_id.unwrap_or(NO_QUEUE_ID)
+}

@@ -1,0 +1,229 @@
+//! From a fact to its notice: the same fact gives the same bytes.
+
+use pec_core::clock::Moment;
+use pec_core::daticert::{Daticert, Tipo};
+use pec_core::identifier::{fresh, pec_identifier};
+use pec_core::maillog;
+use pec_core::message::Body;
+use pec_core::notices::Notice;
+use pec_core::notices::accettazione::accettazione;
+use pec_core::notices::avvenuta_consegna::avvenuta_consegna;
+use pec_core::notices::mancata_consegna::{Causa, mancata_consegna};
+use pec_core::notices::presa_in_carico::presa_in_carico;
+use pec_milter::world::World;
+use pec_milter::{Edits, Transaction};
+use pec_state::database::Known;
+use pec_state::log::{Entry, Event};
+use pec_state::rows::{Custody, Fact, Made, Sent, TimeSource};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{NoticesPoint, PERMIT};
+
+/// The row behind a fact: what its notice is about.
+pub(crate) enum Source {
+    /// Our own envelope.
+    Sent(Sent),
+    /// An envelope in our custody.
+    Custody(Custody),
+}
+
+impl Source {
+    pub(crate) fn id(&self) -> &str {
+        match self {
+            Self::Sent(sent) => &sent.id,
+            Self::Custody(custody) => &custody.id,
+        }
+    }
+
+    pub(crate) fn daticert(&self) -> anyhow::Result<Daticert> {
+        let xml = match self {
+            Self::Sent(sent) => &sent.daticert,
+            Self::Custody(custody) => &custody.daticert,
+        };
+        Ok(Daticert::parse(xml.as_bytes())?)
+    }
+
+    /// The provider of the envelope's sender.
+    pub(crate) fn provider<'a>(&'a self, world: &'a World) -> &'a str {
+        match self {
+            Self::Sent(_) => &world.settings.provider_name,
+            Self::Custody(custody) => &custody.provider,
+        }
+    }
+}
+
+/// What a fact says, besides being one.
+pub(crate) struct Happened {
+    pub(crate) kind: Tipo,
+    /// Key of the recipient, see [`Fact::recipient`].
+    pub(crate) recipient: String,
+    pub(crate) at: Moment,
+    pub(crate) time_source: TimeSource,
+    pub(crate) status: String,
+}
+
+/// A fact that there is to be a notice about.
+pub(crate) enum Due {
+    /// It is written already.
+    Written(Known),
+    /// It is written together with its notice.
+    New(Fact),
+}
+
+impl Due {
+    pub(crate) fn fact(&self) -> &Fact {
+        match self {
+            Self::Written(known) => &known.fact,
+            Self::New(fact) => fact,
+        }
+    }
+}
+
+/// A notice and, as long as it is in memory, the leave to hold its original.
+struct Finished {
+    notice: Notice,
+    made: Made,
+    _memory: Option<OwnedSemaphorePermit>,
+}
+
+impl NoticesPoint {
+    /// A fact that is about to be written.
+    pub(crate) fn new_fact(&self, source: &Source, identificativo: &str, happened: Happened) -> anyhow::Result<Fact> {
+        let id = fresh()?;
+        let message_id = pec_identifier(happened.at, &id, &self.world.settings.service_domain);
+        Ok(Fact {
+            id,
+            provider: source.provider(&self.world).to_owned(),
+            identificativo: identificativo.to_owned(),
+            kind: happened.kind,
+            recipient: happened.recipient,
+            source: source.id().to_owned(),
+            happened_at: happened.at,
+            time_source: happened.time_source,
+            status: happened.status,
+            message_id,
+        })
+    }
+
+    /// The row behind a fact that is written already.
+    pub(crate) async fn source_of(&self, fact: &Fact) -> anyhow::Result<Source> {
+        let database = &self.world.database;
+        if let Some(custody) = database.custody(&fact.source).await? {
+            return Ok(Source::Custody(custody));
+        }
+        match database.sent(&fact.source).await? {
+            Some(sent) => Ok(Source::Sent(sent)),
+            None => anyhow::bail!("the fact {} comes from {}, which no row has", fact.id, fact.source),
+        }
+    }
+
+    /// Turns the message in hand into the notice of a fact. A new fact is written here, together with the notice's hash and
+    /// its log row.
+    pub(crate) async fn become_notice(&self, transaction: &Transaction, mut source: Source, mut due: Due) -> anyhow::Result<Edits> {
+        loop {
+            let daticert = source.daticert()?;
+            let fact = due.fact();
+            let finished = self.finish(&source, &daticert, fact).await?;
+            let log = self.log_entry(transaction, &daticert, fact, &source, &finished.made);
+            match &due {
+                Due::Written(Known { made: Some(before), fact }) => self.compare(transaction, fact, before, &finished.made)?,
+                Due::Written(Known { made: None, fact }) => self.world.database.insert_made(&fact.id, &finished.made, &log).await?,
+                Due::New(fact) => {
+                    if !self.world.database.insert_fact(fact, &finished.made, &log).await? {
+                        // Another copy was quicker. Its fact holds, and the notice is about that one.
+                        let winner = self.world.database.fact(&fact.provider, &fact.identificativo, fact.kind.as_str(), &fact.recipient).await?;
+                        let Some(winner) = winner else { anyhow::bail!("a fact was neither written nor found") };
+                        source = self.source_of(&winner.fact).await?;
+                        due = Due::Written(winner);
+                        continue;
+                    }
+                }
+            }
+            maillog::notice(transaction.queue_id(), fact.kind.as_str(), &fact.identificativo, &fact.recipient, fact.happened_at, &fact.message_id);
+            let to = match (&source, fact.kind) {
+                (Source::Custody(custody), Tipo::PresaInCarico) => custody.mail_receipt.clone(),
+                _ => daticert.mittente.clone(),
+            };
+            let mut edits = Edits::default().become_notice(&transaction.header, finished.notice).sender(self.world.service_path(), None);
+            let stays = |path: &str| path.trim_start_matches('<').trim_end_matches('>').eq_ignore_ascii_case(&to);
+            for recipient in transaction.recipients.iter().filter(|r| !stays(&r.path)) {
+                edits = edits.delete_recipient(&recipient.path);
+            }
+            if !transaction.recipients.iter().any(|r| stays(&r.path)) {
+                edits = edits.add_recipient(format!("<{to}>"), None);
+            }
+            return Ok(edits);
+        }
+    }
+
+    /// Writes and signs the notice of a fact.
+    async fn finish(&self, source: &Source, busta: &Daticert, fact: &Fact) -> anyhow::Result<Finished> {
+        let issuer = self.world.issuer();
+        let (id, at) = (&fact.message_id, fact.happened_at);
+        let mut memory = None;
+        let notice = match (fact.kind, source) {
+            (Tipo::Accettazione, Source::Sent(_)) => accettazione(issuer, busta, id)?,
+            (Tipo::PresaInCarico, Source::Custody(custody)) => presa_in_carico(issuer, busta, &custody.mail_receipt, &custody.recipients, at, id)?,
+            (Tipo::AvvenutaConsegna, Source::Custody(custody)) => {
+                let consegna = as_written(&custody.recipients, &fact.recipient);
+                let original = if custody.concise.contains(&fact.recipient) {
+                    None
+                } else {
+                    let size = self.world.store.size(&custody.id).await?;
+                    memory = Some(self.memory_for(size).await?);
+                    Some(Body::from_bytes(self.world.store.get(&custody.id).await?))
+                };
+                let make = || avvenuta_consegna(issuer, busta, &consegna, at, original, id);
+                if memory.is_some() { tokio::task::block_in_place(make)? } else { make()? }
+            }
+            (Tipo::ErroreConsegna, Source::Custody(custody)) => {
+                mancata_consegna(issuer, busta, &as_written(&custody.recipients, &fact.recipient), &Causa::from_status(&fact.status), at, id)?
+            }
+            (Tipo::ErroreConsegna, Source::Sent(_)) => {
+                let recipients: Vec<_> = busta.destinatari.iter().map(|d| d.indirizzo.clone()).collect();
+                mancata_consegna(issuer, busta, &as_written(&recipients, &fact.recipient), &Causa::from_status(&fact.status), at, id)?
+            }
+            (kind, _) => anyhow::bail!("the fact {} is a {kind} of {}, about which there is no notice", fact.id, fact.source),
+        };
+        let made = Made { sha256: notice.body.sha256().to_vec(), with: self.world.made_with() };
+        Ok(Finished { notice, made, _memory: memory })
+    }
+
+    /// Waits until an original of `size` bytes may be held; one that is larger than the limit is held alone.
+    async fn memory_for(&self, size: u64) -> anyhow::Result<OwnedSemaphorePermit> {
+        let permits = u32::try_from(size.div_ceil(PERMIT)).unwrap_or(u32::MAX).min(self.permits);
+        Ok(self.memory.clone().acquire_many_owned(permits).await?)
+    }
+
+    /// A notice that was made before must come out the same. If it does not and nothing explains it, it stays here.
+    fn compare(&self, transaction: &Transaction, fact: &Fact, before: &Made, now: &Made) -> anyhow::Result<()> {
+        if before.sha256 == now.sha256 {
+            return Ok(());
+        }
+        if before.with == now.with {
+            anyhow::bail!("the notice {} came out differently than the first time, and nothing explains it: it is held back", fact.message_id);
+        }
+        maillog::notice_differs(transaction.queue_id(), &fact.message_id, "the certificate or the program version is another one");
+        Ok(())
+    }
+
+    fn log_entry(&self, transaction: &Transaction, busta: &Daticert, fact: &Fact, source: &Source, made: &Made) -> Entry {
+        let mut entry = Entry::new(Event::Notice(fact.kind.as_str()), busta, fact.happened_at, transaction.queue_id());
+        entry.time_source = fact.time_source;
+        entry.recipients = fact.recipient.split(' ').filter(|r| !r.is_empty()).map(str::to_owned).collect();
+        entry.message_id = Some(fact.message_id.clone());
+        entry.message_sha256 = Some(made.sha256.clone());
+        if let Source::Custody(custody) = source {
+            entry.envid = Some(custody.envid.clone());
+        }
+        if fact.kind == Tipo::ErroreConsegna {
+            entry.error = Some(Causa::from_status(&fact.status).errore_esteso(&self.world.settings.provider_name));
+        }
+        entry
+    }
+}
+
+/// The recipient with this key as the sender wrote it.
+fn as_written(recipients: &[String], key: &str) -> String {
+    recipients.iter().find(|r| r.eq_ignore_ascii_case(key)).cloned().unwrap_or_else(|| key.to_owned())
+}

@@ -1,0 +1,89 @@
+//! When a mailbox saved a message: asked of Dovecot through doveadm's HTTP API.
+//!
+//! Postfix's report proves that the message was delivered, not when: it may be written hours later. `date.received` is the
+//! second of delivery and stays when the user moves the message.
+
+use pec_core::clock::Moment;
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// How long Dovecot may take before the report waits instead.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// doveadm's exit code for a user that does not exist (`EX_NOUSER`).
+const NO_USER: i64 = 67;
+
+/// The mailbox cannot be asked. Temporary: the report waits.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MailboxError {
+    #[error("doveadm at {url} does not answer: {trouble}")]
+    Unreachable { url: String, trouble: String },
+    #[error("doveadm at {url} answers {answer}")]
+    Refused { url: String, answer: String },
+    #[error("doveadm's answer cannot be waited for: {0}")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// All mailboxes of the provider.
+pub(crate) struct Mailboxes {
+    agent: ureq::Agent,
+    url: String,
+    authorization: String,
+}
+
+impl Mailboxes {
+    pub(crate) fn new(url: &str, key: &str) -> Self {
+        let agent = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false).build().new_agent();
+        Self { agent, url: url.to_owned(), authorization: format!("X-Dovecot-API {}", encodify::base64::STANDARD.encode(key)) }
+    }
+
+    /// The moments at which the mailbox of `user` received copies of the message with this Message-ID (without brackets),
+    /// in no order. None: it has none any more, or there is no such mailbox.
+    pub(crate) async fn received(&self, user: &str, message_id: &str) -> Result<Vec<Moment>, MailboxError> {
+        let command = json!([["fetch", {"user": user, "field": ["date.received.unixtime"], "query": ["mailbox", "*", "HEADER", "Message-ID", message_id]}, "1"]]);
+        let (agent, url, authorization) = (self.agent.clone(), self.url.clone(), self.authorization.clone());
+        let (status, answer) = tokio::task::spawn_blocking(move || {
+            let unreachable = |e: ureq::Error| MailboxError::Unreachable { url: url.clone(), trouble: e.to_string() };
+            let mut response = agent.post(&url).header("Authorization", &authorization).send_json(&command).map_err(unreachable)?;
+            let text = response.body_mut().read_to_string().map_err(unreachable)?;
+            Ok::<_, MailboxError>((response.status().as_u16(), text))
+        })
+        .await??;
+        moments(&answer)
+            .filter(|_| status == 200)
+            .ok_or_else(|| MailboxError::Refused { url: self.url.clone(), answer: format!("{status} {}", answer.trim()) })
+    }
+}
+
+/// Reads doveadm's answer. `None`: an error, or something else.
+fn moments(answer: &str) -> Option<Vec<Moment>> {
+    let answer: Value = serde_json::from_str(answer).ok()?;
+    let [kind, content, _] = &answer.as_array()?.first()?.as_array()?[..] else { return None };
+    match kind.as_str()? {
+        "doveadmResponse" => {
+            content.as_array()?.iter().map(|row| Some(Moment::from_unix(row.get("date.received.unixtime")?.as_str()?.parse().ok()?))).collect()
+        }
+        "error" if content.get("exitCode").and_then(Value::as_i64) == Some(NO_USER) => Some(Vec::new()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doveadm_answers() {
+        assert_eq!(
+            moments(r#"[["doveadmResponse",[{"date.received.unixtime":"1542123567"},{"date.received.unixtime":"1542123999"}],"1"]]"#)
+                .map(|m| m.len()),
+            Some(2)
+        );
+        assert_eq!(moments(r#"[["doveadmResponse",[],"1"]]"#), Some(vec![]));
+        assert_eq!(moments(r#"[["error",{"type":"exitCode","exitCode":67},"1"]]"#), Some(vec![]));
+        assert_eq!(moments(r#"[["error",{"type":"exitCode","exitCode":75},"1"]]"#), None);
+        for nonsense in ["", "[]", "{}", "[[]]", r#"[["doveadmResponse",[{}],"1"]]"#] {
+            assert_eq!(moments(nonsense), None, "{nonsense}");
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! pecctl: the administrator's command. One file for each verb.
+//!
+//! Output is for people; `--json` is for programs. Exit status 0: done; 1: not found or not possible, one line says why.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod log;
+mod parameters;
+mod schema;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(version, about = "Administers a PEC provider")]
+struct Arguments {
+    /// Directory of the main.cf that holds the pec_ parameters.
+    #[arg(short = 'c', long, value_name = "DIR", default_value = "/etc/postfix", global = true)]
+    config_directory: PathBuf,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Print the story of a message: every row of the retained log about it, in order.
+    Log(log::Arguments),
+    /// Print the pec_ parameters: what there is, or what is set.
+    Parameters(parameters::Arguments),
+    /// Print the SQL that makes the database's tables; the database's owner applies it with psql.
+    Schema,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.verb {
+        Verb::Log(log) => log::run(&arguments.config_directory, &log),
+        Verb::Parameters(parameters) => parameters::run(&arguments.config_directory, &parameters),
+        Verb::Schema => schema::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("pecctl: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,107 @@
+-- What the milters keep, and may do with it. Printed by `pecctl schema`; applied by the owner of the database:
+--     pecctl schema | psql -v ON_ERROR_STOP=1 pec
+-- The role pec_milter can add and look up; it cannot change or remove anything but what a fact's notice became.
+
+CREATE TABLE IF NOT EXISTS pec_schema (version integer PRIMARY KEY);
+INSERT INTO pec_schema VALUES (1);
+
+-- Envelopes that the Access Point signed. A row says "signed", not "sent": a fact is a row of the table fact.
+CREATE TABLE sent (
+    id               text        PRIMARY KEY,     -- names the triggers accettazione+ID and ricezione+ID
+    identificativo   text        NOT NULL UNIQUE,
+    daticert         text        NOT NULL,        -- the envelope's daticert.xml
+    body_sha256      bytea       NOT NULL,        -- of the signed body: only these bytes make a trigger work
+    local_recipients text[]      NOT NULL,        -- those that go the internal way
+    signed_at        timestamptz NOT NULL
+);
+
+-- Envelopes that the Incoming Point took: a row for each copy that came.
+CREATE TABLE custody (
+    id             text        PRIMARY KEY,       -- names the trigger presa-in-carico+ID
+    envid          text        NOT NULL UNIQUE,   -- known to Postfix's queue and to us alone; comes back in its reports
+    provider       text        NOT NULL,          -- who signed
+    mail_receipt   text        NOT NULL,          -- where the presa in carico goes
+    identificativo text        NOT NULL,
+    daticert       text        NOT NULL,
+    recipients     text[]      NOT NULL,
+    concise        text[]      NOT NULL,          -- those of them whose delivery receipt carries no original
+    body_sha256    bytea       NOT NULL,
+    taken_at       timestamptz NOT NULL
+);
+CREATE INDEX custody_envelope ON custody (provider, identificativo);
+
+-- What is true, once: the first row for a key wins, and the notice about it is made from this row alone.
+CREATE TABLE fact (
+    id             text        PRIMARY KEY,       -- names the trigger KIND+ID
+    provider       text        NOT NULL,          -- of the envelope's sender
+    identificativo text        NOT NULL,
+    kind           text        NOT NULL,          -- daticert's tipo
+    recipient      text        NOT NULL,          -- key of the recipient; of several, joined by blanks; empty for an acceptance
+    source         text        NOT NULL,          -- sent.id or custody.id
+    happened_at    timestamptz NOT NULL,
+    time_source    text        NOT NULL,          -- clock, mailbox, report
+    status         text        NOT NULL,          -- enhanced status code of a failure
+    message_id     text        NOT NULL,          -- of the notice
+    notice_sha256  bytea,                         -- of the notice's body, once made
+    made_with      text,                          -- certificate and program version that made it
+    UNIQUE (provider, identificativo, kind, recipient)
+);
+
+-- Bytes, other than the envelope's, with which a trigger may come round: reports that were turned into triggers.
+CREATE TABLE trigger_body (
+    trigger_name text  NOT NULL,
+    body_sha256  bytea NOT NULL,
+    PRIMARY KEY (trigger_name, body_sha256)
+);
+
+-- Receipts and notices of others about envelopes of ours.
+CREATE TABLE ricevuta (
+    identificativo text        NOT NULL,
+    kind           text        NOT NULL,
+    recipient      text        NOT NULL,
+    provider       text        NOT NULL,
+    message_id     text        NOT NULL,
+    happened_at    timestamptz NOT NULL,
+    PRIMARY KEY (identificativo, kind, recipient)
+);
+
+-- The retained log: RFC 6109 s. 2.3's fields and what leads to Postfix's own log.
+CREATE TABLE log (
+    seq            bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    happened_at    timestamptz NOT NULL,
+    event          text        NOT NULL,
+    identificativo text        NOT NULL,
+    msgid          text,
+    mittente       text        NOT NULL,
+    destinatari    text[]      NOT NULL,
+    oggetto        text,
+    gestore        text        NOT NULL,          -- the sender's provider
+    recipients     text[]      NOT NULL,          -- those that this event is about
+    message_id     text,                          -- of the message generated or received
+    message_sha256 bytea,                         -- of its body
+    queue_id       text        NOT NULL,
+    envid          text,
+    account        text,
+    client_address text,
+    time_source    text        NOT NULL,
+    error          text
+);
+CREATE INDEX log_identificativo ON log (identificativo);
+CREATE INDEX log_msgid ON log (msgid);
+CREATE INDEX log_message_id ON log (message_id);
+
+CREATE FUNCTION log_stays() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the retained log is never changed';
+END $$;
+CREATE TRIGGER log_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON log EXECUTE FUNCTION log_stays();
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'pec_milter') THEN
+        CREATE ROLE pec_milter NOLOGIN;
+    END IF;
+END $$;
+GRANT SELECT ON pec_schema TO pec_milter;
+GRANT SELECT, INSERT ON sent, custody, trigger_body, ricevuta, log TO pec_milter;
+GRANT SELECT, INSERT, UPDATE (notice_sha256, made_with) ON fact TO pec_milter;

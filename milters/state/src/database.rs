@@ -1,0 +1,534 @@
+//! PostgreSQL: each function is one statement, so that it happens wholly or not at all.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
+use pec_core::clock::Moment;
+use pec_core::identifier::hex;
+use pec_core::parameters::{ParameterError, Settings};
+use tokio::time::timeout;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Config, NoTls, Row};
+
+use crate::log::{Entry, Row as LogRow};
+use crate::rows::{Custody, Fact, Made, Ricevuta, Sent, TimeSource};
+
+/// Every schema change, in order; the number is the place in the list.
+pub const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_main_flow.sql")];
+
+/// Connections of one program. Statements are short; more would only queue inside PostgreSQL.
+const CONNECTIONS: usize = 8;
+
+/// How long a statement, or the wait for a connection, may take before the mail waits instead.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The database does not do what it is asked to. Whether a statement took effect is not known.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// No connection.
+    #[error("the database cannot be reached: {0}")]
+    Unreachable(String),
+    /// A statement failed.
+    #[error("the database: {0}")]
+    Statement(String),
+    /// No answer in time.
+    #[error("the database does not answer within {} s", PATIENCE.as_secs())]
+    Slow,
+    /// A row holds what this program cannot read.
+    #[error("the database: {0}")]
+    Content(String),
+}
+
+/// What makes starting pointless until a person acts.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The parameter is no connection string.
+    #[error("pec_database = {value}: {trouble}")]
+    Parameter {
+        /// Its value.
+        value: String,
+        /// Why.
+        trouble: String,
+    },
+    /// The password's file.
+    #[error("{0}")]
+    Password(#[from] ParameterError),
+    /// PostgreSQL answers and says no: role, password, database name.
+    #[error("pec_database = {value}: {trouble}")]
+    Refused {
+        /// The parameter's value.
+        value: String,
+        /// PostgreSQL's words.
+        trouble: String,
+    },
+    /// The tables are missing or of another version.
+    #[error("pec_database = {value}: the schema is version {found}, version {} is needed; the owner of the database applies it with: pecctl schema | psql", MIGRATIONS.len())]
+    Schema {
+        /// The parameter's value.
+        value: String,
+        /// What is there.
+        found: i32,
+    },
+    /// Nobody answers: it may come.
+    #[error("pec_database = {value}: {trouble}")]
+    Unreachable {
+        /// The parameter's value.
+        value: String,
+        /// Why.
+        trouble: String,
+    },
+}
+
+/// The database, through a small pool of connections.
+#[derive(Debug, Clone)]
+pub struct Database(Pool);
+
+/// A fact as the table has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// The fact.
+    pub fact: Fact,
+    /// What its notice came out as, if it was made before.
+    pub made: Option<Made>,
+}
+
+impl Database {
+    /// Connects as `pec_database` says and looks whether the schema is the one that this program knows.
+    pub async fn connect(settings: &Settings) -> Result<Self, ConnectError> {
+        let value = settings.database.clone();
+        let mut config: Config =
+            value.parse().map_err(|e: tokio_postgres::Error| ConnectError::Parameter { value: value.clone(), trouble: words(&e) })?;
+        if let Some(file) = &settings.database_password_file {
+            config.password(Settings::secret("pec_database_password_file", file)?);
+        }
+        config.connect_timeout(PATIENCE).application_name("pec");
+        let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let pool = Pool::builder(manager)
+            .max_size(CONNECTIONS)
+            .runtime(Runtime::Tokio1)
+            .timeouts(Timeouts { wait: Some(PATIENCE), create: Some(PATIENCE), recycle: Some(PATIENCE) })
+            .build()
+            .map_err(|e| ConnectError::Parameter { value: value.clone(), trouble: e.to_string() })?;
+
+        let client = match pool.get().await {
+            Ok(client) => client,
+            Err(PoolError::Backend(e)) if e.code().is_some_and(|code| !code.code().starts_with("57P")) => {
+                return Err(ConnectError::Refused { value, trouble: words(&e) });
+            }
+            Err(e) => return Err(ConnectError::Unreachable { value, trouble: pool_words(&e) }),
+        };
+        let found = match client.query_opt("SELECT max(version) FROM pec_schema", &[]).await {
+            Ok(row) => row.and_then(|r| r.get::<_, Option<i32>>(0)).unwrap_or(0),
+            Err(e) if e.code().is_some() => 0,
+            Err(e) => return Err(ConnectError::Unreachable { value, trouble: words(&e) }),
+        };
+        if usize::try_from(found) != Ok(MIGRATIONS.len()) {
+            return Err(ConnectError::Schema { value, found });
+        }
+        drop(client);
+        Ok(Self(pool))
+    }
+
+    /// Writes that an envelope was signed, with its log row.
+    pub async fn insert_sent(&self, sent: &Sent, log: &Entry) -> Result<(), DatabaseError> {
+        let log = LogValues::new(log);
+        let signed_at = sent.signed_at.unix();
+        let mut values: Vec<&(dyn ToSql + Sync)> =
+            vec![&sent.id, &sent.identificativo, &sent.daticert, &sent.body_sha256, &sent.local_recipients, &signed_at];
+        values.extend(log.values());
+        self.execute(
+            &format!(
+                "WITH sent AS (INSERT INTO sent (id, identificativo, daticert, body_sha256, local_recipients, signed_at) \
+                 VALUES ($1, $2, $3, $4, $5, to_timestamp($6::int8))) {}",
+                insert_log(7),
+            ),
+            &values,
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// The envelope that a trigger speaks of.
+    pub async fn sent(&self, id: &str) -> Result<Option<Sent>, DatabaseError> {
+        self.sent_where("id = $1", id).await
+    }
+
+    /// The envelope with this PEC identifier.
+    pub async fn sent_with_identifier(&self, identificativo: &str) -> Result<Option<Sent>, DatabaseError> {
+        self.sent_where("identificativo = $1", identificativo).await
+    }
+
+    async fn sent_where(&self, condition: &str, value: &str) -> Result<Option<Sent>, DatabaseError> {
+        let columns = "id, identificativo, daticert, body_sha256, local_recipients, extract(epoch FROM signed_at)::int8";
+        let row = self.query_opt(&format!("SELECT {columns} FROM sent WHERE {condition}"), &[&value]).await?;
+        Ok(row.map(|r| Sent {
+            id: r.get(0),
+            identificativo: r.get(1),
+            daticert: r.get(2),
+            body_sha256: r.get(3),
+            local_recipients: r.get(4),
+            signed_at: Moment::from_unix(r.get(5)),
+        }))
+    }
+
+    /// Writes that a copy of an envelope was taken, with its log row.
+    pub async fn insert_custody(&self, custody: &Custody, log: &Entry) -> Result<(), DatabaseError> {
+        let log = LogValues::new(log);
+        let taken_at = custody.taken_at.unix();
+        let mut values: Vec<&(dyn ToSql + Sync)> = vec![
+            &custody.id,
+            &custody.envid,
+            &custody.provider,
+            &custody.mail_receipt,
+            &custody.identificativo,
+            &custody.daticert,
+            &custody.recipients,
+            &custody.concise,
+            &custody.body_sha256,
+            &taken_at,
+        ];
+        values.extend(log.values());
+        self.execute(
+            &format!(
+                "WITH custody AS (INSERT INTO custody (id, envid, provider, mail_receipt, identificativo, daticert, recipients, concise, body_sha256, taken_at) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, to_timestamp($10::int8))) {}",
+                insert_log(11),
+            ),
+            &values,
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// The copy that a trigger speaks of.
+    pub async fn custody(&self, id: &str) -> Result<Option<Custody>, DatabaseError> {
+        self.custody_where("id = $1", id).await
+    }
+
+    /// The copy that Postfix reports on under this ENVID.
+    pub async fn custody_with_envid(&self, envid: &str) -> Result<Option<Custody>, DatabaseError> {
+        self.custody_where("envid = $1", envid).await
+    }
+
+    async fn custody_where(&self, condition: &str, value: &str) -> Result<Option<Custody>, DatabaseError> {
+        let columns =
+            "id, envid, provider, mail_receipt, identificativo, daticert, recipients, concise, body_sha256, extract(epoch FROM taken_at)::int8";
+        let row = self.query_opt(&format!("SELECT {columns} FROM custody WHERE {condition}"), &[&value]).await?;
+        Ok(row.map(|r| Custody {
+            id: r.get(0),
+            envid: r.get(1),
+            provider: r.get(2),
+            mail_receipt: r.get(3),
+            identificativo: r.get(4),
+            daticert: r.get(5),
+            recipients: r.get(6),
+            concise: r.get(7),
+            body_sha256: r.get(8),
+            taken_at: Moment::from_unix(r.get(9)),
+        }))
+    }
+
+    /// Whether the envelope `identificativo` of `provider`, with these very bytes, is known to be in the queue already for
+    /// all of `recipients` (keys, in order): the trigger of its presa in carico came round.
+    pub async fn is_in_custody(
+        &self,
+        provider: &str,
+        identificativo: &str,
+        body_sha256: &[u8],
+        recipients: &[String],
+    ) -> Result<bool, DatabaseError> {
+        let row = self
+            .query_opt(
+                "SELECT 1 FROM fact JOIN custody ON custody.id = fact.source \
+                 WHERE fact.provider = $1 AND fact.identificativo = $2 AND fact.kind = 'presa-in-carico' AND fact.recipient = $3 AND custody.body_sha256 = $4",
+                &[&provider, &identificativo, &recipients.join(" "), &body_sha256],
+            )
+            .await?;
+        Ok(row.is_some())
+    }
+
+    /// The fact of this kind about this envelope and recipient, if it is one already.
+    pub async fn fact(&self, provider: &str, identificativo: &str, kind: &str, recipient: &str) -> Result<Option<Known>, DatabaseError> {
+        let condition = "provider = $1 AND identificativo = $2 AND kind = $3 AND recipient = $4";
+        let row = self.query_opt(&format!("SELECT {FACT} FROM fact WHERE {condition}"), &[&provider, &identificativo, &kind, &recipient]).await?;
+        row.map(known).transpose()
+    }
+
+    /// The fact that a trigger speaks of.
+    pub async fn fact_with_id(&self, id: &str) -> Result<Option<Known>, DatabaseError> {
+        self.query_opt(&format!("SELECT {FACT} FROM fact WHERE id = $1"), &[&id]).await?.map(known).transpose()
+    }
+
+    /// Writes a fact, what its notice came out as, and its log row, unless there is a fact for the same envelope, kind and
+    /// recipient. `true`: it is written now; `false`: another was there first, and holds.
+    pub async fn insert_fact(&self, fact: &Fact, made: &Made, log: &Entry) -> Result<bool, DatabaseError> {
+        let log = LogValues::new(log);
+        let happened_at = fact.happened_at.unix();
+        let (kind, time_source) = (fact.kind.as_str(), fact.time_source.as_str());
+        let mut values: Vec<&(dyn ToSql + Sync)> = vec![
+            &fact.id,
+            &fact.provider,
+            &fact.identificativo,
+            &kind,
+            &fact.recipient,
+            &fact.source,
+            &happened_at,
+            &time_source,
+            &fact.status,
+            &fact.message_id,
+            &made.sha256,
+            &made.with,
+        ];
+        values.extend(log.values());
+        let rows = self
+            .execute(
+                &format!(
+                    "WITH fact AS (INSERT INTO fact (id, provider, identificativo, kind, recipient, source, happened_at, time_source, status, message_id, notice_sha256, made_with) \
+                     VALUES ($1, $2, $3, $4, $5, $6, to_timestamp($7::int8), $8, $9, $10, $11, $12) \
+                     ON CONFLICT (provider, identificativo, kind, recipient) DO NOTHING RETURNING 1) {} WHERE EXISTS (SELECT FROM fact)",
+                    insert_log(13),
+                ),
+                &values,
+            )
+            .await?;
+        Ok(rows == 1)
+    }
+
+    /// Writes a fact whose notice is made later, unless there is one already. Its log row comes with the notice.
+    pub async fn insert_fact_before_notice(&self, fact: &Fact) -> Result<(), DatabaseError> {
+        let happened_at = fact.happened_at.unix();
+        let (kind, time_source) = (fact.kind.as_str(), fact.time_source.as_str());
+        self.execute(
+            "INSERT INTO fact (id, provider, identificativo, kind, recipient, source, happened_at, time_source, status, message_id) \
+             VALUES ($1, $2, $3, $4, $5, $6, to_timestamp($7::int8), $8, $9, $10) ON CONFLICT (provider, identificativo, kind, recipient) DO NOTHING",
+            &[
+                &fact.id,
+                &fact.provider,
+                &fact.identificativo,
+                &kind,
+                &fact.recipient,
+                &fact.source,
+                &happened_at,
+                &time_source,
+                &fact.status,
+                &fact.message_id,
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Writes what the notice about a fact came out as, with the fact's log row, unless that is written already.
+    pub async fn insert_made(&self, fact_id: &str, made: &Made, log: &Entry) -> Result<(), DatabaseError> {
+        let log = LogValues::new(log);
+        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&fact_id, &made.sha256, &made.with];
+        values.extend(log.values());
+        self.execute(
+            &format!(
+                "WITH fact AS (UPDATE fact SET notice_sha256 = $2, made_with = $3 WHERE id = $1 AND notice_sha256 IS NULL RETURNING 1) \
+                 {} WHERE EXISTS (SELECT FROM fact)",
+                insert_log(4),
+            ),
+            &values,
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Allows the triggers `names` to come round with a body of this hash.
+    pub async fn insert_trigger_bodies(&self, names: &[String], body_sha256: &[u8]) -> Result<(), DatabaseError> {
+        self.execute(
+            "INSERT INTO trigger_body (trigger_name, body_sha256) SELECT name, $2 FROM unnest($1::text[]) AS name ON CONFLICT DO NOTHING",
+            &[&names, &body_sha256],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Whether the trigger `name` may come round with a body of this hash.
+    pub async fn is_trigger_body(&self, name: &str, body_sha256: &[u8]) -> Result<bool, DatabaseError> {
+        let row = self.query_opt("SELECT 1 FROM trigger_body WHERE trigger_name = $1 AND body_sha256 = $2", &[&name, &body_sha256]).await?;
+        Ok(row.is_some())
+    }
+
+    /// Writes that a receipt about an envelope of ours came, with its log row; what is known already is left alone.
+    pub async fn insert_ricevuta(&self, ricevuta: &Ricevuta, log: &Entry) -> Result<(), DatabaseError> {
+        let log = LogValues::new(log);
+        let happened_at = ricevuta.happened_at.unix();
+        let kind = ricevuta.kind.as_str();
+        let mut values: Vec<&(dyn ToSql + Sync)> =
+            vec![&ricevuta.identificativo, &kind, &ricevuta.recipients, &ricevuta.provider, &ricevuta.message_id, &happened_at];
+        values.extend(log.values());
+        self.execute(
+            &format!(
+                "WITH ricevuta AS (INSERT INTO ricevuta (identificativo, kind, recipient, provider, message_id, happened_at) \
+                 SELECT $1, $2, r, $4, $5, to_timestamp($6::int8) FROM unnest($3::text[]) AS r ON CONFLICT DO NOTHING RETURNING 1) \
+                 {} WHERE EXISTS (SELECT FROM ricevuta)",
+                insert_log(7),
+            ),
+            &values,
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Writes a log row alone.
+    pub async fn insert_log(&self, log: &Entry) -> Result<(), DatabaseError> {
+        let log = LogValues::new(log);
+        self.execute(&insert_log(1), &log.values()).await?;
+        Ok(())
+    }
+
+    /// The rows about the message that `id` names: a PEC identifier, the sender's own Message-ID or the identifier of one
+    /// of its receipts, with or without angle brackets. In order of time, then of recording.
+    pub async fn story(&self, id: &str) -> Result<Vec<LogRow>, DatabaseError> {
+        let bare = id.trim().trim_start_matches('<').trim_end_matches('>').to_owned();
+        let bracketed = format!("<{bare}>");
+        let rows = self
+            .query(
+                "SELECT seq, extract(epoch FROM happened_at)::int8, event, identificativo, msgid, mittente, destinatari, oggetto, gestore, recipients, \
+                        message_id, message_sha256, queue_id, time_source, error \
+                 FROM log WHERE identificativo IN (SELECT identificativo FROM log WHERE identificativo = $1 OR msgid IN ($1, $2) OR message_id = $1) \
+                 ORDER BY happened_at, seq",
+                &[&bare, &bracketed],
+            )
+            .await?;
+        Ok(rows
+            .into_iter()
+            .map(|r| LogRow {
+                seq: r.get(0),
+                happened_at: Moment::from_unix(r.get(1)),
+                event: r.get(2),
+                identificativo: r.get(3),
+                msgid: r.get(4),
+                mittente: r.get(5),
+                destinatari: r.get(6),
+                oggetto: r.get(7),
+                gestore: r.get(8),
+                recipients: r.get(9),
+                message_id: r.get(10),
+                message_sha256: r.get::<_, Option<Vec<u8>>>(11).map(|hash| hex(&hash)),
+                queue_id: r.get(12),
+                time_source: r.get(13),
+                error: r.get(14),
+            })
+            .collect())
+    }
+
+    async fn client(&self) -> Result<Object, DatabaseError> {
+        self.0.get().await.map_err(|e| DatabaseError::Unreachable(pool_words(&e)))
+    }
+
+    async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64, DatabaseError> {
+        let client = self.client().await?;
+        patiently(async { client.execute(&client.prepare_cached(sql).await?, values).await }).await
+    }
+
+    async fn query(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, DatabaseError> {
+        let client = self.client().await?;
+        patiently(async { client.query(&client.prepare_cached(sql).await?, values).await }).await
+    }
+
+    async fn query_opt(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, DatabaseError> {
+        let client = self.client().await?;
+        patiently(async { client.query_opt(&client.prepare_cached(sql).await?, values).await }).await
+    }
+}
+
+const FACT: &str = "id, provider, identificativo, kind, recipient, source, extract(epoch FROM happened_at)::int8, time_source, status, message_id, notice_sha256, made_with";
+
+fn known(r: Row) -> Result<Known, DatabaseError> {
+    let kind: String = r.get(3);
+    let time_source: String = r.get(7);
+    let (sha256, with): (Option<Vec<u8>>, Option<String>) = (r.get(10), r.get(11));
+    Ok(Known {
+        fact: Fact {
+            id: r.get(0),
+            provider: r.get(1),
+            identificativo: r.get(2),
+            kind: kind.parse().map_err(|()| DatabaseError::Content(format!("fact.kind is {kind:?}")))?,
+            recipient: r.get(4),
+            source: r.get(5),
+            happened_at: Moment::from_unix(r.get(6)),
+            time_source: TimeSource::parse(&time_source),
+            status: r.get(8),
+            message_id: r.get(9),
+        },
+        made: sha256.zip(with).map(|(sha256, with)| Made { sha256, with }),
+    })
+}
+
+/// The columns of a log row, owned, so that a statement can refer to them.
+struct LogValues<'a> {
+    entry: &'a Entry,
+    happened_at: i64,
+    event: String,
+    destinatari: Vec<String>,
+    time_source: &'static str,
+}
+
+impl<'a> LogValues<'a> {
+    fn new(entry: &'a Entry) -> Self {
+        Self {
+            entry,
+            happened_at: entry.happened_at.unix(),
+            event: entry.event.name(),
+            destinatari: entry.message.destinatari.iter().map(|d| format!("{} ({})", d.indirizzo, d.tipo)).collect(),
+            time_source: entry.time_source.as_str(),
+        }
+    }
+
+    fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
+        let (entry, message) = (self.entry, &self.entry.message);
+        vec![
+            &self.happened_at,
+            &self.event,
+            &message.identificativo,
+            &message.msgid,
+            &message.mittente,
+            &self.destinatari,
+            &message.oggetto,
+            &message.gestore_emittente,
+            &entry.recipients,
+            &entry.message_id,
+            &entry.message_sha256,
+            &entry.queue_id,
+            &entry.envid,
+            &entry.account,
+            &entry.client_address,
+            &self.time_source,
+            &entry.error,
+        ]
+    }
+}
+
+/// The insertion of a log row whose values begin at `$first`, open for a WHERE.
+fn insert_log(first: usize) -> String {
+    let types =
+        ["int8", "text", "text", "text", "text", "text[]", "text", "text", "text[]", "text", "bytea", "text", "text", "text", "text", "text", "text"];
+    let places: Vec<_> = types.iter().enumerate().map(|(i, t)| format!("${}::{t}", first + i)).collect();
+    format!(
+        "INSERT INTO log (happened_at, event, identificativo, msgid, mittente, destinatari, oggetto, gestore, recipients, message_id, message_sha256, \
+         queue_id, envid, account, client_address, time_source, error) SELECT to_timestamp({}), {}",
+        places[0],
+        places[1..].join(", "),
+    )
+}
+
+async fn patiently<T>(statement: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, DatabaseError> {
+    timeout(PATIENCE, statement).await.map_err(|_| DatabaseError::Slow)?.map_err(|e| DatabaseError::Statement(words(&e)))
+}
+
+fn words(error: &tokio_postgres::Error) -> String {
+    match error.as_db_error() {
+        Some(db) => db.message().to_owned(),
+        None => std::error::Error::source(error).map_or_else(|| error.to_string(), |source| format!("{error}: {source}")),
+    }
+}
+
+fn pool_words(error: &PoolError) -> String {
+    match error {
+        PoolError::Backend(e) => words(e),
+        e => e.to_string(),
+    }
+}

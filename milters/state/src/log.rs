@@ -1,0 +1,118 @@
+//! The retained log (RFC 6109 s. 2.3): one row for each fact, never changed.
+
+use pec_core::clock::Moment;
+use pec_core::daticert::Daticert;
+
+use crate::rows::TimeSource;
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The Access Point received a message and signed the envelope around it.
+    Accesso,
+    /// The Incoming Point verified an envelope.
+    Ricezione,
+    /// A notice of ours was made; daticert's tipo.
+    Notice(&'static str),
+    /// A receipt or notice of another provider came; daticert's tipo.
+    Ricevuta(&'static str),
+    /// One that speaks of a message never sent from here.
+    RicevutaEstranea(&'static str),
+}
+
+impl Event {
+    /// As the log spells it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Accesso => "accesso".to_owned(),
+            Self::Ricezione => "ricezione".to_owned(),
+            Self::Notice(tipo) => (*tipo).to_owned(),
+            Self::Ricevuta(tipo) => format!("ricevuta-{tipo}"),
+            Self::RicevutaEstranea(tipo) => format!("ricevuta-estranea-{tipo}"),
+        }
+    }
+}
+
+/// A row to be.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// What happened.
+    pub event: Event,
+    /// When.
+    pub happened_at: Moment,
+    /// Who says when.
+    pub time_source: TimeSource,
+    /// The message's data: identifiers, sender, recipients, subject, provider.
+    pub message: Daticert,
+    /// The recipients that this event is about.
+    pub recipients: Vec<String>,
+    /// Identifier of the message generated or received.
+    pub message_id: Option<String>,
+    /// SHA-256 of its body.
+    pub message_sha256: Option<Vec<u8>>,
+    /// Postfix's queue id.
+    pub queue_id: String,
+    /// The SMTP envelope id.
+    pub envid: Option<String>,
+    /// The account that submitted.
+    pub account: Option<String>,
+    /// The client's IP address.
+    pub client_address: Option<String>,
+    /// What went wrong.
+    pub error: Option<String>,
+}
+
+impl Entry {
+    /// A row about the message of `daticert`, with what every row has.
+    pub fn new(event: Event, daticert: &Daticert, happened_at: Moment, queue_id: &str) -> Self {
+        Self {
+            event,
+            happened_at,
+            time_source: TimeSource::Clock,
+            message: daticert.clone(),
+            recipients: Vec::new(),
+            message_id: None,
+            message_sha256: None,
+            queue_id: queue_id.to_owned(),
+            envid: None,
+            account: None,
+            client_address: None,
+            error: None,
+        }
+    }
+}
+
+/// A row as `pecctl log` shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Order of recording.
+    pub seq: i64,
+    /// When it happened.
+    pub happened_at: Moment,
+    /// What.
+    pub event: String,
+    /// The PEC identifier.
+    pub identificativo: String,
+    /// The sender's own Message-ID.
+    pub msgid: Option<String>,
+    /// The sender.
+    pub mittente: String,
+    /// All recipients.
+    pub destinatari: Vec<String>,
+    /// The subject.
+    pub oggetto: Option<String>,
+    /// The sender's provider.
+    pub gestore: String,
+    /// The recipients that the event is about.
+    pub recipients: Vec<String>,
+    /// Identifier of the message generated or received.
+    pub message_id: Option<String>,
+    /// SHA-256 of its body, hexadecimal.
+    pub message_sha256: Option<String>,
+    /// Postfix's queue id.
+    pub queue_id: String,
+    /// Who says when.
+    pub time_source: String,
+    /// What went wrong.
+    pub error: Option<String>,
+}
