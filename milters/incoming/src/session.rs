@@ -135,6 +135,7 @@ impl IncomingPoint {
         };
         let mut log = Entry::new(Event::Ricezione, &daticert, now, queue_id);
         log.recipients = custody.recipients.clone();
+        log.certified_by = world.settings.provider_name.clone();
         log.message_id = Some(daticert.identificativo.clone());
         log.message_sha256 = Some(custody.body_sha256.clone());
         log.envid = Some(custody.envid.clone());
@@ -181,6 +182,7 @@ impl IncomingPoint {
         log.client_address = Some(connection.client_address.clone());
         log.error = daticert.errore_esteso.clone();
         if is_ours {
+            log.message.gestore_emittente = world.settings.provider_name.clone();
             let ricevuta = Ricevuta {
                 identificativo: daticert.identificativo.clone(),
                 kind: daticert.tipo,

@@ -232,7 +232,8 @@ fn answer(reply: &mut impl SetErrorReply, decision: Result<(), Reply>, args: &[C
         Err(refusal) => {
             maillog::refused(pec_core::NO_QUEUE_ID, &args.first().map(|a| text(a)).unwrap_or_default(), &refusal.to_string());
             set_reply(reply, refusal.code, refusal.status, &refusal.text);
-            Status::Reject
+            // The milter protocol takes a reply's text only with the status of its kind.
+            if refusal.code.starts_with('4') { Status::Tempfail } else { Status::Reject }
         }
     }
 }

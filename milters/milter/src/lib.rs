@@ -31,10 +31,10 @@ pub fn is_internal_domain(domain: &str) -> bool {
     domain.eq_ignore_ascii_case(NOTICES_DOMAIN) || domain.eq_ignore_ascii_case(INTERNAL_DOMAIN)
 }
 
-/// A refusal that the SMTP client hears: `code`, enhanced status code, text.
+/// What the SMTP client hears instead of 250: `code`, enhanced status code, text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// `550`, `554` ...
+    /// `550`, `554` ...; at RCPT also `452`.
     pub code: &'static str,
     /// `5.7.1` ...
     pub status: &'static str,

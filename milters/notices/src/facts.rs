@@ -209,6 +209,7 @@ impl NoticesPoint {
 
     fn log_entry(&self, transaction: &Transaction, busta: &Daticert, fact: &Fact, source: &Source, made: &Made) -> Entry {
         let mut entry = Entry::new(Event::Notice(fact.kind.as_str()), busta, fact.happened_at, transaction.queue_id());
+        entry.certified_by = self.world.settings.provider_name.clone();
         entry.time_source = fact.time_source;
         entry.recipients = fact.recipient.split(' ').filter(|r| !r.is_empty()).map(str::to_owned).collect();
         entry.message_id = Some(fact.message_id.clone());

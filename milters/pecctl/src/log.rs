@@ -45,6 +45,7 @@ fn json_of(row: &Row) -> serde_json::Value {
         "destinatari": row.destinatari,
         "oggetto": row.oggetto,
         "gestore": row.gestore,
+        "certified_by": row.certified_by,
         "recipients": row.recipients,
         "message_id": row.message_id,
         "message_sha256": row.message_sha256,
@@ -77,6 +78,9 @@ fn table(rows: &[Row]) -> String {
             if let Some(value) = value {
                 out += &format!("{:<28}{what:<9}{value}\n", "");
             }
+        }
+        if row.certified_by != row.gestore {
+            out += &format!("{:<28}by       {}\n", "", row.certified_by);
         }
         out += &format!(
             "{:<28}queue id {}{}\n",

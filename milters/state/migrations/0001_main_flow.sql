@@ -76,6 +76,7 @@ CREATE TABLE log (
     destinatari    text[]      NOT NULL,
     oggetto        text,
     gestore        text        NOT NULL,          -- the sender's provider
+    certified_by   text        NOT NULL,          -- the provider that certifies this event
     recipients     text[]      NOT NULL,          -- those that this event is about
     message_id     text,                          -- of the message generated or received
     message_sha256 bytea,                         -- of its body

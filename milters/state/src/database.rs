@@ -386,7 +386,7 @@ impl Database {
         let bracketed = format!("<{bare}>");
         let rows = self
             .query(
-                "SELECT seq, extract(epoch FROM happened_at)::int8, event, identificativo, msgid, mittente, destinatari, oggetto, gestore, recipients, \
+                "SELECT seq, extract(epoch FROM happened_at)::int8, event, identificativo, msgid, mittente, destinatari, oggetto, gestore, certified_by, recipients, \
                         message_id, message_sha256, queue_id, time_source, error \
                  FROM log WHERE identificativo IN (SELECT identificativo FROM log WHERE identificativo = $1 OR msgid IN ($1, $2) OR message_id = $1) \
                  ORDER BY happened_at, seq",
@@ -405,12 +405,13 @@ impl Database {
                 destinatari: r.get(6),
                 oggetto: r.get(7),
                 gestore: r.get(8),
-                recipients: r.get(9),
-                message_id: r.get(10),
-                message_sha256: r.get::<_, Option<Vec<u8>>>(11).map(|hash| hex(&hash)),
-                queue_id: r.get(12),
-                time_source: r.get(13),
-                error: r.get(14),
+                certified_by: r.get(9),
+                recipients: r.get(10),
+                message_id: r.get(11),
+                message_sha256: r.get::<_, Option<Vec<u8>>>(12).map(|hash| hex(&hash)),
+                queue_id: r.get(13),
+                time_source: r.get(14),
+                error: r.get(15),
             })
             .collect())
     }
@@ -489,6 +490,7 @@ impl<'a> LogValues<'a> {
             &self.destinatari,
             &message.oggetto,
             &message.gestore_emittente,
+            &entry.certified_by,
             &entry.recipients,
             &entry.message_id,
             &entry.message_sha256,
@@ -504,11 +506,13 @@ impl<'a> LogValues<'a> {
 
 /// The insertion of a log row whose values begin at `$first`, open for a WHERE.
 fn insert_log(first: usize) -> String {
-    let types =
-        ["int8", "text", "text", "text", "text", "text[]", "text", "text", "text[]", "text", "bytea", "text", "text", "text", "text", "text", "text"];
-    let places: Vec<_> = types.iter().enumerate().map(|(i, t)| format!("${}::{t}", first + i)).collect();
+    const TYPES: [&str; 18] = [
+        "int8", "text", "text", "text", "text", "text[]", "text", "text", "text", "text[]", "text", "bytea", "text", "text", "text", "text", "text",
+        "text",
+    ];
+    let places: Vec<_> = TYPES.iter().enumerate().map(|(i, t)| format!("${}::{t}", first + i)).collect();
     format!(
-        "INSERT INTO log (happened_at, event, identificativo, msgid, mittente, destinatari, oggetto, gestore, recipients, message_id, message_sha256, \
+        "INSERT INTO log (happened_at, event, identificativo, msgid, mittente, destinatari, oggetto, gestore, certified_by, recipients, message_id, message_sha256, \
          queue_id, envid, account, client_address, time_source, error) SELECT to_timestamp({}), {}",
         places[0],
         places[1..].join(", "),

@@ -42,8 +42,10 @@ pub struct Entry {
     pub happened_at: Moment,
     /// Who says when.
     pub time_source: TimeSource,
-    /// The message's data: identifiers, sender, recipients, subject, provider.
+    /// The message's data: identifiers, sender, recipients, subject, sender's provider.
     pub message: Daticert,
+    /// The provider that certifies this.
+    pub certified_by: String,
     /// The recipients that this event is about.
     pub recipients: Vec<String>,
     /// Identifier of the message generated or received.
@@ -63,9 +65,10 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A row about the message of `daticert`, with what every row has.
+    /// A row about the message of `daticert`, with what every row has; certified by the provider of those data.
     pub fn new(event: Event, daticert: &Daticert, happened_at: Moment, queue_id: &str) -> Self {
         Self {
+            certified_by: daticert.gestore_emittente.clone(),
             event,
             happened_at,
             time_source: TimeSource::Clock,
@@ -103,6 +106,8 @@ pub struct Row {
     pub oggetto: Option<String>,
     /// The sender's provider.
     pub gestore: String,
+    /// The provider that certifies this.
+    pub certified_by: String,
     /// The recipients that the event is about.
     pub recipients: Vec<String>,
     /// Identifier of the message generated or received.

@@ -1,0 +1,243 @@
+//! The Access Point, spoken to in the milter protocol as Postfix does, with a real PostgreSQL behind it.
+
+use bytes::Bytes;
+use pec_access::AccessPoint;
+use pec_core::daticert::{TipoDestinatario, TipoRicevuta};
+use pec_core::envelope::{Contents, claimed_type, contents, signed_parts};
+use pec_core::parameters::Settings;
+use pec_test_support::judges::{openssl_verify, xmllint_valid};
+use pec_test_support::network::{Network, column, run};
+use pec_test_support::postfix::{Mail, Queued, start};
+
+const ANNA: &str = "anna@pec.alfa.test";
+const BRUNO: &str = "bruno@pec.beta.test";
+
+const LETTER: &str = "From: Anna <anna@pec.alfa.test>\nTo: bruno@pec.beta.test\nSubject: Prova\nMessage-ID: <1@client.test>\nMIME-Version: 1.0\nContent-Type: text/plain\nX-Mailer: x\n\nCiao\n";
+
+async fn alfa() -> (Network, std::net::SocketAddr) {
+    let network = Network::new().await;
+    let point = AccessPoint::new(network.world(&network.alfa).await);
+    (network, start(point, ()).await)
+}
+
+fn open(queued: &Queued) -> Contents {
+    let body = Bytes::from(queued.mail.body.clone());
+    let parts = signed_parts(&queued.mail.header, &body).unwrap();
+    contents(&body, parts.content, claimed_type(&queued.mail.header).unwrap()).unwrap()
+}
+
+/// postacert.eml without what the Access Point adds: its `Received:` on top, the PEC identifier in place of the Message-ID,
+/// the sender's Message-ID at the end.
+fn as_submitted(postacert: &[u8], queued: &Queued, msgid: Option<&str>) -> Vec<u8> {
+    let text = postacert.to_vec();
+    let received = text.windows(2).enumerate().find(|(i, w)| w == b"\r\n" && !matches!(text.get(i + 2), Some(b' ' | b'\t'))).unwrap().0 + 2;
+    assert!(text.starts_with(b"Received: from client.test "), "{}", String::from_utf8_lossy(&text[..received]));
+    let identifier = format!("Message-ID:{}\r\n", String::from_utf8_lossy(&queued.mail.header.first("Message-ID").unwrap().value));
+    let reference = msgid.map_or(String::new(), |id| format!("X-Riferimento-Message-ID: {id}\r\n"));
+    let original = msgid.map_or(String::new(), |id| format!("Message-ID: {id}\r\n"));
+    replace(&replace(&text[received..], identifier.as_bytes(), original.as_bytes()), reference.as_bytes(), b"")
+}
+
+fn replace(text: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    if from.is_empty() {
+        return text.to_vec();
+    }
+    let at = text.windows(from.len()).position(|w| w == from).unwrap_or_else(|| panic!("{:?} is not there", String::from_utf8_lossy(from)));
+    [&text[..at], to, &text[at + from.len()..]].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_1_5_a_message_becomes_the_signed_envelope() {
+    let (network, access) = alfa().await;
+    let queued = Mail::submitted(ANNA, &[BRUNO], LETTER.as_bytes()).give_to(access).await.queued();
+    let header = &queued.mail.header;
+    let text = |name| header.text(name).unwrap();
+
+    assert_eq!(text("X-Trasporto"), "posta-certificata");
+    assert_eq!(text("X-TipoRicevuta"), "completa");
+    assert_eq!(text("X-Riferimento-Message-ID"), "<1@client.test>");
+    assert_eq!(text("From"), "\"Per conto di: anna@pec.alfa.test\" <posta-certificata@gestore.alfa.test>");
+    assert_eq!((text("To").as_str(), text("Reply-To").as_str()), (BRUNO, ANNA));
+    assert_eq!(text("Subject"), "POSTA CERTIFICATA: Prova");
+    assert_eq!((header.first("X-Mailer"), header.all("Content-Type").count()), (None, 1));
+    assert_eq!(queued.mail.sender, "<anna@pec.alfa.test>", "the reverse path stays");
+
+    let daticert = open(&queued).daticert;
+    assert_eq!(text("Message-ID"), format!("<{}>", daticert.identificativo));
+    assert_eq!((daticert.mittente.as_str(), daticert.oggetto.as_deref(), daticert.msgid.as_deref()), (ANNA, Some("Prova"), Some("<1@client.test>")));
+    assert_eq!(
+        (daticert.risposte.as_str(), daticert.gestore_emittente.as_str(), daticert.ricevuta),
+        (ANNA, "Alfa PEC S.p.A.", Some(TipoRicevuta::Completa))
+    );
+    assert_eq!(text("Date"), daticert.data.rfc5322());
+    xmllint_valid(&daticert.to_xml()).unwrap();
+
+    let bytes = queued.mail.to_bytes();
+    openssl_verify(&bytes, &network.pki.ca_file()).unwrap();
+    let changed = replace(&bytes, b"Ciao", b"Caio");
+    assert!(openssl_verify(&changed, &network.pki.ca_file()).unwrap_err().contains("verification failure"), "a change of one letter must show");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_2_1_recipients_are_certified_or_ordinary_and_ours_go_the_internal_way() {
+    let (network, access) = alfa().await;
+    let to = ["bruno@pec.beta.test", "Aldo@Studio.Example", "carla@posta.test", "aldo@studio.example"];
+    let letter = LETTER.replace("To: bruno@pec.beta.test", "To: bruno@pec.beta.test, aldo@studio.example, carla@posta.test");
+    let queued = Mail::submitted(ANNA, &to, letter.as_bytes()).give_to(access).await.queued();
+
+    let destinatari: Vec<_> = open(&queued).daticert.destinatari.into_iter().map(|d| (d.indirizzo, d.tipo)).collect();
+    let certificato = |a: &str| (a.to_owned(), TipoDestinatario::Certificato);
+    assert_eq!(destinatari, [certificato(BRUNO), certificato("Aldo@Studio.Example"), ("carla@posta.test".to_owned(), TipoDestinatario::Esterno)]);
+
+    let (acceptance, internal) = (queued.recipient("accettazione+"), queued.recipient("ricezione+"));
+    assert!(acceptance.ends_with("@notices.pec.internal") && internal.ends_with("@ricezione.pec.internal"));
+    assert_eq!(queued.mail.recipients.len(), 4, "bruno, carla and two triggers: {:?}", queued.mail.recipients);
+    assert!(queued.added.iter().all(|(_, parameters)| parameters.as_deref() == Some("NOTIFY=FAILURE")), "{:?}", queued.added);
+    let local = column(&network.alfa.settings.database, "SELECT array_to_string(local_recipients, ' ') FROM sent").await;
+    assert_eq!(local, ["Aldo@Studio.Example"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_to_others_only_makes_one_trigger() {
+    let (_network, access) = alfa().await;
+    let queued = Mail::submitted(ANNA, &[BRUNO], LETTER.as_bytes()).give_to(access).await.queued();
+    assert_eq!(queued.mail.recipients.len(), 2);
+    assert!(queued.recipient("accettazione+").len() > 30);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_3_the_log_has_the_message_and_the_hash_of_what_was_signed() {
+    let (network, access) = alfa().await;
+    let queued = Mail::submitted(ANNA, &[BRUNO], LETTER.as_bytes()).give_to(access).await.queued();
+    let sha256 = pec_core::identifier::hex(&openssl::sha::sha256(&queued.mail.body));
+    let row = "concat_ws('|', event, msgid, mittente, array_to_string(destinatari, ','), oggetto, gestore, queue_id, account, client_address, encode(message_sha256, 'hex'))";
+    let rows = column(&network.alfa.settings.database, &format!("SELECT {row} FROM log")).await;
+    assert_eq!(rows, [format!("accesso|<1@client.test>|{ANNA}|{BRUNO} (certificato)|Prova|Alfa PEC S.p.A.|4jTESTqueueid|{ANNA}|192.0.2.1|{sha256}")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn originals_are_carried_byte_for_byte() {
+    let (network, access) = alfa().await;
+    let long = "x".repeat(998);
+    let parts: String = (0..2000).map(|i| format!("--b\nContent-Type: text/plain\n\n{i}\n")).collect();
+    let (from, to) = ("From: anna@pec.alfa.test\n", "To: bruno@pec.beta.test\n");
+    let originals: Vec<(&str, Option<&str>, Vec<u8>)> = vec![
+        ("plain", Some("<1@client.test>"), LETTER.into()),
+        ("no Message-ID", None, format!("{from}{to}Subject: x\n\nx\n").into()),
+        ("empty body", Some("<2@x>"), format!("{from}{to}Message-ID: <2@x>\n\n").into()),
+        (
+            "8-bit body",
+            Some("<3@x>"),
+            [format!("{from}{to}Message-ID: <3@x>\nContent-Transfer-Encoding: 8bit\n\n").as_bytes(), b"citt\xe0 \xe8\n"].concat(),
+        ),
+        ("8-bit header", Some("<4@x>"), [format!("{from}{to}Message-ID: <4@x>\n").as_bytes(), b"Subject: citt\xe0\n\nx\n"].concat()),
+        ("long lines", Some("<5@x>"), format!("{from}{to}Message-ID: <5@x>\n\n{long}\n{long}\n").into()),
+        ("trailing blanks", Some("<6@x>"), format!("{from}{to}Message-ID: <6@x>\nX-A: b  \n\na  \nb\t\n  \n").into()),
+        ("odd fields", Some("<7@x>"), format!("{from}X:a\nX: a\nX:\ta\n{to}Message-ID: <7@x>\nY:\n folded\n\tagain\n  and again\nZ:\n\nx\n").into()),
+        ("dots", Some("<8@x>"), format!("{from}{to}Message-ID: <8@x>\n\n.\n..\n.x\n").into()),
+        ("2,000 parts", Some("<9@x>"), format!("{from}{to}Message-ID: <9@x>\nContent-Type: multipart/mixed; boundary=b\n\n{parts}--b--\n").into()),
+        ("empty lines", Some("<10@x>"), format!("{from}{to}Message-ID: <10@x>\n\n\n\n\n\n").into()),
+        ("our own boundary prefix", Some("<11@x>"), format!("{from}{to}Message-ID: <11@x>\n\n------=_PEC_mixed_0\n------=_PEC_signed_0--\n").into()),
+    ];
+    for (what, msgid, original) in originals {
+        let mail = Mail::submitted(ANNA, &[BRUNO], &original);
+        let queued = mail.clone().give_to(access).await.queued();
+        let contents = open(&queued);
+        assert_eq!(contents.daticert.msgid.as_deref(), msgid, "{what}");
+        assert_eq!(queued.mail.header.text("X-Riferimento-Message-ID").as_deref(), msgid, "{what}");
+        let postacert = contents.postacert.unwrap();
+        let carried = as_submitted(&postacert, &queued, msgid);
+        assert_eq!(String::from_utf8_lossy(&carried), String::from_utf8_lossy(&mail.to_bytes()), "{what}");
+        assert_eq!(carried, mail.to_bytes(), "{what}");
+        openssl_verify(&queued.mail.to_bytes(), &network.pki.ca_file()).unwrap_or_else(|e| panic!("{what}: {e}"));
+        let encoding = if original.is_ascii() { None } else { Some("8bit".to_owned()) };
+        assert_eq!(queued.mail.header.text("Content-Transfer-Encoding"), encoding, "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_1_reply_to_stays_as_it_is() {
+    let (_network, access) = alfa().await;
+    let letter = LETTER.replace("X-Mailer: x", "Reply-To: \"Studio\"\n  <studio@studio.example>");
+    let queued = Mail::submitted(ANNA, &[BRUNO], letter.as_bytes()).give_to(access).await.queued();
+    assert_eq!(queued.mail.header.first("Reply-To").unwrap().value, b" \"Studio\"\r\n  <studio@studio.example>");
+    assert_eq!(open(&queued).daticert.risposte, "studio@studio.example");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_3_2_the_senders_wish_for_receipts_is_passed_on() {
+    let (_network, access) = alfa().await;
+    for (wish, tipo) in [("Breve", TipoRicevuta::Breve), ("sintetica", TipoRicevuta::Sintetica), ("banana", TipoRicevuta::Completa)] {
+        let letter = LETTER.replace("X-Mailer: x", &format!("X-TipoRicevuta: {wish}"));
+        let queued = Mail::submitted(ANNA, &[BRUNO], letter.as_bytes()).give_to(access).await.queued();
+        assert_eq!(queued.mail.header.text("X-TipoRicevuta").as_deref(), Some(tipo.as_str()));
+        assert_eq!(open(&queued).daticert.ricevuta, Some(tipo));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_5_2_only_the_accounts_own_address_sends() {
+    let (network, access) = alfa().await;
+    let mail = Mail::submitted(ANNA, &[BRUNO], LETTER.as_bytes());
+    assert!(Mail { account: None, ..mail.clone() }.give_to(access).await.rejected().starts_with("530 5.7.0"));
+    for sender in ["<altra@pec.alfa.test>", "<>", "<anna>"] {
+        let refused = Mail { sender: sender.to_owned(), ..mail.clone() }.give_to(access).await.rejected();
+        assert!(refused.starts_with("553 5.7.1") && refused.contains(sender), "{refused}");
+    }
+    Mail { sender: "<ANNA@PEC.alfa.test>".to_owned(), ..mail }.give_to(access).await.queued();
+    assert_eq!(column(&network.alfa.settings.database, "SELECT 1::text FROM sent").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_submits_a_trigger() {
+    let (_network, access) = alfa().await;
+    for recipient in ["accettazione+00@notices.pec.internal", "ricezione+00@RICEZIONE.pec.internal"] {
+        let refused = Mail::submitted(ANNA, &[BRUNO, recipient], LETTER.as_bytes()).give_to(access).await.rejected();
+        assert!(refused.starts_with("550 5.1.1"), "{refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_1_1_what_fails_a_check_is_refused_with_every_cause_and_leaves_no_trace() {
+    let (network, access) = alfa().await;
+    let letter = LETTER.replace("anna@", "altra@").replace("X-Mailer: x", "Bcc: x@y.test");
+    let refused = Mail::submitted(ANNA, &[BRUNO], letter.as_bytes()).give_to(access).await.rejected();
+    assert!(refused.starts_with("554 5.6.0") && refused.contains("From:") && refused.contains("Bcc:"), "{refused}");
+    assert_eq!(column(&network.alfa.settings.database, "SELECT 1::text FROM log").await.len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_or_cut_by_postfix_is_refused() {
+    let mut network = Network::new().await;
+    network.alfa.settings = Settings { message_size_limit: 100_000, ..network.alfa.settings.clone() };
+    let access = start(AccessPoint::new(network.world(&network.alfa).await), ()).await;
+    let large = format!("{LETTER}{}", "0123456789\n".repeat(10_000));
+    let refused = Mail::submitted(ANNA, &[BRUNO], large.as_bytes()).give_to(access).await.rejected();
+    assert!(refused.starts_with("552 5.3.4") && refused.contains("100000"), "{refused}");
+    let cut = LETTER.replace("X-Mailer: x", &format!("X-Mailer: {}", "x ".repeat(30_000)));
+    let refused = Mail::submitted(ANNA, &[BRUNO], cut.as_bytes()).give_to(access).await.rejected();
+    assert!(refused.starts_with("554 5.6.0") && refused.contains("60000"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_database_nothing_is_accepted() {
+    let (network, access) = alfa().await;
+    let name = network.alfa.settings.database.rsplit('=').next().unwrap().to_owned();
+    run(&std::env::var("PEC_TEST_DATABASE").unwrap(), &format!("DROP DATABASE {name} WITH (FORCE)")).await;
+    let deferred = Mail::submitted(ANNA, &[BRUNO], LETTER.as_bytes()).give_to(access).await.deferred();
+    assert!(deferred.starts_with("451 4.3.0"), "{deferred}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_messages_on_one_connection_do_not_mix() {
+    let (network, access) = alfa().await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let queued = Mail::submitted(ANNA, &[BRUNO], LETTER.as_bytes()).give_to(access).await.queued();
+        ids.push(open(&queued).daticert.identificativo);
+    }
+    ids.dedup();
+    assert_eq!(ids.len(), 3, "every message has an identifier of its own");
+    assert_eq!(column(&network.alfa.settings.database, "SELECT identificativo FROM sent ORDER BY 1").await.len(), 3);
+    assert!(ids.iter().all(|id| id.ends_with("@gestore.alfa.test")));
+}

@@ -1,0 +1,391 @@
+//! The Incoming Point, spoken to in the milter protocol as Postfix does, with a real PostgreSQL behind it.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use pec_core::clock::Moment;
+use pec_core::daticert::{Daticert, Tipo};
+use pec_core::header::Field;
+use pec_core::notices::avvenuta_consegna::avvenuta_consegna;
+use pec_core::notices::presa_in_carico::presa_in_carico;
+use pec_core::notices::{Issuer, Notice};
+use pec_incoming::{Door, IncomingPoint};
+use pec_state::database::Database;
+use pec_state::log::{Entry, Event};
+use pec_state::rows::{Fact, Made, Sent, TimeSource};
+use pec_test_support::network::{Host, Network, arriving, column, daticert_of, envelope};
+use pec_test_support::pki::NOW;
+use pec_test_support::postfix::{Mail, Outcome, start};
+
+const ANNA: &str = "anna@pec.alfa.test";
+const BRUNO: &str = "bruno@pec.beta.test";
+const LETTER: &str = "From: anna@pec.alfa.test\nTo: bruno@pec.beta.test\nSubject: Prova\nMessage-ID: <1@client.test>\n\nCiao\n";
+
+/// Beta's Incoming Point for port 25.
+async fn beta(network: &Network) -> SocketAddr {
+    start(IncomingPoint::new(network.world(&network.beta).await), Door::Port25).await
+}
+
+fn replaced(mail: &Mail, from: &str, to: &str) -> Mail {
+    let body = String::from_utf8(mail.body.clone()).unwrap();
+    assert!(body.contains(from), "{from}");
+    Mail { body: body.replace(from, to).into_bytes(), ..mail.clone() }
+}
+
+fn with_field(mail: &Mail, name: &str, value: &str) -> Mail {
+    let mut mail = mail.clone();
+    mail.header.fields_mut().retain(|f| !f.is(name));
+    mail.header.push(Field::written(name, value));
+    mail
+}
+
+async fn rows(host: &Host, sql: &str) -> Vec<String> {
+    column(&host.settings.database, sql).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_2_1_a_correct_envelope_is_taken_in_charge() {
+    let network = Network::new().await;
+    let incoming = beta(&network).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO, "nessuno@pec.beta.test"], LETTER);
+    let queued = mail.clone().give_to(incoming).await.queued();
+
+    assert_eq!((&queued.mail.header, &queued.mail.body), (&mail.header, &mail.body), "delivered as it came");
+    assert_eq!(queued.mail.sender, mail.sender);
+    let trigger = queued.recipient("presa-in-carico+");
+    assert_eq!(queued.mail.recipients, [format!("<{BRUNO}>"), "<nessuno@pec.beta.test>".to_owned(), format!("<{trigger}>")]);
+    assert_eq!(queued.added, [(format!("<{trigger}>"), Some("NOTIFY=FAILURE".to_owned()))]);
+
+    let parameters = queued.sender_parameters.unwrap();
+    let envid = parameters.strip_prefix("RET=HDRS ENVID=").unwrap();
+    assert!(envid.len() == 32 && !trigger.contains(envid), "the report's key is not the trigger's");
+    let custody = "concat_ws('|', envid, provider, mail_receipt, array_to_string(recipients, ','), encode(body_sha256, 'hex'), extract(epoch from taken_at)::int8)";
+    let sha256 = pec_core::identifier::hex(&openssl::sha::sha256(&mail.body));
+    let expected = format!("{envid}|Alfa PEC S.p.A.|ricevute@gestore.alfa.test|{BRUNO},nessuno@pec.beta.test|{sha256}|{NOW}");
+    assert_eq!(rows(&network.beta, &format!("SELECT {custody} FROM custody")).await, [expected]);
+    assert_eq!(rows(&network.beta, "SELECT event FROM log").await, ["ricezione"]);
+
+    let id = trigger.split(['+', '@']).nth(1).unwrap();
+    let kept = std::fs::read(network.beta.settings.store.join(&id[..2]).join(format!("{id}.eml"))).unwrap();
+    assert!(kept.ends_with(b"\r\n\r\nCiao\r\n") && kept.starts_with(b"Received: "), "{}", String::from_utf8_lossy(&kept));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_2_2_ordinary_mail_is_not_certified_mail() {
+    let network = Network::new().await;
+    let incoming = beta(&network).await;
+    let refused = Mail::submitted("x@posta.test", &[BRUNO], LETTER.as_bytes()).give_to(incoming).await.rejected();
+    assert!(refused.starts_with("550 5.7.1"), "{refused}");
+    // What says that it is an envelope is not one for that.
+    let refused =
+        with_field(&Mail::submitted(ANNA, &[BRUNO], LETTER.as_bytes()), "X-Trasporto", "posta-certificata").give_to(incoming).await.rejected();
+    assert!(refused.contains("not signed"), "{refused}");
+    assert!(rows(&network.beta, "SELECT id FROM custody").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_2_2_what_is_wrong_with_an_envelope_is_found() {
+    let network = Network::new().await;
+    let incoming = beta(&network).await;
+    let good = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+    let unsigned = String::from_utf8(good.body.clone()).unwrap();
+    let certificate_line = unsigned.lines().rev().find(|l| l.starts_with("MII")).unwrap().to_owned();
+    for (what, mail, says) in [
+        ("a letter of the original", replaced(&good, "Ciao", "Caio"), "does not verify"),
+        ("a blank at a line's end", replaced(&good, "Ciao\r\n", "Ciao \r\n"), "does not verify"),
+        ("the reverse path is null", Mail { sender: "<>".into(), ..good.clone() }, "it comes from <>"),
+        ("the reverse path is another", Mail { sender: "<altra@pec.alfa.test>".into(), ..good.clone() }, "it comes from altra@pec.alfa.test"),
+        ("From is not the signer", with_field(&good, "From", "posta-certificata@gestore.beta.test"), "is not the address in the certificate"),
+        ("the header says receipt", with_field(&with_field(&good, "X-Trasporto", ""), "X-Ricevuta", "accettazione"), "and daticert.xml says"),
+        ("no second part", replaced(&good, "application/x-pkcs7-signature", "text/plain"), "no S/MIME signature"),
+        ("a broken signature", replaced(&good, &certificate_line, &certificate_line.to_lowercase()), "signature"),
+        ("a lost end", Mail { body: good.body[..good.body.len() / 2].to_vec(), ..good.clone() }, "never closed"),
+    ] {
+        let refused = mail.give_to(incoming).await.rejected();
+        assert!(refused.starts_with("554 5.7.1") && refused.contains(says), "{what}: {refused}");
+    }
+    assert!(rows(&network.beta, "SELECT id FROM custody").await.is_empty());
+    good.give_to(incoming).await.queued();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_2_2_the_signer_is_a_provider_of_the_directory() {
+    let network = Network::new().await;
+    network.write_directory(&[&network.beta]);
+    let incoming = beta(&network).await;
+    let refused = envelope(&network, &network.alfa, &[BRUNO], LETTER).give_to(incoming).await.rejected();
+    assert!(refused.contains("not in the directory of providers"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_7_a_provider_speaks_for_the_domains_that_it_serves() {
+    let network = Network::new().await;
+    let incoming = beta(&network).await;
+    // Beta signs correctly, in its own name, an envelope of a user of Alfa's.
+    let refused = envelope(&network, &network.beta, &[BRUNO], LETTER).give_to(incoming).await.rejected();
+    assert!(refused.contains("Beta Posta S.r.l. does not serve the sender's domain, pec.alfa.test"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_2_2_a_certificate_of_an_unknown_ca_is_not_believed() {
+    let mut network = Network::new().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let pki = pec_test_support::pki::Pki::new(elsewhere.path());
+    network.alfa.keys = pki.provider("Alfa PEC S.p.A.", "posta-certificata@gestore.alfa.test");
+    network.write_directory(&[&network.alfa, &network.beta]);
+    let incoming = beta(&network).await;
+    let refused = envelope(&network, &network.alfa, &[BRUNO], LETTER).give_to(incoming).await.rejected();
+    assert!(refused.contains("does not verify"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_2_2_a_certificate_is_believed_in_its_time_only() {
+    let network = Network::new().await;
+    let incoming = beta(&network).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+    network.clock.set(Moment::from_unix(NOW + 400 * 86_400));
+    let refused = mail.clone().give_to(incoming).await.rejected();
+    assert!(refused.contains("expired"), "{refused}");
+    network.clock.set(Moment::from_unix(NOW));
+    mail.give_to(incoming).await.queued();
+}
+
+/// The same message signed again by openssl, in the form of another engine.
+fn signed_by_openssl(network: &Network, mail: &Mail, digest: &str, indefinite: bool, dialect: (&str, &str)) -> Mail {
+    let directory = tempfile::tempdir().unwrap();
+    let (content_file, signature_file) = (directory.path().join("content"), directory.path().join("signature"));
+    let parts = pec_core::envelope::signed_parts(&mail.header, &mail.body).unwrap();
+    let content = &mail.body[parts.content];
+    std::fs::write(&content_file, content).unwrap();
+    let keys = &network.alfa.keys;
+    let chain_file = directory.path().join("chain");
+    let pem = std::fs::read_to_string(&keys.certificate_file).unwrap();
+    std::fs::write(&chain_file, &pem[pem.rfind("-----BEGIN").unwrap()..]).unwrap();
+    let done = Command::new("openssl")
+        .args(["cms", "-sign", "-binary", "-outform", "DER", "-md", digest])
+        .args([std::ffi::OsStr::new("-signer"), keys.certificate_file.as_os_str(), std::ffi::OsStr::new("-inkey"), keys.key_file.as_os_str()])
+        .args([std::ffi::OsStr::new("-certfile"), chain_file.as_os_str(), std::ffi::OsStr::new("-in"), content_file.as_os_str()])
+        .args([std::ffi::OsStr::new("-out"), signature_file.as_os_str()])
+        .status()
+        .unwrap();
+    assert!(done.success());
+    let mut signature = std::fs::read(&signature_file).unwrap();
+    if indefinite {
+        // 30 82 LL LL 06 09 ... A0 82 LL LL (content) becomes 30 80 06 09 ... A0 80 (content) 00 00 00 00.
+        assert_eq!((&signature[..2], signature[4], signature[15], signature[16]), (&[0x30, 0x82][..], 0x06, 0xa0, 0x82));
+        signature = [&[0x30, 0x80], &signature[4..15], &[0xa0, 0x80], &signature[19..], &[0, 0, 0, 0]].concat();
+    }
+    let (media_type, micalg) = dialect;
+    let mut body = b"This is a S/MIME signed message\r\n\r\n------=_Part_1\r\n".to_vec();
+    body.extend_from_slice(content);
+    body.extend_from_slice(
+        format!("\r\n------=_Part_1\r\nContent-Type: {media_type}; name=smime.p7s\r\nContent-Transfer-Encoding: base64\r\n\r\n").as_bytes(),
+    );
+    body.extend_from_slice(encodify::base64::MIME.encode(&signature).as_bytes());
+    body.extend_from_slice(b"\r\n------=_Part_1--\r\n");
+    let mail =
+        with_field(mail, "Content-Type", &format!("multipart/signed; protocol=\"{media_type}\"; micalg={micalg}; \r\n\tboundary=\"----=_Part_1\""));
+    Mail { body, ..mail }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_dialects_of_the_network_are_understood() {
+    let network = Network::new().await;
+    let incoming = beta(&network).await;
+    let openpec = ("application/x-pkcs7-signature", "\"sha1\"");
+    let jpec = ("application/pkcs7-signature", "sha-256");
+    for (digest, indefinite, dialect) in [("sha1", false, openpec), ("sha256", true, jpec), ("sha1", true, openpec), ("sha256", false, jpec)] {
+        let mail = signed_by_openssl(&network, &envelope(&network, &network.alfa, &[BRUNO], LETTER), digest, indefinite, dialect);
+        mail.clone().give_to(incoming).await.queued();
+        assert!(replaced(&mail, "Ciao", "Caio").give_to(incoming).await.rejected().contains("does not verify"), "{digest} {indefinite}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forwarded_pec_inside_is_content() {
+    let network = Network::new().await;
+    let incoming = beta(&network).await;
+    let inner = envelope(&network, &network.beta, &["altri@pec.alfa.test"], LETTER);
+    let inner = String::from_utf8(inner.to_bytes()).unwrap();
+    let outer = format!(
+        "From: {ANNA}\nTo: {BRUNO}\nMessage-ID: <2@client.test>\nContent-Type: multipart/mixed; boundary=outside\n\n--outside\nContent-Type: message/rfc822\n\n{inner}\n--outside--\n"
+    );
+    let mail = envelope(&network, &network.alfa, &[BRUNO], &outer);
+    mail.give_to(incoming).await.queued();
+    assert_eq!(rows(&network.beta, "SELECT msgid FROM log").await, ["<2@client.test>"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envelope_known_to_be_in_the_queue_is_not_taken_twice() {
+    let network = Network::new().await;
+    let incoming = beta(&network).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO, "altro@comune.example"], LETTER);
+    mail.clone().give_to(incoming).await.queued();
+    // Whether the first copy was committed is not known yet: the second is taken too.
+    mail.clone().give_to(incoming).await.queued();
+
+    let [source, _] = &rows(&network.beta, "SELECT id FROM custody").await[..] else { panic!("two copies") };
+    let daticert = Daticert::parse(rows(&network.beta, "SELECT daticert FROM custody LIMIT 1").await[0].as_bytes()).unwrap();
+    presa_in_carico_is_a_fact(&network.beta, &daticert, source, "altro@comune.example bruno@pec.beta.test").await;
+    assert!(matches!(mail.clone().give_to(incoming).await, Outcome::Discarded));
+    let shuffled = Mail { recipients: mail.recipients.iter().rev().map(|r| r.to_uppercase()).collect(), ..mail.clone() };
+    assert!(matches!(shuffled.give_to(incoming).await, Outcome::Discarded));
+    let for_fewer = Mail { recipients: vec![format!("<{BRUNO}>")], ..mail.clone() };
+    for_fewer.give_to(incoming).await.queued();
+    assert_eq!(rows(&network.beta, "SELECT id FROM custody").await.len(), 3);
+}
+
+async fn presa_in_carico_is_a_fact(host: &Host, daticert: &Daticert, source: &str, recipients: &str) {
+    let at = Moment::from_unix(NOW);
+    let fact = Fact {
+        id: "00".into(),
+        provider: "Alfa PEC S.p.A.".into(),
+        identificativo: daticert.identificativo.clone(),
+        kind: Tipo::PresaInCarico,
+        recipient: recipients.to_owned(),
+        source: source.to_owned(),
+        happened_at: at,
+        time_source: TimeSource::Clock,
+        status: String::new(),
+        message_id: "1@x".into(),
+    };
+    let log = Entry::new(Event::Notice("presa-in-carico"), daticert, at, "4j");
+    let database = Database::connect(&host.settings).await.unwrap();
+    assert!(database.insert_fact(&fact, &Made { sha256: vec![0], with: "test".into() }, &log).await.unwrap());
+}
+
+/// Alfa has sent this envelope to Bruno at Beta.
+async fn sent_by_alfa(network: &Network) -> Daticert {
+    let header = pec_core::header::Header::parse(b"Subject: Prova\r\nMessage-ID: <1@client.test>\r\n").unwrap();
+    let daticert = daticert_of(&network.alfa, &[BRUNO], &header);
+    let sent = Sent {
+        id: "11".into(),
+        identificativo: daticert.identificativo.clone(),
+        daticert: daticert.to_xml(),
+        body_sha256: vec![0; 32],
+        local_recipients: vec![],
+        signed_at: daticert.data,
+    };
+    let log = Entry::new(Event::Accesso, &daticert, daticert.data, "4j");
+    Database::connect(&network.alfa.settings).await.unwrap().insert_sent(&sent, &log).await.unwrap();
+    daticert
+}
+
+fn delivery_receipt(network: &Network, by: &Host, busta: &Daticert, consegna: &str) -> Mail {
+    let signer = network.signer(by);
+    let issuer = Issuer { provider_name: &by.settings.provider_name, service_domain: &by.settings.service_domain, signer: &signer };
+    let notice: Notice =
+        avvenuta_consegna(issuer, busta, consegna, Moment::from_unix(NOW - 30), None, &format!("pec.1.{}@x", consegna.len())).unwrap();
+    arriving(notice, &issuer.address(), &[ANNA])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_2_2_a_correct_receipt_is_delivered_untouched_and_written_down() {
+    let network = Network::new().await;
+    let incoming = start(IncomingPoint::new(network.world(&network.alfa).await), Door::Port25).await;
+    let busta = sent_by_alfa(&network).await;
+    let mail = delivery_receipt(&network, &network.beta, &busta, BRUNO);
+    for _ in 0..2 {
+        let queued = mail.clone().give_to(incoming).await.queued();
+        assert_eq!((&queued.mail.header, &queued.mail.body), (&mail.header, &mail.body));
+        assert_eq!(queued.added, [(format!("<{ANNA}>"), Some("NOTIFY=FAILURE".to_owned()))], "no delivery report about a receipt");
+        assert_eq!(queued.mail.recipients, [format!("<{ANNA}>")]);
+    }
+    let row = "concat_ws('|', kind, recipient, provider, extract(epoch from happened_at)::int8)";
+    let expected = format!("avvenuta-consegna|{BRUNO}|Beta Posta S.r.l.|{}", NOW - 30);
+    assert_eq!(rows(&network.alfa, &format!("SELECT {row} FROM ricevuta")).await, [expected]);
+    assert_eq!(
+        rows(&network.alfa, "SELECT event FROM log ORDER BY seq").await,
+        ["accesso", "ricevuta-avvenuta-consegna"],
+        "once, however often it comes"
+    );
+    assert_eq!(rows(&network.alfa, "SELECT certified_by FROM log WHERE event LIKE 'ricevuta%'").await, ["Beta Posta S.r.l."]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_2_5_a_presa_in_carico_is_written_down_and_delivered_to_the_service_mailbox() {
+    let network = Network::new().await;
+    let incoming = start(IncomingPoint::new(network.world(&network.alfa).await), Door::Port25).await;
+    let busta = sent_by_alfa(&network).await;
+    let signer = network.signer(&network.beta);
+    let issuer = Issuer { provider_name: "Beta Posta S.r.l.", service_domain: "gestore.beta.test", signer: &signer };
+    let notice =
+        presa_in_carico(issuer, &busta, "ricevute@gestore.alfa.test", &[BRUNO.to_owned()], Moment::from_unix(NOW), "pec.2.x@gestore.beta.test")
+            .unwrap();
+    let queued = arriving(notice, &issuer.address(), &["ricevute@gestore.alfa.test"]).give_to(incoming).await.queued();
+    assert_eq!(queued.mail.recipients, ["<ricevute@gestore.alfa.test>"]);
+    assert_eq!(rows(&network.alfa, "SELECT kind || ' ' || recipient FROM ricevuta").await, [format!("presa-in-carico {BRUNO}")]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_for_a_message_never_sent_is_delivered_and_changes_nothing() {
+    let network = Network::new().await;
+    let incoming = start(IncomingPoint::new(network.world(&network.alfa).await), Door::Port25).await;
+    let busta = sent_by_alfa(&network).await;
+    let mut other = busta.clone();
+    other.identificativo = "pec.20260101000000.0@gestore.alfa.test".into();
+    for mail in [
+        delivery_receipt(&network, &network.beta, &other, BRUNO),
+        // A recipient that the message did not have.
+        delivery_receipt(&network, &network.beta, &busta, "altro@pec.beta.test"),
+        // A recipient that the signer does not serve.
+        delivery_receipt(&network, &network.alfa, &busta, BRUNO),
+    ] {
+        mail.give_to(incoming).await.queued();
+    }
+    assert!(rows(&network.alfa, "SELECT kind FROM ricevuta").await.is_empty());
+    assert_eq!(rows(&network.alfa, "SELECT event FROM log WHERE event <> 'accesso'").await, ["ricevuta-estranea-avvenuta-consegna"; 3]);
+}
+
+/// Alfa's own envelope for Aldo, who is Alfa's too: the message that comes the internal way, and where.
+async fn internal(network: &Network) -> (Mail, SocketAddr) {
+    let mail = envelope(network, &network.alfa, &["aldo@studio.example"], LETTER);
+    let sent = Sent {
+        id: "22ff".into(),
+        identificativo: mail.header.text("Message-ID").unwrap().trim_matches(['<', '>']).to_owned(),
+        daticert: daticert_of(&network.alfa, &["aldo@studio.example"], &mail.header).to_xml(),
+        body_sha256: openssl::sha::sha256(&mail.body).to_vec(),
+        local_recipients: vec!["aldo@studio.example".into(), "Anna@pec.alfa.test".into()],
+        signed_at: Moment::from_unix(NOW),
+    };
+    let log = Entry::new(Event::Accesso, &daticert_of(&network.alfa, &["aldo@studio.example"], &mail.header), sent.signed_at, "4j");
+    Database::connect(&network.alfa.settings).await.unwrap().insert_sent(&sent, &log).await.unwrap();
+    let incoming = start(IncomingPoint::new(network.world(&network.alfa).await), Door::Internal).await;
+    (Mail { recipients: vec!["<ricezione+22ff@ricezione.pec.internal>".into()], ..mail }, incoming)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_4_the_providers_own_recipients_pass_the_incoming_point_too() {
+    let network = Network::new().await;
+    let (mail, incoming) = internal(&network).await;
+    let queued = mail.give_to(incoming).await.queued();
+    let trigger = queued.recipient("presa-in-carico+");
+    assert_eq!(queued.mail.recipients, ["<aldo@studio.example>".to_owned(), "<Anna@pec.alfa.test>".to_owned(), format!("<{trigger}>")]);
+    assert_eq!(queued.added[0].1.as_deref(), Some("NOTIFY=SUCCESS,FAILURE"));
+    assert_eq!(rows(&network.alfa, "SELECT provider || ' ' || mail_receipt FROM custody").await, ["Alfa PEC S.p.A. ricevute@gestore.alfa.test"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_internal_way_believes_only_the_bytes_that_were_signed() {
+    let network = Network::new().await;
+    let (mail, incoming) = internal(&network).await;
+    assert!(replaced(&mail, "Ciao", "Caio").give_to(incoming).await.deferred().starts_with("451"));
+    let made_up = Mail { recipients: vec!["<ricezione+33@ricezione.pec.internal>".into()], ..mail.clone() };
+    assert!(made_up.give_to(incoming).await.deferred().starts_with("451"));
+    let elsewhere = Mail { recipients: vec!["<aldo@studio.example>".into()], ..mail.clone() };
+    assert!(elsewhere.give_to(incoming).await.rejected().starts_with("550"));
+    assert!(rows(&network.alfa, "SELECT id FROM custody").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn port_25_knows_no_internal_addresses_and_relays_nothing() {
+    let network = Network::new().await;
+    let incoming = beta(&network).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+    for recipient in ["<ricezione+22ff@ricezione.pec.internal>", "<accettazione+22ff@notices.pec.internal>"] {
+        let refused = Mail { recipients: vec![recipient.into()], ..mail.clone() }.give_to(incoming).await.rejected();
+        assert!(refused.starts_with("550 5.1.1"), "{refused}");
+    }
+    let refused = Mail { recipients: vec![format!("<{BRUNO}>"), "<carla@posta.test>".into()], ..mail }.give_to(incoming).await.rejected();
+    assert!(refused.contains("no recipient of this provider"), "{refused}");
+}

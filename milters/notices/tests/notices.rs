@@ -1,0 +1,458 @@
+//! Triggers and reports, brought to pec-notices in the milter protocol as Postfix does, with a real PostgreSQL behind it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use pec_core::clock::Moment;
+use pec_core::daticert::{Daticert, Errore, Tipo};
+use pec_core::envelope::{Contents, claimed_type, contents, signed_parts};
+use pec_core::parameters::Settings;
+use pec_notices::{Door, NoticesPoint};
+use pec_state::database::Database;
+use pec_state::log::{Entry, Event};
+use pec_state::rows::{Custody, Sent};
+use pec_state::store::Store;
+use pec_test_support::doveadm::Doveadm;
+use pec_test_support::judges::{openssl_verify, xmllint_valid};
+use pec_test_support::network::{Host, Network, column, daticert_of, envelope, run};
+use pec_test_support::pki::NOW;
+use pec_test_support::postfix::{Mail, Outcome, Queued, start_shared};
+
+const ANNA: &str = "anna@pec.alfa.test";
+const BRUNO: &str = "bruno@pec.beta.test";
+const CARLO: &str = "carlo@comune.example";
+const LETTER: &str = "From: anna@pec.alfa.test\nTo: bruno@pec.beta.test\nSubject: Citt=\nMessage-ID: <1@client.test>\n\nCiao\n";
+const ENVID: &str = "0123456789abcdef0123456789abcdef";
+
+/// pec-notices of one provider, with both its doors.
+struct Notices {
+    triggers: SocketAddr,
+    reports: SocketAddr,
+    doveadm: Doveadm,
+    database: Database,
+    settings: Settings,
+}
+
+async fn notices(network: &Network, host: &Host) -> Notices {
+    let doveadm = Doveadm::start().await;
+    let mut world = network.world(host).await;
+    world.settings.doveadm_url = format!("http://{}/doveadm/v1", doveadm.address);
+    let point = Arc::new(ArcSwap::from_pointee(NoticesPoint::new(world).unwrap()));
+    Notices {
+        triggers: start_shared(Arc::clone(&point), Door::Triggers).await,
+        reports: start_shared(point, Door::Reports).await,
+        doveadm,
+        database: Database::connect(&host.settings).await.unwrap(),
+        settings: host.settings.clone(),
+    }
+}
+
+impl Notices {
+    async fn rows(&self, sql: &str) -> Vec<String> {
+        column(&self.settings.database, sql).await
+    }
+
+    /// Alfa's envelope was signed here; the copy that comes round for `trigger`.
+    async fn sent(&self, network: &Network, recipients: &[&str]) -> Mail {
+        let mail = envelope(network, &network.alfa, recipients, LETTER);
+        let daticert = daticert_in(&mail);
+        let sent = Sent {
+            id: "aa11".into(),
+            identificativo: daticert.identificativo.clone(),
+            daticert: daticert.to_xml(),
+            body_sha256: openssl::sha::sha256(&mail.body).to_vec(),
+            local_recipients: vec![],
+            signed_at: daticert.data,
+        };
+        self.database.insert_sent(&sent, &Entry::new(Event::Accesso, &daticert, daticert.data, "4j")).await.unwrap();
+        to(&mail, "accettazione+aa11@notices.pec.internal")
+    }
+
+    /// Alfa's envelope was taken in charge here, at Beta; the copy that comes round for its presa in carico.
+    async fn custody(&self, recipients: &[&str], mail: &Mail, id: &str, envid: &str) -> Mail {
+        let daticert = daticert_in(mail);
+        let body = Bytes::from(mail.body.clone());
+        let postacert = contents(&body, signed_parts(&mail.header, &body).unwrap().content, Tipo::PostaCertificata).unwrap().postacert.unwrap();
+        Store::open(&self.settings.store).unwrap().put(id, postacert).await.unwrap();
+        let custody = Custody {
+            id: id.into(),
+            envid: envid.into(),
+            provider: "Alfa PEC S.p.A.".into(),
+            mail_receipt: "ricevute@gestore.alfa.test".into(),
+            identificativo: daticert.identificativo.clone(),
+            daticert: daticert.to_xml(),
+            recipients: recipients.iter().map(|r| (*r).to_owned()).collect(),
+            concise: vec![],
+            body_sha256: openssl::sha::sha256(&mail.body).to_vec(),
+            taken_at: Moment::from_unix(NOW),
+        };
+        self.database.insert_custody(&custody, &Entry::new(Event::Ricezione, &daticert, custody.taken_at, "4j")).await.unwrap();
+        to(mail, &format!("presa-in-carico+{id}@notices.pec.internal"))
+    }
+}
+
+fn to(mail: &Mail, recipient: &str) -> Mail {
+    Mail { recipients: vec![format!("<{recipient}>")], ..mail.clone() }
+}
+
+fn open(mail: &Mail) -> Contents {
+    let body = Bytes::from(mail.body.clone());
+    let parts = signed_parts(&mail.header, &body).unwrap();
+    contents(&body, parts.content, claimed_type(&mail.header).unwrap()).unwrap()
+}
+
+fn daticert_in(mail: &Mail) -> Daticert {
+    open(mail).daticert
+}
+
+/// A delivery status notification as Postfix writes it: (recipient, action, status) for each.
+fn report(envid: Option<&str>, original: &Mail, recipients: &[(&str, &str, &str)], written: i64) -> Mail {
+    let mut status = String::from("Reporting-MTA: dns; mail.gestore.beta.test\n");
+    envid.into_iter().for_each(|id| status += &format!("Original-Envelope-Id: {id}\n"));
+    status += "X-Postfix-Queue-ID: 4jXX\nX-Postfix-Sender: rfc822; anna@pec.alfa.test\n";
+    for (recipient, action, code) in recipients {
+        status += &format!(
+            "\nFinal-Recipient: rfc822; {recipient}\nOriginal-Recipient: rfc822;{recipient}\nAction: {action}\nStatus: {code}\nDiagnostic-Code: smtp; {code} words\n"
+        );
+    }
+    let message_id = original.header.text("Message-ID").unwrap();
+    let text = format!(
+        "From: MAILER-DAEMON (Mail Delivery System)\nSubject: Delivery report\nTo: {ANNA}\nAuto-Submitted: auto-replied\nMIME-Version: 1.0\nDate: {}\n\
+         Content-Type: multipart/report; report-type=delivery-status;\n\tboundary=\"4jXX/mail\"\nMessage-Id: <20261119.4jYY@mail.gestore.beta.test>\n\n\
+         This is a MIME-encapsulated message.\n\n--4jXX/mail\nContent-Description: Notification\nContent-Type: text/plain; charset=us-ascii\n\nwords\n\n\
+         --4jXX/mail\nContent-Description: Delivery report\nContent-Type: message/delivery-status\n\n{status}\n\
+         --4jXX/mail\nContent-Description: Message Headers\nContent-Type: text/rfc822-headers\n\nReceived: x\nMessage-ID: {message_id}\n\n--4jXX/mail--\n",
+        Moment::from_unix(written).rfc5322(),
+    );
+    Mail { account: None, sender: String::new(), recipients: vec![ANNA.to_owned()], ..Mail::submitted("", &[], text.as_bytes()) }
+}
+
+fn is_signed_notice(network: &Network, queued: &Queued, kind: &str) -> Daticert {
+    let header = &queued.mail.header;
+    assert_eq!(header.text("X-Ricevuta").as_deref(), Some(kind));
+    assert_eq!(header.first("X-Trasporto"), None);
+    assert!(header.all("Received").count() == 0, "what the original brought along is gone; Postfix's own is not seen here");
+    let daticert = daticert_in(&queued.mail);
+    assert_eq!(daticert.tipo.as_str(), kind);
+    assert_eq!(header.text("Date").unwrap(), daticert.data.rfc5322());
+    assert_eq!(header.text("X-Riferimento-Message-ID"), daticert.msgid);
+    xmllint_valid(&daticert.to_xml()).unwrap();
+    openssl_verify(&queued.mail.to_bytes(), &network.pki.ca_file()).unwrap();
+    daticert
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_1_4_the_envelope_in_the_queue_becomes_the_acceptance() {
+    let network = Network::new().await;
+    let alfa = notices(&network, &network.alfa).await;
+    let mail = alfa.sent(&network, &[BRUNO, CARLO]).await;
+    let queued = mail.give_to(alfa.triggers).await.queued();
+
+    let daticert = is_signed_notice(&network, &queued, "accettazione");
+    assert_eq!((queued.mail.sender.as_str(), &queued.mail.recipients[..]), ("<posta-certificata@gestore.alfa.test>", &[format!("<{ANNA}>")][..]));
+    let header = |name| queued.mail.header.text(name).unwrap();
+    assert_eq!((header("From").as_str(), header("To").as_str()), ("posta-certificata@gestore.alfa.test", ANNA));
+    assert_eq!(header("Subject"), "ACCETTAZIONE: Citt=");
+    assert_eq!(daticert.data, Moment::from_unix(NOW - 60), "the second of the envelope");
+    assert_eq!((daticert.destinatari.len(), daticert.ricevuta, open(&queued.mail).postacert), (2, None, None));
+    assert_eq!(alfa.rows("SELECT kind FROM fact").await, ["accettazione"]);
+    let sha256 = pec_core::identifier::hex(&openssl::sha::sha256(&queued.mail.body));
+    let row = "SELECT concat_ws('|', message_id, encode(message_sha256, 'hex'), certified_by) FROM log WHERE event = 'accettazione'";
+    assert_eq!(alfa.rows(row).await, [format!("{}|{sha256}|Alfa PEC S.p.A.", header("Message-ID").trim_matches(['<', '>']))]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_notice_for_each_fact_a_repeat_is_the_same_bytes_and_no_second_row() {
+    let network = Network::new().await;
+    let alfa = notices(&network, &network.alfa).await;
+    let mail = alfa.sent(&network, &[BRUNO]).await;
+    let first = mail.clone().give_to(alfa.triggers).await.queued();
+    network.clock.set(Moment::from_unix(NOW + 86_400));
+    let second = mail.give_to(alfa.triggers).await.queued();
+    assert_eq!(first.mail.body, second.mail.body);
+    let sorted = |queued: &Queued| {
+        let mut lines: Vec<_> = queued.mail.header.fields().iter().map(|f| (f.name.clone(), f.value.clone())).collect();
+        lines.sort();
+        lines
+    };
+    assert_eq!(sorted(&first), sorted(&second));
+    assert_eq!(alfa.rows("SELECT event FROM log ORDER BY seq").await, ["accesso", "accettazione"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_that_would_differ_without_reason_is_held_back() {
+    let network = Network::new().await;
+    let alfa = notices(&network, &network.alfa).await;
+    let mail = alfa.sent(&network, &[BRUNO]).await;
+    mail.clone().give_to(alfa.triggers).await.queued();
+    run(&alfa.settings.database, "UPDATE fact SET notice_sha256 = '\\x00'").await;
+    assert!(mail.clone().give_to(alfa.triggers).await.deferred().starts_with("451"));
+    // Another certificate or program version explains it.
+    run(&alfa.settings.database, "UPDATE fact SET made_with = '0.0.9/other'").await;
+    mail.give_to(alfa.triggers).await.queued();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_but_the_milters_makes_a_trigger_work() {
+    let network = Network::new().await;
+    let alfa = notices(&network, &network.alfa).await;
+    let mail = alfa.sent(&network, &[BRUNO]).await;
+    let other_bytes = Mail { body: [&mail.body[..], b"x\r\n"].concat(), ..mail.clone() };
+    for (what, mail) in [
+        ("a made-up id", to(&mail, "accettazione+ffff@notices.pec.internal")),
+        ("a real id and other bytes", other_bytes),
+        ("an id of another kind", to(&mail, "presa-in-carico+aa11@notices.pec.internal")),
+        ("a fact that is none", to(&mail, "avvenuta-consegna+aa11@notices.pec.internal")),
+        ("no kind at all", to(&mail, "nonsense@notices.pec.internal")),
+    ] {
+        assert!(mail.give_to(alfa.triggers).await.deferred().starts_with("451"), "{what}");
+    }
+    assert!(to(&mail, BRUNO).give_to(alfa.triggers).await.rejected().starts_with("550"));
+    let two = Mail { recipients: vec![mail.recipients[0].clone(), mail.recipients[0].clone()], ..mail };
+    assert!(two.give_to(alfa.triggers).await.deferred().starts_with("452"));
+    assert!(alfa.rows("SELECT id FROM fact").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_2_1_the_envelope_in_the_queue_becomes_the_presa_in_carico() {
+    let network = Network::new().await;
+    let beta = notices(&network, &network.beta).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO, CARLO, "altro@pec.alfa.test"], LETTER);
+    let trigger = beta.custody(&[BRUNO, "nessuno@pec.beta.test"], &mail, "bb11", ENVID).await;
+    let queued = trigger.give_to(beta.triggers).await.queued();
+    let daticert = is_signed_notice(&network, &queued, "presa-in-carico");
+    assert_eq!(queued.mail.recipients, ["<ricevute@gestore.alfa.test>"]);
+    assert_eq!(queued.mail.header.text("Subject").as_deref(), Some("PRESA IN CARICO: Citt="));
+    assert_eq!(daticert.ricezione, [BRUNO, "nessuno@pec.beta.test"], "those of this copy, unknown ones included");
+    assert_eq!((daticert.destinatari.len(), daticert.data, daticert.gestore_emittente.as_str()), (3, Moment::from_unix(NOW), "Beta Posta S.r.l."));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_copies_of_an_envelope_get_one_presa_in_carico() {
+    let network = Network::new().await;
+    let beta = notices(&network, &network.beta).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+    let first = beta.custody(&[BRUNO], &mail, "bb11", ENVID).await;
+    let second = beta.custody(&[BRUNO], &mail, "bb22", "fedcba98").await;
+    let first = first.give_to(beta.triggers).await.queued();
+    network.clock.set(Moment::from_unix(NOW + 600));
+    let second = second.give_to(beta.triggers).await.queued();
+    assert_eq!(first.mail.body, second.mail.body);
+    assert_eq!(first.mail.header.text("Message-ID"), second.mail.header.text("Message-ID"));
+    assert_eq!(beta.rows("SELECT source FROM fact").await, ["bb11"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_3_2_1_a_report_of_delivery_becomes_the_receipt_with_the_mailboxs_time_and_the_original() {
+    let network = Network::new().await;
+    let beta = notices(&network, &network.beta).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+    beta.custody(&[BRUNO], &mail, "bb11", ENVID).await;
+    // The report is written three hours late; copies with other dates are the user's own doing.
+    beta.doveadm.received(&[NOW + 20_000, NOW + 7, NOW - 1, NOW + 9]);
+    let written = report(Some(ENVID), &mail, &[(BRUNO, "relayed", "2.0.0")], NOW + 10_800);
+    let queued = written.clone().give_to(beta.reports).await.queued();
+
+    let daticert = is_signed_notice(&network, &queued, "avvenuta-consegna");
+    assert_eq!((queued.mail.sender.as_str(), &queued.mail.recipients[..]), ("<posta-certificata@gestore.beta.test>", &[ANNA.to_owned()][..]));
+    assert_eq!(queued.mail.header.text("Subject").as_deref(), Some("CONSEGNA: Citt="));
+    assert_eq!((daticert.consegna.as_deref(), daticert.data), (Some(BRUNO), Moment::from_unix(NOW + 7)));
+    assert_eq!(daticert.ricevuta.map(|r| r.as_str()), Some("completa"));
+    assert_eq!(open(&queued.mail).postacert, open(&mail).postacert);
+    assert_eq!(beta.rows("SELECT time_source || ' ' || envid FROM log WHERE event = 'avvenuta-consegna'").await, [format!("mailbox {ENVID}")]);
+    let asked = beta.doveadm.requests().join("\n");
+    assert!(asked.contains("authorization: X-Dovecot-API c2VjcmV0") || asked.contains("Authorization: X-Dovecot-API c2VjcmV0"), "{asked}");
+    assert!(asked.contains(&daticert.identificativo) && asked.contains(&format!("\"user\": \"{BRUNO}\"")), "{asked}");
+
+    // The report comes again: the same receipt, and the mailbox is not asked any more.
+    let again = Mail { header: report(Some(ENVID), &mail, &[(BRUNO, "relayed", "2.0.0")], NOW + 20_000).header, ..written };
+    assert_eq!(again.give_to(beta.reports).await.queued().mail.body, queued.mail.body);
+    assert_eq!(beta.doveadm.requests().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_3_2_3_a_concise_receipt_carries_no_original() {
+    let network = Network::new().await;
+    let beta = notices(&network, &network.beta).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+    beta.custody(&[BRUNO], &mail, "bb11", ENVID).await;
+    run(&beta.settings.database, &format!("UPDATE custody SET concise = '{{{BRUNO}}}'")).await;
+    let queued = report(Some(ENVID), &mail, &[(BRUNO, "relayed", "2.0.0")], NOW + 5).give_to(beta.reports).await.queued();
+    is_signed_notice(&network, &queued, "avvenuta-consegna");
+    assert_eq!(open(&queued.mail).postacert, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_the_user_took_away_is_certified_with_the_reports_time() {
+    let network = Network::new().await;
+    let beta = notices(&network, &network.beta).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+    beta.custody(&[BRUNO], &mail, "bb11", ENVID).await;
+    let queued = report(Some(ENVID), &mail, &[(BRUNO, "relayed", "2.0.0")], NOW + 42).give_to(beta.reports).await.queued();
+    assert_eq!(daticert_in(&queued.mail).data, Moment::from_unix(NOW + 42));
+    assert_eq!(beta.rows("SELECT time_source FROM fact").await, ["report"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_mailbox_cannot_be_asked_the_report_waits() {
+    let network = Network::new().await;
+    let beta = notices(&network, &network.beta).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+    beta.custody(&[BRUNO], &mail, "bb11", ENVID).await;
+    let delivered = report(Some(ENVID), &mail, &[(BRUNO, "relayed", "2.0.0")], NOW + 42);
+    for (status, answer) in [(500, ""), (401, ""), (200, "[[\"error\",{\"type\":\"exitCode\",\"exitCode\":75},\"1\"]]"), (200, "nonsense")] {
+        beta.doveadm.answers(status, answer);
+        assert!(delivered.clone().give_to(beta.reports).await.deferred().starts_with("451"), "{status} {answer}");
+    }
+    assert!(beta.rows("SELECT id FROM fact").await.is_empty());
+    beta.doveadm.received(&[NOW + 1]);
+    delivered.give_to(beta.reports).await.queued();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_3_3_a_mailbox_that_does_not_exist_becomes_the_notice_of_failure() {
+    let network = Network::new().await;
+    let beta = notices(&network, &network.beta).await;
+    let mail = envelope(&network, &network.alfa, &["Nessuno@pec.beta.test"], LETTER);
+    beta.custody(&["Nessuno@pec.beta.test"], &mail, "bb11", ENVID).await;
+    beta.doveadm.answers(200, "[[\"error\",{\"type\":\"exitCode\",\"exitCode\":67},\"1\"]]");
+    let queued = report(Some(ENVID), &mail, &[("nessuno@pec.beta.test", "failed", "5.1.1")], NOW + 3).give_to(beta.reports).await.queued();
+    let daticert = is_signed_notice(&network, &queued, "errore-consegna");
+    assert_eq!(queued.mail.header.text("Subject").as_deref(), Some("AVVISO DI MANCATA CONSEGNA: Citt="));
+    assert_eq!((daticert.errore, daticert.consegna.as_deref()), (Errore::NoDest, Some("Nessuno@pec.beta.test")));
+    assert_eq!(daticert.errore_esteso.as_deref(), Some("5.1.1 - Beta Posta S.r.l. - indirizzo non valido"));
+    assert_eq!((daticert.ricevuta, open(&queued.mail).postacert), (None, None));
+    assert_eq!(beta.rows("SELECT error FROM log WHERE event = 'errore-consegna'").await, ["5.1.1 - Beta Posta S.r.l. - indirizzo non valido"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_failure_is_certified_while_the_mailbox_has_the_message() {
+    let network = Network::new().await;
+    let beta = notices(&network, &network.beta).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+    beta.custody(&[BRUNO], &mail, "bb11", ENVID).await;
+    // LMTP's 250 was lost; the second attempt found the mailbox full.
+    beta.doveadm.received(&[NOW + 2]);
+    let queued = report(Some(ENVID), &mail, &[(BRUNO, "failed", "5.2.2")], NOW + 300).give_to(beta.reports).await.queued();
+    assert_eq!(is_signed_notice(&network, &queued, "avvenuta-consegna").data, Moment::from_unix(NOW + 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_on_several_recipients_becomes_a_trigger_for_each() {
+    let network = Network::new().await;
+    let beta = notices(&network, &network.beta).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO, CARLO], LETTER);
+    beta.custody(&[BRUNO, CARLO, "nessuno@pec.beta.test"], &mail, "bb11", ENVID).await;
+    beta.doveadm.received(&[NOW + 2]);
+    let written = report(Some(ENVID), &mail, &[(BRUNO, "relayed", "2.0.0"), (CARLO, "relayed", "2.0.0")], NOW + 5);
+    let queued = written.give_to(beta.reports).await.queued();
+    assert_eq!(
+        (queued.mail.sender.as_str(), queued.mail.recipients.len()),
+        ("<posta-certificata@gestore.beta.test>", 2),
+        "{:?}",
+        queued.mail.recipients
+    );
+    assert!(queued.added.iter().all(|(r, p)| r.starts_with("<avvenuta-consegna+") && p.as_deref() == Some("NOTIFY=FAILURE")), "{:?}", queued.added);
+    assert_eq!(beta.rows("SELECT event FROM log WHERE event <> 'ricezione'").await, [""; 0], "the log row comes with the notice and its hash");
+
+    let mut consegne = Vec::new();
+    for recipient in queued.mail.recipients.clone() {
+        let copy = queued.copy_for(recipient.trim_matches(['<', '>']));
+        let receipt = copy.clone().give_to(beta.triggers).await.queued();
+        consegne.extend(is_signed_notice(&network, &receipt, "avvenuta-consegna").consegna);
+        assert_eq!(open(&receipt.mail).postacert, open(&mail).postacert);
+        assert_eq!(copy.give_to(beta.triggers).await.queued().mail.body, receipt.mail.body, "again: the same bytes");
+        let tampered = Mail { body: b"other\r\n".to_vec(), ..queued.copy_for(recipient.trim_matches(['<', '>'])) };
+        assert!(tampered.give_to(beta.triggers).await.deferred().starts_with("451"));
+    }
+    consegne.sort();
+    assert_eq!(consegne, [BRUNO, CARLO]);
+    assert_eq!(beta.rows("SELECT event FROM log WHERE event <> 'ricezione'").await, ["avvenuta-consegna"; 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reports_about_nothing_of_ours_lead_to_nothing() {
+    let network = Network::new().await;
+    let beta = notices(&network, &network.beta).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+    beta.custody(&[BRUNO], &mail, "bb11", ENVID).await;
+    for (what, written) in [
+        ("another ENVID", report(Some("ffff"), &mail, &[(BRUNO, "relayed", "2.0.0")], NOW)),
+        ("no ENVID", report(None, &mail, &[(BRUNO, "relayed", "2.0.0")], NOW)),
+        ("a recipient whom the envelope was not for", report(Some(ENVID), &mail, &[(CARLO, "relayed", "2.0.0")], NOW)),
+        ("not the end", report(Some(ENVID), &mail, &[(BRUNO, "delayed", "4.0.0")], NOW)),
+    ] {
+        assert!(matches!(written.give_to(beta.reports).await, Outcome::Discarded), "{what}");
+    }
+    assert!(beta.rows("SELECT id FROM fact").await.is_empty());
+    // What is no delivery report goes on as it is.
+    let other = Mail::submitted("double-bounce@mail.gestore.beta.test", &["postmaster@gestore.beta.test"], b"From: x@y\nSubject: x\n\nx\n");
+    assert_eq!(other.give_to(beta.reports).await.queued().edits, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envelope_that_cannot_be_sent_on_becomes_the_notice_of_failure() {
+    let network = Network::new().await;
+    let alfa = notices(&network, &network.alfa).await;
+    let mail = alfa.sent(&network, &[BRUNO, "carla@posta.test"]).await;
+    run(&alfa.settings.database, "UPDATE sent SET daticert = replace(daticert, '\"certificato\">carla', '\"esterno\">carla')").await;
+    let queued = report(None, &mail, &[(BRUNO, "failed", "5.4.4")], NOW + 9).give_to(alfa.reports).await.queued();
+    let daticert = is_signed_notice(&network, &queued, "errore-consegna");
+    assert_eq!((daticert.consegna.as_deref(), daticert.gestore_emittente.as_str()), (Some(BRUNO), "Alfa PEC S.p.A."));
+    // Of an ordinary recipient PEC certifies nothing: Postfix's own words reach the sender.
+    let raw = report(None, &mail, &[("carla@posta.test", "failed", "5.1.1")], NOW + 9).give_to(alfa.reports).await.queued();
+    assert_eq!(raw.edits, 0);
+    // Both in one report: the words for one, a trigger for the other.
+    let both =
+        report(None, &mail, &[("carla@posta.test", "failed", "5.1.1"), (BRUNO, "failed", "5.4.4")], NOW + 9).give_to(alfa.reports).await.queued();
+    assert_eq!((both.mail.recipients.len(), both.mail.recipients[0].as_str(), both.added.len()), (2, ANNA, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_that_postfix_gives_up_is_raised_again() {
+    let network = Network::new().await;
+    let alfa = notices(&network, &network.alfa).await;
+    let mail = alfa.sent(&network, &[BRUNO]).await;
+    let failed = report(None, &mail, &[("accettazione+aa11@notices.pec.internal", "failed", "5.0.0")], NOW + 86_400);
+    let queued = failed.give_to(alfa.reports).await.queued();
+    assert_eq!(queued.mail.recipients, ["<accettazione+aa11@notices.pec.internal>"]);
+    let receipt = queued.copy_for("accettazione+aa11@notices.pec.internal").give_to(alfa.triggers).await.queued();
+    is_signed_notice(&network, &receipt, "accettazione");
+    // The envelope on the internal way is in the queue and nowhere else: it must not leave it.
+    let failed = report(None, &mail, &[("ricezione+aa11@ricezione.pec.internal", "failed", "4.4.1")], NOW + 86_400);
+    assert!(failed.give_to(alfa.reports).await.deferred().starts_with("451"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_original_in_the_store_the_receipt_waits() {
+    let network = Network::new().await;
+    let beta = notices(&network, &network.beta).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+    beta.custody(&[BRUNO], &mail, "bb11", ENVID).await;
+    std::fs::remove_file(beta.settings.store.join("bb/bb11.eml")).unwrap();
+    assert!(report(Some(ENVID), &mail, &[(BRUNO, "relayed", "2.0.0")], NOW).give_to(beta.reports).await.deferred().starts_with("451"));
+    assert!(beta.rows("SELECT id FROM fact").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_2_1_a_message_without_message_id_gets_none_invented() {
+    let network = Network::new().await;
+    let alfa = notices(&network, &network.alfa).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO], &LETTER.replace("Message-ID: <1@client.test>\n", ""));
+    assert_eq!(daticert_of(&network.alfa, &[BRUNO], &pec_core::header::Header::default()).msgid, None);
+    let daticert = daticert_in(&mail);
+    let sent = Sent {
+        id: "aa11".into(),
+        identificativo: daticert.identificativo.clone(),
+        daticert: daticert.to_xml(),
+        body_sha256: openssl::sha::sha256(&mail.body).to_vec(),
+        local_recipients: vec![],
+        signed_at: daticert.data,
+    };
+    alfa.database.insert_sent(&sent, &Entry::new(Event::Accesso, &daticert, daticert.data, "4j")).await.unwrap();
+    let queued = to(&mail, "accettazione+aa11@notices.pec.internal").give_to(alfa.triggers).await.queued();
+    assert_eq!(is_signed_notice(&network, &queued, "accettazione").msgid, None);
+    assert_eq!(queued.mail.header.first("X-Riferimento-Message-ID"), None);
+}

@@ -1,0 +1,198 @@
+//! Two providers, Alfa and Beta, as worlds for the milters: keys, directory, store, and a database each.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use pec_core::clock::{Moment, SettableClock};
+use pec_core::daticert::{Daticert, Destinatario, Errore, Tipo, TipoDestinatario, TipoRicevuta};
+use pec_core::header::{Field, Header};
+use pec_core::identifier::{fresh, pec_identifier};
+use pec_core::message::Body;
+use pec_core::notices::busta::busta;
+use pec_core::notices::{Issuer, Notice};
+use pec_core::parameters::{Settings, Socket};
+use pec_core::smime::pem::PemSigner;
+use pec_milter::world::World;
+use pec_state::database::{Database, MIGRATIONS};
+use tempfile::TempDir;
+use tokio_postgres::NoTls;
+
+use crate::pki::{Keys, NOW, Pki};
+use crate::postfix::Mail;
+
+/// Both providers and what they share.
+pub struct Network {
+    /// Everything lies in here; removed at the end.
+    pub directory: TempDir,
+    /// The certification authority of both.
+    pub pki: Pki,
+    /// Alfa: gestore.alfa.test, pec.alfa.test, studio.example.
+    pub alfa: Host,
+    /// Beta: gestore.beta.test, pec.beta.test, comune.example.
+    pub beta: Host,
+    /// The time for both.
+    pub clock: Arc<SettableClock>,
+}
+
+/// One provider.
+pub struct Host {
+    /// Its parameters.
+    pub settings: Settings,
+    /// Its keys.
+    pub keys: Keys,
+}
+
+impl Network {
+    /// A fresh network at [`NOW`], with a database for each provider.
+    pub async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let pki = Pki::new(directory.path());
+        let alfa = host(&pki, directory.path(), "Alfa PEC S.p.A.", "gestore.alfa.test", &["pec.alfa.test", "studio.example"]).await;
+        let beta = host(&pki, directory.path(), "Beta Posta S.r.l.", "gestore.beta.test", &["pec.beta.test", "comune.example"]).await;
+        let network = Self { pki, alfa, beta, clock: Arc::new(SettableClock::new(Moment::from_unix(NOW))), directory };
+        network.write_directory(&[&network.alfa, &network.beta]);
+        network
+    }
+
+    /// Writes the directory of providers with these records.
+    pub fn write_directory(&self, hosts: &[&Host]) {
+        let mut ldif = String::from("version: 1\n\ndn: o=postacert\nobjectclass: top\no: postacert\n");
+        for host in hosts {
+            let (settings, mut domains) = (&host.settings, host.settings.local_domains.iter().collect::<Vec<_>>());
+            domains.sort();
+            ldif += &format!(
+                "\ndn: providerName={0},o=postacert\nobjectclass: provider\nproviderName: {0}\nproviderCertificateHash: {1}\nmailReceipt: ricevute@{2}\n",
+                settings.provider_name, host.keys.sha1, settings.service_domain
+            );
+            domains.iter().for_each(|domain| ldif += &format!("managedDomains: {domain}\n"));
+        }
+        fs::write(self.directory.path().join("igpec.ldif"), ldif).unwrap();
+    }
+
+    /// The world of a provider, as a milter has it.
+    pub async fn world(&self, host: &Host) -> World {
+        let database = Database::connect(&host.settings).await.unwrap();
+        World::new(host.settings.clone(), self.clock.clone(), database).unwrap()
+    }
+
+    /// A provider's signer.
+    pub fn signer(&self, host: &Host) -> PemSigner {
+        let address = pec_core::notices::service_address(&host.settings.service_domain);
+        PemSigner::read(&host.keys.certificate_file, &host.keys.key_file, &address, Moment::from_unix(NOW)).unwrap()
+    }
+}
+
+async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, domains: &[&str]) -> Host {
+    let keys = pki.provider(name, &format!("posta-certificata@{service_domain}"));
+    let store = directory.join(format!("store-{service_domain}"));
+    fs::create_dir(&store).unwrap();
+    let key_file = directory.join("doveadm.key");
+    fs::write(&key_file, "secret\n").unwrap();
+    let mut local_domains: HashSet<String> = domains.iter().map(|d| (*d).to_owned()).collect();
+    local_domains.insert(service_domain.to_owned());
+    let unused = Socket::Inet("127.0.0.1:1".to_owned());
+    let settings = Settings {
+        service_domain: service_domain.to_owned(),
+        provider_name: name.to_owned(),
+        certificate_file: keys.certificate_file.clone(),
+        key_file: keys.key_file.clone(),
+        ca_file: pki.ca_file(),
+        directory_file: directory.join("igpec.ldif"),
+        database: new_database().await,
+        database_password_file: None,
+        store,
+        access_milter: unused.clone(),
+        incoming_milter: unused.clone(),
+        internal_milter: unused.clone(),
+        triggers_milter: unused.clone(),
+        reports_milter: unused,
+        doveadm_url: "http://127.0.0.1:1/doveadm/v1".to_owned(),
+        doveadm_key_file: key_file,
+        message_size_limit: 30 * 1024 * 1024,
+        total_size_limit: 100 * 1024 * 1024,
+        notices_memory_limit: 64 * 1024 * 1024,
+        hostname: format!("mail.{service_domain}"),
+        local_domains,
+    };
+    Host { settings, keys }
+}
+
+/// A new database with our tables on the test server; gives back its connection string.
+pub async fn new_database() -> String {
+    let server = std::env::var("PEC_TEST_DATABASE")
+        .expect("PEC_TEST_DATABASE says how to reach a PostgreSQL on which databases may be made; tests/run starts one and sets it");
+    let name = format!("pec_test_{}", fresh().unwrap());
+    run(&server, &format!("CREATE DATABASE {name}")).await;
+    let database =
+        server.split(' ').filter(|part| !part.starts_with("dbname=")).chain([format!("dbname={name}").as_str()]).collect::<Vec<_>>().join(" ");
+    for migration in MIGRATIONS {
+        run(&database, migration).await;
+    }
+    database
+}
+
+/// Runs SQL on a database.
+pub async fn run(database: &str, sql: &str) {
+    let (client, connection) = tokio_postgres::connect(database, NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    client.batch_execute(sql).await.unwrap();
+    drop(client);
+    connection.await.unwrap().unwrap();
+}
+
+/// The rows that a query gives, each as its first column's text.
+pub async fn column(database: &str, sql: &str) -> Vec<String> {
+    let (client, connection) = tokio_postgres::connect(database, NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let rows = client.query(sql, &[]).await.unwrap();
+    drop(client);
+    connection.await.unwrap().unwrap();
+    rows.iter().map(|row| row.get::<_, Option<String>>(0).unwrap_or_default()).collect()
+}
+
+/// An envelope from Anna at Alfa to these recipients, signed by `host`'s key and in its name, as it leaves the Access Point.
+pub fn envelope(network: &Network, host: &Host, recipients: &[&str], original: &str) -> Mail {
+    let signer = network.signer(host);
+    let issuer = Issuer { provider_name: &host.settings.provider_name, service_domain: &host.settings.service_domain, signer: &signer };
+    let submitted = Mail::submitted("anna@pec.alfa.test", recipients, original.as_bytes());
+    let daticert = daticert_of(host, recipients, &submitted.header);
+    let received =
+        Field::written("Received", "from client.test by mail.gestore.alfa.test (Postfix) with ESMTPSA id 4jX;\r\n\tThu, 19 Nov 2026 00:00:00 +0100");
+    let notice = busta(issuer, &daticert, &submitted.header, Body::from_bytes(submitted.body.clone()), received).unwrap();
+    Mail { account: None, header: notice.header, body: notice.body.into_bytes().to_vec(), ..submitted }
+}
+
+/// The certification data of an envelope from Anna at Alfa.
+pub fn daticert_of(host: &Host, recipients: &[&str], original: &Header) -> Daticert {
+    let data = Moment::from_unix(NOW - 60);
+    Daticert {
+        tipo: Tipo::PostaCertificata,
+        errore: Errore::Nessuno,
+        mittente: "anna@pec.alfa.test".to_owned(),
+        destinatari: recipients.iter().map(|r| Destinatario { indirizzo: (*r).to_owned(), tipo: TipoDestinatario::Certificato }).collect(),
+        risposte: "anna@pec.alfa.test".to_owned(),
+        oggetto: original.subject(),
+        gestore_emittente: host.settings.provider_name.clone(),
+        data,
+        identificativo: pec_identifier(data, &fresh().unwrap(), &host.settings.service_domain),
+        msgid: original.text("Message-ID"),
+        ricevuta: Some(TipoRicevuta::Completa),
+        consegna: None,
+        ricezione: Vec::new(),
+        errore_esteso: None,
+    }
+}
+
+/// A notice as the other provider's Postfix brings it to port 25.
+pub fn arriving(notice: Notice, from: &str, recipients: &[&str]) -> Mail {
+    Mail {
+        queue_id: "4jTESTarriving".to_owned(),
+        account: None,
+        sender: format!("<{from}>"),
+        recipients: recipients.iter().map(|r| format!("<{r}>")).collect(),
+        header: notice.header,
+        body: notice.body.into_bytes().to_vec(),
+    }
+}
