@@ -1,4 +1,5 @@
 //! The Access Point, spoken to in the milter protocol as Postfix does, with a real PostgreSQL behind it.
+#![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
 use pec_access::AccessPoint;

@@ -1,4 +1,5 @@
 //! The Incoming Point, spoken to in the milter protocol as Postfix does, with a real PostgreSQL behind it.
+#![allow(clippy::unwrap_used)]
 
 use std::net::SocketAddr;
 use std::process::Command;

@@ -1,4 +1,5 @@
 //! Triggers and reports, brought to pec-notices in the milter protocol as Postfix does, with a real PostgreSQL behind it.
+#![allow(clippy::unwrap_used)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,0 +1,169 @@
+//! Signed messages: made, judged by openssl, read back, and broken.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+
+use bytes::Bytes;
+use pec_core::clock::Moment;
+use pec_core::daticert::{Daticert, Destinatario, Errore, Tipo, TipoDestinatario, TipoRicevuta};
+use pec_core::envelope::{contents, signed_parts};
+use pec_core::header::{Field, Header};
+use pec_core::message::Body;
+use pec_core::notices::accettazione::accettazione;
+use pec_core::notices::busta::busta;
+use pec_core::notices::mancata_consegna::{Causa, mancata_consegna};
+use pec_core::notices::{Issuer, Notice};
+use pec_core::smime::pem::PemSigner;
+use pec_core::smime::verify::{TrustedCas, VerifyError};
+use pec_test_support::judges::{openssl_verify, xmllint_valid};
+use pec_test_support::pki::{NOW, Pki};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+const ADDRESS: &str = "posta-certificata@gestore.alfa.test";
+
+struct Alfa {
+    directory: TempDir,
+    pki: Pki,
+    signer: PemSigner,
+    cas: TrustedCas,
+}
+
+impl Alfa {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let pki = Pki::new(directory.path());
+        let keys = pki.provider("Alfa PEC S.p.A.", ADDRESS);
+        let signer = PemSigner::read(&keys.certificate_file, &keys.key_file, ADDRESS, Moment::from_unix(NOW)).unwrap();
+        let cas = TrustedCas::read(&pki.ca_file()).unwrap();
+        Self { directory, pki, signer, cas }
+    }
+
+    fn issuer(&self) -> Issuer<'_> {
+        Issuer { provider_name: "Alfa PEC S.p.A.", service_domain: "gestore.alfa.test", signer: &self.signer }
+    }
+
+    fn envelope(&self, header: &[u8], body: &[u8]) -> Notice {
+        let header = Header::parse(header).unwrap();
+        busta(self.issuer(), &daticert(), &header, Body::from_bytes(body.to_vec()), Field::written("Received", "here")).unwrap()
+    }
+
+    fn verify(&self, header: &Header, body: &[u8]) -> Result<(), VerifyError> {
+        let parts = signed_parts(header, body).map_err(|_| VerifyError::NotASignature)?;
+        let signed_by = self.cas.verify(&body[parts.content], &parts.signature, Moment::from_unix(NOW))?;
+        assert_eq!(signed_by.addresses, [ADDRESS]);
+        Ok(())
+    }
+}
+
+fn daticert() -> Daticert {
+    Daticert {
+        tipo: Tipo::PostaCertificata,
+        errore: Errore::Nessuno,
+        mittente: "anna@pec.alfa.test".into(),
+        destinatari: vec![Destinatario { indirizzo: "bruno@pec.beta.test".into(), tipo: TipoDestinatario::Certificato }],
+        risposte: "anna@pec.alfa.test".into(),
+        oggetto: Some("Perché «così» — 日本 <b>\"x\" & y</b>".into()),
+        gestore_emittente: "Alfa PEC S.p.A.".into(),
+        data: Moment::from_unix(NOW),
+        identificativo: "pec.20261118120640.0123456789abcdef0123@gestore.alfa.test".into(),
+        msgid: Some("<1@client.test>".into()),
+        ricevuta: Some(TipoRicevuta::Completa),
+        consegna: None,
+        ricezione: vec![],
+        errore_esteso: None,
+    }
+}
+
+fn bytes_of(notice: &Notice) -> Vec<u8> {
+    [notice.header.to_bytes(), b"\r\n".to_vec(), notice.body.clone().into_bytes().to_vec()].concat()
+}
+
+#[test]
+fn rfc6109_2_1_the_signature_is_good_for_openssl_and_for_us() {
+    let alfa = Alfa::new();
+    let notice = alfa.envelope(b"From: anna@pec.alfa.test\r\nTo: bruno@pec.beta.test\r\n", b"Ciao\r\n");
+    openssl_verify(&bytes_of(&notice), &alfa.pki.ca_file()).unwrap();
+    alfa.verify(&notice.header, &notice.body.clone().into_bytes()).unwrap();
+    let missing = alfa.directory.path().join("other.pem");
+    fs::write(&missing, fs::read(alfa.pki.provider("Other", ADDRESS).certificate_file).unwrap()).unwrap();
+    assert!(openssl_verify(&bytes_of(&notice), &missing).is_err(), "another CA does not do");
+}
+
+#[test]
+fn the_same_input_gives_the_same_bytes() {
+    let alfa = Alfa::new();
+    let notice = || accettazione(alfa.issuer(), &daticert(), "pec.1@gestore.alfa.test").unwrap();
+    assert_eq!(bytes_of(&notice()), bytes_of(&notice()));
+    let other = accettazione(alfa.issuer(), &daticert(), "pec.2@gestore.alfa.test").unwrap();
+    assert_ne!(bytes_of(&notice()), bytes_of(&other));
+}
+
+#[test]
+fn rfc6109_4_3_1_texts_are_latin_1_and_html_says_the_same() {
+    let alfa = Alfa::new();
+    let causa = Causa::from_status("5.1.1");
+    let notice =
+        mancata_consegna(alfa.issuer(), &daticert(), "bruno@pec.beta.test", &causa, Moment::from_unix(NOW), "pec.1@gestore.alfa.test").unwrap();
+    let body = String::from_utf8(notice.body.clone().into_bytes().to_vec()).unwrap();
+    assert!(body.is_ascii());
+    let (plain, html) = body.split_once("text/html").unwrap();
+    assert!(plain.contains("Perch=E9 =ABcos=EC=BB ? ??"), "{plain}");
+    assert!(html.contains("&#26085;") && !html.contains("<b>"), "{html}");
+    assert!(plain.find("Avviso di mancata consegna").unwrap() < plain.find("Non delivery PEC notification").unwrap());
+    assert!(!notice.header.subject().unwrap().contains('?'), "the subject keeps every character");
+    xmllint_valid(&daticert().to_xml()).unwrap();
+}
+
+#[test]
+fn keys_and_certificates_that_do_not_do_are_named() {
+    let alfa = Alfa::new();
+    let keys = alfa.pki.provider("Alfa PEC S.p.A.", ADDRESS);
+    let other = alfa.pki.provider("Beta", "posta-certificata@gestore.beta.test");
+    let empty = alfa.directory.path().join("empty.pem");
+    fs::write(&empty, "").unwrap();
+    let absent = alfa.directory.path().join("absent.pem");
+    let year = 366 * 86_400;
+    for (certificate, key, now, says) in [
+        (&keys.certificate_file, &other.key_file, NOW, "is not the key of the certificate in"),
+        (&keys.certificate_file, &absent, NOW, "No such file"),
+        (&keys.certificate_file, &empty, NOW, "no readable PEM private key"),
+        (&absent, &keys.key_file, NOW, "No such file"),
+        (&empty, &keys.key_file, NOW, "holds no certificate"),
+        (&other.certificate_file, &other.key_file, NOW, "posta-certificata@gestore.alfa.test is needed"),
+        (&keys.certificate_file, &keys.key_file, NOW + year, "has expired"),
+        (&keys.certificate_file, &keys.key_file, NOW - year, "not valid before"),
+    ] {
+        let error = PemSigner::read(certificate, key, ADDRESS, Moment::from_unix(now)).err().unwrap().to_string();
+        assert!(error.contains(says) && error.starts_with("pec_") && !error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn whatever_is_wrapped_comes_out_again() {
+    let alfa = Alfa::new();
+    proptest!(ProptestConfig::with_cases(100), |(lines in prop::collection::vec("[ -~]{0,80}", 0..20), dashes in "-{0,6}=?_?(PEC_mixed_)?[a-f0-9]{0,6}")| {
+        let mut body = lines.join("\r\n").into_bytes();
+        body.extend_from_slice(format!("\r\n{dashes}\r\n--{dashes}--\r\n").as_bytes());
+        let notice = alfa.envelope(b"X:a\r\nX: a \r\n\tb\r\n", &body);
+        let bytes: Bytes = notice.body.clone().into_bytes();
+        let parts = signed_parts(&notice.header, &bytes).unwrap();
+        let postacert = contents(&bytes, parts.content, Tipo::PostaCertificata).unwrap().postacert.unwrap();
+        prop_assert!(postacert.ends_with(&[b"\r\n\r\n", &body[..]].concat()));
+        prop_assert!(postacert.windows(16).any(|w| w == b"X:a\r\nX: a \r\n\tb\r\n"));
+        prop_assert_eq!(alfa.verify(&notice.header, &bytes), Ok(()));
+    });
+}
+
+#[test]
+fn any_change_of_a_signed_bit_shows() {
+    let alfa = Alfa::new();
+    let notice = alfa.envelope(b"From: a@b\r\n", b"Ciao\r\n");
+    let good = notice.body.clone().into_bytes();
+    let content = signed_parts(&notice.header, &good).unwrap().content;
+    proptest!(ProptestConfig::with_cases(300), |(index in content, bit in 0..8_u8)| {
+        let mut bytes = good.to_vec();
+        bytes[index] ^= 1 << bit;
+        prop_assert!(alfa.verify(&notice.header, &bytes).is_err());
+    });
+}
