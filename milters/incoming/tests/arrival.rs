@@ -251,7 +251,7 @@ async fn presa_in_carico_is_a_fact(host: &Host, daticert: &Daticert, source: &st
         message_id: "1@x".into(),
     };
     let log = Entry::new(Event::Notice("presa-in-carico"), daticert, at, "4j");
-    let database = Database::connect(&host.settings).await.unwrap();
+    let database = Database::connect(&host.settings, "test").await.unwrap();
     assert!(database.insert_fact(&fact, &Made { sha256: vec![0], with: "test".into() }, &log).await.unwrap());
 }
 
@@ -268,7 +268,7 @@ async fn sent_by_alfa(network: &Network) -> Daticert {
         signed_at: daticert.data,
     };
     let log = Entry::new(Event::Accesso, &daticert, daticert.data, "4j");
-    Database::connect(&network.alfa.settings).await.unwrap().insert_sent(&sent, &log).await.unwrap();
+    Database::connect(&network.alfa.settings, "test").await.unwrap().insert_sent(&sent, &log).await.unwrap();
     daticert
 }
 
@@ -350,7 +350,7 @@ async fn internal(network: &Network) -> (Mail, SocketAddr) {
         signed_at: Moment::from_unix(NOW),
     };
     let log = Entry::new(Event::Accesso, &daticert_of(&network.alfa, &["aldo@studio.example"], &mail.header), sent.signed_at, "4j");
-    Database::connect(&network.alfa.settings).await.unwrap().insert_sent(&sent, &log).await.unwrap();
+    Database::connect(&network.alfa.settings, "test").await.unwrap().insert_sent(&sent, &log).await.unwrap();
     let incoming = start(IncomingPoint::new(network.world(&network.alfa).await), Door::Internal).await;
     (Mail { recipients: vec!["<ricezione+22ff@ricezione.pec.internal>".into()], ..mail }, incoming)
 }

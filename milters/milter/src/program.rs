@@ -85,7 +85,7 @@ async fn live<P: Point>(
 ) -> anyhow::Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let settings = Settings::read(&arguments.config_directory)?;
-    let database = wait_for_database(&settings).await?;
+    let database = wait_for_database(program, &settings).await?;
     let shared = Arc::new(ArcSwap::from_pointee(point(World::new(settings.clone(), Arc::clone(&clock), database)?)?));
     if arguments.check {
         return Ok(());
@@ -116,7 +116,7 @@ async fn live<P: Point>(
             Some(ended) = serving.join_next() => {
                 ended.context("a milter task ended")?.context("listening")?;
             }
-            _ = hangup.recv() => match reload(arguments, &clock, &point).await {
+            _ = hangup.recv() => match reload(program, arguments, &clock, &point).await {
                 Ok((settings, point)) => {
                     for ((_, parameter, old), (_, _, new)) in doors(&in_force).into_iter().zip(doors(&settings)) {
                         if old != new {
@@ -141,21 +141,22 @@ async fn live<P: Point>(
 }
 
 async fn reload<P: Point>(
+    program: &str,
     arguments: &Arguments,
     clock: &Arc<dyn Clock>,
     point: &impl Fn(World) -> anyhow::Result<P>,
 ) -> anyhow::Result<(Settings, P)> {
     let settings = Settings::read(&arguments.config_directory)?;
-    let database = Database::connect(&settings).await?;
+    let database = Database::connect(&settings, program).await?;
     let point = point(World::new(settings.clone(), Arc::clone(clock), database)?)?;
     Ok((settings, point))
 }
 
-async fn wait_for_database(settings: &Settings) -> anyhow::Result<Database> {
+async fn wait_for_database(program: &str, settings: &Settings) -> anyhow::Result<Database> {
     let started = tokio::time::Instant::now();
     let mut said = false;
     loop {
-        match Database::connect(settings).await {
+        match Database::connect(settings, program).await {
             Ok(database) => return Ok(database),
             Err(e @ ConnectError::Unreachable { .. }) if started.elapsed() < DATABASE_WAIT => {
                 if !said {

@@ -45,7 +45,7 @@ async fn notices(network: &Network, host: &Host) -> Notices {
         triggers: start_shared(Arc::clone(&point), Door::Triggers).await,
         reports: start_shared(point, Door::Reports).await,
         doveadm,
-        database: Database::connect(&host.settings).await.unwrap(),
+        database: Database::connect(&host.settings, "test").await.unwrap(),
         settings: host.settings.clone(),
     }
 }

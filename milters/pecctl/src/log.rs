@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     let settings = Settings::read(config_directory)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
-    let rows = runtime.block_on(async { anyhow::Ok(Database::connect(&settings).await?.story(&arguments.msgid).await?) })?;
+    let rows = runtime.block_on(async { anyhow::Ok(Database::connect(&settings, "pecctl").await?.story(&arguments.msgid).await?) })?;
     if rows.is_empty() {
         bail!("{}: no row of the log has this identifier", arguments.msgid);
     }

@@ -93,15 +93,16 @@ pub struct Known {
 }
 
 impl Database {
-    /// Connects as `pec_database` says and looks whether the schema is the one that this program knows.
-    pub async fn connect(settings: &Settings) -> Result<Self, ConnectError> {
+    /// Connects as `pec_database` says, under the name of `program` (as `pg_stat_activity` shows it), and looks whether the
+    /// schema is the one that this program knows.
+    pub async fn connect(settings: &Settings, program: &str) -> Result<Self, ConnectError> {
         let value = settings.database.clone();
         let mut config: Config =
             value.parse().map_err(|e: tokio_postgres::Error| ConnectError::Parameter { value: value.clone(), trouble: words(&e) })?;
         if let Some(file) = &settings.database_password_file {
             config.password(Settings::secret("pec_database_password_file", file)?);
         }
-        config.connect_timeout(PATIENCE).application_name("pec");
+        config.connect_timeout(PATIENCE).application_name(program);
         let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
             .max_size(CONNECTIONS)

@@ -73,7 +73,7 @@ impl Network {
 
     /// The world of a provider, as a milter has it.
     pub async fn world(&self, host: &Host) -> World {
-        let database = Database::connect(&host.settings).await.unwrap();
+        let database = Database::connect(&host.settings, "test").await.unwrap();
         World::new(host.settings.clone(), self.clock.clone(), database).unwrap()
     }
 

@@ -1,0 +1,19 @@
+"""The network that tests/run brought up: PEC_TEST_HOME, PEC_TEST_PROJECT and PEC_TEST_BASE say where and which."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from network import Network  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def net():
+    network = Network(os.environ["PEC_TEST_HOME"], os.environ["PEC_TEST_PROJECT"], os.environ["PEC_TEST_BASE"])
+    network.heal()
+    network.deployment.wait_until_up()
+    return network
