@@ -22,6 +22,7 @@ class Deployment:
         numbers = [key[5:] for key in self.env if key.startswith("USER_")]
         self.passwords = {self.env[f"USER_{n}"]: self.env[f"PASSWORD_{n}"] for n in numbers}
         self.servers = {self.env[f"USER_{n}"]: self.env[f"SERVER_{n}"] for n in numbers}
+        self.known = {}
         self.tls = ssl.create_default_context(cafile=self.home / "ca/ca.pem")
 
     def address(self, server, service):
@@ -61,24 +62,28 @@ class Deployment:
         finally:
             client.logout()
 
+    def messages(self, address):
+        """All messages of the mailbox; what was read before is not read again."""
+        known = self.known.setdefault(address, [])
+        known += self.mailbox(address, known[-1].uid if known else 0)
+        return known
+
     def wait_for(self, address, wanted, seconds=60):
         """The first message in the mailbox for which `wanted(message)` holds. TimeoutError after `seconds`."""
         deadline = time.monotonic() + seconds
-        seen, messages = 0, []
         while True:
-            for message in self.mailbox(address, seen):
-                seen = message.uid
+            for message in self.messages(address):
                 if wanted(message):
                     return message
-                messages.append(message)
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{address}: not there after {seconds} s; there are {[m.label for m in messages]}")
+                last = [message.label for message in self.messages(address)[-30:]]
+                raise TimeoutError(f"{address}: not there after {seconds} s; the last that are: {last}")
             time.sleep(0.2)
 
-    def wait_until_up(self, seconds=90):
-        """Returns when every port of every server serves; with SMTP that takes the milters behind it."""
+    def wait_until_up(self, seconds=90, server=""):
+        """Returns when every port of every server, or of one, serves; with SMTP that takes the milters behind it."""
         deadline = time.monotonic() + seconds
-        for key in [k for k in self.env if k.endswith(("_SUBMISSION", "_SUBMISSIONS", "_IMAPS", "_POP3S", "_SMTP"))]:
+        for key in [k for k in self.env if k.startswith(server) and k.endswith(("_SUBMISSION", "_SUBMISSIONS", "_IMAPS", "_POP3S", "_SMTP"))]:
             while not self.serves(key):
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"{key} ({self.env[key]}) does not serve after {seconds} s")
@@ -149,6 +154,11 @@ class Message:
     @property
     def label(self):
         return f"{self.kind} {' '.join(self.about)}".strip()
+
+    @property
+    def text(self):
+        """What people read, as plain text."""
+        return self.header.get_body(("plain",)).get_content().replace("\r\n", "\n")
 
     @property
     def original(self):

@@ -1,4 +1,4 @@
-# Shared by docker/demo and tests/run: what the machine needs, and bringing Alfa, Beta and the ordinary server up.
+# Shared by the scripts here and in tests: what the machine needs, and bringing Alfa, Beta and the ordinary server up.
 # Sourced by bash; the caller has set `here` (the project's directory) and `say` (how it speaks).
 
 # Installs from Debian's packages what is missing and says so: need COMMAND PACKAGE ...

@@ -4,6 +4,7 @@
     story.py export DIR   write all mailboxes to DIR/mailboxes
 """
 
+import os
 import shutil
 import sys
 import time
@@ -85,6 +86,7 @@ class Story:
         return found
 
     def play(self):
+        tell("\nTimes are Italian, as in the receipts.")
         tell("\n1. One recipient, at the other provider\n")
         msgid = self.send(ANNA, [BRUNO], "Disdetta del contratto", "Con la presente disdico il contratto.\nAnna")
         self.expect(ANNA, "accettazione", msgid)
@@ -98,6 +100,7 @@ class Story:
         self.expect(ANNA, "accettazione", msgid)
         self.expect(SERVICE["ALFA"], "presa-in-carico", msgid, ALDO)
         self.expect(SERVICE["ALFA"], "presa-in-carico", msgid, BRUNO)
+        self.expect(SERVICE["ALFA"], "presa-in-carico", msgid, PROTOCOLLO)
         for address in (ALDO, BRUNO, PROTOCOLLO, CARLA):
             self.expect(address, "posta-certificata", msgid)
         for address in (ALDO, BRUNO, PROTOCOLLO):
@@ -133,6 +136,9 @@ def how_to_reach(deployment):
 
 def main():
     command, home = sys.argv[1:]
+    # As in the receipts, without a database of time zones.
+    os.environ["TZ"] = "CET-1CEST,M3.5.0,M10.5.0/3"
+    time.tzset()
     deployment = Deployment(home)
     if command == "export":
         tell(f"demo: {export(deployment)} messages written to {deployment.home / 'mailboxes'}")

@@ -17,3 +17,8 @@ def net():
     network.heal()
     network.deployment.wait_until_up()
     return network
+
+
+def pytest_exception_interact(node, call):
+    """What failed is said when it fails: a run that is broken off later has told why."""
+    node.config.get_terminal_writer().line(f"\n{node.nodeid}: {call.excinfo.exconly()}")

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,7 +19,7 @@ ANNA, ALDO = "anna@pec.alfa.test", "aldo@studio.example"
 BRUNO, PROTOCOLLO = "bruno@pec.beta.test", "protocollo@comune.example"
 NESSUNO, CARLA = "nessuno@pec.beta.test", "carla@posta.test"
 SERVICE = {"alfa": "ricevute@gestore.alfa.test", "beta": "ricevute@gestore.beta.test"}
-PROCESSES = ("access", "incoming", "notices", "postgres", "dovecot", "postfix")
+PROCESSES = ("access", "incoming", "notices", "postgres", "clamd", "dovecot", "postfix")
 
 
 def run(*command, check=True, **options):
@@ -39,7 +40,7 @@ class Network:
     def heal(self):
         """Whatever an earlier run left behind: everything runs, nothing is tapped."""
         for host in ("alfa", "beta"):
-            for process in PROCESSES:
+            for process in (*PROCESSES, "clock"):
                 self.start(host, process)
             if run("docker", "rm", "-f", self.container(host, "tap"), check=False).returncode == 0:
                 Tap.untap(self, host)
@@ -63,6 +64,11 @@ class Network:
         for process in processes or ("access", "incoming", "notices"):
             run("docker", "kill", "--signal", "HUP", self.container(host, process))
 
+    @staticmethod
+    def now():
+        """The time, as `since` wants it."""
+        return run("date", "--utc", "+%Y-%m-%dT%H:%M:%S.%NZ").stdout.strip()
+
     def logs(self, host, process, since=None):
         arguments = ["docker", "logs"] + (["--since", since] if since else []) + [self.container(host, process)]
         done = run(*arguments)
@@ -83,6 +89,8 @@ class Network:
             "incoming": ("postfix", "test -S /var/spool/postfix/pec/incoming -a -S /var/spool/postfix/pec/internal"),
             "notices": ("postfix", "test -S /var/spool/postfix/pec/triggers -a -S /var/spool/postfix/pec/reports"),
             "postgres": ("postgres", "pg_isready -q -h 127.0.0.1"),
+            "clock": ("clock", "pidof pec-clock"),
+            "clamd": ("clamd", "bash -c 'exec 3<>/dev/tcp/127.0.0.1/3310; printf zPING\\\\0 >&3; grep -qa PONG <&3'"),
             "dovecot": ("dovecot", "doveadm service status lmtp"),
             "postfix": ("postfix", "postfix status"),
         }
@@ -110,14 +118,19 @@ class Network:
         self.execute(host, "postfix", "postqueue", "-f", check=False)
 
     def drain(self, *hosts, seconds=90):
-        """Flushes the queues until nothing is in them."""
+        """Flushes the queues until nothing is in them, twice in a row: a message on its way between two queues is in none of
+        them if the one that it comes to was looked at first."""
         deadline = time.monotonic() + seconds
-        while left := [entry for host in hosts for entry in self.queue(host)]:
-            if time.monotonic() > deadline:
-                raise TimeoutError("still in the queue: " + json.dumps(left, indent=1))
-            for host in hosts:
-                self.flush(host)
-            time.sleep(0.3)
+        with ThreadPoolExecutor() as pool:
+            empty = 0
+            while empty < 2:
+                left = sum(pool.map(self.queue, hosts), [])
+                if left and time.monotonic() > deadline:
+                    raise TimeoutError("still in the queue: " + json.dumps(left, indent=1))
+                if left:
+                    list(pool.map(self.flush, hosts))
+                empty = 0 if left else empty + 1
+                time.sleep(0.1)
 
     def story(self, host, msgid):
         """pecctl log, as objects."""
@@ -151,7 +164,7 @@ class Network:
         """Every message about that original: [(mailbox, Message)]."""
         found = []
         for address in addresses or self.deployment.passwords:
-            found += [(address, m) for m in self.deployment.mailbox(address) if m.value("msgid") == msgid]
+            found += [(address, m) for m in self.deployment.messages(address) if m.value("msgid") == msgid]
         return found
 
     @contextmanager
@@ -192,7 +205,8 @@ class Tap:
         self.control = control / "socket"
         network.execute(host, "postfix", "postconf", "-P", *[f"{service}/smtpd_milters=unix:pec/tap-{name}" for service, name in self.SERVICES])
         database = network.execute(host, "postfix", "postconf", "-h", "pec_database").stdout.strip()
-        network.postconf(host, "non_smtpd_milters=unix:pec/tap-reports", "virtual_transport=lmtp:unix:private/tap-lmtp", f"pec_database={database} port=5433")
+        network.postconf(host, "non_smtpd_milters=unix:pec/tap-reports", f"pec_database={database} port=5433")
+        self.through(network, host, "dovecot-lmtp", "tap-lmtp")
         self.connect()
         network.reload(host)
         for process in ("access", "incoming", "notices"):
@@ -222,7 +236,7 @@ class Tap:
     def wait(self, step, seconds=30):
         answer = self.ask(do="wait", step=step, seconds=seconds)
         if answer != "ok":
-            raise TimeoutError(f"{self.host}: {step} was not reached; reached were {self.reached()}")
+            raise TimeoutError(f"{self.host}: {step} was not reached; the last that were: {self.reached()[-30:]}")
 
     def release(self, step):
         self.ask(do="release", step=step)
@@ -246,5 +260,13 @@ class Tap:
     def untap(network, host):
         network.execute(host, "postfix", "postconf", "-P", *[f"{service}/smtpd_milters=$pec_{name}_milter" for service, name in Tap.SERVICES])
         database = network.execute(host, "postfix", "postconf", "-h", "pec_database").stdout.strip().removesuffix(" port=5433")
-        network.postconf(host, "non_smtpd_milters=$pec_reports_milter", "virtual_transport=lmtp:unix:private/dovecot-lmtp", f"pec_database={database}")
+        network.postconf(host, "non_smtpd_milters=$pec_reports_milter", f"pec_database={database}")
+        Tap.through(network, host, "tap-lmtp", "dovecot-lmtp")
         network.reload(host)
+
+    @staticmethod
+    def through(network, host, before, after):
+        """Both of Dovecot's listeners, as Postfix names them."""
+        for name in ("virtual_transport", "milter_header_checks"):
+            value = network.execute(host, "postfix", "postconf", "-h", name).stdout.strip()
+            network.postconf(host, f"{name}={value.replace(before, after)}")

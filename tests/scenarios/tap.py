@@ -24,7 +24,7 @@ import sys
 CONTROL, QUEUE = sys.argv[1:]
 
 MILTERS = {name: (f"{QUEUE}/pec/tap-{name}", f"{QUEUE}/pec/{name}") for name in ("access", "incoming", "internal", "triggers", "reports")}
-LMTP = (f"{QUEUE}/private/tap-lmtp", f"{QUEUE}/private/dovecot-lmtp")
+LMTP = [(f"{QUEUE}/private/tap-{name}", f"{QUEUE}/private/dovecot-{name}") for name in ("lmtp", "lmtp-notices")]
 DATABASE = (("127.0.0.1", 5433), ("127.0.0.1", 5432))
 
 
@@ -141,7 +141,7 @@ async def database_requests(_, reader, writer, state):
             _, statement, parameters = payload.split(b"\0", 2)
             table = re.match(rb"(?:WITH \w+ AS \()?(?:INSERT INTO|UPDATE) (\w+)", statements.get(statement, b""))
             state["step"] = None
-            if table and table[1] in (b"sent", b"custody", b"fact", b"ricevuta"):
+            if table and table[1] in (b"sent", b"custody", b"fact", b"trigger_body", b"ricevuta"):
                 step = f"db.{table[1].decode()}"
                 if table[1] == b"fact":
                     step += "." + next((kind.decode() for kind in KINDS if kind in parameters), "notice")
@@ -241,7 +241,8 @@ async def main():
     os.umask(0)
     for name, (address, target) in MILTERS.items():
         await listen(address, edge(name, target, milter_requests, milter_replies))
-    await listen(LMTP[0], edge("lmtp", LMTP[1], lmtp_requests, lmtp_replies))
+    for address, target in LMTP:
+        await listen(address, edge("lmtp", target, lmtp_requests, lmtp_replies))
     await listen(DATABASE[0], edge("db", DATABASE[1], database_requests, database_replies))
     await listen(CONTROL, control)
     await asyncio.Event().wait()

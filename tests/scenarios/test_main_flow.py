@@ -137,6 +137,15 @@ def test_rfc6109_3_3_3_a_mailbox_that_does_not_exist(five):
     assert notice.original is None
 
 
+@pytest.mark.parametrize("local_part", ["bruno+x", "bruno-x", "brunox", "bruno01", "bruno.x", "br", "x"])
+def test_a_certified_mailbox_is_its_address_alone(net, local_part):
+    """Neither Postfix nor Dovecot cuts an address until it fits somebody."""
+    address = f"{local_part}@pec.beta.test"
+    msgid, _ = net.submit(ANNA, [address])
+    assert net.expect(ANNA, "errore-consegna", msgid, address).daticert.get("errore") == "no-dest"
+    assert [m.kind for _, m in net.all_about(msgid, [BRUNO])] == []
+
+
 def test_every_signature_is_good_for_every_verifier(net, one, five):
     messages = list(one[2].values()) + [m for _, m in five[2]]
     for message in messages:

@@ -42,6 +42,13 @@ pub enum Eccezione {
     RecipientNotInHeader(String),
     /// An address in `To:` or `Cc:` that is no recipient of the SMTP envelope.
     HeaderNotInRecipients(String),
+    /// More recipients than `pec_recipient_limit`.
+    TooManyRecipients {
+        /// How many.
+        recipients: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// Size times recipients is over the limit.
     TotalTooLarge {
         /// Bytes of the message.
@@ -53,6 +60,10 @@ pub enum Eccezione {
     },
     /// A line that SMTP does not carry.
     LineTooLong(usize),
+    /// `Message-ID:` is not one identifier.
+    MessageId(String),
+    /// A NUL, or a CR that ends no line.
+    NulOrBareCr,
     /// A field that may stand once stands several times.
     Repeated(&'static str),
     /// A field that only providers write.
@@ -70,19 +81,76 @@ impl fmt::Display for Eccezione {
             Self::Bcc => f.write_str("blind copies (Bcc:) are not allowed"),
             Self::RecipientNotInHeader(address) => write!(f, "the recipient {address} stands neither in To: nor in Cc:"),
             Self::HeaderNotInRecipients(address) => write!(f, "{address} stands in To: or Cc: but is not among the recipients"),
+            Self::TooManyRecipients { recipients, limit } => write!(f, "{recipients} recipients, at most {limit} are allowed"),
             Self::TotalTooLarge { size, recipients, limit } => {
                 write!(f, "{size} bytes for {recipients} recipients: together more than the {limit} bytes that are allowed")
             }
             Self::LineTooLong(length) => write!(f, "a line has {length} characters, at most {MAX_LINE_LENGTH} are allowed"),
+            Self::MessageId(text) => write!(f, "the Message-ID: field must hold one identifier, <left@right>, it holds {text:?}"),
+            Self::NulOrBareCr => f.write_str("the text holds a NUL character or a CR that ends no line, which cannot be carried unchanged"),
             Self::Repeated(field) => write!(f, "the {field}: field stands more than once"),
             Self::Reserved(field) => write!(f, "the {field}: field is reserved for certified mail providers"),
         }
     }
 }
 
-/// All that is wrong with a message from `sender`, in the order of RFC 6109 s. 3.1.1; `total_limit` is
-/// `pec_total_size_limit`.
-pub fn formal_exceptions(transaction: &Transaction, sender: &Address, total_limit: u64) -> Vec<Eccezione> {
+impl Eccezione {
+    /// The same in Italian, as it follows "a causa di".
+    pub fn italiano(&self) -> String {
+        match self {
+            Self::FromMissing => "campo From assente".to_owned(),
+            Self::FromNotOneAddress(text) => format!("campo From che non contiene un solo indirizzo di posta ({text:?})"),
+            Self::FromIsNotSender { from, sender } => format!("indirizzo nel campo From ({from}) diverso da quello del mittente ({sender})"),
+            Self::ToMissing => "campo To privo di indirizzi di posta".to_owned(),
+            Self::NotAnAddress { field, text } => format!("indirizzo non valido nel campo {field} ({text:?})"),
+            Self::Bcc => "destinatari in copia nascosta (campo Bcc) non ammessi".to_owned(),
+            Self::RecipientNotInHeader(address) => format!("destinatario {address} non presente nei campi To o Cc"),
+            Self::HeaderNotInRecipients(address) => format!("indirizzo {address} presente nei campi To o Cc ma non tra i destinatari"),
+            Self::TooManyRecipients { recipients, limit } => format!("numero di destinatari ({recipients}) superiore al massimo di {limit}"),
+            Self::TotalTooLarge { size, recipients, limit } => {
+                format!("superamento della dimensione massima ({size} byte per {recipients} destinatari, massimo {limit} byte in totale)")
+            }
+            Self::LineTooLong(length) => format!("riga di {length} caratteri, oltre il massimo di {MAX_LINE_LENGTH}"),
+            Self::MessageId(text) => format!("campo Message-ID non valido ({text:?})"),
+            Self::NulOrBareCr => "caratteri NUL o CR isolati, che non possono essere trasmessi inalterati".to_owned(),
+            Self::Repeated(field) => format!("campo {field} presente più volte"),
+            Self::Reserved(field) => format!("campo {field} riservato ai gestori di posta certificata"),
+        }
+    }
+}
+
+/// How many causes a notice names; the others are counted.
+const MOST_CAUSES: usize = 20;
+
+/// How much of a text that the sender wrote is repeated, in characters.
+const MOST_QUOTED: usize = 100;
+
+/// All causes as one line, in Italian and in English.
+pub fn described(causes: &[Eccezione]) -> (String, String) {
+    let others = causes.len().saturating_sub(MOST_CAUSES);
+    let line = |words: &dyn Fn(&Eccezione) -> String, rest: String| {
+        let named = causes.iter().take(MOST_CAUSES).map(words);
+        named.chain((others > 0).then_some(rest)).collect::<Vec<_>>().join("; ")
+    };
+    (line(&Eccezione::italiano, format!("e altri {others} problemi")), line(&ToString::to_string, format!("and {others} other problems")))
+}
+
+/// The beginning of what a field holds.
+fn quoted(text: &str) -> String {
+    text.chars().take(MOST_QUOTED).collect()
+}
+
+/// What a message may have at most.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// `pec_total_size_limit`, bytes.
+    pub total_size: u64,
+    /// `pec_recipient_limit`.
+    pub recipients: usize,
+}
+
+/// All that is wrong with a message from `sender`, in the order of RFC 6109 s. 3.1.1.
+pub fn formal_exceptions(transaction: &Transaction, sender: &Address, limits: Limits) -> Vec<Eccezione> {
     let header = &transaction.header;
     let mut found = Vec::new();
 
@@ -93,9 +161,9 @@ pub fn formal_exceptions(transaction: &Transaction, sender: &Address, total_limi
             Ok(from) => match &from[..] {
                 [from] if from == sender => {}
                 [from] => found.push(Eccezione::FromIsNotSender { from: from.to_string(), sender: sender.to_string() }),
-                _ => found.push(Eccezione::FromNotOneAddress(header.text("From").unwrap_or_default())),
+                _ => found.push(Eccezione::FromNotOneAddress(quoted(&header.text("From").unwrap_or_default()))),
             },
-            Err(_) => found.push(Eccezione::FromNotOneAddress(header.text("From").unwrap_or_default())),
+            Err(_) => found.push(Eccezione::FromNotOneAddress(quoted(&header.text("From").unwrap_or_default()))),
         }
     }
 
@@ -104,7 +172,7 @@ pub fn formal_exceptions(transaction: &Transaction, sender: &Address, total_limi
         match header.addresses(field) {
             Ok(addresses) if addresses.is_empty() && field == "To" => found.push(Eccezione::ToMissing),
             Ok(addresses) => named.extend(addresses),
-            Err(text) => found.push(Eccezione::NotAnAddress { field, text }),
+            Err(text) => found.push(Eccezione::NotAnAddress { field, text: quoted(&text) }),
         }
     }
     if header.all("Bcc").any(|field| !field.text().is_empty()) {
@@ -116,17 +184,35 @@ pub fn formal_exceptions(transaction: &Transaction, sender: &Address, total_limi
     found.extend(distinct(transaction.recipients.iter().filter_map(|r| r.address.as_ref()), &in_header).map(Eccezione::RecipientNotInHeader));
     found.extend(distinct(named.iter(), &in_envelope).map(Eccezione::HeaderNotInRecipients));
 
+    if in_envelope.len() > limits.recipients {
+        found.push(Eccezione::TooManyRecipients { recipients: in_envelope.len(), limit: limits.recipients });
+    }
     let (size, recipients) = (transaction.size(), in_envelope.len() as u64);
-    if size.saturating_mul(recipients) > total_limit {
-        found.push(Eccezione::TotalTooLarge { size, recipients, limit: total_limit });
+    if size.saturating_mul(recipients) > limits.total_size {
+        found.push(Eccezione::TotalTooLarge { size, recipients, limit: limits.total_size });
     }
     let longest = transaction.body.longest_line().max(longest_header_line(transaction));
     if longest > MAX_LINE_LENGTH {
         found.push(Eccezione::LineTooLong(longest));
     }
+    if let Some(text) = header.text("Message-ID").filter(|text| !is_message_id(text)) {
+        found.push(Eccezione::MessageId(quoted(&text)));
+    }
+    if transaction.body.has_nul_or_bare_cr() {
+        found.push(Eccezione::NulOrBareCr);
+    }
     found.extend(SINGLE_FIELDS.into_iter().filter(|name| header.all(name).count() > 1).map(Eccezione::Repeated));
     found.extend(RESERVED_FIELDS.into_iter().filter(|name| header.first(name).is_some()).map(Eccezione::Reserved));
     found
+}
+
+/// Whether this is one identifier in angle brackets (RFC 5322 s. 3.6.4) that fits on a line. It goes into every receipt.
+pub(crate) fn is_message_id(text: &str) -> bool {
+    let inner = text.strip_prefix('<').and_then(|t| t.strip_suffix('>'));
+    inner.is_some_and(|id| {
+        let graphic = id.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'<' | b'>'));
+        graphic && id.split_once('@').is_some_and(|(left, right)| !left.is_empty() && !right.is_empty()) && id.len() < MAX_LINE_LENGTH / 2
+    })
 }
 
 /// The addresses, each once, that are not in `others`.
@@ -146,21 +232,21 @@ fn longest_header_line(transaction: &Transaction) -> usize {
 #[cfg(test)]
 mod tests {
     use pec_core::parameters::GUARANTEED_SIZE;
-    use pec_milter::{Keeps, Recipient};
+    use pec_milter::Recipient;
 
     use super::*;
 
     const GOOD: &str = "From: Anna <anna@pec.alfa.test>\nTo: bruno@pec.beta.test\nCc: \"C, arla\" <carla@posta.test>\nSubject: x\n";
 
     fn check(header: &str, recipients: &[&str], body: &str) -> Vec<Eccezione> {
-        let mut transaction = Transaction::new("<anna@pec.alfa.test>", Keeps::Body(u64::MAX));
+        let mut transaction = Transaction::new("<anna@pec.alfa.test>");
         for field in header.replace("\n ", "\u{1}").lines() {
             let (name, value) = field.split_once(':').unwrap();
             transaction.push_field(name.as_bytes(), value.replace('\u{1}', "\n ").as_bytes());
         }
         transaction.push_body(body.to_owned().into());
         transaction.recipients = recipients.iter().map(|r| Recipient::new(&format!("<{r}>"))).collect();
-        formal_exceptions(&transaction, &Address::parse("anna@pec.alfa.test").unwrap(), GUARANTEED_SIZE)
+        formal_exceptions(&transaction, &Address::parse("anna@pec.alfa.test").unwrap(), Limits { total_size: GUARANTEED_SIZE, recipients: 50 })
     }
 
     const BOTH: &[&str] = &["Bruno@pec.beta.TEST", "carla@posta.test"];
@@ -227,8 +313,23 @@ mod tests {
     }
 
     #[test]
+    fn rfc5321_2_3_8_what_smtp_does_not_carry() {
+        assert_eq!(check(GOOD, BOTH, "a\rb\r\n"), [Eccezione::NulOrBareCr]);
+        assert_eq!(check(GOOD, BOTH, "a\0b\r\n"), [Eccezione::NulOrBareCr]);
+    }
+
+    #[test]
     fn rfc5322_single_fields_stand_once() {
         assert_eq!(check(&format!("{GOOD}Message-ID: <1@x>\nmessage-id: <2@x>\n"), BOTH, ""), [Eccezione::Repeated("Message-ID")]);
+    }
+
+    #[test]
+    fn rfc5322_3_6_4_a_message_id_is_one_identifier() {
+        assert_eq!(check(&format!("{GOOD}Message-ID: <a.b+c/1@[10.0.0.1]>\n"), BOTH, ""), []);
+        assert_eq!(check(&format!("{GOOD}Message-ID:\n"), BOTH, ""), [], "an empty one is none");
+        for wrong in ["1@x", "<1@x> <2@x>", "<1>", "<@x>", "<a b@x>", "parole", &format!("<{}@x>", "1".repeat(600))] {
+            assert_eq!(check(&format!("{GOOD}Message-ID: {wrong}\n"), BOTH, ""), [Eccezione::MessageId(quoted(wrong))]);
+        }
     }
 
     #[test]
@@ -237,8 +338,25 @@ mod tests {
     }
 
     #[test]
+    fn dm_2_11_2005_art_12_recipients_are_limited_at_50_or_more() {
+        let recipients: Vec<String> = (0..51).map(|i| format!("r{i}@pec.beta.test")).collect();
+        let of = |n: usize| {
+            let recipients: Vec<&str> = recipients[..n].iter().map(String::as_str).collect();
+            check(&format!("From: anna@pec.alfa.test\nTo: {}\n", recipients.join(", ")), &recipients, "")
+        };
+        assert_eq!(of(50), []);
+        assert_eq!(of(51), [Eccezione::TooManyRecipients { recipients: 51, limit: 50 }]);
+    }
+
+    #[test]
     fn several_causes_are_all_named() {
         let found = check("From: x\nBcc: y@z\n", &["bruno@pec.beta.test"], "");
         assert_eq!(found.len(), 4, "{found:?}");
+        let (italiano, inglese) = described(&found);
+        assert_eq!((italiano.matches("; ").count(), inglese.matches("; ").count()), (3, 3), "{italiano} {inglese}");
+        let many: Vec<_> = (0..500).map(|i| Eccezione::RecipientNotInHeader(format!("r{i}@pec.beta.test"))).collect();
+        let (italiano, inglese) = described(&many);
+        assert!(italiano.ends_with("; e altri 480 problemi") && inglese.ends_with("; and 480 other problems"), "{italiano}");
+        assert!(italiano.len() < 4000);
     }
 }

@@ -5,36 +5,34 @@ use std::collections::HashSet;
 use pec_core::address::Address;
 use pec_core::clock::Moment;
 use pec_core::daticert::{Daticert, Destinatario, Errore, Tipo, TipoDestinatario, TipoRicevuta};
-use pec_core::header::Field;
+use pec_core::header::{Field, Header};
 use pec_core::identifier::{fresh, pec_identifier};
 use pec_core::maillog;
 use pec_core::notices::busta::busta;
-use pec_milter::transaction::HEADER_FIELD_LIMIT;
+use pec_core::notices::non_accettazione::non_accettazione;
 use pec_milter::world::World;
 use pec_milter::{
-    Connection, Edits, INTERNAL_DOMAIN, Keeps, NOTICES_DOMAIN, Point, RICEZIONE, Recipient, Reply, Transaction, Verdict, is_internal_domain,
+    Connection, Edits, Keeps, LARGE, NOTICE_FIELD, NOTIFY_FAILURE, Point, RICEZIONE, RICEZIONE_DOMAIN, Recipient, Reply, Transaction, Verdict,
+    is_internal_domain,
 };
 use pec_state::log::{Entry, Event};
-use pec_state::rows::Sent;
+use pec_state::rows::{Fact, FactKind, Made, NotAccepted, Sent, TimeSource, trigger_name};
+use tokio::sync::Semaphore;
 
-use crate::checks::formal_exceptions;
-
-/// What Postfix may tell about a trigger: its failure, never its success. Never NEVER: a trigger that cannot be delivered
-/// would vanish, and all receipts of the message with it.
-const TRIGGER_NOTIFY: &str = "NOTIFY=FAILURE";
-
-/// From this size on, hashing an original is work for a thread of its own.
-const LARGE: u64 = 1024 * 1024;
+use crate::checks::{Eccezione, Limits, described, formal_exceptions, is_message_id};
+use crate::contents::{Carries, EXAMINED_AT_ONCE};
 
 /// The Access Point.
 pub struct AccessPoint {
-    world: World,
+    pub(crate) world: World,
+    pub(crate) examining: Semaphore,
 }
 
 impl AccessPoint {
     /// The Access Point in this world.
     pub fn new(world: World) -> Self {
-        Self { world }
+        world.check_scanner(world.settings.message_size_limit);
+        Self { world, examining: Semaphore::new(EXAMINED_AT_ONCE) }
     }
 
     /// Every recipient once, with what the directory says of its domain (RFC 6109 s. 2.2.1).
@@ -52,30 +50,106 @@ impl AccessPoint {
         }
     }
 
+    /// The certification data of a message that was submitted at `now`; `id` makes its identifier.
+    fn daticert(&self, transaction: &Transaction, sender: &Address, now: Moment, id: &str) -> Daticert {
+        let settings = &self.world.settings;
+        Daticert {
+            tipo: Tipo::PostaCertificata,
+            errore: Errore::Nessuno,
+            mittente: sender.to_string(),
+            destinatari: self.classify(&transaction.recipients),
+            risposte: reply_to(transaction).unwrap_or_else(|| sender.to_string()),
+            oggetto: transaction.header.subject(),
+            gestore_emittente: settings.provider_name.clone(),
+            data: now,
+            identificativo: pec_identifier(now, id, &settings.service_domain),
+            msgid: transaction.header.text("Message-ID").filter(|text| is_message_id(text)),
+            ricevuta: Some(wished_receipt(transaction)),
+            consegna: None,
+            ricezione: Vec::new(),
+            errore_esteso: None,
+        }
+    }
+
+    /// An envelope, if neither its form nor what it carries speaks against it.
+    async fn decide(&self, connection: &Connection, transaction: Transaction, sender: Address, exceptions: &[Eccezione]) -> anyhow::Result<Verdict> {
+        let (errore, cause) = if exceptions.is_empty() {
+            match self.carries(&transaction).await? {
+                Carries::Nothing => return Ok(Verdict::Change(self.accept(connection, transaction, sender).await?)),
+                Carries::NotAccepted(errore, cause) => (errore, cause),
+                Carries::NotScanned(reply) => return Ok(Verdict::Refuse(reply)),
+            }
+        } else {
+            (Errore::Altro, described(exceptions))
+        };
+        Ok(Verdict::Change(self.refuse(connection, &transaction, &sender, errore, cause).await?))
+    }
+
+    /// A message that is not accepted: it becomes the notice of that, to its sender, and goes nowhere else
+    /// (RFC 6109 s. 3.1.2, 3.1.3). `cause` in Italian and in English; for a virus, its name. One with a virus is kept (s. 2.2.4).
+    async fn refuse(
+        &self,
+        connection: &Connection,
+        transaction: &Transaction,
+        sender: &Address,
+        errore: Errore,
+        (italiano, inglese): (String, String),
+    ) -> anyhow::Result<Edits> {
+        let world = &self.world;
+        let now = world.clock.now();
+        let (id, fact_id) = (fresh()?, fresh()?);
+        let about = self.daticert(transaction, sender, now, &id);
+        let mut daticert = about.about_same_message(Tipo::NonAccettazione, &world.settings.provider_name, now);
+        daticert.errore = errore;
+        daticert.errore_esteso = Some(italiano);
+        let message_id = pec_identifier(now, &fact_id, &world.settings.service_domain);
+        let notice = non_accettazione(world.issuer(), &daticert, &inglese, &message_id)?;
+
+        let made = Made { sha256: notice.body.sha256().to_vec(), with: world.made_with() };
+        let refused = NotAccepted { id, provider: world.settings.provider_name.clone(), daticert: daticert.to_xml(), inglese };
+        let fact = Fact {
+            id: fact_id,
+            provider: refused.provider.clone(),
+            identificativo: daticert.identificativo.clone(),
+            kind: FactKind::NonAccettazione,
+            recipient: String::new(),
+            source: refused.id.clone(),
+            happened_at: now,
+            time_source: TimeSource::Clock,
+            status: String::new(),
+            message_id,
+        };
+        let mut log = Entry::new(Event::Notice(FactKind::NonAccettazione.as_str()), &daticert, now, transaction.queue_id());
+        log.message_id = Some(fact.message_id.clone());
+        log.message_sha256 = Some(made.sha256.clone());
+        log.envid = Some(fact.id.clone());
+        log.account = transaction.account.clone();
+        log.client_address = Some(connection.client_address.clone());
+        log.error = daticert.errore_esteso.clone();
+        if errore == Errore::Virus {
+            // A crash after this leaves a file that no row names; the client submits again.
+            world.infected.put_message(&refused.id, &transaction.header, &transaction.body).await?;
+            maillog::virus_in_submission(transaction.queue_id(), sender.as_str(), &refused.inglese, &refused.id);
+        }
+        // A crash from here on leaves a refusal that the client does not hear of: it submits again and is refused again.
+        world.database.insert_not_accepted(&refused, &fact, &made, &log).await?;
+        maillog::non_accettazione(transaction.queue_id(), &daticert, &fact.message_id);
+
+        let edits = Edits::default().become_notice(&transaction.header, notice);
+        // A full mailbox takes it all the same.
+        let edits = edits.add_field(Field::written(NOTICE_FIELD, fact.kind.as_str()));
+        let edits = edits.sender(world.service_path(), Some(format!("RET=HDRS ENVID={}", fact.id)));
+        Ok(edits.only_to(&transaction.recipients, &daticert.mittente))
+    }
+
     /// Everything after the checks: the one story of a message that is accepted.
     async fn accept(&self, connection: &Connection, transaction: Transaction, sender: Address) -> anyhow::Result<Edits> {
         let world = &self.world;
         let now = world.clock.now();
         let queue_id = transaction.queue_id().to_owned();
-        let id = fresh()?;
+        let (id, envid) = (fresh()?, fresh()?);
         let header = &transaction.header;
-        let destinatari = self.classify(&transaction.recipients);
-        let daticert = Daticert {
-            tipo: Tipo::PostaCertificata,
-            errore: Errore::Nessuno,
-            mittente: sender.to_string(),
-            destinatari,
-            risposte: reply_to(&transaction).unwrap_or_else(|| sender.to_string()),
-            oggetto: header.subject(),
-            gestore_emittente: world.settings.provider_name.clone(),
-            data: now,
-            identificativo: pec_identifier(now, &id, &world.settings.service_domain),
-            msgid: header.text("Message-ID"),
-            ricevuta: Some(wished_receipt(&transaction)),
-            consegna: None,
-            ricezione: Vec::new(),
-            errore_esteso: None,
-        };
+        let daticert = self.daticert(&transaction, &sender, now, &id);
         let size = transaction.size();
         let received = received(connection, &transaction, &world.settings.hostname, now);
         let original = transaction.body;
@@ -84,7 +158,7 @@ impl AccessPoint {
             let body_sha256 = envelope.body.sha256();
             Ok((envelope, body_sha256))
         };
-        let (envelope, body_sha256) = if size >= LARGE { tokio::task::block_in_place(make)? } else { make()? };
+        let (envelope, body_sha256) = if size >= LARGE as u64 { tokio::task::block_in_place(make)? } else { make()? };
 
         // The recipients of ours go the internal way, through our own Incoming Point: their reports then do not wait for
         // anybody else's server.
@@ -96,6 +170,8 @@ impl AccessPoint {
 
         let sent = Sent {
             id: id.clone(),
+            envid: envid.clone(),
+            provider: world.settings.provider_name.clone(),
             identificativo: daticert.identificativo.clone(),
             daticert: daticert.to_xml(),
             body_sha256: body_sha256.to_vec(),
@@ -105,28 +181,31 @@ impl AccessPoint {
         let mut log = Entry::new(Event::Accesso, &daticert, now, &queue_id);
         log.message_id = Some(daticert.identificativo.clone());
         log.message_sha256 = Some(body_sha256.to_vec());
+        log.envid = Some(envid.clone());
         log.account = transaction.account.clone();
         log.client_address = Some(connection.client_address.clone());
         // A crash from here on leaves a row that says "signed" and that no trigger ever asks for: no receipt, no message.
         world.database.insert_sent(&sent, &log).await?;
         maillog::busta(&queue_id, &daticert, sent.local_recipients.len(), usize::try_from(size).unwrap_or(usize::MAX));
 
-        let mut edits = Edits::default().become_notice(header, envelope);
+        let mut edits =
+            Edits::default().become_notice(header, envelope).sender(transaction.sender_path.clone(), Some(format!("RET=HDRS ENVID={envid}")));
         for recipient in &local {
             edits = edits.delete_recipient(&recipient.path);
         }
         if !local.is_empty() {
-            edits = edits.add_recipient(format!("<{RICEZIONE}+{id}@{INTERNAL_DOMAIN}>"), Some(TRIGGER_NOTIFY));
+            edits = edits.add_recipient(format!("<{RICEZIONE}+{id}@{RICEZIONE_DOMAIN}>"), Some(NOTIFY_FAILURE));
         }
-        Ok(edits.add_recipient(format!("<{}+{id}@{NOTICES_DOMAIN}>", Tipo::Accettazione), Some(TRIGGER_NOTIFY)))
+        Ok(edits.add_trigger(&trigger_name(FactKind::Accettazione, &id)))
     }
 }
 
 impl Point for AccessPoint {
     type Door = ();
 
-    fn keeps(&self, (): ()) -> Keeps {
-        Keeps::Body(self.world.settings.message_size_limit)
+    fn keeps(&self, (): (), _: &Header) -> Keeps {
+        // In one piece, for the search for attachments.
+        Keeps::Whole(self.world.settings.message_size_limit)
     }
 
     fn mail(&self, (): (), _: &Connection, transaction: &Transaction) -> Result<(), Reply> {
@@ -157,22 +236,13 @@ impl Point for AccessPoint {
                 format!("the message is larger than the {} bytes that are allowed", settings.message_size_limit),
             ));
         }
-        if transaction.header_cut {
-            return Verdict::Refuse(Reply::refuse(
-                "554",
-                "5.6.0",
-                format!("a header field is longer than the {HEADER_FIELD_LIMIT} bytes that are allowed"),
-            ));
+        if let Some(why) = transaction.header_refused {
+            return Verdict::Refuse(Reply::refuse("554", "5.6.0", why.to_string()));
         }
-        let exceptions = formal_exceptions(&transaction, &sender, settings.total_size_limit);
-        if !exceptions.is_empty() {
-            let causes: Vec<_> = exceptions.iter().map(ToString::to_string).collect();
-            return Verdict::Refuse(Reply::refuse("554", "5.6.0", format!("not accepted as certified mail: {}", causes.join("; "))));
-        }
-        match self.accept(connection, transaction, sender).await {
-            Ok(edits) => Verdict::Change(edits),
-            Err(e) => Verdict::Wait(format!("{e:#}")),
-        }
+        let limits = Limits { total_size: settings.total_size_limit, recipients: settings.recipient_limit };
+        let exceptions = formal_exceptions(&transaction, &sender, limits);
+        let decided = self.decide(connection, transaction, sender, &exceptions).await;
+        decided.unwrap_or_else(|e| Verdict::Wait(format!("{e:#}")))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use pec_access::AccessPoint;
-use pec_core::daticert::{TipoDestinatario, TipoRicevuta};
+use pec_core::daticert::{Errore, Tipo, TipoDestinatario, TipoRicevuta};
 use pec_core::envelope::{Contents, claimed_type, contents, signed_parts};
 use pec_core::parameters::Settings;
 use pec_test_support::judges::{openssl_verify, xmllint_valid};
@@ -117,6 +117,25 @@ async fn rfc6109_2_3_the_log_has_the_message_and_the_hash_of_what_was_signed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_3_the_log_is_never_changed() {
+    let (network, access) = alfa().await;
+    Mail::submitted(ANNA, &[BRUNO], LETTER.as_bytes()).give_to(access).await.queued();
+    let database = &network.alfa.settings.database;
+    // Not even by the owner of the database, unless he takes the trigger away.
+    for statement in ["UPDATE log SET oggetto = 'x'", "DELETE FROM log", "TRUNCATE log"] {
+        let refused = format!(
+            "DO $$ BEGIN {statement}; RAISE EXCEPTION 'done'; EXCEPTION WHEN raise_exception THEN \
+             IF SQLERRM <> 'the retained log is never changed' THEN RAISE; END IF; END $$"
+        );
+        run(database, &refused).await;
+    }
+    assert_eq!(column(database, "SELECT oggetto FROM log").await, ["Prova"]);
+    let granted = "SELECT string_agg(privilege_type, ' ' ORDER BY privilege_type) FROM information_schema.role_table_grants \
+                   WHERE grantee = 'pec_milter' AND table_name = 'log'";
+    assert_eq!(column(database, granted).await, ["INSERT SELECT"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn originals_are_carried_byte_for_byte() {
     let (network, access) = alfa().await;
     let long = "x".repeat(998);
@@ -199,12 +218,70 @@ async fn nobody_submits_a_trigger() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rfc6109_3_1_1_what_fails_a_check_is_refused_with_every_cause_and_leaves_no_trace() {
+async fn rfc6109_3_1_2_what_fails_a_check_becomes_the_notice_of_that_and_goes_nowhere() {
     let (network, access) = alfa().await;
-    let letter = LETTER.replace("anna@", "altra@").replace("X-Mailer: x", "Bcc: x@y.test");
-    let refused = Mail::submitted(ANNA, &[BRUNO], letter.as_bytes()).give_to(access).await.rejected();
-    assert!(refused.starts_with("554 5.6.0") && refused.contains("From:") && refused.contains("Bcc:"), "{refused}");
-    assert_eq!(column(&network.alfa.settings.database, "SELECT 1::text FROM log").await.len(), 0);
+    let letter = LETTER.replace("anna@", "altra@").replace("X-Mailer: x", "Bcc: x@y.test\nReceived: from somewhere");
+    let queued = Mail::submitted(ANNA, &[BRUNO, "carla@posta.test"], letter.as_bytes()).give_to(access).await.queued();
+    let header = &queued.mail.header;
+    let text = |name| header.text(name).unwrap();
+
+    assert_eq!((text("X-Ricevuta").as_str(), header.first("X-VerificaSicurezza")), ("non-accettazione", None));
+    assert_eq!(text("Subject"), "AVVISO DI NON ACCETTAZIONE: Prova");
+    assert_eq!((text("From").as_str(), text("To").as_str()), ("posta-certificata@gestore.alfa.test", ANNA));
+    assert_eq!((text("X-Riferimento-Message-ID").as_str(), text("X-Pec-Notice").as_str()), ("<1@client.test>", "non-accettazione"));
+    assert_eq!((header.first("Bcc"), header.first("Received"), header.first("X-Trasporto")), (None, None, None));
+    assert_eq!((queued.mail.sender.as_str(), &queued.mail.recipients[..]), ("<posta-certificata@gestore.alfa.test>", &[format!("<{ANNA}>")][..]));
+
+    let contents = open(&queued);
+    let daticert = contents.daticert;
+    assert!(contents.postacert.is_none(), "the original must not be included");
+    assert_eq!((daticert.tipo, daticert.errore, daticert.mittente.as_str()), (Tipo::NonAccettazione, Errore::Altro, ANNA));
+    let causes = "indirizzo nel campo From (altra@pec.alfa.test) diverso da quello del mittente (anna@pec.alfa.test); \
+                  destinatari in copia nascosta (campo Bcc) non ammessi; destinatario carla@posta.test non presente nei campi To o Cc";
+    assert_eq!(daticert.errore_esteso.as_deref(), Some(causes));
+    xmllint_valid(&daticert.to_xml()).unwrap();
+    openssl_verify(&queued.mail.to_bytes(), &network.pki.ca_file()).unwrap();
+    let body = String::from_utf8_lossy(&queued.mail.body).replace("=\r\n", "").replace("=E8", "è");
+    assert!(
+        body.contains(&format!(
+            "è stato rilevato un problema che ne impedisce l'accettazione\r\na causa di {causes}.\r\nIl messaggio non è stato accettato."
+        )),
+        "{body}"
+    );
+    assert!(!body.contains("Ciao"), "{body}");
+
+    // Under the fact's id Postfix reports if the notice does not arrive.
+    let database = &network.alfa.settings.database;
+    let envid = queued.sender_parameters.clone().unwrap();
+    let fact = "concat_ws('|', id, kind, message_id, encode(notice_sha256, 'hex'))";
+    let sha256 = pec_core::identifier::hex(&openssl::sha::sha256(&queued.mail.body));
+    let expected = format!("{}|non-accettazione|{}|{sha256}", envid.rsplit('=').next().unwrap(), text("Message-ID").trim_matches(['<', '>']));
+    assert_eq!(column(database, &format!("SELECT {fact} FROM fact")).await, [expected]);
+    assert_eq!(
+        column(database, "SELECT concat_ws('|', event, msgid, account, error) FROM log").await,
+        [format!("non-accettazione|<1@client.test>|{ANNA}|{causes}")]
+    );
+    assert!(column(database, "SELECT id FROM sent").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_1_2_a_message_to_oneself_is_not_delivered_for_that() {
+    let (_network, access) = alfa().await;
+    let letter = LETTER.replace("To: bruno@pec.beta.test", "To: Anna@pec.alfa.test").replace("X-Mailer: x", "X-Trasporto: errore");
+    let queued = Mail::submitted(ANNA, &["Anna@PEC.alfa.test"], letter.as_bytes()).give_to(access).await.queued();
+    assert_eq!(queued.mail.recipients, ["<Anna@PEC.alfa.test>"]);
+    assert_eq!(queued.mail.header.text("X-Ricevuta").as_deref(), Some("non-accettazione"));
+    assert_eq!(queued.mail.header.first("X-Trasporto"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_1_2_a_message_id_that_is_none_is_not_repeated() {
+    let (_network, access) = alfa().await;
+    let letter = LETTER.replace("<1@client.test>", "parole sue");
+    let queued = Mail::submitted(ANNA, &[BRUNO], letter.as_bytes()).give_to(access).await.queued();
+    assert_eq!(queued.mail.header.first("X-Riferimento-Message-ID"), None);
+    let daticert = open(&queued).daticert;
+    assert_eq!((daticert.msgid, daticert.errore_esteso.as_deref()), (None, Some("campo Message-ID non valido (\"parole sue\")")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

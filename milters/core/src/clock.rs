@@ -83,6 +83,12 @@ impl Moment {
         Some(Self(zoned.timestamp().as_second()))
     }
 
+    /// Reads `Sat Nov 21 10:31:05 2026`, as C's `ctime` writes the local time of this machine.
+    pub fn from_ctime(text: &str) -> Option<Self> {
+        let civil = DateTime::strptime("%a %b %e %H:%M:%S %Y", text.trim()).ok()?;
+        Some(Self(civil.to_zoned(TimeZone::system()).ok()?.timestamp().as_second()))
+    }
+
     /// `dd/mm/yyyy`, Italian legal time.
     pub fn giorno(self) -> String {
         self.in_italy().strftime("%d/%m/%Y").to_string()

@@ -3,7 +3,6 @@
 //! Promise: what is written is valid against the DTD and the same for the same data; what is read follows the DTD's content
 //! model in order, without a document type, without entities beyond XML's own five, or is refused with the reason.
 
-use std::fmt;
 use std::str::FromStr;
 
 use quick_xml::escape::{escape, resolve_predefined_entity};
@@ -15,7 +14,8 @@ use crate::clock::Moment;
 /// The largest daticert.xml that is read. One of 500 recipients has some 50,000 bytes.
 pub const MAX_BYTES: usize = 4 * 1024 * 1024;
 
-/// An enumeration of the DTD: values and their spelling.
+/// An enumeration whose values have one spelling each, in a document or a table.
+#[macro_export]
 macro_rules! spelled {
     ($(#[$doc:meta])* $name:ident { $($(#[$value_doc:meta])* $value:ident = $spelling:literal,)+ }) => {
         $(#[$doc])*
@@ -23,21 +23,21 @@ macro_rules! spelled {
         pub enum $name { $($(#[$value_doc])* $value,)+ }
 
         impl $name {
-            /// As daticert.xml spells it.
+            /// Its spelling.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$value => $spelling,)+ }
             }
         }
 
-        impl FromStr for $name {
+        impl ::std::str::FromStr for $name {
             type Err = ();
             fn from_str(text: &str) -> Result<Self, ()> {
                 match text { $($spelling => Ok(Self::$value),)+ _ => Err(()) }
             }
         }
 
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl ::std::fmt::Display for $name {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
@@ -304,10 +304,14 @@ fn element(depth: usize, name: &str, content: &str) -> String {
     format!("{:indent$}<{name}>{}</{name}>\n", "", text(content), indent = depth * 4)
 }
 
-/// Character data: escaped, without the characters that XML 1.0 cannot hold, on one line.
+/// Character data: escaped, on one line.
 fn text(content: &str) -> String {
-    let printable: String = content.chars().map(|c| if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') { ' ' } else { c }).collect();
-    escape(&printable).into_owned()
+    escape(printable(content)).into_owned()
+}
+
+/// Without the characters that XML 1.0 cannot hold, and without those that a terminal or a log would obey.
+fn printable(content: &str) -> String {
+    content.chars().map(|c| if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') { ' ' } else { c }).collect()
 }
 
 /// A pull reader that knows what element must come next.
@@ -389,7 +393,7 @@ impl<'x> Elements<'x> {
                             resolve_predefined_entity(&entity).ok_or_else(|| DaticertError::Xml(format!("the entity {entity:?} is not allowed")))?;
                     }
                 },
-                Event::End(end) if end.name().as_ref() == name => return Ok(content.trim().to_owned()),
+                Event::End(end) if end.name().as_ref() == name => return Ok(printable(&content).trim().to_owned()),
                 other => return Err(unexpected(name, &other)),
             }
         }

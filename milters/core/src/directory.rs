@@ -215,6 +215,28 @@ mod tests {
     }
 
     #[test]
+    fn rfc6109_4_5_a_provider_has_several_certificates_while_one_replaces_another() {
+        let second = "providerCertificateHash: 0123456789abcdef0123456789abcdef01234567\nmailReceipt: ricevute@";
+        let directory = Directory::parse(&LDIF.replace("mailReceipt: ricevute@", second)).unwrap();
+        for hash in ["7E7AEF1059AE0F454F2643A95F69EC3556009239", "0123456789ABCDEF0123456789abcdef01234567"] {
+            assert_eq!(directory.provider_of_certificate(hash).map(|p| p.name.as_str()), Some("Alfa"));
+        }
+    }
+
+    #[test]
+    fn rfc6109_4_5_7_a_secondary_environment_has_its_own_domains_certificates_and_service_mailbox() {
+        let secondary = "\ndn: providerUnit=Due,providerName=Alfa,o=postacert\nobjectclass: provider\nproviderName: Alfa\nproviderUnit: Due\n\
+            providerCertificateHash: 0123456789abcdef0123456789abcdef01234567\nmailReceipt: ricevute@due.alfa.test\nmanagedDomains: pec.due.test\n";
+        for text in [format!("{LDIF}{secondary}"), LDIF.replacen("\ndn: providerName=Alfa", &format!("{secondary}\ndn: providerName=Alfa"), 1)] {
+            let directory = Directory::parse(&text).unwrap();
+            let unit = directory.provider_of_domain("pec.due.test").unwrap();
+            assert_eq!((unit.unit.as_deref(), unit.mail_receipt.as_str()), (Some("Due"), "ricevute@due.alfa.test"));
+            assert_eq!(directory.provider_of_certificate("0123456789abcdef0123456789abcdef01234567"), Some(unit));
+            assert_eq!(directory.provider_named("Alfa").unwrap().unit, None, "the main environment, whatever the order");
+        }
+    }
+
+    #[test]
     fn a_domain_claimed_twice_stays_with_the_first_and_is_named() {
         let directory = Directory::parse(&LDIF.replace("managedDomains: pec.beta.test", "managedDomains: studio.example")).unwrap();
         assert_eq!(directory.provider_of_domain("studio.example").map(|p| p.name.as_str()), Some("Alfa"));

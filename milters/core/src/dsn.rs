@@ -35,14 +35,29 @@ pub struct RecipientReport {
 pub struct Report {
     /// `Original-Envelope-Id`: the ENVID that the message had.
     pub envelope_id: Option<String>,
-    /// `X-Postfix-Queue-ID`: the reported message's queue file.
-    pub queue_id: Option<String>,
     /// When Postfix wrote the report.
     pub date: Option<Moment>,
     /// One entry for each recipient.
     pub recipients: Vec<RecipientReport>,
     /// The reported message's header, as far as it came back.
     pub original_header: Header,
+}
+
+/// A report that cannot be read to its end: it waits, for nobody knows what it says.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// A multipart that cannot be taken apart.
+    #[error("the delivery report: {0}")]
+    Mime(#[from] MimeError),
+    /// A group of fields that are none.
+    #[error("the delivery report has a malformed group of fields")]
+    BadGroup,
+    /// A recipient that is no address.
+    #[error("the delivery report is about {0:?}, which is no mail address")]
+    BadRecipient(String),
+    /// Nobody.
+    #[error("the delivery report names no recipient")]
+    NoRecipient,
 }
 
 /// A report has three parts: words, fields, the message or its header.
@@ -55,12 +70,11 @@ pub fn is_report(header: &Header) -> bool {
 
 impl Report {
     /// Reads a report with this header and body.
-    pub fn parse(header: &Header, body: &[u8]) -> Result<Self, MimeError> {
+    pub fn parse(header: &Header, body: &[u8]) -> Result<Self, ReportError> {
         let media = header.content_type();
         let boundary = media.as_ref().and_then(|m| m.attribute("boundary")).unwrap_or_default();
         let mut report = Self {
             envelope_id: None,
-            queue_id: None,
             date: header.text("Date").and_then(|d| Moment::from_rfc5322(&d)),
             recipients: Vec::new(),
             original_header: Header::default(),
@@ -69,7 +83,7 @@ impl Report {
             let part = mime::part(body, range)?;
             let content = &body[part.body.clone()];
             match part.header.content_type().map(|m| m.essence).as_deref() {
-                Some("message/delivery-status" | "message/global-delivery-status") => report.read_status(content),
+                Some("message/delivery-status" | "message/global-delivery-status") => report.read_status(content)?,
                 Some("message/rfc822" | "text/rfc822-headers" | "message/global" | "message/global-headers") => {
                     let section = mime::header_end(content).map_or(content, |(end, _)| &content[..end]);
                     // A message cut inside its header still names its Message-ID.
@@ -78,24 +92,23 @@ impl Report {
                 _ => {}
             }
         }
+        if report.recipients.is_empty() {
+            return Err(ReportError::NoRecipient);
+        }
         Ok(report)
     }
 
-    fn read_status(&mut self, content: &[u8]) {
-        for group in groups(content) {
+    fn read_status(&mut self, content: &[u8]) -> Result<(), ReportError> {
+        for group in groups(content)? {
             let Some(action) = group.text("Action") else {
                 self.envelope_id = group.text("Original-Envelope-Id");
-                self.queue_id = group.text("X-Postfix-Queue-ID");
                 continue;
             };
             // The original recipient is the one that was asked for, before any rewriting.
-            let address = ["Original-Recipient", "Final-Recipient"].iter().find_map(|name| {
-                let text = group.text(name)?;
-                Address::parse(text.split_once(';')?.1.trim())
-            });
-            let Some(recipient) = address else { continue };
+            let named: Vec<String> = ["Original-Recipient", "Final-Recipient"].iter().filter_map(|name| group.text(name)).collect();
+            let address = named.iter().find_map(|text| Address::parse(text.split_once(';')?.1.trim()));
             self.recipients.push(RecipientReport {
-                recipient,
+                recipient: address.ok_or_else(|| ReportError::BadRecipient(named.join(", ")))?,
                 action: match action.to_ascii_lowercase().as_str() {
                     "delivered" | "relayed" => Action::Delivered,
                     "failed" => Action::Failed,
@@ -105,21 +118,22 @@ impl Report {
                 diagnostic: group.text("Diagnostic-Code").unwrap_or_default(),
             });
         }
+        Ok(())
     }
 }
 
 /// The field groups of a delivery-status part, separated by empty lines.
-fn groups(content: &[u8]) -> Vec<Header> {
+fn groups(content: &[u8]) -> Result<Vec<Header>, ReportError> {
     let mut groups = Vec::new();
     let mut rest = content;
     while !rest.is_empty() {
         let (end, next) = mime::header_end(rest).unwrap_or((rest.len(), rest.len()));
         if end > 0 {
-            groups.extend(Header::parse(&rest[..end]));
+            groups.push(Header::parse(&rest[..end]).map_err(|_| ReportError::BadGroup)?);
         }
         rest = &rest[next..];
     }
-    groups
+    Ok(groups)
 }
 
 #[cfg(test)]
@@ -134,17 +148,29 @@ mod tests {
         --B/x\nContent-Description: Message Headers\nContent-Type: text/rfc822-headers\n\nReceived: x\nMessage-ID: <pec.1@gestore.alfa.test>\n\n--B/x--\n";
 
     fn report() -> Report {
+        parse(BODY).unwrap()
+    }
+
+    fn parse(body: &str) -> Result<Report, ReportError> {
         let header =
             "Date: Tue, 13 Nov 2018 16:39:27 +0100\r\nContent-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"B/x\"\r\n";
         let header = Header::parse(header.as_bytes()).unwrap();
         assert!(is_report(&header));
-        Report::parse(&header, BODY.replace('\n', "\r\n").as_bytes()).unwrap()
+        Report::parse(&header, body.replace('\n', "\r\n").as_bytes())
+    }
+
+    #[test]
+    fn a_report_that_says_less_than_it_should_is_no_report() {
+        let nobody = BODY.replace("Original-Recipient: rfc822;bruno@pec.beta.test\n", "").replace("rfc822; bruno@pec.beta.test", "rfc822; bruno");
+        assert!(matches!(parse(&nobody), Err(ReportError::BadRecipient(_))));
+        assert!(matches!(parse(&BODY.replace("Action: relayed", "Action relayed")), Err(ReportError::BadGroup)));
+        assert!(matches!(parse(&BODY.replace("Action: ", "Faction: ")), Err(ReportError::NoRecipient)));
     }
 
     #[test]
     fn rfc3464_fields_are_read() {
         let report = report();
-        assert_eq!((report.envelope_id.as_deref(), report.queue_id.as_deref()), (Some("00ff"), Some("4abc")));
+        assert_eq!(report.envelope_id.as_deref(), Some("00ff"));
         assert_eq!(report.date, Some(Moment::from_unix(1_542_123_567)));
         let [delivered, failed] = &report.recipients[..] else { panic!("{:?}", report.recipients) };
         assert_eq!((delivered.recipient.as_str(), delivered.action), ("bruno@pec.beta.test", Action::Delivered));

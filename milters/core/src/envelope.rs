@@ -14,7 +14,7 @@ use crate::mime::{self, MimeError, Part};
 /// More parts than any PEC message has: text, daticert.xml, postacert.eml and what a provider may add.
 const MOST_PARTS: usize = 32;
 
-/// The header section of a part longer than this is none of a PEC message.
+/// A signature longer than this (bytes, still encoded) is none of a PEC message.
 const SIGNATURE_MAX_BYTES: usize = 1024 * 1024;
 
 /// Why a message cannot be read as a signed PEC message.

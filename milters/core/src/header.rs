@@ -4,8 +4,16 @@
 
 use mail_parser::parsers::MessageStream;
 use mail_parser::{Address as ParsedAddress, HeaderValue};
+use memchr::memchr;
+use memchr::memchr_iter;
 
 use crate::address::Address;
+
+/// A media type or disposition longer than this (bytes) is none.
+const MEDIA_FIELD_MAX_BYTES: usize = 8192;
+
+/// One with more parameters than this is none.
+const MEDIA_FIELD_MAX_PARAMETERS: usize = 100;
 
 /// One header field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,9 +130,7 @@ impl Header {
 
     /// The subject in Unicode, encoded words decoded (RFC 2047), control characters as blanks; `None` where there is no field.
     pub fn subject(&self) -> Option<String> {
-        let input = self.first("Subject")?.stream_input();
-        let parsed = MessageStream::new(&input).parse_unstructured();
-        Some(parsed.as_text().unwrap_or_default().chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned())
+        Some(unstructured(&self.first("Subject")?.stream_input()))
     }
 
     /// The media type; `None` where the field is missing or is no media type.
@@ -139,6 +145,10 @@ impl Header {
 
     fn media_field(&self, name: &str) -> Option<ContentType> {
         let input = self.first(name)?.stream_input();
+        // Reading parameters takes time with the square of their number.
+        if input.len() > MEDIA_FIELD_MAX_BYTES || memchr_iter(b';', &input).count() > MEDIA_FIELD_MAX_PARAMETERS {
+            return None;
+        }
         let HeaderValue::ContentType(parsed) = MessageStream::new(&input).parse_content_type() else { return None };
         let essence = match parsed.subtype() {
             Some(subtype) => format!("{}/{subtype}", parsed.ctype()),
@@ -180,13 +190,28 @@ pub struct ContentType {
 impl ContentType {
     /// The parameter `name` (given in lower case).
     pub fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.attributes().find(|(n, _)| *n == name).map(|(_, value)| value)
     }
+
+    /// All parameters, names in lower case.
+    pub fn attributes(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+/// A text with its encoded words decoded (RFC 2047), control characters as blanks.
+pub(crate) fn decoded_words(text: &str) -> String {
+    unstructured(format!(" {text}\r\n").as_bytes())
+}
+
+fn unstructured(input: &[u8]) -> String {
+    let parsed = MessageStream::new(input).parse_unstructured();
+    parsed.as_text().unwrap_or_default().chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
 }
 
 /// Where the line that begins at `from` ends: after its LF, or at the end of `bytes`.
 pub(crate) fn line_end(bytes: &[u8], from: usize) -> usize {
-    bytes[from..].iter().position(|&b| b == b'\n').map_or(bytes.len(), |lf| from + lf + 1)
+    memchr(b'\n', &bytes[from..]).map_or(bytes.len(), |lf| from + lf + 1)
 }
 
 #[cfg(test)]
@@ -231,6 +256,13 @@ mod tests {
         assert_eq!(header("Subject: =?iso-8859-1?Q?citt=E0?= e\n  altro\n").subject().as_deref(), Some("città e altro"));
         assert_eq!(header("Subject:\n").subject().as_deref(), Some(""));
         assert_eq!(header("From: a@b\n").subject(), None);
+    }
+
+    #[test]
+    fn a_media_type_beyond_measure_is_none() {
+        let with = |parameters: usize| header(&format!("Content-Type: a/b{}\n", ";x=y".repeat(parameters))).content_type();
+        assert!(with(100).is_some() && with(101).is_none());
+        assert!(header(&format!("Content-Type: a/b; name={}\n", "x".repeat(8192))).content_type().is_none());
     }
 
     #[test]

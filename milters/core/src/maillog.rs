@@ -2,9 +2,10 @@
 //!
 //! Promise: a line starts with the queue id (`NOQUEUE` where there is none), so that `grep QUEUEID` shows Postfix and PEC
 //! together; `key=value` after a word that names the event; nothing in it that is not printable. What needs a person says
-//! `warning:` or `error:` after the queue id. Errors mean that mail waits.
+//! `warning:` or `error:` after the queue id. Errors mean that mail waits, or that a rule of PEC could not be kept.
 
 use std::fmt;
+use std::time::Duration;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -130,6 +131,31 @@ pub fn directory_conflict(conflict: &str) {
     warning_line!(NO_QUEUE_ID, "directory: {conflict}");
 }
 
+/// The virus scanner answers.
+pub fn scanner(version: &str) {
+    info_line!(NO_QUEUE_ID, "virus scanner: {version}");
+}
+
+/// The virus scanner does not answer.
+pub fn scanner_down(why: &str) {
+    error_line!(NO_QUEUE_ID, "messages wait until the virus scanner answers: {why}");
+}
+
+/// The administrator wants no virus scanner.
+pub fn no_scanner() {
+    warning_line!(NO_QUEUE_ID, "pec_clamd = none: messages are not scanned for viruses, as a PEC provider must");
+}
+
+/// The virus scanner's signatures are older than `pec_clamd_max_age`.
+pub fn signatures_old(age: &str, max_age: Duration) {
+    warning_line!(NO_QUEUE_ID, "virus scanner: its signatures are {age}, pec_clamd_max_age is {} minutes", max_age.as_secs() / 60);
+}
+
+/// The virus scanner would let a virus in a message of this size pass, or not take the message.
+pub fn scanner_blind(size: usize, what: &str) {
+    warning_line!(NO_QUEUE_ID, "virus scanner: in a message of {size} bytes, which is allowed, it {what}; see docs/configuration.md");
+}
+
 /// The database does not answer yet.
 pub fn waiting_for_database(why: &str) {
     warning_line!(NO_QUEUE_ID, "waiting for the database: {why}");
@@ -144,6 +170,18 @@ pub fn busta(queue_id: &str, busta: &Daticert, local: usize, size: usize) {
         busta.mittente,
         busta.destinatari.len(),
         busta.msgid.as_deref().unwrap_or("none"),
+    );
+}
+
+/// The Access Point did not accept a message: its sender gets the notice.
+pub fn non_accettazione(queue_id: &str, daticert: &Daticert, message_id: &str) {
+    info_line!(
+        queue_id,
+        "non-accettazione: identificativo={} mittente={} message-id={message_id} errore={} reason={}",
+        daticert.identificativo,
+        daticert.mittente,
+        daticert.errore,
+        daticert.errore_esteso.as_deref().unwrap_or("none"),
     );
 }
 
@@ -167,9 +205,48 @@ pub fn ricezione(queue_id: &str, busta: &Daticert, provider: &str, recipients: u
     );
 }
 
+/// A submission carries a virus: its sender gets the notice.
+pub fn virus_in_submission(queue_id: &str, mittente: &str, virus: &str, kept_as: &str) {
+    warning_line!(queue_id, "virus in a submission: mittente={mittente} virus={virus} kept-as={kept_as}");
+}
+
+/// An envelope carries a virus: it is delivered to nobody.
+pub fn virus_in_envelope(queue_id: &str, busta: &Daticert, provider: &str, virus: &str, kept_as: &str) {
+    warning_line!(
+        queue_id,
+        "virus in an envelope, not delivered: identificativo={} provider={provider} mittente={} virus={virus} kept-as={kept_as}",
+        busta.identificativo,
+        busta.mittente
+    );
+}
+
+/// Another provider's scanner found what ours had not found at submission (RFC 6109 s. 2.2.2: that has to be looked into).
+pub fn virus_missed(queue_id: &str, rilevazione: &Daticert, provider: &str, recipient: &str, virus: &str) {
+    error_line!(
+        queue_id,
+        "our virus scanner let a virus pass that another provider found: identificativo={} mittente={} recipient={recipient} provider={provider} virus={virus}",
+        rilevazione.identificativo,
+        rilevazione.mittente
+    );
+}
+
+/// The scanner's own limits keep it from scanning a message.
+pub fn not_scanned(queue_id: &str, why: &str) {
+    warning_line!(queue_id, "refused, the virus scanner does not scan it: {why}; see docs/configuration.md");
+}
+
 /// An envelope that is in custody already came again and was not taken again.
 pub fn duplicate(queue_id: &str, busta: &Daticert, provider: &str) {
     info_line!(queue_id, "duplicate: identificativo={} provider={provider}, taken in charge before", busta.identificativo);
+}
+
+/// What arrived is no correct certified mail and is delivered in a busta di anomalia.
+pub fn anomalia(queue_id: &str, sender: &str, recipients: usize, provider: Option<&str>, why: &str) {
+    match provider {
+        // A provider's signature and yet not in order: that is somebody's mistake, theirs or ours.
+        Some(provider) => warning_line!(queue_id, "anomalia: from=<{sender}> recipients={recipients} provider={provider} reason={why}"),
+        None => info_line!(queue_id, "anomalia: from=<{sender}> recipients={recipients} reason={why}"),
+    }
 }
 
 /// A receipt or notice of another provider came.
@@ -221,9 +298,56 @@ pub fn report_passed(queue_id: &str, why: &str) {
     info_line!(queue_id, "report passed: {why}");
 }
 
-/// A trigger that could not be delivered is put into the queue again.
-pub fn trigger_again(queue_id: &str, trigger: &str) {
-    warning_line!(queue_id, "trigger raised again: {trigger}");
+/// Postfix gave a recipient up, and the recipient's provider has certified that it has the message.
+pub fn failure_contradicted(queue_id: &str, identificativo: &str, recipient: &str) {
+    warning_line!(queue_id, "no mancata consegna, the recipient's provider took the message: identificativo={identificativo} recipient={recipient}");
+}
+
+/// A notice of ours did not arrive.
+pub fn notice_came_back(queue_id: &str, message_id: &str, recipient: &str, diagnostic: &str, again: bool) {
+    let what = if again { "it is sent again" } else { "it is given up; the report is in the service mailbox" };
+    error_line!(queue_id, "a notice could not be delivered, {what}: message-id={message_id} recipient={recipient} reason={diagnostic}");
+}
+
+/// A trigger whose notice pec-clock has already brought into the queue.
+pub fn trigger_repeated(queue_id: &str, message_id: &str) {
+    info_line!(queue_id, "trigger dropped, its notice was started before: message-id={message_id}");
+}
+
+/// pec-clock acts, alone on this database.
+pub fn acting() {
+    info_line!(NO_QUEUE_ID, "acting: no other pec-clock acts on this database");
+}
+
+/// Another pec-clock acts on this database.
+pub fn standing_by() {
+    info_line!(NO_QUEUE_ID, "standing by: another pec-clock acts on this database");
+}
+
+/// pec-clock started a notice: it is in the queue.
+pub fn raised(kind: &str, identificativo: &str, recipient: &str, message_id: &str) {
+    info_line!(NO_QUEUE_ID, "notice started: {kind}: identificativo={identificativo} recipient={recipient} message-id={message_id}");
+}
+
+/// A fact had no notice for so long that pec-clock starts it.
+pub fn raised_again(kind: &str, identificativo: &str, recipient: &str, message_id: &str) {
+    warning_line!(
+        NO_QUEUE_ID,
+        "the trigger of a notice did not come round and is started again: {kind}: identificativo={identificativo} recipient={recipient} message-id={message_id}"
+    );
+}
+
+/// A preavviso left later than the rules allow: something stood still.
+pub fn late(kind: &str, identificativo: &str, recipient: &str, accepted: Moment, sent: Moment) {
+    error_line!(
+        NO_QUEUE_ID,
+        "audit violation: {kind} is late: identificativo={identificativo} recipient={recipient} accepted={accepted} sent={sent}"
+    );
+}
+
+/// An original that nobody needs any more was deleted from the store.
+pub fn original_deleted(custody: &str) {
+    info_line!(NO_QUEUE_ID, "original deleted: custody={custody}");
 }
 
 /// Somebody tried to make a trigger work who is not a milter of ours, or a database was restored from before.

@@ -1,6 +1,7 @@
 //! A message body in pieces that are never joined, so that a large original is held once, however it is wrapped.
 
 use bytes::Bytes;
+use memchr::{memchr, memchr2_iter};
 use openssl::sha::Sha256;
 
 /// The longest line that SMTP carries, without its CRLF (RFC 5322 s. 2.1.1).
@@ -60,12 +61,30 @@ impl Body {
         self.0.iter().any(|piece| !piece.is_ascii())
     }
 
+    /// Whether there is a NUL, or a CR that ends no line: what SMTP forbids (RFC 5321 s. 2.3.8) and some server on the way
+    /// would change.
+    pub fn has_nul_or_bare_cr(&self) -> bool {
+        // A CR at the end of a piece is a line end if the next piece begins with LF.
+        let mut after_cr = false;
+        for piece in &self.0 {
+            if after_cr && piece[0] != b'\n' {
+                return true;
+            }
+            after_cr = piece.ends_with(b"\r");
+            let inside = &piece[..piece.len() - usize::from(after_cr)];
+            if memchr2_iter(0, b'\r', inside).any(|at| inside.get(at..at + 2) != Some(b"\r\n")) {
+                return true;
+            }
+        }
+        after_cr
+    }
+
     /// The length of the longest line, without its CRLF.
     pub fn longest_line(&self) -> usize {
         let (mut longest, mut current) = (0, 0);
         for piece in &self.0 {
             let mut rest = &piece[..];
-            while let Some(lf) = rest.iter().position(|&b| b == b'\n') {
+            while let Some(lf) = memchr(b'\n', rest) {
                 // The CR of a line end is no part of the line; it may stand at the end of the piece before.
                 longest = longest.max((current + lf).saturating_sub(1));
                 current = 0;
@@ -99,6 +118,17 @@ mod tests {
         assert_eq!(Body::from_bytes("a\r\n").longest_line(), 1);
         assert_eq!(Body::from_bytes("\r\n").longest_line(), 0);
         assert_eq!(Body::default().longest_line(), 0);
+    }
+
+    #[test]
+    fn rfc5321_2_3_8_a_bare_cr_and_a_nul_are_seen_across_pieces() {
+        let seen = |pieces: &[&'static str]| {
+            let mut body = Body::default();
+            pieces.iter().for_each(|&piece| body.push(piece));
+            body.has_nul_or_bare_cr()
+        };
+        assert!(!seen(&["a\r\n", "b\r", "\n", ""]) && !seen(&[]));
+        assert!(seen(&["a\r", "b\r\n"]) && seen(&["a\r\r\n"]) && seen(&["a\r"]) && seen(&["a\0b\r\n"]));
     }
 
     #[test]

@@ -5,11 +5,14 @@
 //! Postfix knows already (`virtual_mailbox_domains`, `message_size_limit` ...) is asked of Postfix, never set twice.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::fmt::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use crate::address::is_domain;
+use crate::address::{Address, is_domain};
 
 /// What a value may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +27,20 @@ pub enum Kind {
     Socket,
     /// A number of bytes, at least the first and at most the second.
     Bytes(u64, u64),
+    /// A number, at least the first and at most the second.
+    Count(u64, u64),
+    /// Mail domains and mail addresses, separated by blanks or commas, or the word `all`.
+    Addresses,
     /// An `http://` address.
     Url,
+    /// An address and port of this machine alone.
+    Loopback,
+    /// Where another program listens, as [`Kind::Socket`], or `none`.
+    Peer,
+    /// A time as Postfix writes it: a number and a unit.
+    Time,
+    /// A list of file name extensions.
+    Extensions,
 }
 
 impl Kind {
@@ -36,7 +51,13 @@ impl Kind {
             Self::Path => "an absolute path".to_owned(),
             Self::Socket => "unix:path or inet:host:port".to_owned(),
             Self::Bytes(least, most) => format!("a number of bytes from {least} to {most}"),
+            Self::Count(least, most) => format!("a number from {least} to {most}"),
+            Self::Addresses => "mail domains and addresses, or all".to_owned(),
             Self::Url => "an http:// address".to_owned(),
+            Self::Loopback => "a loopback address with its port".to_owned(),
+            Self::Peer => "unix:path, inet:host:port or none".to_owned(),
+            Self::Time => "a time such as 45s, 30m, 6h or 2d".to_owned(),
+            Self::Extensions => "a list of file name extensions such as exe, js".to_owned(),
         }
     }
 
@@ -46,10 +67,33 @@ impl Kind {
             Self::Text => !value.is_empty(),
             Self::Path => value.starts_with('/'),
             Self::Socket => Socket::parse(value, Path::new("/")).is_some(),
-            Self::Bytes(least, most) => value.parse().is_ok_and(|n| (least..=most).contains(&n)),
+            Self::Addresses => value == "all" || split_list(value).iter().all(|e| is_domain(e) || Address::parse(e).is_some()),
+            Self::Bytes(least, most) | Self::Count(least, most) => value.parse().is_ok_and(|n| (least..=most).contains(&n)),
             Self::Url => value.strip_prefix("http://").is_some_and(|rest| !rest.is_empty()),
+            Self::Loopback => value.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback() && address.port() > 0),
+            Self::Peer => value == "none" || Socket::parse(value, Path::new("/")).is_some(),
+            Self::Time => seconds(value).is_some(),
+            Self::Extensions => extensions(value).iter().all(|e| !e.is_empty() && e.bytes().all(|b| b.is_ascii_alphanumeric())),
         }
     }
+}
+
+/// A time in seconds.
+fn seconds(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let unit = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit).filter(|&s| s > 0)
+}
+
+/// File name extensions in lower case, without the dots that some write.
+fn extensions(text: &str) -> Vec<String> {
+    split_list(text).iter().map(|e| e.trim_start_matches('.').to_ascii_lowercase()).collect()
 }
 
 /// What holds where a parameter is not set.
@@ -79,9 +123,13 @@ pub struct Parameter {
 /// The 30 MB that a provider must carry at least: message size times recipients (DM 2/11/2005 art. 12).
 pub const GUARANTEED_SIZE: u64 = 30 * 1024 * 1024;
 
-/// By how much `message_size_limit` must stand above `pec_message_size_limit`: what envelope and receipt add around the
-/// original at most (texts and daticert.xml of 1,000 recipients, signature).
-pub const ENVELOPE_ALLOWANCE: u64 = 2 * 1024 * 1024;
+/// What an envelope, or a receipt, adds around the original at most, in bytes (texts and daticert.xml of 1,000 recipients,
+/// signature).
+pub const WRAPPING_ALLOWANCE: u64 = 1024 * 1024;
+
+/// By how much `message_size_limit` must stand above `pec_message_size_limit`: an envelope of the largest original passes,
+/// and so does a receipt with the original of the largest envelope that passes.
+pub const ENVELOPE_ALLOWANCE: u64 = 2 * WRAPPING_ALLOWANCE;
 
 /// All parameters.
 pub const TABLE: &[Parameter] = &[
@@ -137,7 +185,7 @@ pub const TABLE: &[Parameter] = &[
         name: "pec_store",
         kind: Kind::Path,
         unset: Unset::Required,
-        meaning: "Directory in which originals lie until every recipient of ours has its delivery receipt. Writable by the user of the milters alone, on a disk that keeps what it is told to keep.",
+        meaning: "Directory in which originals lie until every recipient of ours has its delivery receipt, and five days more. Writable by the user of the milters alone, on a disk that keeps what it is told to keep.",
     },
     Parameter {
         name: "pec_access_milter",
@@ -165,6 +213,12 @@ pub const TABLE: &[Parameter] = &[
         meaning: "Where pec-notices listens for the delivery reports that Postfix itself writes (`non_smtpd_milters`).",
     },
     Parameter {
+        name: "pec_notices_smtpd",
+        kind: Kind::Loopback,
+        unset: Unset::Default("127.0.0.1:10025"),
+        meaning: "Postfix's own smtpd for triggers, the one that `transport_maps` names for notices.pec.internal. pec-clock brings it those that no message starts.",
+    },
+    Parameter {
         name: "pec_doveadm_url",
         kind: Kind::Url,
         unset: Unset::Required,
@@ -178,9 +232,9 @@ pub const TABLE: &[Parameter] = &[
     },
     Parameter {
         name: "pec_message_size_limit",
-        kind: Kind::Bytes(1024 * 1024, 2 * 1024 * 1024 * 1024),
+        kind: Kind::Bytes(GUARANTEED_SIZE, 2 * 1024 * 1024 * 1024),
         unset: Unset::Default("31457280"),
-        meaning: "The largest original in bytes. Postfix's `message_size_limit` must stand at least 2097152 bytes above it, since it caps envelopes and receipts too.",
+        meaning: "The largest original in bytes; what is larger is refused while it is being sent. Postfix's `message_size_limit` must stand at least 2097152 bytes above it, since it caps envelopes and receipts too.",
     },
     Parameter {
         name: "pec_total_size_limit",
@@ -189,10 +243,46 @@ pub const TABLE: &[Parameter] = &[
         meaning: "The most that size of the original times number of recipients may be, in bytes. The law guarantees users 30 MB (DM 2/11/2005 art. 12).",
     },
     Parameter {
+        name: "pec_recipient_limit",
+        kind: Kind::Count(50, 100_000),
+        unset: Unset::Default("500"),
+        meaning: "The most recipients that an original may have; the law guarantees users 50 (DM 2/11/2005 art. 12). Postfix's `smtpd_recipient_limit` must not stand below it.",
+    },
+    Parameter {
+        name: "pec_refuse_ordinary_mail",
+        kind: Kind::Addresses,
+        unset: Unset::Nothing,
+        meaning: "Domains and mailboxes of ours, or `all`, that take certified mail only: ordinary mail to them is refused with an SMTP error instead of being delivered in a busta di anomalia. What a provider of the directory has signed is never refused by this.",
+    },
+    Parameter {
         name: "pec_notices_memory_limit",
         kind: Kind::Bytes(16 * 1024 * 1024, 1024 * 1024 * 1024 * 1024),
         unset: Unset::Default("268435456"),
         meaning: "How many bytes of originals pec-notices holds at once while it makes delivery receipts; further receipts wait their turn. An original larger than this is held alone.",
+    },
+    Parameter {
+        name: "pec_clamd",
+        kind: Kind::Peer,
+        unset: Unset::Required,
+        meaning: "Where clamd listens, the virus scanner. While it does not answer, mail waits. `none` is for trying out: nothing is scanned, and each start warns of it.",
+    },
+    Parameter {
+        name: "pec_clamd_max_age",
+        kind: Kind::Time,
+        unset: Unset::Default("6h"),
+        meaning: "How old clamd's signatures may be before each start and reload warns of it. ClamAV's public ones come about once a day; who has no others sets `36h`.",
+    },
+    Parameter {
+        name: "pec_infected_store",
+        kind: Kind::Path,
+        unset: Unset::Required,
+        meaning: "Directory in which messages with viruses are kept, for thirty months (RFC 6109 section 2.2.4); nothing is ever deleted there. Writable by the user of the milters alone, and out of reach of any scanner that removes files.",
+    },
+    Parameter {
+        name: "pec_blocked_attachments",
+        kind: Kind::Extensions,
+        unset: Unset::Nothing,
+        meaning: "Kinds of attachments that are not accepted at submission, by their file name extensions; found also when renamed, in zip archives and in attached messages. `postfix-conf/main.cf` sets the list that Italian providers publish.",
     },
 ];
 
@@ -246,6 +336,15 @@ pub enum Socket {
     Inet(String),
 }
 
+impl fmt::Display for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Inet(address) => write!(f, "inet:{address}"),
+        }
+    }
+}
+
 impl Socket {
     /// Reads Postfix's spelling; a relative path is one below `queue_directory`, as Postfix's own processes see it.
     fn parse(text: &str, queue_directory: &Path) -> Option<Self> {
@@ -255,6 +354,26 @@ impl Socket {
         let address = text.strip_prefix("inet:")?;
         let (host, port) = address.rsplit_once(':')?;
         (!host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0)).then(|| Self::Inet(address.to_owned()))
+    }
+}
+
+/// Who takes no ordinary mail.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OrdinaryMail {
+    all: bool,
+    /// Domains and addresses in lower case.
+    entries: HashSet<String>,
+}
+
+impl OrdinaryMail {
+    /// Reads the value of `pec_refuse_ordinary_mail`.
+    pub fn parse(value: &str) -> Self {
+        Self { all: value == "all", entries: split_list(value).into_iter().map(|e| e.to_ascii_lowercase()).collect() }
+    }
+
+    /// Whether ordinary mail to `recipient` is refused.
+    pub fn is_refused(&self, recipient: &Address) -> bool {
+        self.all || self.entries.contains(&recipient.domain()) || self.entries.contains(&recipient.key())
     }
 }
 
@@ -289,6 +408,8 @@ pub struct Settings {
     pub triggers_milter: Socket,
     /// `pec_reports_milter`.
     pub reports_milter: Socket,
+    /// `pec_notices_smtpd`.
+    pub notices_smtpd: SocketAddr,
     /// `pec_doveadm_url`.
     pub doveadm_url: String,
     /// `pec_doveadm_key_file`.
@@ -297,8 +418,22 @@ pub struct Settings {
     pub message_size_limit: u64,
     /// `pec_total_size_limit`, bytes.
     pub total_size_limit: u64,
+    /// `pec_recipient_limit`.
+    pub recipient_limit: usize,
+    /// `pec_refuse_ordinary_mail`.
+    pub refuse_ordinary_mail: OrdinaryMail,
     /// `pec_notices_memory_limit`, bytes.
     pub notices_memory_limit: u64,
+    /// `pec_clamd`; nothing for `none`.
+    pub clamd: Option<Socket>,
+    /// `pec_clamd_max_age`.
+    pub clamd_max_age: Duration,
+    /// `pec_infected_store`.
+    pub infected_store: PathBuf,
+    /// `pec_blocked_attachments`, in lower case, without dots.
+    pub blocked_attachments: HashSet<String>,
+    /// The largest message that port 25 takes, in bytes: Postfix's `message_size_limit` less what a receipt adds.
+    pub envelope_size_limit: u64,
     /// Postfix's `myhostname`.
     pub hostname: String,
     /// Postfix's `virtual_mailbox_domains`, tables resolved, in lower case: our domains, the service domain included.
@@ -324,7 +459,7 @@ impl Settings {
 }
 
 /// Parameters of Postfix that the milters go by.
-const FROM_POSTFIX: [&str; 4] = ["myhostname", "queue_directory", "virtual_mailbox_domains", "message_size_limit"];
+const FROM_POSTFIX: [&str; 5] = ["myhostname", "queue_directory", "virtual_mailbox_domains", "message_size_limit", "smtpd_recipient_limit"];
 
 /// Values as `postconf` gives them.
 #[derive(Debug)]
@@ -384,7 +519,7 @@ impl Raw {
         }
         let optional = |name: &str| checked.get(name).cloned().flatten();
         let text = |name: &str| optional(name).unwrap_or_default();
-        let number = |name: &str| text(name).parse().unwrap_or_default();
+        let number = |name: &str| text(name).parse::<u64>().unwrap_or_default();
         let path = |name: &str| PathBuf::from(text(name));
         let queue_directory = PathBuf::from(self.postfix("queue_directory"));
         let socket = |name: &str| Socket::parse(&text(name), &queue_directory).unwrap_or(Socket::Inet(String::new()));
@@ -404,11 +539,22 @@ impl Raw {
             internal_milter: socket("pec_internal_milter"),
             triggers_milter: socket("pec_triggers_milter"),
             reports_milter: socket("pec_reports_milter"),
+            notices_smtpd: text("pec_notices_smtpd").parse().unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
             doveadm_url: text("pec_doveadm_url"),
             doveadm_key_file: path("pec_doveadm_key_file"),
             message_size_limit: number("pec_message_size_limit"),
             total_size_limit: number("pec_total_size_limit"),
+            recipient_limit: usize::try_from(number("pec_recipient_limit")).unwrap_or(usize::MAX),
+            refuse_ordinary_mail: OrdinaryMail::parse(&text("pec_refuse_ordinary_mail")),
             notices_memory_limit: number("pec_notices_memory_limit"),
+            clamd: Socket::parse(&text("pec_clamd"), &queue_directory),
+            clamd_max_age: Duration::from_secs(seconds(&text("pec_clamd_max_age")).unwrap_or_default()),
+            infected_store: path("pec_infected_store"),
+            blocked_attachments: extensions(&text("pec_blocked_attachments")).into_iter().collect(),
+            envelope_size_limit: match self.postfix("message_size_limit").parse::<u64>() {
+                Ok(0) | Err(_) => u64::MAX,
+                Ok(limit) => limit.saturating_sub(WRAPPING_ALLOWANCE),
+            },
             hostname: self.postfix("myhostname").to_owned(),
             local_domains: self.local_domains(keys)?,
         };
@@ -425,6 +571,14 @@ impl Raw {
                 name: "message_size_limit".to_owned(),
                 value: postfix_limit.to_owned(),
                 allowed: format!("at least {needed}: pec_message_size_limit and {ENVELOPE_ALLOWANCE} for what envelope and receipt add"),
+            });
+        }
+        let postfix_limit = self.postfix("smtpd_recipient_limit");
+        if !postfix_limit.parse::<usize>().is_ok_and(|limit| limit >= settings.recipient_limit) {
+            return Err(ParameterError::Value {
+                name: "smtpd_recipient_limit".to_owned(),
+                value: postfix_limit.to_owned(),
+                allowed: format!("at least pec_recipient_limit ({})", settings.recipient_limit),
             });
         }
         if !settings.local_domains.contains(&settings.service_domain) {
@@ -523,8 +677,9 @@ mod tests {
         let text = "pec_service_domain = Gestore.Alfa.test\npec_provider_name = Alfa PEC S.p.A.\npec_certificate_file = /p/cert.pem\npec_key_file = /p/key.pem\n\
             pec_ca_file = /p/ca.pem\npec_directory_file = /p/igpec.ldif\npec_database = host=127.0.0.1 dbname=pec\npec_store = /s\npec_access_milter = unix:pec/access\n\
             pec_incoming_milter = unix:/run/pec/incoming\npec_internal_milter = inet:127.0.0.1:9003\npec_triggers_milter = unix:pec/triggers\npec_reports_milter = unix:pec/reports\n\
+            pec_clamd = unix:/run/clamav/clamd.ctl\npec_infected_store = /i\npec_blocked_attachments = .EXE, js\n\
             pec_doveadm_url = http://127.0.0.1:8080/doveadm/v1\npec_doveadm_key_file = /p/key\nmyhostname = mail.gestore.alfa.test\nqueue_directory = /q\n\
-            virtual_mailbox_domains = gestore.alfa.test, PEC.alfa.test inline:{a.test=1, b.test=2}\nmessage_size_limit = 33554432\n";
+            virtual_mailbox_domains = gestore.alfa.test, PEC.alfa.test inline:{a.test=1, b.test=2}\nmessage_size_limit = 33554432\nsmtpd_recipient_limit = 1000\n";
         let values = text.lines().filter_map(|l| l.split_once(" = ")).map(|(n, v)| (n.to_owned(), v.to_owned()));
         Raw { main_cf: "/etc/postfix/main.cf".into(), values: values.collect() }
     }
@@ -549,10 +704,22 @@ mod tests {
         assert_eq!(settings.access_milter, Socket::Unix("/q/pec/access".into()));
         assert_eq!(settings.incoming_milter, Socket::Unix("/run/pec/incoming".into()));
         assert_eq!(settings.internal_milter, Socket::Inet("127.0.0.1:9003".into()));
-        assert_eq!((settings.message_size_limit, settings.database_password_file), (31_457_280, None));
+        assert_eq!((settings.message_size_limit, settings.envelope_size_limit), (31_457_280, 32_505_856));
+        assert_eq!(settings.database_password_file, None);
+        assert_eq!(settings.notices_smtpd.to_string(), "127.0.0.1:10025");
+        assert_eq!(settings.clamd, Some(Socket::Unix("/run/clamav/clamd.ctl".into())));
+        assert_eq!(settings.clamd_max_age, Duration::from_secs(6 * 3600));
+        assert_eq!(settings.blocked_attachments, ["exe", "js"].map(str::to_owned).into());
         let mut domains: Vec<_> = settings.local_domains.into_iter().collect();
         domains.sort();
         assert_eq!(domains, ["a.test", "b.test", "gestore.alfa.test", "pec.alfa.test"]);
+    }
+
+    #[test]
+    fn dm_2_11_2005_art_14_mailboxes_may_take_certified_mail_only() {
+        let refused = |value: &str, recipient: &str| OrdinaryMail::parse(value).is_refused(&Address::parse(recipient).unwrap());
+        assert!(refused("all", "a@x.test") && refused("y.test, X.test", "a@x.TEST") && refused("A@x.test", "a@X.test"));
+        assert!(!refused("", "a@x.test") && !refused("x.test", "a@y.test") && !refused("a@x.test", "b@x.test"));
     }
 
     #[test]
@@ -566,12 +733,32 @@ mod tests {
             ("message_size_limit", "31457280", "message_size_limit = 31457280: not allowed; it must be at least 33554432"),
             ("virtual_mailbox_domains", "pec.alfa.test", "names pec_service_domain (gestore.alfa.test) too"),
             ("virtual_mailbox_domains", "gestore.alfa.test *", "virtual_mailbox_domains = *: not allowed"),
+            ("pec_recipient_limit", "49", "a number from 50 to"),
+            ("smtpd_recipient_limit", "499", "smtpd_recipient_limit = 499: not allowed; it must be at least pec_recipient_limit (500)"),
+            ("pec_refuse_ordinary_mail", "pec.alfa.test *", "mail domains and addresses, or all"),
             ("pec_doveadm_url", "https://x", "an http:// address"),
+            ("pec_notices_smtpd", "192.0.2.1:25", "pec_notices_smtpd = 192.0.2.1:25: not allowed; it must be a loopback address with its port"),
+            ("pec_notices_smtpd", "localhost:25", "a loopback address"),
+            ("pec_clamd", "", "pec_clamd is not set in /etc/postfix/main.cf; it must be unix:path, inet:host:port or none"),
+            ("pec_clamd", "off", "pec_clamd = off: not allowed; it must be unix:path, inet:host:port or none"),
+            ("pec_clamd_max_age", "6", "pec_clamd_max_age = 6: not allowed; it must be a time such as 45s"),
+            ("pec_blocked_attachments", "exe *.js", "pec_blocked_attachments = exe *.js: not allowed"),
             ("pec_store", "", "pec_store is not set in /etc/postfix/main.cf; it must be an absolute path"),
         ] {
             let error = settings(&with(name, value)).unwrap_err();
             assert!(error.contains(says), "{error}");
         }
+    }
+
+    #[test]
+    fn that_nothing_is_scanned_is_said_by_none() {
+        assert_eq!(settings(&with("pec_clamd", "none")).unwrap().clamd, None);
+    }
+
+    #[test]
+    fn the_documentation_has_this_table() {
+        let documentation = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md")).unwrap();
+        assert!(documentation.ends_with(&markdown()), "docs/configuration.md ends in what `pecctl parameters --markdown` prints");
     }
 
     #[test]

@@ -11,7 +11,9 @@ use pec_core::header::{Field, Header};
 use pec_core::message::Body;
 use pec_core::notices::accettazione::accettazione;
 use pec_core::notices::busta::busta;
-use pec_core::notices::mancata_consegna::{Causa, mancata_consegna};
+use pec_core::notices::mancata_consegna::{Causa, mancata_consegna, virus_status};
+use pec_core::notices::preavviso::{Termine, preavviso};
+use pec_core::notices::rilevazione_virus::rilevazione_virus;
 use pec_core::notices::{Issuer, Notice};
 use pec_core::smime::pem::PemSigner;
 use pec_core::smime::verify::{TrustedCas, VerifyError};
@@ -113,6 +115,71 @@ fn rfc6109_4_3_1_texts_are_latin_1_and_html_says_the_same() {
     assert!(plain.find("Avviso di mancata consegna").unwrap() < plain.find("Non delivery PEC notification").unwrap());
     assert!(!notice.header.subject().unwrap().contains('?'), "the subject keeps every character");
     xmllint_valid(&daticert().to_xml()).unwrap();
+}
+
+/// A notice's header and daticert.xml, once openssl and the DTD have nothing to say against them.
+fn judged(alfa: &Alfa, notice: &Notice, tipo: Tipo) -> (Header, Daticert) {
+    openssl_verify(&bytes_of(notice), &alfa.pki.ca_file()).unwrap();
+    let body = notice.body.clone().into_bytes();
+    let daticert = contents(&body, signed_parts(&notice.header, &body).unwrap().content, tipo).unwrap().daticert;
+    xmllint_valid(&daticert.to_xml()).unwrap();
+    (notice.header.clone(), daticert)
+}
+
+#[test]
+fn rfc6109_3_2_3_avviso_di_rilevazione_virus() {
+    let alfa = Alfa::new();
+    let (to, virus, at) = ("ricevute@gestore.beta.test", "Eicar-Test-Signature", Moment::from_unix(NOW));
+    let notice = rilevazione_virus(alfa.issuer(), &daticert(), to, "bruno@pec.beta.test", virus, at, "pec.1@gestore.alfa.test").unwrap();
+    let (header, daticert) = judged(&alfa, &notice, Tipo::RilevazioneVirus);
+    for (field, value) in
+        [("X-Ricevuta", "rilevazione-virus"), ("X-Mittente", "anna@pec.alfa.test"), ("To", to), ("X-Riferimento-Message-ID", "<1@client.test>")]
+    {
+        assert_eq!(header.text(field).as_deref(), Some(value));
+    }
+    assert!(header.subject().unwrap().starts_with("PROBLEMA DI SICUREZZA: "));
+    assert_eq!((daticert.errore, daticert.consegna.as_deref()), (Errore::Virus, Some("bruno@pec.beta.test")));
+    assert_eq!(daticert.errore_esteso.as_deref(), Some(virus));
+}
+
+#[test]
+fn rfc6109_3_2_4_avviso_di_mancata_consegna_per_virus() {
+    let alfa = Alfa::new();
+    let causa = Causa::from_status(&virus_status("Eicar-Test-Signature"));
+    let notice =
+        mancata_consegna(alfa.issuer(), &daticert(), "bruno@pec.beta.test", &causa, Moment::from_unix(NOW), "pec.1@gestore.alfa.test").unwrap();
+    let (header, daticert) = judged(&alfa, &notice, Tipo::ErroreConsegna);
+    for (field, value) in [("X-Ricevuta", "errore-consegna"), ("X-VerificaSicurezza", "errore"), ("To", "anna@pec.alfa.test")] {
+        assert_eq!(header.text(field).as_deref(), Some(value));
+    }
+    assert!(header.subject().unwrap().starts_with("AVVISO DI MANCATA CONSEGNA PER VIRUS: "));
+    assert_eq!((daticert.errore, daticert.consegna.as_deref()), (Errore::Virus, Some("bruno@pec.beta.test")));
+    assert_eq!(daticert.errore_esteso.as_deref(), Some("5.5.1 - Alfa PEC S.p.A. - presenza di un virus nel messaggio"));
+    let body = String::from_utf8(notice.body.into_bytes().to_vec()).unwrap();
+    assert!(body.contains("problema di sicurezza Eicar-Test-Signature."), "{body}");
+}
+
+#[test]
+fn rfc6109_3_1_6_the_two_notices_of_a_timeout_differ_in_their_text_and_in_errore_esteso_alone() {
+    let alfa = Alfa::new();
+    let make =
+        |termine| preavviso(alfa.issuer(), &daticert(), "bruno@pec.beta.test", termine, Moment::from_unix(NOW), "pec.1@gestore.alfa.test").unwrap();
+    let (dodici, ventiquattro) = (make(Termine::DodiciOre), make(Termine::VentiquattroOre));
+    assert_eq!(dodici.header.to_bytes(), ventiquattro.header.to_bytes());
+    let subject = dodici.header.subject().unwrap();
+    assert!(subject.starts_with("AVVISO DI MANCATA CONSEGNA PER SUP. TEMPO MASSIMO: Perch\u{e9}"), "{subject}");
+    for (notice, italiano, inglese) in [
+        (&dodici, "nelle prime dodici ore dal suo invio", "within the first 12 hours following its dispatch"),
+        (&ventiquattro, "nelle ventiquattro ore successive al suo invio", "within 24 hours of its dispatch"),
+    ] {
+        let body = notice.body.clone().into_bytes();
+        alfa.verify(&notice.header, &body).unwrap();
+        let contents = contents(&body, signed_parts(&notice.header, &body).unwrap().content, Tipo::PreavvisoErroreConsegna).unwrap();
+        xmllint_valid(&contents.daticert.to_xml()).unwrap();
+        assert_eq!((contents.postacert, contents.daticert.consegna.as_deref()), (None, Some("bruno@pec.beta.test")));
+        let text = String::from_utf8(body.to_vec()).unwrap().replace("=\r\n", "");
+        assert!(text.find(italiano).unwrap() < text.find(inglese).unwrap(), "{text}");
+    }
 }
 
 #[test]

@@ -1,26 +1,27 @@
 //! What arrived? The table of RFC 6109 s. 2.2.2, as one function that reads from top to bottom.
 //!
-//! | signed, and the signature verifies | signer in the directory, From is the certificate's | contents | verdict |
-//! | --- | --- | --- | --- |
-//! | no | | | ordinary mail: refused |
-//! | yes | no | | not from a provider: refused |
-//! | yes | yes | daticert.xml unreadable, or at odds with header or envelope | damaged: refused |
-//! | yes | yes | envelope of a sender whom that provider serves | taken in charge |
-//! | yes | yes | receipt or notice | delivered |
-//!
-//! (What is refused here becomes an anomaly envelope in a later version.)
+//! | signature verifies, signer in the directory | header, contents | what it is |
+//! | --- | --- | --- |
+//! | no | | ordinary mail: anomaly, or refused where a mailbox takes certified mail only |
+//! | yes | header at odds with certificate, daticert.xml unreadable or at odds with header or SMTP envelope | damaged: anomaly, never refused |
+//! | yes | envelope of a sender whom that provider serves, to its recipients | envelope: taken in charge |
+//! | yes | receipt or notice | receipt: delivered |
+//! | yes, ours | busta di anomalia | our own anomaly envelope: delivered, not wrapped again |
+
+use std::ops::Range;
 
 use bytes::Bytes;
 use pec_core::address::Address;
 use pec_core::clock::Moment;
 use pec_core::daticert::{Daticert, Tipo};
 use pec_core::directory::{Directory, Provider};
-use pec_core::envelope::{claimed_type, contents, signed_parts};
+use pec_core::envelope::{EnvelopeError, SignedParts, claimed_type, contents, signed_parts};
 use pec_core::header::Header;
-use pec_core::smime::verify::TrustedCas;
-use pec_milter::Reply;
+use pec_core::notices::anomalia::Errore;
+use pec_core::smime::verify::{SignedBy, TrustedCas};
+use pec_milter::MARK_FIELD;
 
-/// A message that a provider of the directory has signed.
+/// What a message is.
 #[derive(Debug)]
 pub enum Arrived {
     /// A correct busta di trasporto.
@@ -29,6 +30,8 @@ pub enum Arrived {
         daticert: Daticert,
         /// The original.
         postacert: Bytes,
+        /// Where what the provider signed lies in the body: this is the envelope, whatever surrounds it.
+        content: Range<usize>,
         /// Who signed it.
         provider: Provider,
     },
@@ -39,55 +42,160 @@ pub enum Arrived {
         /// Who signed it.
         provider: Provider,
     },
+    /// A busta di anomalia that we signed.
+    Anomalia,
+    /// Nothing of the kind.
+    Anomalous {
+        /// Why.
+        errore: Errore,
+        /// The provider of the directory that signed it, if one did.
+        provider: Option<Provider>,
+    },
 }
 
-/// Judges the message with this header and body that came from `reverse_path` (`None`: the null path).
-pub fn decide(
-    cas: &TrustedCas,
-    directory: &Directory,
-    header: &Header,
-    body: &Bytes,
-    reverse_path: Option<&Address>,
-    now: Moment,
-) -> Result<Arrived, Reply> {
-    let Some(claimed) = claimed_type(header) else {
-        return Err(Reply::refuse("550", "5.7.1", "this mailbox takes certified mail only, and the message is none"));
-    };
-    let damaged = |why: String| Reply::refuse("554", "5.7.1", format!("not taken as certified mail: {why}"));
+/// By what a message is judged.
+#[derive(Clone, Copy)]
+pub struct Judge<'a> {
+    /// Who may vouch for a provider.
+    pub cas: &'a TrustedCas,
+    /// The providers.
+    pub directory: &'a Directory,
+    /// `pec_provider_name`.
+    pub our_name: &'a str,
+    /// The time.
+    pub now: Moment,
+}
 
-    let parts = signed_parts(header, body).map_err(|e| damaged(e.to_string()))?;
-    let signed_by = cas.verify(&body[parts.content.clone()], &parts.signature, now).map_err(|e| damaged(e.to_string()))?;
-    let provider = [&signed_by.sha256, &signed_by.sha1].into_iter().find_map(|hash| directory.provider_of_certificate(hash));
-    let Some(provider) = provider else {
-        return Err(damaged(format!(
-            "the certificate that signed ({}, SHA-1 {}) is not in the directory of providers",
-            signed_by.common_name, signed_by.sha1
-        )));
-    };
-    match header.addresses("From").as_deref() {
-        Ok([from]) if signed_by.addresses.contains(&from.key()) => {}
-        _ => {
-            let from = header.text("From").unwrap_or_default();
-            return Err(damaged(format!("the From: field ({from}) is not the address in the certificate ({})", signed_by.addresses.join(", "))));
+/// Fields by which mail programs show a message: twice in a header, they show one thing to us and another to the reader.
+const SINGLE_FIELDS: [&str; 7] = ["From", "To", "Subject", "Message-ID", "Content-Type", "X-Trasporto", "X-Ricevuta"];
+
+/// Whether a message with this header may be signed: then its body is needed in one piece.
+pub fn may_be_signed(header: &Header) -> bool {
+    header.content_type().is_some_and(|m| m.essence == "multipart/signed")
+        || header.all("Content-Type").any(|f| f.text().to_ascii_lowercase().contains("multipart/signed"))
+}
+
+impl Judge<'_> {
+    /// Judges the message with this header and body that came from `reverse_path` (`None`: the null path) for `recipients`.
+    pub fn decide(self, header: &Header, body: &Bytes, reverse_path: Option<&Address>, recipients: &[Address]) -> Arrived {
+        let (parts, signed_by, provider) = match self.signed(header, body) {
+            Ok(signed) => signed,
+            Err(errore) => return Arrived::Anomalous { errore, provider: None },
+        };
+        self.decide_signed(header, body, parts, &signed_by, provider, reverse_path, recipients)
+            .unwrap_or_else(|errore| Arrived::Anomalous { errore, provider: Some(provider.clone()) })
+    }
+
+    /// "Signature existence", "signature origin" and "signature validity": what is not signed by a provider is ordinary mail.
+    fn signed(&self, header: &Header, body: &Bytes) -> Result<(SignedParts, SignedBy, &Provider), Errore> {
+        let not_authentic =
+            |why: String| Errore::new(format!("Firma non presente o non autentica ({why})"), format!("Signature missing or not authentic ({why})"));
+        let parts = match signed_parts(header, body) {
+            Ok(parts) => parts,
+            Err(EnvelopeError::NotSigned) => {
+                return Err(Errore::new(
+                    "Firma non presente o non autentica: il messaggio non proviene da un gestore di posta certificata",
+                    "Signature missing or not authentic: the message does not come from a certified mail provider",
+                ));
+            }
+            Err(e) => return Err(not_authentic(e.to_string())),
+        };
+        let signed_by = self.cas.verify(&body[parts.content.clone()], &parts.signature, self.now).map_err(|e| not_authentic(e.to_string()))?;
+        let provider = [&signed_by.sha256, &signed_by.sha1].into_iter().find_map(|hash| self.directory.provider_of_certificate(hash));
+        let Some(provider) = provider else {
+            let (name, sha1) = (&signed_by.common_name, &signed_by.sha1);
+            return Err(Errore::new(
+                format!("il certificato che ha firmato ({name}, SHA-1 {sha1}) non appartiene a un gestore di posta certificata"),
+                format!("the certificate that signed ({name}, SHA-1 {sha1}) is not in the directory of providers"),
+            ));
+        };
+        Ok((parts, signed_by, provider))
+    }
+
+    /// "Formal correctness" of what a provider signed. The error says what is damaged.
+    #[allow(clippy::too_many_arguments)]
+    fn decide_signed(
+        &self,
+        header: &Header,
+        body: &Bytes,
+        parts: SignedParts,
+        signed_by: &SignedBy,
+        provider: &Provider,
+        reverse_path: Option<&Address>,
+        recipients: &[Address],
+    ) -> Result<Arrived, Errore> {
+        if let Some(field) = SINGLE_FIELDS.iter().find(|name| header.all(name).count() > 1) {
+            return Err(Errore::new(format!("il campo {field} è presente più volte"), format!("the {field}: field stands more than once")));
         }
-    }
+        if header.first(MARK_FIELD).is_some() {
+            return Err(Errore::new(
+                format!("il campo {MARK_FIELD} è riservato al gestore del destinatario"),
+                format!("the {MARK_FIELD}: field is written by the provider of the recipient alone"),
+            ));
+        }
+        match header.addresses("From").as_deref() {
+            Ok([from]) if signed_by.addresses.contains(&from.key()) => {}
+            _ => {
+                let (from, addresses) = (header.text("From").unwrap_or_default(), signed_by.addresses.join(", "));
+                return Err(Errore::new(
+                    format!("il campo From ({from}) non è l'indirizzo del certificato ({addresses})"),
+                    format!("the From: field ({from}) is not the address in the certificate ({addresses})"),
+                ));
+            }
+        }
+        let Some(claimed) = claimed_type(header) else {
+            let is_anomalia = header.text("X-Trasporto").is_some_and(|t| t.eq_ignore_ascii_case("errore"));
+            // The header is anybody's; what we signed as a busta di anomalia has no daticert.xml.
+            if is_anomalia
+                && provider.name == self.our_name
+                && matches!(contents(body, parts.content, Tipo::PostaCertificata), Err(EnvelopeError::Daticert(0)))
+            {
+                return Ok(Arrived::Anomalia);
+            }
+            return Err(Errore::new(
+                "il messaggio è firmato da un gestore ma non è né una busta di trasporto né una ricevuta",
+                "the message is signed by a provider but is neither an envelope nor a receipt",
+            ));
+        };
+        let unreadable = |e: EnvelopeError| Errore::new(format!("formato non conforme alle regole tecniche ({e})"), e.to_string());
+        let content = parts.content.clone();
+        let contents = contents(body, parts.content, claimed).map_err(unreadable)?;
+        let daticert = contents.daticert;
+        if claimed != Tipo::PostaCertificata {
+            return Ok(Arrived::Ricevuta { daticert, provider: provider.clone() });
+        }
 
-    let contents = contents(body, parts.content, claimed).map_err(|e| damaged(e.to_string()))?;
-    let daticert = contents.daticert;
-    if claimed != Tipo::PostaCertificata {
-        return Ok(Arrived::Ricevuta { daticert, provider: provider.clone() });
+        let Some(mittente) = Address::parse(&daticert.mittente) else {
+            let mittente = &daticert.mittente;
+            return Err(Errore::new(
+                format!("il mittente in daticert.xml ({mittente}) non è un indirizzo di posta"),
+                format!("the sender in daticert.xml ({mittente}) is no mail address"),
+            ));
+        };
+        if reverse_path != Some(&mittente) {
+            let reverse_path = reverse_path.map_or("<>", Address::as_str);
+            return Err(Errore::new(
+                format!("il messaggio è stato inviato da {reverse_path}, e daticert.xml indica {mittente}"),
+                format!("it comes from {reverse_path}, and its daticert.xml is of {mittente}"),
+            ));
+        }
+        if self.directory.provider_of_domain(&mittente.domain()) != Some(provider) {
+            let (name, domain) = (&provider.name, mittente.domain());
+            return Err(Errore::new(
+                format!("dominio mittente non di posta certificata: {domain} non è gestito da {name}"),
+                format!("{name} does not serve the sender's domain, {domain}"),
+            ));
+        }
+        // The provider certifies whom the sender wrote to; whoever else gets hold of the envelope cannot have its delivery
+        // certified.
+        let is_addressed = |r: &&Address| daticert.destinatari.iter().any(|d| Address::parse(&d.indirizzo).as_ref() == Some(*r));
+        if let Some(stranger) = recipients.iter().find(|r| !is_addressed(r)) {
+            return Err(Errore::new(
+                format!("il messaggio non è stato inviato a {stranger}: daticert.xml non indica questo destinatario"),
+                format!("it was not sent to {stranger}: daticert.xml does not name this recipient"),
+            ));
+        }
+        let Some(postacert) = contents.postacert else { return Err(unreadable(EnvelopeError::NoPostacert)) };
+        Ok(Arrived::Busta { daticert, postacert, content, provider: provider.clone() })
     }
-
-    let Some(mittente) = Address::parse(&daticert.mittente) else {
-        return Err(damaged(format!("the sender in daticert.xml ({}) is no mail address", daticert.mittente)));
-    };
-    if reverse_path != Some(&mittente) {
-        let reverse_path = reverse_path.map_or("<>", Address::as_str);
-        return Err(damaged(format!("it comes from {reverse_path}, and its daticert.xml is of {mittente}")));
-    }
-    if directory.provider_of_domain(&mittente.domain()) != Some(provider) {
-        return Err(damaged(format!("{} does not serve the sender's domain, {}", provider.name, mittente.domain())));
-    }
-    let Some(postacert) = contents.postacert else { return Err(damaged("the envelope carries no postacert.eml".to_owned())) };
-    Ok(Arrived::Busta { daticert, postacert, provider: provider.clone() })
 }

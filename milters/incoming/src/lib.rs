@@ -2,10 +2,12 @@
 //!
 //! Promise: only what a provider of the directory has signed comes in, byte for byte as it was signed. An envelope is taken
 //! with all that its receipts will need on disk; its ricevuta di presa in carico is written by pec-notices, if and only if
-//! Postfix has the envelope in its queue. Receipts go to their mailboxes untouched.
+//! Postfix has the envelope in its queue. An envelope with a virus is taken too, and delivered to nobody. Receipts go to their
+//! mailboxes untouched.
 //! On any doubt: 451, the other side keeps the message and tries again.
 
 pub mod decision;
 mod session;
+mod virus;
 
 pub use session::{Door, IncomingPoint};

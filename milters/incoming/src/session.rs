@@ -7,28 +7,25 @@ use openssl::sha::sha256;
 use pec_core::address::Address;
 use pec_core::daticert::{Daticert, Tipo, TipoRicevuta};
 use pec_core::directory::Provider;
-use pec_core::envelope::{contents, signed_parts};
-use pec_core::header::Header;
+use pec_core::envelope::{EnvelopeError, contents, signed_parts};
+use pec_core::header::{Field, Header};
 use pec_core::identifier::fresh;
 use pec_core::maillog;
+use pec_core::message::Body;
 use pec_core::mime::header_end;
+use pec_core::notices::anomalia::Errore;
+use pec_milter::anomaly::Anomaly;
 use pec_milter::world::World;
 use pec_milter::{
-    Connection, Edits, INTERNAL_DOMAIN, Keeps, NOTICES_DOMAIN, Point, RICEZIONE, Recipient, Reply, Transaction, Verdict, is_internal_domain,
+    Connection, Edits, Keeps, LARGE, MARK_FIELD, NOTICE_FIELD, NOTIFY_BOTH, NOTIFY_FAILURE, Point, RICEZIONE, RICEZIONE_DOMAIN, Recipient, Reply,
+    Transaction, Verdict, is_internal_domain,
 };
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{Custody, Ricevuta};
+use pec_state::rows::{Custody, FactKind, Ricevuta, trigger_name};
+use tokio::sync::Semaphore;
 
-use crate::decision::{Arrived, decide};
-
-/// Postfix tells of a trigger's failure; see pec-access.
-const TRIGGER_NOTIFY: &str = "NOTIFY=FAILURE";
-
-/// What Postfix tells about a recipient in custody: both ends, each of which is a receipt.
-const CUSTODY_NOTIFY: &str = "NOTIFY=SUCCESS,FAILURE";
-
-/// From this size on, verifying is work for a thread of its own.
-const LARGE: usize = 1024 * 1024;
+use crate::decision::{Arrived, Judge, may_be_signed};
+use crate::virus::{Infected, Scanned};
 
 /// Where a message comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,34 +38,150 @@ pub enum Door {
 
 /// The Incoming Point.
 pub struct IncomingPoint {
-    world: World,
+    pub(crate) world: World,
+    /// Judging takes memory of up to twice the message: the large ones have their turn one after the other.
+    large: Semaphore,
 }
 
 impl IncomingPoint {
     /// The Incoming Point in this world.
     pub fn new(world: World) -> Self {
-        Self { world }
+        world.check_scanner(world.settings.envelope_size_limit);
+        Self { world, large: Semaphore::new(1) }
     }
 
     async fn arrived_at_port25(&self, connection: &Connection, mut transaction: Transaction) -> anyhow::Result<Verdict> {
         let world = &self.world;
-        let body = std::mem::take(&mut transaction.body).into_bytes();
-        let judge = || decide(&world.cas, &world.directory, &transaction.header, &body, transaction.sender.as_ref(), world.clock.now());
-        let arrived = match if body.len() >= LARGE { tokio::task::block_in_place(judge) } else { judge() } {
-            Ok(arrived) => arrived,
-            Err(reply) => return Ok(Verdict::Refuse(reply)),
+        if let Some(why) = transaction.header_refused {
+            return Ok(Verdict::Refuse(Reply::refuse("554", "5.6.0", why.to_string())));
+        }
+        if transaction.too_large {
+            let limit = world.settings.envelope_size_limit;
+            return Ok(Verdict::Refuse(Reply::refuse("552", "5.3.4", format!("larger than the {limit} bytes for which a receipt can be written"))));
+        }
+        let recipients: Vec<Address> = transaction.recipients.iter().filter_map(|r| r.address.clone()).collect();
+        if let Some(stranger) = recipients.iter().find(|r| !world.is_local(&r.domain())) {
+            return Ok(Verdict::Refuse(Reply::refuse("550", "5.7.1", format!("{stranger}: no recipient of this provider"))));
+        }
+        let body = std::mem::take(&mut transaction.body);
+        // What may be signed came in one piece; of what is not, only the header matters.
+        let body = if may_be_signed(&transaction.header) { Body::from_bytes(body.into_bytes()) } else { body };
+        let whole = body.pieces().first().cloned().unwrap_or_default();
+        let judge = Judge { cas: &world.cas, directory: &world.directory, our_name: &world.settings.provider_name, now: world.clock.now() };
+        let decide = || judge.decide(&transaction.header, &whole, transaction.sender.as_ref(), &recipients);
+        let arrived = if whole.len() >= LARGE {
+            let _turn = self.large.acquire().await?;
+            tokio::task::block_in_place(decide)
+        } else {
+            decide()
         };
-        if let Some(stranger) = transaction.recipients.iter().find(|r| !r.address.as_ref().is_some_and(|a| world.is_local(&a.domain()))) {
-            return Ok(Verdict::Refuse(Reply::refuse("550", "5.7.1", format!("{}: no recipient of this provider", stranger.path))));
-        }
         match arrived {
-            Arrived::Busta { daticert, postacert, provider } => {
-                let recipients = transaction.recipients.iter().filter_map(|r| r.address.clone()).collect();
-                let envelope = Envelope { daticert, postacert, body_sha256: sha256(&body), recipients, provider };
-                self.take_in_charge(connection, &transaction, envelope).await
+            Arrived::Busta { daticert, postacert, content, provider } => {
+                let content_sha256 = sha256(&whole[content.clone()]);
+                let taken = world.database.taken(&provider.name, &daticert.identificativo, &content_sha256).await?;
+                if taken.other_content {
+                    let errore = Errore::new(
+                        "un altro messaggio con lo stesso identificativo è già stato preso in carico",
+                        "another message with the same identifier has been taken in charge before",
+                    );
+                    return self.anomalous(connection, &transaction, body, &errore, Some(&provider), &recipients).await;
+                }
+                let Some(recipients) = not_taken(transaction.queue_id(), &daticert, &provider, recipients, &taken.recipients) else {
+                    return Ok(Verdict::Consume);
+                };
+                let infected = match self.scanned_envelope(&transaction, &body, content).await? {
+                    Scanned::Clean => None,
+                    Scanned::Infected(infected) => Some(infected),
+                    Scanned::Refuse(reply) => return Ok(Verdict::Refuse(reply)),
+                };
+                let envelope = Envelope { daticert, postacert, body_sha256: sha256(&whole), content_sha256, recipients, provider, infected };
+                self.take_in_charge(Door::Port25, connection, &transaction, envelope).await
             }
-            Arrived::Ricevuta { daticert, provider } => self.pass_receipt(connection, &transaction, &daticert, &provider, &sha256(&body)).await,
+            Arrived::Ricevuta { daticert, provider } => match self.no_such_mailbox(&recipients).await? {
+                Some(reply) => Ok(Verdict::Refuse(reply)),
+                None => self.pass_receipt(connection, &transaction, &daticert, &provider, &sha256(&whole)).await,
+            },
+            Arrived::Anomalia => {
+                if let Some(reply) = self.not_admitted(&transaction, &body, None, &recipients).await? {
+                    return Ok(Verdict::Refuse(reply));
+                }
+                let errore = Errore::new("busta di anomalia di questo gestore", "an anomaly envelope of this provider");
+                let anomaly = Anomaly { connection: Some(connection), transaction: &transaction, errore: &errore, provider: None };
+                world.write_down_unwrapped(anomaly, &sha256(&whole)).await?;
+                Ok(Verdict::Change(tell_failures_only(Edits::default(), &transaction)))
+            }
+            Arrived::Anomalous { errore, provider } => self.anomalous(connection, &transaction, body, &errore, provider.as_ref(), &recipients).await,
         }
+    }
+
+    /// What is no correct certified mail, if it is let in: delivered in an envelope that says so (RFC 6109 s. 3.2.2).
+    async fn anomalous(
+        &self,
+        connection: &Connection,
+        transaction: &Transaction,
+        body: Body,
+        errore: &Errore,
+        provider: Option<&Provider>,
+        recipients: &[Address],
+    ) -> anyhow::Result<Verdict> {
+        if let Some(reply) = self.not_admitted(transaction, &body, provider, recipients).await? {
+            return Ok(Verdict::Refuse(reply));
+        }
+        let anomaly = Anomaly { connection: Some(connection), transaction, errore, provider: provider.map(|p| p.name.as_str()) };
+        let (envelope, _) = self.world.wrap(anomaly, body).await?;
+        Ok(Verdict::Change(tell_failures_only(Edits::default().become_notice(&transaction.header, envelope), transaction)))
+    }
+
+    /// Why what is no correct certified mail is not let in, if it is not. `provider`: who has signed it all the same.
+    async fn not_admitted(
+        &self,
+        transaction: &Transaction,
+        body: &Body,
+        provider: Option<&Provider>,
+        recipients: &[Address],
+    ) -> anyhow::Result<Option<Reply>> {
+        if provider.is_none()
+            && let Some(reply) = self.refuses_ordinary_mail(transaction.sender.as_ref(), recipients)
+        {
+            return Ok(Some(reply));
+        }
+        if let Some(reply) = self.no_such_mailbox(recipients).await? {
+            return Ok(Some(reply));
+        }
+        Ok(match self.scanned(transaction, body).await? {
+            Scanned::Clean => None,
+            Scanned::Infected(infected) => Some(Reply::refuse("554", "5.7.1", format!("the message carries a virus: {}", infected.virus))),
+            Scanned::Refuse(reply) => Some(reply),
+        })
+    }
+
+    /// Once in the queue, mail for nobody would be bounced to whoever it says it is from.
+    async fn no_such_mailbox(&self, recipients: &[Address]) -> anyhow::Result<Option<Reply>> {
+        for recipient in recipients {
+            if !self.world.mailboxes.exists(&recipient.key()).await? {
+                return Ok(Some(Reply::refuse("550", "5.1.1", format!("{recipient}: no such mailbox"))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Why ordinary mail from `sender` (`None`: the null path) is not taken for these recipients, if it is not.
+    fn refuses_ordinary_mail(&self, sender: Option<&Address>, recipients: &[Address]) -> Option<Reply> {
+        let settings = &self.world.settings;
+        if let Some(closed) = recipients.iter().find(|r| settings.refuse_ordinary_mail.is_refused(r)) {
+            return Some(Reply::refuse("550", "5.7.1", format!("{closed}: takes certified mail only, and the message is none")));
+        }
+        // Ours submit with their password; who says to be one of them here is not.
+        if let Some(sender) = sender.filter(|s| self.world.is_local(&s.domain())) {
+            return Some(Reply::refuse("550", "5.7.1", format!("{sender}: sends through the submission service only")));
+        }
+        // Nobody reads there (RFC 6109 s. 2.2.5); what comes back of our own notices is kept for the administrator.
+        if sender.is_some()
+            && let Some(service) = recipients.iter().find(|r| r.domain() == settings.service_domain)
+        {
+            return Some(Reply::refuse("550", "5.7.1", format!("{service}: an automatic mailbox, which nobody reads")));
+        }
+        None
     }
 
     /// The envelope comes back from our own queue for recipients of ours: it is what we signed, byte for byte, or nothing.
@@ -90,40 +203,52 @@ impl IncomingPoint {
             return Ok(Verdict::Wait("our own record is not in the directory of providers".to_owned()));
         };
         let parts = signed_parts(&transaction.header, &body)?;
+        let content_sha256 = sha256(&body[parts.content.clone()]);
         let contents = contents(&body, parts.content, Tipo::PostaCertificata)?;
+        let taken = self.world.database.taken(&provider.name, &sent.identificativo, &content_sha256).await?.recipients;
+        let recipients = sent.local_recipients.iter().filter_map(|r| Address::parse(r)).collect();
+        let Some(recipients) = not_taken(transaction.queue_id(), &contents.daticert, provider, recipients, &taken) else {
+            return Ok(Verdict::Consume);
+        };
         let envelope = Envelope {
             daticert: contents.daticert,
-            postacert: contents.postacert.unwrap_or_default(),
+            postacert: contents.postacert.ok_or(EnvelopeError::NoPostacert)?,
             body_sha256,
-            recipients: sent.local_recipients.iter().filter_map(|r| Address::parse(r)).collect(),
+            content_sha256,
+            recipients,
             provider: provider.clone(),
+            // The Access Point has scanned it.
+            infected: None,
         };
-        self.take_in_charge(connection, &transaction, envelope).await
+        self.take_in_charge(Door::Internal, connection, &transaction, envelope).await
     }
 
     /// A correct envelope: the one story of custody.
-    async fn take_in_charge(&self, connection: &Connection, transaction: &Transaction, envelope: Envelope) -> anyhow::Result<Verdict> {
+    async fn take_in_charge(&self, door: Door, connection: &Connection, transaction: &Transaction, envelope: Envelope) -> anyhow::Result<Verdict> {
         let world = &self.world;
         let queue_id = transaction.queue_id();
-        let Envelope { daticert, postacert, body_sha256, recipients, provider } = envelope;
-        let recipients = distinct(recipients);
-        let mut keys: Vec<String> = recipients.iter().map(Address::key).collect();
-        keys.sort();
-        if world.database.is_in_custody(&provider.name, &daticert.identificativo, &body_sha256, &keys).await? {
-            maillog::duplicate(queue_id, &daticert, &provider.name);
-            return Ok(Verdict::Consume);
-        }
+        let Envelope { mut daticert, postacert, body_sha256, content_sha256, recipients, provider, infected } = envelope;
+        // The header says which receipt is asked for (RFC 6109 s. 3.3.2); what is signed counts more, and may be silent.
+        daticert.ricevuta = daticert.ricevuta.or_else(|| transaction.header.text("X-TipoRicevuta")?.to_ascii_lowercase().parse().ok());
 
         let now = world.clock.now();
         let (id, envid) = (fresh()?, fresh()?);
+        // A copy that comes again because a 250 was lost is the same message: whichever of them the mailbox got first counts.
+        let mark = match world.database.first_custody(&provider.name, &daticert.identificativo, &content_sha256).await? {
+            Some((_, mark)) => mark,
+            None => fresh()?,
+        };
         let concise = concise_recipients(&daticert, &postacert, &recipients);
         // A crash after this leaves a file that no row names; the other side sends the envelope again.
-        if concise.len() < recipients.len() {
-            world.store.put(&id, postacert).await?;
+        match &infected {
+            Some(infected) => world.infected.put_message(&id, &transaction.header, &infected.body).await?,
+            None if concise.len() < recipients.len() => world.store.put(&id, postacert).await?,
+            None => {}
         }
         let custody = Custody {
             id,
             envid,
+            mark,
             provider: provider.name.clone(),
             mail_receipt: provider.mail_receipt.to_string(),
             identificativo: daticert.identificativo.clone(),
@@ -131,6 +256,7 @@ impl IncomingPoint {
             recipients: recipients.iter().map(ToString::to_string).collect(),
             concise,
             body_sha256: body_sha256.to_vec(),
+            content_sha256: content_sha256.to_vec(),
             taken_at: now,
         };
         let mut log = Entry::new(Event::Ricezione, &daticert, now, queue_id);
@@ -140,20 +266,32 @@ impl IncomingPoint {
         log.message_sha256 = Some(custody.body_sha256.clone());
         log.envid = Some(custody.envid.clone());
         log.client_address = Some(connection.client_address.clone());
+        log.error = infected.as_ref().map(|infected| infected.virus.clone());
         // A crash after this leaves a row about a copy that is in no queue: no trigger asks for it, no report speaks of it.
         world.database.insert_custody(&custody, &log).await?;
         maillog::ricezione(queue_id, &daticert, &provider.name, recipients.len());
+        if let Some(infected) = infected {
+            maillog::virus_in_envelope(queue_id, &daticert, &provider.name, &infected.virus, &custody.id);
+            return self.become_virus_notices(transaction, &custody, &infected.virus).await;
+        }
 
         let mut edits = Edits::default().sender(transaction.sender_path.clone(), Some(format!("RET=HDRS ENVID={}", custody.envid)));
-        if transaction.recipients.iter().any(|r| r.address.as_ref().is_some_and(|a| a.domain() == INTERNAL_DOMAIN)) {
-            for trigger in &transaction.recipients {
-                edits = edits.delete_recipient(&trigger.path);
+        edits = edits.add_field(Field::written(MARK_FIELD, &custody.mark));
+        match door {
+            Door::Port25 => {
+                let is_left_out = |r: &&Recipient| r.address.as_ref().is_some_and(|address| !recipients.contains(address));
+                for recipient in transaction.recipients.iter().filter(is_left_out) {
+                    edits = edits.delete_recipient(&recipient.path);
+                }
             }
-            for recipient in &recipients {
-                edits = edits.add_recipient(recipient.path(), Some(CUSTODY_NOTIFY));
+            Door::Internal => {
+                edits = edits.delete_recipients(&transaction.recipients);
+                for recipient in &recipients {
+                    edits = edits.add_recipient(recipient.path(), Some(NOTIFY_BOTH));
+                }
             }
         }
-        Ok(Verdict::Change(edits.add_recipient(format!("<{}+{}@{NOTICES_DOMAIN}>", Tipo::PresaInCarico, custody.id), Some(TRIGGER_NOTIFY))))
+        Ok(Verdict::Change(edits.add_trigger(&trigger_name(FactKind::PresaInCarico, &custody.id))))
     }
 
     /// A correct receipt or notice: written down if it is about an envelope of ours, and delivered as it came.
@@ -169,19 +307,20 @@ impl IncomingPoint {
         let queue_id = transaction.queue_id();
         let about: Vec<String> = daticert.consegna.iter().chain(&daticert.ricezione).cloned().collect();
         let sent = world.database.sent_with_identifier(&daticert.identificativo).await?;
-        let is_ours = sent.is_some_and(|sent| self.may_speak_of(&sent.daticert, &about, provider));
+        let sent = sent.filter(|sent| self.may_speak_of(&sent.daticert, &about, provider));
 
         let tipo = daticert.tipo.as_str();
         let message_id = transaction.header.text("Message-ID").unwrap_or_default();
         let message_id = message_id.trim_start_matches('<').trim_end_matches('>').to_owned();
-        let event = if is_ours { Event::Ricevuta(tipo) } else { Event::RicevutaEstranea(tipo) };
+        let event = if sent.is_some() { Event::Ricevuta(tipo) } else { Event::RicevutaEstranea(tipo) };
         let mut log = Entry::new(event, daticert, daticert.data, queue_id);
         log.recipients = about.clone();
         log.message_id = Some(message_id.clone());
         log.message_sha256 = Some(body_sha256.to_vec());
         log.client_address = Some(connection.client_address.clone());
         log.error = daticert.errore_esteso.clone();
-        if is_ours {
+        let (mut triggers, mut is_due) = (Vec::new(), false);
+        if let Some(sent) = sent {
             log.message.gestore_emittente = world.settings.provider_name.clone();
             let ricevuta = Ricevuta {
                 identificativo: daticert.identificativo.clone(),
@@ -191,22 +330,26 @@ impl IncomingPoint {
                 message_id,
                 happened_at: daticert.data,
             };
-            world.database.insert_ricevuta(&ricevuta, &log).await?;
+            let is_new = world.database.insert_ricevuta(&ricevuta, &log).await?;
+            let is_for = |r: &Address| r.domain() == world.settings.service_domain || r.as_str().eq_ignore_ascii_case(&daticert.mittente);
+            is_due = is_new && transaction.recipients.iter().all(|r| r.address.as_ref().is_some_and(is_for));
             maillog::ricevuta(queue_id, daticert, &provider.name);
+            if daticert.tipo == Tipo::RilevazioneVirus {
+                triggers = self.virus_not_delivered(queue_id, &sent, daticert, &about, provider, body_sha256).await?;
+            }
         } else {
             world.database.insert_log(&log).await?;
             maillog::ricevuta_of_nothing(queue_id, daticert, &provider.name);
         }
 
-        // Receipts are about deliveries; about theirs there is none.
         let mut edits = Edits::default();
-        for recipient in &transaction.recipients {
-            edits = edits.delete_recipient(&recipient.path);
+        if triggers.is_empty() && is_due {
+            // A full mailbox takes it all the same: once, whom it is for. A receipt is anybody's who has it, and can be brought
+            // without end. The field moves all recipients to Dovecot, where a trigger has no business.
+            edits = edits.add_field(Field::written(NOTICE_FIELD, tipo));
         }
-        for recipient in distinct(transaction.recipients.iter().filter_map(|r| r.address.clone()).collect()) {
-            edits = edits.add_recipient(recipient.path(), Some(TRIGGER_NOTIFY));
-        }
-        Ok(Verdict::Change(edits))
+        edits = tell_failures_only(edits, transaction);
+        Ok(Verdict::Change(triggers.iter().fold(edits, |edits, trigger| edits.add_trigger(trigger))))
     }
 
     /// Whether a receipt about `recipients` of the envelope with this daticert.xml may come from `provider`: they are
@@ -226,16 +369,23 @@ struct Envelope {
     daticert: Daticert,
     postacert: Bytes,
     body_sha256: [u8; 32],
+    /// Of what the provider signed.
+    content_sha256: [u8; 32],
+    /// Each once, and none for whom it is in custody already.
     recipients: Vec<Address>,
     provider: Provider,
+    infected: Option<Infected>,
 }
 
 impl Point for IncomingPoint {
     type Door = Door;
 
-    fn keeps(&self, _: Door) -> Keeps {
-        // Postfix's message_size_limit is the bound.
-        Keeps::Body(u64::MAX)
+    fn keeps(&self, door: Door, header: &Header) -> Keeps {
+        match door {
+            Door::Port25 if may_be_signed(header) => Keeps::Whole(self.world.settings.envelope_size_limit),
+            Door::Port25 => Keeps::Pieces(self.world.settings.envelope_size_limit),
+            Door::Internal => Keeps::Whole(u64::MAX),
+        }
     }
 
     fn mail(&self, _: Door, _: &Connection, _: &Transaction) -> Result<(), Reply> {
@@ -249,7 +399,7 @@ impl Point for IncomingPoint {
             (Door::Port25, Some(domain)) if is_internal_domain(&domain) => {
                 Err(Reply::refuse("550", "5.1.1", format!("{}: no such mailbox", recipient.path)))
             }
-            (Door::Internal, Some(domain)) if domain != INTERNAL_DOMAIN => {
+            (Door::Internal, Some(domain)) if domain != RICEZIONE_DOMAIN => {
                 Err(Reply::refuse("550", "5.7.1", format!("{}: not on this way", recipient.path)))
             }
             _ => Ok(()),
@@ -270,6 +420,25 @@ fn internal_id(path: &str) -> Option<String> {
     let address = Address::from_path(path)?;
     let (name, id) = address.local_part().split_once('+')?;
     (name.eq_ignore_ascii_case(RICEZIONE) && !id.is_empty()).then(|| id.to_owned())
+}
+
+/// For whom an envelope is not in custody yet, each once: whoever brings it again, for those in `taken` (keys) nothing happens.
+/// `None`: for nobody.
+fn not_taken(queue_id: &str, daticert: &Daticert, provider: &Provider, recipients: Vec<Address>, taken: &HashSet<String>) -> Option<Vec<Address>> {
+    let recipients: Vec<Address> = distinct(recipients).into_iter().filter(|r| !taken.contains(&r.key())).collect();
+    if recipients.is_empty() {
+        maillog::duplicate(queue_id, daticert, &provider.name);
+    }
+    (!recipients.is_empty()).then_some(recipients)
+}
+
+/// Success is told about envelopes in custody alone: about anything else there is no receipt.
+fn tell_failures_only(edits: Edits, transaction: &Transaction) -> Edits {
+    let mut edits = edits.delete_recipients(&transaction.recipients);
+    for recipient in distinct(transaction.recipients.iter().filter_map(|r| r.address.clone()).collect()) {
+        edits = edits.add_recipient(recipient.path(), Some(NOTIFY_FAILURE));
+    }
+    edits
 }
 
 fn distinct(addresses: Vec<Address>) -> Vec<Address> {

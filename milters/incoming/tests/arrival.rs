@@ -5,18 +5,23 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use pec_core::clock::Moment;
-use pec_core::daticert::{Daticert, Tipo};
+use pec_core::daticert::{Daticert, TipoRicevuta};
 use pec_core::header::Field;
+use pec_core::message::Body;
 use pec_core::notices::avvenuta_consegna::avvenuta_consegna;
+use pec_core::notices::busta::busta;
 use pec_core::notices::presa_in_carico::presa_in_carico;
 use pec_core::notices::{Issuer, Notice};
+use pec_core::parameters::OrdinaryMail;
 use pec_incoming::{Door, IncomingPoint};
 use pec_state::database::Database;
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{Fact, Made, Sent, TimeSource};
+use pec_state::rows::{Fact, FactKind, Made, Sent, TimeSource};
+use pec_test_support::doveadm::Doveadm;
+use pec_test_support::judges::openssl_verify;
 use pec_test_support::network::{Host, Network, arriving, column, daticert_of, envelope};
 use pec_test_support::pki::NOW;
-use pec_test_support::postfix::{Mail, Outcome, start};
+use pec_test_support::postfix::{Mail, Outcome, Queued, start};
 
 const ANNA: &str = "anna@pec.alfa.test";
 const BRUNO: &str = "bruno@pec.beta.test";
@@ -40,6 +45,16 @@ fn with_field(mail: &Mail, name: &str, value: &str) -> Mail {
     mail
 }
 
+fn twice(mail: &Mail, name: &str, value: &str) -> Mail {
+    let mut mail = mail.clone();
+    mail.header.push(Field::written(name, value));
+    mail
+}
+
+fn circling(mail: &Mail) -> Mail {
+    (0..60).fold(mail.clone(), |mail, _| twice(&mail, "Received", "from a.test by b.test; Thu, 19 Nov 2026 00:00:00 +0100"))
+}
+
 async fn rows(host: &Host, sql: &str) -> Vec<String> {
     column(&host.settings.database, sql).await
 }
@@ -51,7 +66,10 @@ async fn rfc6109_3_2_1_a_correct_envelope_is_taken_in_charge() {
     let mail = envelope(&network, &network.alfa, &[BRUNO, "nessuno@pec.beta.test"], LETTER);
     let queued = mail.clone().give_to(incoming).await.queued();
 
-    assert_eq!((&queued.mail.header, &queued.mail.body), (&mail.header, &mail.body), "delivered as it came");
+    let mark = rows(&network.beta, "SELECT mark FROM custody").await.remove(0);
+    assert!(mark.len() == 32, "{mark}");
+    let marked = with_field(&mail, "X-Pec-Custody", &mark);
+    assert_eq!((&queued.mail.header, &queued.mail.body), (&marked.header, &marked.body), "delivered as it came, and marked");
     assert_eq!(queued.mail.sender, mail.sender);
     let trigger = queued.recipient("presa-in-carico+");
     assert_eq!(queued.mail.recipients, [format!("<{BRUNO}>"), "<nessuno@pec.beta.test>".to_owned(), format!("<{trigger}>")]);
@@ -72,50 +90,184 @@ async fn rfc6109_3_2_1_a_correct_envelope_is_taken_in_charge() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rfc6109_2_2_2_ordinary_mail_is_not_certified_mail() {
+async fn rfc6109_3_3_2_the_header_says_which_receipt_where_daticert_is_silent() {
     let network = Network::new().await;
     let incoming = beta(&network).await;
-    let refused = Mail::submitted("x@posta.test", &[BRUNO], LETTER.as_bytes()).give_to(incoming).await.rejected();
-    assert!(refused.starts_with("550 5.7.1"), "{refused}");
-    // What says that it is an envelope is not one for that.
-    let refused =
-        with_field(&Mail::submitted(ANNA, &[BRUNO], LETTER.as_bytes()), "X-Trasporto", "posta-certificata").give_to(incoming).await.rejected();
-    assert!(refused.contains("not signed"), "{refused}");
-    assert!(rows(&network.beta, "SELECT id FROM custody").await.is_empty());
+    let signer = network.signer(&network.alfa);
+    let issuer = Issuer { provider_name: "Alfa PEC S.p.A.", service_domain: "gestore.alfa.test", signer: &signer };
+    let submitted = Mail::submitted(ANNA, &[BRUNO], LETTER.as_bytes());
+    for (signed, header, kept) in
+        [(None, "breve", Some("breve")), (None, "banana", None), (Some(TipoRicevuta::Completa), "sintetica", Some("completa"))]
+    {
+        let daticert = Daticert { ricevuta: signed, ..daticert_of(&network.alfa, &[BRUNO], &submitted.header) };
+        let notice = busta(issuer, &daticert, &submitted.header, Body::from_bytes(submitted.body.clone()), Field::written("Received", "x")).unwrap();
+        with_field(&arriving(notice, ANNA, &[BRUNO]), "X-TipoRicevuta", header).give_to(incoming).await.queued();
+        let taken =
+            rows(&network.beta, &format!("SELECT daticert FROM custody WHERE identificativo = '{}'", daticert.identificativo)).await.remove(0);
+        assert_eq!(Daticert::parse(taken.as_bytes()).unwrap().ricevuta.map(|r| r.as_str()), kept, "{signed:?} {header}");
+    }
+}
+
+/// The message lies entire and untouched in an anomaly envelope of Beta's, whose text says why.
+#[track_caller]
+fn anomaly(network: &Network, mail: &Mail, outcome: Outcome, says: &str) -> Queued {
+    let queued = outcome.queued();
+    let header = &queued.mail.header;
+    let text = |name| header.text(name).unwrap_or_default();
+    assert_eq!((text("X-Trasporto").as_str(), header.first("X-Ricevuta")), ("errore", None));
+    assert!(text("Subject").starts_with("ANOMALIA MESSAGGIO:") && text("From").starts_with("\"Per conto di: "), "{header:?}");
+    assert!(text("From").ends_with("<posta-certificata@gestore.beta.test>"));
+    assert_eq!(queued.mail.sender, mail.sender, "the reverse path stays");
+    assert!(queued.added.iter().all(|(_, parameters)| parameters.as_deref() == Some("NOTIFY=FAILURE")), "{:?}", queued.added);
+    for name in ["To", "Cc", "Message-ID", "Received"] {
+        assert!(header.all(name).eq(mail.header.all(name)), "{name} is inherited as it is");
+    }
+
+    openssl_verify(&queued.mail.to_bytes(), &network.pki.ca_file()).unwrap();
+    let parts = pec_core::envelope::signed_parts(header, &queued.mail.body).unwrap();
+    let entity = pec_core::mime::part(&queued.mail.body, parts.content).unwrap();
+    let boundary = entity.header.content_type().unwrap().attribute("boundary").unwrap().to_owned();
+    let inside = &queued.mail.body[entity.body];
+    let parts = pec_core::mime::split(inside, &boundary, 10).unwrap();
+    let [words, original] = &parts[..] else { panic!("{} parts: RFC 6109 s. 3.2.2 allows the text and the message", parts.len()) };
+    let original = pec_core::mime::part(inside, original.clone()).unwrap();
+    assert_eq!(original.header.content_type().unwrap().essence, "message/rfc822");
+    let arrived = mail.to_bytes();
+    assert_eq!(String::from_utf8_lossy(&inside[original.body]), String::from_utf8_lossy(&arrived), "every byte that arrived");
+    let words = String::from_utf8_lossy(&inside[words.clone()]).replace("=\r\n", "").replace("=3D", "=");
+    assert!(words.contains("Anomalia nel messaggio") && words.contains(says), "{words}");
+    queued
+}
+
+/// Beta, whose mailboxes a test can set.
+async fn beta_with_mailboxes(network: &mut Network) -> (SocketAddr, Doveadm) {
+    let doveadm = Doveadm::start().await;
+    network.beta.settings.doveadm_url = format!("http://{}/doveadm/v1", doveadm.address);
+    (beta(network).await, doveadm)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rfc6109_2_2_2_what_is_wrong_with_an_envelope_is_found() {
-    let network = Network::new().await;
-    let incoming = beta(&network).await;
+async fn rfc6109_3_2_2_ordinary_mail_comes_in_an_anomaly_envelope() {
+    let mut network = Network::new().await;
+    let (incoming, doveadm) = beta_with_mailboxes(&mut network).await;
+    let mail = Mail { account: None, ..Mail::submitted("x@posta.test", &[BRUNO], LETTER.as_bytes()) };
+    let queued = anomaly(&network, &mail, mail.clone().give_to(incoming).await, "Firma non presente o non autentica");
+    assert_eq!(queued.mail.header.text("Subject").unwrap(), "ANOMALIA MESSAGGIO: Prova");
+    assert_eq!(queued.mail.header.text("From").unwrap(), "\"Per conto di: anna@pec.alfa.test\" <posta-certificata@gestore.beta.test>");
+    assert_eq!(queued.mail.header.text("Reply-To").unwrap(), ANNA);
+    assert_eq!(queued.mail.recipients, [format!("<{BRUNO}>")]);
+    assert_eq!(rows(&network.beta, "SELECT event || ' ' || msgid FROM log").await, ["anomalia <1@client.test>"]);
+    assert!(rows(&network.beta, "SELECT id FROM custody").await.is_empty(), "nothing is certified");
+
+    let forged = Mail { sender: "<altri@comune.example>".into(), ..mail.clone() }.give_to(incoming).await.rejected();
+    assert!(forged.starts_with("550 5.7.1") && forged.contains("submission service"), "{forged}");
+
+    // What says that it is an envelope is not one for that.
+    let mail = with_field(&mail, "X-Trasporto", "posta-certificata");
+    anomaly(&network, &mail, mail.clone().give_to(incoming).await, "Firma non presente");
+    // Anybody can write that, too.
+    let mail = with_field(&mail, "X-Trasporto", "errore");
+    anomaly(&network, &mail, mail.clone().give_to(incoming).await, "Firma non presente");
+    // A report of somebody's mail system, of the null path, in 8 bits, with nothing that a header needs.
+    let mail =
+        Mail { account: None, sender: "<>".into(), ..Mail::submitted("", &[BRUNO], "Subject: x\nX-Pec-Custody: 1\n\ncitt\u{e0}\n".as_bytes()) };
+    let queued = anomaly(&network, &mail, mail.clone().give_to(incoming).await, "MAILER-DAEMON");
+    assert_eq!((queued.mail.header.first("Reply-To"), queued.mail.header.first("X-Pec-Custody")), (None, None));
+
+    doveadm.answers(200, r#"[["error",{"type":"exitCode","exitCode":67},"1"]]"#);
+    let refused = mail.clone().give_to(incoming).await.rejected();
+    assert!(refused.starts_with("550 5.1.1") && refused.contains(BRUNO), "no bounce to whoever the sender says it is: {refused}");
+    doveadm.answers(500, "out of order");
+    assert!(mail.give_to(incoming).await.deferred().starts_with("451"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dm_2_11_2005_art_14_ordinary_mail_may_be_refused_and_what_a_provider_signed_never() {
+    let mut network = Network::new().await;
+    network.beta.settings.refuse_ordinary_mail = OrdinaryMail::parse("altri.test, Bruno@pec.beta.test");
+    let (incoming, _doveadm) = beta_with_mailboxes(&mut network).await;
+    let ordinary = Mail { account: None, ..Mail::submitted("x@posta.test", &[BRUNO], LETTER.as_bytes()) };
+    let refused = ordinary.clone().give_to(incoming).await.rejected();
+    assert!(refused.starts_with("550 5.7.1") && refused.contains("certified mail only"), "{refused}");
+    Mail { recipients: vec!["<altro@pec.beta.test>".into()], ..ordinary }.give_to(incoming).await.queued();
+    let damaged = with_field(&envelope(&network, &network.alfa, &[BRUNO], LETTER), "From", ANNA);
+    anomaly(&network, &damaged, damaged.clone().give_to(incoming).await, "il campo From");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_2_5_nobody_writes_to_the_service_mailboxes() {
+    let mut network = Network::new().await;
+    let (incoming, _doveadm) = beta_with_mailboxes(&mut network).await;
+    let mail = Mail { account: None, ..Mail::submitted("x@posta.test", &["posta-certificata@gestore.beta.test"], LETTER.as_bytes()) };
+    let refused = mail.clone().give_to(incoming).await.rejected();
+    assert!(refused.starts_with("550 5.7.1") && refused.contains("nobody reads"), "{refused}");
+    let bounce = Mail { sender: "<>".into(), ..mail };
+    anomaly(&network, &bounce, bounce.clone().give_to(incoming).await, "Firma non presente");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_2_2_our_own_anomaly_envelope_is_not_wrapped_again() {
+    let mut network = Network::new().await;
+    let (incoming, _doveadm) = beta_with_mailboxes(&mut network).await;
+    let ordinary = Mail { account: None, ..Mail::submitted("x@posta.test", &[BRUNO], LETTER.as_bytes()) };
+    let wrapped = ordinary.give_to(incoming).await.queued().mail;
+    let again = wrapped.clone().give_to(incoming).await.queued();
+    assert_eq!((&again.mail.header, &again.mail.body), (&wrapped.header, &wrapped.body));
+    let changed = replaced(&wrapped, "Ciao", "Caio");
+    anomaly(&network, &changed, changed.clone().give_to(incoming).await, "does not verify");
+
+    // What we signed is no anomaly envelope because its header, which anybody writes, says so.
+    let own = with_field(&envelope(&network, &network.beta, &[BRUNO], LETTER), "X-Trasporto", "errore");
+    anomaly(&network, &own, own.clone().give_to(incoming).await, "neither an envelope nor a receipt");
+    assert_eq!(rows(&network.beta, "SELECT count(*)::text FROM log WHERE event = 'anomalia'").await, ["4"], "each is written down");
+
+    // That of another provider is ordinary mail, as it was there.
+    network.alfa.settings.doveadm_url.clone_from(&network.beta.settings.doveadm_url);
+    let at_alfa = start(IncomingPoint::new(network.world(&network.alfa).await), Door::Port25).await;
+    let to_anna = Mail { recipients: vec![format!("<{ANNA}>")], ..wrapped };
+    let outer = to_anna.clone().give_to(at_alfa).await.queued();
+    assert_eq!(outer.mail.header.text("Subject").unwrap(), "ANOMALIA MESSAGGIO: ANOMALIA MESSAGGIO: Prova");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_2_2_what_is_wrong_with_an_envelope_is_found_and_it_goes_on_as_an_anomaly() {
+    let mut network = Network::new().await;
+    let (incoming, _doveadm) = beta_with_mailboxes(&mut network).await;
     let good = envelope(&network, &network.alfa, &[BRUNO], LETTER);
     let unsigned = String::from_utf8(good.body.clone()).unwrap();
     let certificate_line = unsigned.lines().rev().find(|l| l.starts_with("MII")).unwrap().to_owned();
     for (what, mail, says) in [
         ("a letter of the original", replaced(&good, "Ciao", "Caio"), "does not verify"),
         ("a blank at a line's end", replaced(&good, "Ciao\r\n", "Ciao \r\n"), "does not verify"),
-        ("the reverse path is null", Mail { sender: "<>".into(), ..good.clone() }, "it comes from <>"),
+        ("the reverse path is null", Mail { sender: "<>".into(), ..good.clone() }, "it comes from &lt;&gt;"),
         ("the reverse path is another", Mail { sender: "<altra@pec.alfa.test>".into(), ..good.clone() }, "it comes from altra@pec.alfa.test"),
         ("From is not the signer", with_field(&good, "From", "posta-certificata@gestore.beta.test"), "is not the address in the certificate"),
         ("the header says receipt", with_field(&with_field(&good, "X-Trasporto", ""), "X-Ricevuta", "accettazione"), "and daticert.xml says"),
+        ("the header says nothing", with_field(&good, "X-Trasporto", ""), "neither an envelope nor a receipt"),
+        ("the mark is not theirs to write", with_field(&good, "X-Pec-Custody", "00"), "written by the provider of the recipient"),
+        ("somebody to whom it was not sent", Mail { recipients: vec!["<altro@comune.example>".into()], ..good.clone() }, "was not sent to altro@"),
+        ("two content types", twice(&good, "Content-Type", "text/plain"), "Content-Type: field stands more than once"),
         ("no second part", replaced(&good, "application/x-pkcs7-signature", "text/plain"), "no S/MIME signature"),
-        ("a broken signature", replaced(&good, &certificate_line, &certificate_line.to_lowercase()), "signature"),
+        ("a broken signature", replaced(&good, &certificate_line, &certificate_line.to_lowercase()), "ignature"),
         ("a lost end", Mail { body: good.body[..good.body.len() / 2].to_vec(), ..good.clone() }, "never closed"),
     ] {
-        let refused = mail.give_to(incoming).await.rejected();
-        assert!(refused.starts_with("554 5.7.1") && refused.contains(says), "{what}: {refused}");
+        let outcome = mail.clone().give_to(incoming).await;
+        println!("{what}");
+        anomaly(&network, &mail, outcome, says);
     }
     assert!(rows(&network.beta, "SELECT id FROM custody").await.is_empty());
+    let refused = circling(&good).give_to(incoming).await.rejected();
+    assert!(refused.contains("too many hops"), "{refused}");
     good.give_to(incoming).await.queued();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc6109_2_2_2_the_signer_is_a_provider_of_the_directory() {
-    let network = Network::new().await;
+    let mut network = Network::new().await;
     network.write_directory(&[&network.beta]);
-    let incoming = beta(&network).await;
-    let refused = envelope(&network, &network.alfa, &[BRUNO], LETTER).give_to(incoming).await.rejected();
-    assert!(refused.contains("not in the directory of providers"), "{refused}");
+    let (incoming, _doveadm) = beta_with_mailboxes(&mut network).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+    anomaly(&network, &mail, mail.clone().give_to(incoming).await, "not in the directory of providers");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,8 +275,8 @@ async fn rfc6109_7_a_provider_speaks_for_the_domains_that_it_serves() {
     let network = Network::new().await;
     let incoming = beta(&network).await;
     // Beta signs correctly, in its own name, an envelope of a user of Alfa's.
-    let refused = envelope(&network, &network.beta, &[BRUNO], LETTER).give_to(incoming).await.rejected();
-    assert!(refused.contains("Beta Posta S.r.l. does not serve the sender's domain, pec.alfa.test"), "{refused}");
+    let mail = envelope(&network, &network.beta, &[BRUNO], LETTER);
+    anomaly(&network, &mail, mail.clone().give_to(incoming).await, "Beta Posta S.r.l. does not serve the sender's domain, pec.alfa.test");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -134,21 +286,23 @@ async fn rfc6109_2_2_2_a_certificate_of_an_unknown_ca_is_not_believed() {
     let pki = pec_test_support::pki::Pki::new(elsewhere.path());
     network.alfa.keys = pki.provider("Alfa PEC S.p.A.", "posta-certificata@gestore.alfa.test");
     network.write_directory(&[&network.alfa, &network.beta]);
-    let incoming = beta(&network).await;
-    let refused = envelope(&network, &network.alfa, &[BRUNO], LETTER).give_to(incoming).await.rejected();
-    assert!(refused.contains("does not verify"), "{refused}");
+    let (incoming, _doveadm) = beta_with_mailboxes(&mut network).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+    anomaly(&network, &mail, mail.clone().give_to(incoming).await, "does not verify");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc6109_2_2_2_a_certificate_is_believed_in_its_time_only() {
-    let network = Network::new().await;
-    let incoming = beta(&network).await;
+    let mut network = Network::new().await;
+    let (incoming, _doveadm) = beta_with_mailboxes(&mut network).await;
     let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+    // Alfa's certificate ends; Beta's own, made later, does not.
     network.clock.set(Moment::from_unix(NOW + 400 * 86_400));
-    let refused = mail.clone().give_to(incoming).await.rejected();
-    assert!(refused.contains("expired"), "{refused}");
+    let queued = mail.clone().give_to(incoming).await.queued();
+    assert_eq!(queued.mail.header.text("X-Trasporto").as_deref(), Some("errore"));
     network.clock.set(Moment::from_unix(NOW));
-    mail.give_to(incoming).await.queued();
+    let queued = mail.give_to(incoming).await.queued();
+    assert_eq!(queued.mail.header.text("X-Trasporto").as_deref(), Some("posta-certificata"));
 }
 
 /// The same message signed again by openssl, in the form of another engine.
@@ -191,14 +345,16 @@ fn signed_by_openssl(network: &Network, mail: &Mail, digest: &str, indefinite: b
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_dialects_of_the_network_are_understood() {
-    let network = Network::new().await;
-    let incoming = beta(&network).await;
+    let mut network = Network::new().await;
+    let (incoming, _doveadm) = beta_with_mailboxes(&mut network).await;
     let openpec = ("application/x-pkcs7-signature", "\"sha1\"");
     let jpec = ("application/pkcs7-signature", "sha-256");
     for (digest, indefinite, dialect) in [("sha1", false, openpec), ("sha256", true, jpec), ("sha1", true, openpec), ("sha256", false, jpec)] {
         let mail = signed_by_openssl(&network, &envelope(&network, &network.alfa, &[BRUNO], LETTER), digest, indefinite, dialect);
-        mail.clone().give_to(incoming).await.queued();
-        assert!(replaced(&mail, "Ciao", "Caio").give_to(incoming).await.rejected().contains("does not verify"), "{digest} {indefinite}");
+        let queued = mail.clone().give_to(incoming).await.queued();
+        assert_eq!(queued.mail.header.text("X-Trasporto").as_deref(), Some("posta-certificata"), "{digest} {indefinite}");
+        let changed = replaced(&mail, "Ciao", "Caio").give_to(incoming).await.queued();
+        assert_eq!(changed.mail.header.text("X-Trasporto").as_deref(), Some("errore"), "{digest} {indefinite}");
     }
 }
 
@@ -232,8 +388,58 @@ async fn an_envelope_known_to_be_in_the_queue_is_not_taken_twice() {
     let shuffled = Mail { recipients: mail.recipients.iter().rev().map(|r| r.to_uppercase()).collect(), ..mail.clone() };
     assert!(matches!(shuffled.give_to(incoming).await, Outcome::Discarded));
     let for_fewer = Mail { recipients: vec![format!("<{BRUNO}>")], ..mail.clone() };
-    for_fewer.give_to(incoming).await.queued();
-    assert_eq!(rows(&network.beta, "SELECT id FROM custody").await.len(), 3);
+    assert!(matches!(for_fewer.clone().give_to(incoming).await, Outcome::Discarded));
+    // Whoever has the envelope can write around what is signed; it is the same envelope.
+    let around = Mail { body: [b"before\r\n", &for_fewer.body[..], b"\r\nafter\r\n"].concat(), ..for_fewer };
+    assert!(matches!(with_field(&around, "X-Of-Somebody", "x").give_to(incoming).await, Outcome::Discarded));
+    assert_eq!(rows(&network.beta, "SELECT id FROM custody").await.len(), 2);
+    assert_eq!(rows(&network.beta, "SELECT DISTINCT mark FROM custody").await.len(), 1, "the same message, however often it comes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envelope_is_taken_for_those_alone_for_whom_it_is_not_in_the_queue() {
+    let network = Network::new().await;
+    let incoming = beta(&network).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO, "altro@comune.example"], LETTER);
+    Mail { recipients: vec![format!("<{BRUNO}>")], ..mail.clone() }.give_to(incoming).await.queued();
+    let [source] = &rows(&network.beta, "SELECT id FROM custody").await[..] else { panic!("one copy") };
+    let daticert = Daticert::parse(rows(&network.beta, "SELECT daticert FROM custody").await[0].as_bytes()).unwrap();
+    presa_in_carico_is_a_fact(&network.beta, &daticert, source, BRUNO).await;
+
+    let queued = mail.give_to(incoming).await.queued();
+    let trigger = queued.recipient("presa-in-carico+");
+    assert_eq!(queued.mail.recipients, ["<altro@comune.example>".to_owned(), format!("<{trigger}>")]);
+    let recipients = "SELECT array_to_string(recipients, ' ') FROM custody ORDER BY taken_at, id";
+    assert!(rows(&network.beta, recipients).await.contains(&"altro@comune.example".to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_signed_bytes_under_an_identifier_that_is_taken_are_an_anomaly() {
+    let network = Network::new().await;
+    let incoming = beta(&network).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+    mail.clone().give_to(incoming).await.queued();
+    let [source] = &rows(&network.beta, "SELECT id FROM custody").await[..] else { panic!("one copy") };
+    let daticert = Daticert::parse(rows(&network.beta, "SELECT daticert FROM custody").await[0].as_bytes()).unwrap();
+    presa_in_carico_is_a_fact(&network.beta, &daticert, source, BRUNO).await;
+
+    let signer = network.signer(&network.alfa);
+    let issuer = Issuer { provider_name: "Alfa PEC S.p.A.", service_domain: "gestore.alfa.test", signer: &signer };
+    let submitted = Mail::submitted(ANNA, &[BRUNO], LETTER.replace("Ciao", "Altro").as_bytes());
+    let received = Field::written("Received", "from client.test by mail.gestore.alfa.test");
+    let notice = busta(issuer, &daticert, &submitted.header, Body::from_bytes(submitted.body.clone()), received).unwrap();
+    let other = Mail { account: None, header: notice.header, body: notice.body.into_bytes().to_vec(), ..submitted };
+    anomaly(&network, &other, other.clone().give_to(incoming).await, "another message with the same identifier");
+    assert_eq!(rows(&network.beta, "SELECT id FROM custody").await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envelope_too_large_for_its_receipt_is_refused() {
+    let network = Network::new().await;
+    let incoming = beta(&network).await;
+    let letter = format!("{LETTER}{}", format!("{}\n", "a".repeat(900)).repeat(24_000));
+    let refused = envelope(&network, &network.alfa, &[BRUNO], &letter).give_to(incoming).await.rejected();
+    assert!(refused.starts_with("552 5.3.4"), "{refused}");
 }
 
 async fn presa_in_carico_is_a_fact(host: &Host, daticert: &Daticert, source: &str, recipients: &str) {
@@ -242,7 +448,7 @@ async fn presa_in_carico_is_a_fact(host: &Host, daticert: &Daticert, source: &st
         id: "00".into(),
         provider: "Alfa PEC S.p.A.".into(),
         identificativo: daticert.identificativo.clone(),
-        kind: Tipo::PresaInCarico,
+        kind: FactKind::PresaInCarico,
         recipient: recipients.to_owned(),
         source: source.to_owned(),
         happened_at: at,
@@ -261,6 +467,8 @@ async fn sent_by_alfa(network: &Network) -> Daticert {
     let daticert = daticert_of(&network.alfa, &[BRUNO], &header);
     let sent = Sent {
         id: "11".into(),
+        envid: "1111".into(),
+        provider: "Alfa PEC S.p.A.".into(),
         identificativo: daticert.identificativo.clone(),
         daticert: daticert.to_xml(),
         body_sha256: vec![0; 32],
@@ -286,9 +494,10 @@ async fn rfc6109_2_2_2_a_correct_receipt_is_delivered_untouched_and_written_down
     let incoming = start(IncomingPoint::new(network.world(&network.alfa).await), Door::Port25).await;
     let busta = sent_by_alfa(&network).await;
     let mail = delivery_receipt(&network, &network.beta, &busta, BRUNO);
-    for _ in 0..2 {
+    let marked = with_field(&mail, "X-Pec-Notice", "avvenuta-consegna");
+    for (delivered, how) in [(&marked, "delivered as it came, also to a full mailbox"), (&mail, "again: as other mail, or it could fill the disk")] {
         let queued = mail.clone().give_to(incoming).await.queued();
-        assert_eq!((&queued.mail.header, &queued.mail.body), (&mail.header, &mail.body));
+        assert_eq!((&queued.mail.header, &queued.mail.body), (&delivered.header, &delivered.body), "{how}");
         assert_eq!(queued.added, [(format!("<{ANNA}>"), Some("NOTIFY=FAILURE".to_owned()))], "no delivery report about a receipt");
         assert_eq!(queued.mail.recipients, [format!("<{ANNA}>")]);
     }
@@ -343,6 +552,8 @@ async fn internal(network: &Network) -> (Mail, SocketAddr) {
     let mail = envelope(network, &network.alfa, &["aldo@studio.example"], LETTER);
     let sent = Sent {
         id: "22ff".into(),
+        envid: "2222".into(),
+        provider: "Alfa PEC S.p.A.".into(),
         identificativo: mail.header.text("Message-ID").unwrap().trim_matches(['<', '>']).to_owned(),
         daticert: daticert_of(&network.alfa, &["aldo@studio.example"], &mail.header).to_xml(),
         body_sha256: openssl::sha::sha256(&mail.body).to_vec(),

@@ -112,7 +112,7 @@ fn callbacks<P: Point>(door: P::Door, point: Arc<ArcSwap<P>>, in_hand: InHand) -
         .on_mail(move |context, args| {
             let (point, in_hand) = (point.load_full(), in_hand.one_more());
             Box::pin(async move {
-                let mut transaction = Transaction::new(&args.first().map(|a| text(a)).unwrap_or_default(), point.keeps(door));
+                let mut transaction = Transaction::new(&args.first().map(|a| text(a)).unwrap_or_default());
                 transaction.queue_id = macro_text(&context.macros, c"i");
                 transaction.account = macro_text(&context.macros, c"{auth_authen}");
                 transaction.tls = tls(&context.macros);
@@ -140,6 +140,15 @@ fn callbacks<P: Point>(door: P::Door, point: Arc<ArcSwap<P>>, in_hand: InHand) -
             Box::pin(async move {
                 if let Some(message) = context.data.as_mut().and_then(|s| s.message.as_mut()) {
                     message.transaction.push_field(name.as_bytes(), value.as_bytes());
+                }
+                Status::Noreply
+            })
+        })
+        .on_eoh(move |context| {
+            Box::pin(async move {
+                if let Some(message) = context.data.as_mut().and_then(|s| s.message.as_mut()) {
+                    let keeps = message.point.keeps(door, &message.transaction.header);
+                    message.transaction.keep(keeps);
                 }
                 Status::Noreply
             })
@@ -174,11 +183,11 @@ fn negotiate<P: Point>(context: &mut NegotiateContext<Session<P>>, offered: Prot
         | Actions::DELETE_RCPT;
     let wanted = ProtoOpts::LEADING_SPACE
         | ProtoOpts::NO_DATA
-        | ProtoOpts::NO_EOH
         | ProtoOpts::NO_UNKNOWN
         | ProtoOpts::NOREPLY_CONNECT
         | ProtoOpts::NOREPLY_HELO
         | ProtoOpts::NOREPLY_HEADER
+        | ProtoOpts::NOREPLY_EOH
         | ProtoOpts::NOREPLY_BODY;
     context.requested_opts = wanted & offered;
     Status::Continue

@@ -6,6 +6,10 @@ use indymilter::{ActionError, ContextActions};
 use pec_core::header::{Field, Header};
 use pec_core::message::Body;
 use pec_core::notices::Notice;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::transaction::Recipient;
+use crate::{NOTICES_DOMAIN, NOTIFY_FAILURE};
 
 /// What is changed.
 #[derive(Debug, Default)]
@@ -15,6 +19,7 @@ pub struct Edits {
     delete: Vec<String>,
     add: Vec<(String, Option<String>)>,
     body: Option<Body>,
+    held: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -32,6 +37,18 @@ impl Edits {
         self
     }
 
+    /// Adds a field below the others.
+    pub fn add_field(mut self, field: Field) -> Self {
+        self.fields.push(FieldEdit::Add(field));
+        self
+    }
+
+    /// Gives `permit` back when the edits are carried out or dropped: it stands for the memory that they take.
+    pub fn holding(mut self, permit: Option<OwnedSemaphorePermit>) -> Self {
+        self.held = permit;
+        self
+    }
+
     /// Sets MAIL FROM to `path` (with brackets), with ESMTP parameters.
     pub fn sender(mut self, path: String, parameters: Option<String>) -> Self {
         self.sender = Some((path, parameters));
@@ -42,6 +59,25 @@ impl Edits {
     pub fn delete_recipient(mut self, path: &str) -> Self {
         self.delete.push(path.to_owned());
         self
+    }
+
+    /// Takes all these recipients out.
+    pub fn delete_recipients(self, recipients: &[Recipient]) -> Self {
+        recipients.iter().fold(self, |edits, recipient| edits.delete_recipient(&recipient.path))
+    }
+
+    /// Adds the recipient that makes pec-notices write a notice: `name` as `pec_state::rows::trigger_name` makes it.
+    pub fn add_trigger(self, name: &str) -> Self {
+        self.add_recipient(format!("<{name}@{NOTICES_DOMAIN}>"), Some(NOTIFY_FAILURE))
+    }
+
+    /// The message goes to `to` and to none of its `recipients`, unless one of them is `to`.
+    pub fn only_to(mut self, recipients: &[Recipient], to: &str) -> Self {
+        let is_to = |r: &&Recipient| r.path.trim_start_matches('<').trim_end_matches('>').eq_ignore_ascii_case(to);
+        for recipient in recipients.iter().filter(|r| !is_to(r)) {
+            self = self.delete_recipient(&recipient.path);
+        }
+        if recipients.iter().any(|r| is_to(&r)) { self } else { self.add_recipient(format!("<{to}>"), None) }
     }
 
     /// Adds a recipient, `path` with brackets, with ESMTP parameters.

@@ -1,17 +1,21 @@
-//! What the three milters share.
+//! What the three milters share, and with pec-clock their [`life`].
 //!
 //! Promise: callbacks carry, points decide. The callbacks ([`callbacks`]) collect Postfix's events into a [`Transaction`] and
 //! hand it whole to a [`Point`]; the point answers with a [`Verdict`]; the callbacks carry that back as edits and reply. What
 //! goes wrong in between (a panic, a broken connection, a missing database) is 451 or no answer, which Postfix treats as
 //! 451: the mail waits.
 
+pub mod anomaly;
 pub mod callbacks;
+pub mod clamd;
 pub mod edits;
+pub mod life;
+pub mod mailbox;
 pub mod program;
 pub mod transaction;
 pub mod world;
 
-use pec_core::NO_QUEUE_ID;
+use pec_core::header::Header;
 
 pub use edits::Edits;
 pub use transaction::{Connection, Recipient, Transaction};
@@ -21,14 +25,31 @@ pub use transaction::{Connection, Recipient, Transaction};
 pub const NOTICES_DOMAIN: &str = "notices.pec.internal";
 
 /// Domain of the internal addresses that bring an envelope to the Incoming Point of its own provider.
-pub const INTERNAL_DOMAIN: &str = "ricezione.pec.internal";
+pub const RICEZIONE_DOMAIN: &str = "ricezione.pec.internal";
 
-/// The local part of the address at [`INTERNAL_DOMAIN`], before `+ID`.
+/// The local part of the address at [`RICEZIONE_DOMAIN`], before `+ID`.
 pub const RICEZIONE: &str = "ricezione";
+
+/// A field that pec-incoming alone writes, into what it takes in charge: by it the delivered message is found in the mailbox.
+pub const MARK_FIELD: &str = "X-Pec-Custody";
+
+/// A field that the milters write into receipts and notices for mailboxes here: Postfix hands those to Dovecot's listener that
+/// knows no quota (`milter_header_checks` in postfix-conf/main.cf, which sees only what milters write).
+pub const NOTICE_FIELD: &str = "X-Pec-Notice";
+
+/// What Postfix tells about a recipient of which only the failure matters. Never NEVER: a trigger that cannot be delivered
+/// would vanish, and all receipts of the message with it.
+pub const NOTIFY_FAILURE: &str = "NOTIFY=FAILURE";
+
+/// What Postfix tells about a recipient in custody: both ends, each of which is a receipt.
+pub const NOTIFY_BOTH: &str = "NOTIFY=SUCCESS,FAILURE";
+
+/// From this size on (bytes), hashing, signing and verifying are work for a thread of their own.
+pub const LARGE: usize = 1024 * 1024;
 
 /// Whether an address is one of the internal ones, which no client may use.
 pub fn is_internal_domain(domain: &str) -> bool {
-    domain.eq_ignore_ascii_case(NOTICES_DOMAIN) || domain.eq_ignore_ascii_case(INTERNAL_DOMAIN)
+    domain.eq_ignore_ascii_case(NOTICES_DOMAIN) || domain.eq_ignore_ascii_case(RICEZIONE_DOMAIN)
 }
 
 /// What the SMTP client hears instead of 250: `code`, enhanced status code, text.
@@ -80,8 +101,8 @@ pub trait Point: Send + Sync + 'static {
     /// By which socket a connection came: the point's kinds of work.
     type Door: Copy + Send + Sync + 'static;
 
-    /// What is kept of the bodies that come through `door`.
-    fn keeps(&self, door: Self::Door) -> Keeps;
+    /// What is kept of a body that comes through `door` under this header.
+    fn keeps(&self, door: Self::Door, header: &Header) -> Keeps;
 
     /// At MAIL FROM.
     fn mail(&self, door: Self::Door, connection: &Connection, transaction: &Transaction) -> Result<(), Reply>;
@@ -96,13 +117,11 @@ pub trait Point: Send + Sync + 'static {
 /// What a point needs of a message's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keeps {
-    /// All bytes, as long as the message has at most so many; beyond, nothing is kept and [`Transaction::too_large`] says so.
-    Body(u64),
+    /// All bytes, in the pieces in which they came, as long as the message has at most so many; beyond, nothing is kept and
+    /// [`Transaction::too_large`] says so.
+    Pieces(u64),
+    /// The same, in one piece.
+    Whole(u64),
     /// Nothing but its hash.
     Hash,
-}
-
-/// The queue id as logs show it.
-pub fn queue_id_or_none(queue_id: Option<&str>) -> &str {
-    queue_id.unwrap_or(NO_QUEUE_ID)
 }

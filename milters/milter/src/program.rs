@@ -1,173 +1,99 @@
-//! A milter's life: arguments, start, reload, end.
+//! A milter's life between start ([`life`]) and end: it listens, reloads, finishes.
 //!
-//! Promise: what is wrong at the start is one line on standard error and exit status 1; a database that is not there yet is
-//! waited for. SIGHUP takes a new configuration or keeps the old one and says why. SIGTERM lets messages in hand finish.
+//! Promise: SIGHUP takes a new configuration for the messages that begin then. SIGTERM lets messages in hand finish.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use clap::Parser;
 use indymilter::{EitherListener, Listener};
-use pec_core::clock::{Clock, SystemClock};
 use pec_core::maillog;
 use pec_core::parameters::{Settings, Socket};
-use pec_state::database::{ConnectError, Database};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::Point;
 use crate::callbacks::{InHand, serve};
+use crate::life::{self, Life, Sign};
 use crate::world::{VERSION, World};
-
-/// How long a start waits for the database before it gives up and leaves the next try to systemd or Docker.
-const DATABASE_WAIT: Duration = Duration::from_secs(120);
-
-/// How often it tries meanwhile.
-const DATABASE_RETRY: Duration = Duration::from_secs(1);
 
 /// How long SIGTERM waits for messages in hand; what is still there then gets 451.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(60);
 
+/// How long connections may take to close after that.
+const LAST_WAIT: Duration = Duration::from_secs(10);
+
 /// A unix socket is for its owner and for the group that the directory gives it (Postfix).
 const SOCKET_MODE: u32 = 0o660;
-
-/// The arguments of every milter.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Arguments {
-    /// Directory of the main.cf that holds the pec_ parameters.
-    #[arg(short = 'c', long, value_name = "DIR", default_value = "/etc/postfix")]
-    config_directory: PathBuf,
-
-    /// Check the configuration, as at a start, and exit.
-    #[arg(long)]
-    check: bool,
-}
 
 /// Runs a milter from start to end. `doors` says where each kind of work is listened for; `point` makes the point from a
 /// world, at start and at each reload.
 pub fn run<P: Point>(
     program: &'static str,
     doors: impl Fn(&Settings) -> Vec<(P::Door, &'static str, Socket)>,
-    point: impl Fn(World) -> anyhow::Result<P>,
+    point: impl Fn(World) -> anyhow::Result<P> + 'static,
 ) -> ExitCode {
-    let arguments = Arguments::parse();
-    maillog::start();
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(e) => return fail(program, &e.into()),
-    };
-    match runtime.block_on(live(program, &arguments, doors, point)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => fail(program, &e),
-    }
-}
-
-#[allow(clippy::print_stderr)]
-fn fail(program: &str, error: &anyhow::Error) -> ExitCode {
-    eprintln!("{program}: {error:#}");
-    ExitCode::FAILURE
+    let make = move |settings, clock, database| point(World::new(settings, clock, database)?);
+    life::run(program, make, async |life, settings, point| live(life, settings, point, doors).await)
 }
 
 async fn live<P: Point>(
-    program: &'static str,
-    arguments: &Arguments,
+    mut life: Life<P>,
+    settings: Settings,
+    point: P,
     doors: impl Fn(&Settings) -> Vec<(P::Door, &'static str, Socket)>,
-    point: impl Fn(World) -> anyhow::Result<P>,
 ) -> anyhow::Result<()> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let settings = Settings::read(&arguments.config_directory)?;
-    let database = wait_for_database(program, &settings).await?;
-    let shared = Arc::new(ArcSwap::from_pointee(point(World::new(settings.clone(), Arc::clone(&clock), database)?)?));
-    if arguments.check {
-        return Ok(());
-    }
-
-    let mut terminated = signal(SignalKind::terminate())?;
-    let mut interrupted = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    let program = life.program;
+    let shared = Arc::new(ArcSwap::from_pointee(point));
     let in_hand = InHand::default();
     let (stop_accepting, _) = watch::channel(false);
     let (stop, _) = watch::channel(false);
     let mut serving = tokio::task::JoinSet::new();
     for (door, parameter, socket) in doors(&settings) {
-        let listener = Closable {
-            inner: Some(listen(&socket).with_context(|| format!("{parameter} = {}", describe(&socket)))?),
-            closed: stop_accepting.subscribe(),
-        };
+        let listener =
+            Closable { inner: Some(listen(&socket).with_context(|| format!("{parameter} = {socket}"))?), closed: stop_accepting.subscribe() };
         let (point, in_hand, mut stopped) = (Arc::clone(&shared), in_hand.clone(), stop.subscribe());
-        maillog::started(program, VERSION, &describe(&socket));
+        maillog::started(program, VERSION, &socket.to_string());
         serving.spawn(async move { serve(listener, door, point, in_hand, async move { stopped.wait_for(|s| *s).await.map(|_| ()) }).await });
     }
 
     let mut in_force = settings;
     loop {
-        tokio::select! {
-            _ = terminated.recv() => break,
-            _ = interrupted.recv() => break,
+        let sign = tokio::select! {
+            sign = life.sign() => sign,
             Some(ended) = serving.join_next() => {
                 ended.context("a milter task ended")?.context("listening")?;
+                continue;
             }
-            _ = hangup.recv() => match reload(program, arguments, &clock, &point).await {
-                Ok((settings, point)) => {
-                    for ((_, parameter, old), (_, _, new)) in doors(&in_force).into_iter().zip(doors(&settings)) {
-                        if old != new {
-                            maillog::needs_restart(program, parameter);
-                        }
-                    }
-                    in_force = settings;
-                    shared.store(Arc::new(point));
-                    maillog::reloaded(program);
+        };
+        if sign == Sign::End {
+            break;
+        }
+        if let Some((settings, point)) = life.reload().await {
+            for ((_, parameter, old), (_, _, new)) in doors(&in_force).into_iter().zip(doors(&settings)) {
+                if old != new {
+                    maillog::needs_restart(program, parameter);
                 }
-                Err(e) => maillog::not_reloaded(program, &format!("{e:#}")),
-            },
+            }
+            in_force = settings;
+            shared.store(Arc::new(point));
+            maillog::reloaded(program);
         }
     }
 
     stop_accepting.send_replace(true);
     let _ = tokio::time::timeout(SHUTDOWN_WAIT, in_hand.none()).await;
     stop.send_replace(true);
-    while serving.join_next().await.is_some() {}
+    // A Postfix that stands still keeps its connection; that is no reason to stay.
+    let _ = tokio::time::timeout(LAST_WAIT, async { while serving.join_next().await.is_some() {} }).await;
     maillog::stopped(program);
     Ok(())
-}
-
-async fn reload<P: Point>(
-    program: &str,
-    arguments: &Arguments,
-    clock: &Arc<dyn Clock>,
-    point: &impl Fn(World) -> anyhow::Result<P>,
-) -> anyhow::Result<(Settings, P)> {
-    let settings = Settings::read(&arguments.config_directory)?;
-    let database = Database::connect(&settings, program).await?;
-    let point = point(World::new(settings.clone(), Arc::clone(clock), database)?)?;
-    Ok((settings, point))
-}
-
-async fn wait_for_database(program: &str, settings: &Settings) -> anyhow::Result<Database> {
-    let started = tokio::time::Instant::now();
-    let mut said = false;
-    loop {
-        match Database::connect(settings, program).await {
-            Ok(database) => return Ok(database),
-            Err(e @ ConnectError::Unreachable { .. }) if started.elapsed() < DATABASE_WAIT => {
-                if !said {
-                    maillog::waiting_for_database(&e.to_string());
-                    said = true;
-                }
-                tokio::time::sleep(DATABASE_RETRY).await;
-            }
-            Err(e) => return Err(e.into()),
-        }
-    }
 }
 
 type AnyListener = EitherListener<NoDelay, UnixListener>;
@@ -198,13 +124,6 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(_) => fs::remove_file(path),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(e),
-    }
-}
-
-fn describe(socket: &Socket) -> String {
-    match socket {
-        Socket::Unix(path) => format!("unix:{}", path.display()),
-        Socket::Inet(address) => format!("inet:{address}"),
     }
 }
 

@@ -12,6 +12,33 @@ use crate::Keeps;
 /// Postfix cuts a header field at this many bytes, silently, before a milter sees it (KLUDGE_HEADER_LIMIT).
 pub const HEADER_FIELD_LIMIT: usize = 60_000;
 
+/// More fields than any mail has. Each costs us more memory than the line that made it.
+pub const MOST_FIELDS: usize = 1000;
+
+/// `Received:` fields that a message may arrive with. Postfix's own limit (`hopcount_limit`) stands well above: what we took
+/// still passes it a few times.
+pub const MOST_HOPS: usize = 50;
+
+/// A header larger than this, in bytes, is none of a mail: the addresses in it would take hundreds of times as much memory.
+pub const HEADER_LIMIT: usize = 1024 * 1024;
+
+/// Why a header cannot be taken: for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderRefused {
+    /// A field that did not come whole.
+    #[error("a header field is longer than the {HEADER_FIELD_LIMIT} bytes that are allowed")]
+    FieldTooLong,
+    /// Too large.
+    #[error("the header is larger than the {HEADER_LIMIT} bytes that are allowed")]
+    TooLarge,
+    /// Too many fields.
+    #[error("the header has more than the {MOST_FIELDS} fields that are allowed")]
+    TooManyFields,
+    /// It goes round in circles.
+    #[error("too many hops: the header has more than {MOST_HOPS} Received: fields")]
+    TooManyHops,
+}
+
 /// Who is connected.
 #[derive(Debug, Clone, Default)]
 pub struct Connection {
@@ -72,16 +99,17 @@ pub struct Transaction {
     pub body_sha256: Option<[u8; 32]>,
     /// Header and body are larger than what is kept.
     pub too_large: bool,
-    /// A header field was longer than Postfix passes on.
-    pub header_cut: bool,
+    /// Something in the header that cannot be taken.
+    pub header_refused: Option<HeaderRefused>,
     keeps: Keeps,
     hash: Option<Sha256>,
+    whole: Vec<u8>,
     size: u64,
 }
 
 impl Transaction {
-    /// A message that begins.
-    pub fn new(sender_path: &str, keeps: Keeps) -> Self {
+    /// A message that begins, of which everything is kept so far.
+    pub fn new(sender_path: &str) -> Self {
         Self {
             queue_id: None,
             sender_path: sender_path.to_owned(),
@@ -93,9 +121,10 @@ impl Transaction {
             body: Body::default(),
             body_sha256: None,
             too_large: false,
-            header_cut: false,
-            keeps,
-            hash: (keeps == Keeps::Hash).then(Sha256::new),
+            header_refused: None,
+            keeps: Keeps::Pieces(u64::MAX),
+            hash: None,
+            whole: Vec::new(),
             size: 0,
         }
     }
@@ -110,11 +139,6 @@ impl Transaction {
         self.size + 2
     }
 
-    /// Whether MAIL FROM is the null reverse path.
-    pub fn is_from_nobody(&self) -> bool {
-        matches!(self.sender_path.as_str(), "" | "<>")
-    }
-
     /// Takes a header field. `value` has its leading blank, and LF where the field was folded.
     pub fn push_field(&mut self, name: &[u8], value: &[u8]) {
         let mut unfolded = Vec::with_capacity(value.len() + 8);
@@ -125,11 +149,28 @@ impl Transaction {
             unfolded.push(b);
         }
         let field = Field { name: String::from_utf8_lossy(name).into_owned(), value: unfolded };
-        self.header_cut |= name.len() + 1 + value.len() >= HEADER_FIELD_LIMIT;
         self.count(field.size());
-        if !self.too_large {
+        if name.len() + 1 + value.len() >= HEADER_FIELD_LIMIT {
+            self.header_refused = Some(HeaderRefused::FieldTooLong);
+        } else if self.size > HEADER_LIMIT as u64 {
+            self.header_refused = Some(HeaderRefused::TooLarge);
+        } else if self.header.fields().len() >= MOST_FIELDS {
+            self.header_refused = Some(HeaderRefused::TooManyFields);
+        } else if field.is("Received") && self.header.all("Received").count() >= MOST_HOPS {
+            self.header_refused = Some(HeaderRefused::TooManyHops);
+        }
+        // A message that was taken at the limit comes back on the internal ways with a few fields more. Nobody refuses it there,
+        // and its header must be whole: what is missing here would stay in the notice that it becomes.
+        if !self.too_large && self.header.fields().len() < 2 * MOST_FIELDS {
             self.header.push(field);
         }
+    }
+
+    /// The header is complete: of the body this is kept.
+    pub fn keep(&mut self, keeps: Keeps) {
+        self.keeps = keeps;
+        self.hash = (keeps == Keeps::Hash).then(Sha256::new);
+        self.count(0);
     }
 
     /// Takes a piece of the body.
@@ -139,25 +180,31 @@ impl Transaction {
             return;
         }
         self.count(piece.len());
-        if !self.too_large {
-            self.body.push(piece);
+        match self.keeps {
+            _ if self.too_large => {}
+            // One buffer that grows, not pieces that are joined later: a large message is in memory once.
+            Keeps::Whole(_) => self.whole.extend_from_slice(&piece),
+            Keeps::Pieces(_) => self.body.push(piece),
+            Keeps::Hash => {}
         }
     }
 
     /// The message is complete.
     pub fn finish(&mut self) {
         self.body_sha256 = self.hash.take().map(Sha256::finish);
+        self.body.push(std::mem::take(&mut self.whole));
     }
 
     fn count(&mut self, bytes: usize) {
         self.size += bytes as u64;
         let limit = match self.keeps {
-            Keeps::Body(limit) => limit,
+            Keeps::Pieces(limit) | Keeps::Whole(limit) => limit,
             Keeps::Hash => u64::MAX,
         };
         if self.size > limit {
             self.too_large = true;
             self.body = Body::default();
+            self.whole = Vec::new();
             self.header = Header::default();
         }
     }
@@ -169,27 +216,40 @@ mod tests {
 
     #[test]
     fn bytes_come_back_as_they_were() {
-        let mut transaction = Transaction::new("<a@x.test>", Keeps::Body(1000));
+        let mut transaction = Transaction::new("<a@x.test>");
         transaction.push_field(b"X", b"a");
         transaction.push_field(b"Subject", b" caf\xe9\n\tfolded");
         transaction.push_body(Bytes::from_static(b"1\r\n"));
         assert_eq!(transaction.header.to_bytes(), b"X:a\r\nSubject: caf\xe9\r\n\tfolded\r\n");
         assert_eq!(transaction.size(), transaction.header.size() as u64 + 2 + 3);
-        assert!(!transaction.too_large && !transaction.is_from_nobody());
+        assert!(!transaction.too_large);
     }
 
     #[test]
     fn what_is_too_large_is_not_held() {
-        let mut transaction = Transaction::new("<>", Keeps::Body(10));
+        let mut transaction = Transaction::new("<>");
+        transaction.keep(Keeps::Pieces(10));
         transaction.push_body(Bytes::from_static(b"0123456789"));
         assert!(!transaction.too_large);
         transaction.push_body(Bytes::from_static(b"0"));
-        assert!(transaction.too_large && transaction.body.is_empty() && transaction.is_from_nobody());
+        assert!(transaction.too_large && transaction.body.is_empty());
+    }
+
+    #[test]
+    fn a_whole_body_is_one_piece() {
+        let mut transaction = Transaction::new("<a@x.test>");
+        transaction.keep(Keeps::Whole(10));
+        for piece in ["ab", "c"] {
+            transaction.push_body(Bytes::from_static(piece.as_bytes()));
+        }
+        transaction.finish();
+        assert_eq!(transaction.body.pieces(), [Bytes::from_static(b"abc")]);
     }
 
     #[test]
     fn a_hash_is_kept_instead_of_the_body() {
-        let mut transaction = Transaction::new("<a@x.test>", Keeps::Hash);
+        let mut transaction = Transaction::new("<a@x.test>");
+        transaction.keep(Keeps::Hash);
         for piece in ["ab", "c"] {
             transaction.push_body(Bytes::from_static(piece.as_bytes()));
         }
@@ -200,10 +260,32 @@ mod tests {
 
     #[test]
     fn fields_that_postfix_cuts_are_noticed() {
-        let mut transaction = Transaction::new("<a@x.test>", Keeps::Body(1_000_000));
+        let mut transaction = Transaction::new("<a@x.test>");
         transaction.push_field(b"X", &[b'a'; HEADER_FIELD_LIMIT - 3]);
-        assert!(!transaction.header_cut);
+        assert_eq!(transaction.header_refused, None);
         transaction.push_field(b"X", &[b'a'; HEADER_FIELD_LIMIT - 2]);
-        assert!(transaction.header_cut);
+        assert_eq!(transaction.header_refused, Some(HeaderRefused::FieldTooLong));
+    }
+
+    #[test]
+    fn a_header_beyond_measure_is_noticed() {
+        let mut transaction = Transaction::new("<a@x.test>");
+        (0..20).for_each(|_| transaction.push_field(b"To", &[b'a'; 50_000]));
+        assert_eq!(transaction.header_refused, None);
+        transaction.push_field(b"To", &[b'a'; 50_000]);
+        assert_eq!(transaction.header_refused, Some(HeaderRefused::TooLarge));
+    }
+
+    #[test]
+    fn fields_and_hops_are_counted() {
+        for (name, most, refused) in [("X", MOST_FIELDS, HeaderRefused::TooManyFields), ("received", MOST_HOPS, HeaderRefused::TooManyHops)] {
+            let mut transaction = Transaction::new("<a@x.test>");
+            (0..most).for_each(|_| transaction.push_field(name.as_bytes(), b" x"));
+            assert_eq!(transaction.header_refused, None);
+            transaction.push_field(name.as_bytes(), b" x");
+            assert_eq!((transaction.header_refused, transaction.header.fields().len()), (Some(refused), most + 1), "refused, and still whole");
+            (0..3 * MOST_FIELDS).for_each(|_| transaction.push_field(name.as_bytes(), b" x"));
+            assert_eq!(transaction.header.fields().len(), 2 * MOST_FIELDS, "not without end");
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! All that a milter needs besides the message: configuration, clock, key, CAs, directory, database, store.
+//! All that a milter needs besides the message: configuration, clock, key, CAs, directory, database, stores, mailboxes,
+//! virus scanner.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +14,9 @@ use pec_core::smime::sign::Signer;
 use pec_core::smime::verify::TrustedCas;
 use pec_state::database::Database;
 use pec_state::store::Store;
+
+use crate::clamd::Scanner;
+use crate::mailbox::Mailboxes;
 
 /// Names the bytes that this program makes: with another version or certificate a notice may come out differently.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -33,6 +37,12 @@ pub struct World {
     pub database: Database,
     /// Originals.
     pub store: Store,
+    /// Messages with viruses.
+    pub infected: Store,
+    /// The virus scanner.
+    pub scanner: Scanner,
+    /// The mailboxes.
+    pub mailboxes: Mailboxes,
 }
 
 impl World {
@@ -52,8 +62,19 @@ impl World {
                 settings.directory_file.display(),
             );
         }
-        let store = Store::open(&settings.store)?;
-        Ok(Self { settings, clock, signer: Box::new(signer), cas, directory, database, store })
+        let store = Store::open("pec_store", &settings.store)?;
+        let infected = Store::open("pec_infected_store", &settings.infected_store)?;
+        let scanner = Scanner::new(settings.clamd.clone());
+        let doveadm_key = Settings::secret("pec_doveadm_key_file", &settings.doveadm_key_file)?;
+        let mailboxes = Mailboxes::new(&settings.doveadm_url, &doveadm_key);
+        Ok(Self { settings, clock, signer: Box::new(signer), cas, directory, database, store, infected, scanner, mailboxes })
+    }
+
+    /// Has the virus scanner looked at in the background, with messages of up to `largest` bytes. Without it mail waits; that
+    /// is no reason not to start.
+    pub fn check_scanner(&self, largest: u64) {
+        let (scanner, max_age, clock) = (self.scanner.clone(), self.settings.clamd_max_age, Arc::clone(&self.clock));
+        tokio::spawn(async move { scanner.check(largest, max_age, &*clock).await });
     }
 
     /// Us, as writers of notices.
@@ -66,9 +87,9 @@ impl World {
         format!("<{}>", service_address(&self.settings.service_domain))
     }
 
-    /// Names what makes our notices' bytes: program version and certificate.
+    /// Names what makes our notices' bytes: program version, certificates, our name.
     pub fn made_with(&self) -> String {
-        format!("{VERSION}/{}", self.signer.identity().fingerprint)
+        format!("{VERSION}/{}/{}", self.signer.identity().fingerprint, self.settings.provider_name)
     }
 
     /// Whether `domain` (lower case) is one of ours.

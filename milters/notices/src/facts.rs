@@ -1,7 +1,10 @@
 //! From a fact to its notice: the same fact gives the same bytes.
 
+use pec_core::address::Address;
+use pec_core::breve::breve;
 use pec_core::clock::Moment;
-use pec_core::daticert::{Daticert, Tipo};
+use pec_core::daticert::{Daticert, TipoRicevuta};
+use pec_core::header::Field;
 use pec_core::identifier::{fresh, pec_identifier};
 use pec_core::maillog;
 use pec_core::message::Body;
@@ -9,12 +12,14 @@ use pec_core::notices::Notice;
 use pec_core::notices::accettazione::accettazione;
 use pec_core::notices::avvenuta_consegna::avvenuta_consegna;
 use pec_core::notices::mancata_consegna::{Causa, mancata_consegna};
+use pec_core::notices::non_accettazione::non_accettazione;
+use pec_core::notices::preavviso::{Termine, preavviso};
 use pec_core::notices::presa_in_carico::presa_in_carico;
-use pec_milter::world::World;
-use pec_milter::{Edits, Transaction};
+use pec_core::notices::rilevazione_virus::rilevazione_virus;
+use pec_milter::{Edits, NOTICE_FIELD, Transaction};
 use pec_state::database::Known;
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{Custody, Fact, Made, Sent, TimeSource};
+use pec_state::rows::{Custody, Fact, FactKind, Made, NotAccepted, Sent, TimeSource};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{NoticesPoint, PERMIT};
@@ -25,6 +30,8 @@ pub(crate) enum Source {
     Sent(Sent),
     /// An envelope in our custody.
     Custody(Custody),
+    /// A submission that was not accepted.
+    NotAccepted(NotAccepted),
 }
 
 impl Source {
@@ -32,6 +39,7 @@ impl Source {
         match self {
             Self::Sent(sent) => &sent.id,
             Self::Custody(custody) => &custody.id,
+            Self::NotAccepted(refused) => &refused.id,
         }
     }
 
@@ -39,22 +47,24 @@ impl Source {
         let xml = match self {
             Self::Sent(sent) => &sent.daticert,
             Self::Custody(custody) => &custody.daticert,
+            Self::NotAccepted(refused) => &refused.daticert,
         };
         Ok(Daticert::parse(xml.as_bytes())?)
     }
 
     /// The provider of the envelope's sender.
-    pub(crate) fn provider<'a>(&'a self, world: &'a World) -> &'a str {
+    pub(crate) fn provider(&self) -> &str {
         match self {
-            Self::Sent(_) => &world.settings.provider_name,
+            Self::Sent(sent) => &sent.provider,
             Self::Custody(custody) => &custody.provider,
+            Self::NotAccepted(refused) => &refused.provider,
         }
     }
 }
 
 /// What a fact says, besides being one.
 pub(crate) struct Happened {
-    pub(crate) kind: Tipo,
+    pub(crate) kind: FactKind,
     /// Key of the recipient, see [`Fact::recipient`].
     pub(crate) recipient: String,
     pub(crate) at: Moment,
@@ -83,7 +93,7 @@ impl Due {
 struct Finished {
     notice: Notice,
     made: Made,
-    _memory: Option<OwnedSemaphorePermit>,
+    memory: Option<OwnedSemaphorePermit>,
 }
 
 impl NoticesPoint {
@@ -93,7 +103,7 @@ impl NoticesPoint {
         let message_id = pec_identifier(happened.at, &id, &self.world.settings.service_domain);
         Ok(Fact {
             id,
-            provider: source.provider(&self.world).to_owned(),
+            provider: source.provider().to_owned(),
             identificativo: identificativo.to_owned(),
             kind: happened.kind,
             recipient: happened.recipient,
@@ -111,8 +121,11 @@ impl NoticesPoint {
         if let Some(custody) = database.custody(&fact.source).await? {
             return Ok(Source::Custody(custody));
         }
-        match database.sent(&fact.source).await? {
-            Some(sent) => Ok(Source::Sent(sent)),
+        if let Some(sent) = database.sent(&fact.source).await? {
+            return Ok(Source::Sent(sent));
+        }
+        match database.not_accepted(&fact.source).await? {
+            Some(refused) => Ok(Source::NotAccepted(refused)),
             None => anyhow::bail!("the fact {} comes from {}, which no row has", fact.id, fact.source),
         }
     }
@@ -123,11 +136,11 @@ impl NoticesPoint {
         loop {
             let daticert = source.daticert()?;
             let fact = due.fact();
-            let finished = self.finish(&source, &daticert, fact).await?;
+            let finished = self.write_notice(&source, &daticert, fact).await?;
             let log = self.log_entry(transaction, &daticert, fact, &source, &finished.made);
             match &due {
-                Due::Written(Known { made: Some(before), fact }) => self.compare(transaction, fact, before, &finished.made)?,
-                Due::Written(Known { made: None, fact }) => self.world.database.insert_made(&fact.id, &finished.made, &log).await?,
+                Due::Written(Known { made: Some(before), fact, .. }) => self.compare(transaction, fact, before, &finished.made)?,
+                Due::Written(Known { made: None, fact, .. }) => self.world.database.insert_made(&fact.id, &finished.made, &log).await?,
                 Due::New(fact) => {
                     if !self.world.database.insert_fact(fact, &finished.made, &log).await? {
                         // Another copy was quicker. Its fact holds, and the notice is about that one.
@@ -141,52 +154,68 @@ impl NoticesPoint {
             }
             maillog::notice(transaction.queue_id(), fact.kind.as_str(), &fact.identificativo, &fact.recipient, fact.happened_at, &fact.message_id);
             let to = match (&source, fact.kind) {
-                (Source::Custody(custody), Tipo::PresaInCarico) => custody.mail_receipt.clone(),
+                (Source::Custody(custody), FactKind::PresaInCarico | FactKind::RilevazioneVirus) => custody.mail_receipt.clone(),
                 _ => daticert.mittente.clone(),
             };
-            let mut edits = Edits::default().become_notice(&transaction.header, finished.notice).sender(self.world.service_path(), None);
-            let stays = |path: &str| path.trim_start_matches('<').trim_end_matches('>').eq_ignore_ascii_case(&to);
-            for recipient in transaction.recipients.iter().filter(|r| !stays(&r.path)) {
-                edits = edits.delete_recipient(&recipient.path);
+            // Under the fact's id Postfix reports if the notice does not arrive.
+            let parameters = Some(format!("RET=HDRS ENVID={}", fact.id));
+            let edits = Edits::default().become_notice(&transaction.header, finished.notice).holding(finished.memory);
+            let mut edits = edits.sender(self.world.service_path(), parameters);
+            // A full mailbox takes it all the same.
+            if Address::parse(&to).is_some_and(|to| self.world.is_local(&to.domain())) {
+                edits = edits.add_field(Field::written(NOTICE_FIELD, fact.kind.as_str()));
             }
-            if !transaction.recipients.iter().any(|r| stays(&r.path)) {
-                edits = edits.add_recipient(format!("<{to}>"), None);
-            }
-            return Ok(edits);
+            return Ok(edits.only_to(&transaction.recipients, &to));
         }
     }
 
     /// Writes and signs the notice of a fact.
-    async fn finish(&self, source: &Source, busta: &Daticert, fact: &Fact) -> anyhow::Result<Finished> {
+    async fn write_notice(&self, source: &Source, busta: &Daticert, fact: &Fact) -> anyhow::Result<Finished> {
         let issuer = self.world.issuer();
         let (id, at) = (&fact.message_id, fact.happened_at);
         let mut memory = None;
         let notice = match (fact.kind, source) {
-            (Tipo::Accettazione, Source::Sent(_)) => accettazione(issuer, busta, id)?,
-            (Tipo::PresaInCarico, Source::Custody(custody)) => presa_in_carico(issuer, busta, &custody.mail_receipt, &custody.recipients, at, id)?,
-            (Tipo::AvvenutaConsegna, Source::Custody(custody)) => {
+            (FactKind::Accettazione, Source::Sent(_)) => accettazione(issuer, busta, id)?,
+            (FactKind::PresaInCarico, Source::Custody(custody)) => {
+                presa_in_carico(issuer, busta, &custody.mail_receipt, &custody.recipients, at, id)?
+            }
+            (FactKind::AvvenutaConsegna, Source::Custody(custody)) => {
                 let consegna = as_written(&custody.recipients, &fact.recipient);
                 let original = if custody.concise.contains(&fact.recipient) {
                     None
                 } else {
                     let size = self.world.store.size(&custody.id).await?;
                     memory = Some(self.memory_for(size).await?);
-                    Some(Body::from_bytes(self.world.store.get(&custody.id).await?))
+                    Some(self.world.store.get(&custody.id).await?)
                 };
-                let make = || avvenuta_consegna(issuer, busta, &consegna, at, original, id);
+                let make = || {
+                    let original = original.map(|original| match busta.ricevuta {
+                        Some(TipoRicevuta::Breve) => breve(&original),
+                        _ => Body::from_bytes(original),
+                    });
+                    avvenuta_consegna(issuer, busta, &consegna, at, original, id)
+                };
                 if memory.is_some() { tokio::task::block_in_place(make)? } else { make()? }
             }
-            (Tipo::ErroreConsegna, Source::Custody(custody)) => {
+            (FactKind::RilevazioneVirus, Source::Custody(custody)) => {
+                let consegna = as_written(&custody.recipients, &fact.recipient);
+                rilevazione_virus(issuer, busta, &custody.mail_receipt, &consegna, &fact.status, at, id)?
+            }
+            (FactKind::ErroreConsegna, Source::Custody(custody)) => {
                 mancata_consegna(issuer, busta, &as_written(&custody.recipients, &fact.recipient), &Causa::from_status(&fact.status), at, id)?
             }
-            (Tipo::ErroreConsegna, Source::Sent(_)) => {
-                let recipients: Vec<_> = busta.destinatari.iter().map(|d| d.indirizzo.clone()).collect();
-                mancata_consegna(issuer, busta, &as_written(&recipients, &fact.recipient), &Causa::from_status(&fact.status), at, id)?
+            (FactKind::ErroreConsegna, Source::Sent(_)) => {
+                mancata_consegna(issuer, busta, &as_the_sender_wrote(busta, fact), &Causa::from_status(&fact.status), at, id)?
             }
+            (FactKind::Preavviso12, Source::Sent(_)) => preavviso(issuer, busta, &as_the_sender_wrote(busta, fact), Termine::DodiciOre, at, id)?,
+            (FactKind::Preavviso24, Source::Sent(_)) => {
+                preavviso(issuer, busta, &as_the_sender_wrote(busta, fact), Termine::VentiquattroOre, at, id)?
+            }
+            (FactKind::NonAccettazione, Source::NotAccepted(refused)) => non_accettazione(issuer, busta, &refused.inglese, id)?,
             (kind, _) => anyhow::bail!("the fact {} is a {kind} of {}, about which there is no notice", fact.id, fact.source),
         };
         let made = Made { sha256: notice.body.sha256().to_vec(), with: self.world.made_with() };
-        Ok(Finished { notice, made, _memory: memory })
+        Ok(Finished { notice, made, memory })
     }
 
     /// Waits until an original of `size` bytes may be held; one that is larger than the limit is held alone.
@@ -217,11 +246,22 @@ impl NoticesPoint {
         if let Source::Custody(custody) = source {
             entry.envid = Some(custody.envid.clone());
         }
-        if fact.kind == Tipo::ErroreConsegna {
-            entry.error = Some(Causa::from_status(&fact.status).errore_esteso(&self.world.settings.provider_name));
-        }
+        let gestore = &self.world.settings.provider_name;
+        entry.error = match fact.kind {
+            FactKind::ErroreConsegna => Some(Causa::from_status(&fact.status).errore_esteso(gestore)),
+            FactKind::Preavviso12 => Some(Termine::DodiciOre.errore_esteso(gestore)),
+            FactKind::Preavviso24 => Some(Termine::VentiquattroOre.errore_esteso(gestore)),
+            FactKind::RilevazioneVirus => Some(fact.status.clone()),
+            _ => None,
+        };
         entry
     }
+}
+
+/// The fact's recipient as the envelope has it.
+fn as_the_sender_wrote(busta: &Daticert, fact: &Fact) -> String {
+    let recipients: Vec<_> = busta.destinatari.iter().map(|d| d.indirizzo.clone()).collect();
+    as_written(&recipients, &fact.recipient)
 }
 
 /// The recipient with this key as the sender wrote it.

@@ -5,21 +5,21 @@
 //! - A *trigger* is a copy that Postfix's queue manager sends round because the envelope is in its queue ([`triggers`]).
 //! - A *report* is Postfix's own delivery status notification ([`reports`]).
 //!
+//! avvenuta consegna, mancata consegna: decided in [`reports`]; accettazione, presa in carico: decided in [`triggers`]. All are
+//! made into facts and written in [`facts`], in the words of `pec_core::notices`.
+//!
 //! On any doubt: 451, the trigger or the report stays in Postfix's queue and comes again.
 
 mod facts;
-mod mailbox;
 mod reports;
 mod triggers;
 
 use std::sync::Arc;
 
-use pec_core::parameters::Settings;
+use pec_core::header::Header;
 use pec_milter::world::World;
 use pec_milter::{Connection, Keeps, NOTICES_DOMAIN, Point, Recipient, Reply, Transaction, Verdict};
 use tokio::sync::Semaphore;
-
-use mailbox::Mailboxes;
 
 /// By which way a message comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,6 @@ const PERMIT: u64 = 1024;
 /// The writer of notices.
 pub struct NoticesPoint {
     world: World,
-    mailboxes: Mailboxes,
     /// `pec_notices_memory_limit`, in units of [`PERMIT`].
     memory: Arc<Semaphore>,
     permits: u32,
@@ -45,21 +44,19 @@ pub struct NoticesPoint {
 impl NoticesPoint {
     /// The writer of notices in this world.
     pub fn new(world: World) -> anyhow::Result<Self> {
-        let key = Settings::secret("pec_doveadm_key_file", &world.settings.doveadm_key_file)?;
-        let mailboxes = Mailboxes::new(&world.settings.doveadm_url, &key);
         let permits = u32::try_from(world.settings.notices_memory_limit / PERMIT).unwrap_or(u32::MAX).min(u32::MAX / 8);
-        Ok(Self { world, mailboxes, memory: Arc::new(Semaphore::new(permits as usize)), permits })
+        Ok(Self { world, memory: Arc::new(Semaphore::new(permits as usize)), permits })
     }
 }
 
 impl Point for NoticesPoint {
     type Door = Door;
 
-    fn keeps(&self, door: Door) -> Keeps {
+    fn keeps(&self, door: Door, _: &Header) -> Keeps {
         match door {
             // What comes round is known already; only whether it is the same bytes matters.
             Door::Triggers => Keeps::Hash,
-            Door::Reports => Keeps::Body(u64::MAX),
+            Door::Reports => Keeps::Whole(u64::MAX),
         }
     }
 

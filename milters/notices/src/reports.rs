@@ -1,36 +1,54 @@
 //! Postfix's delivery reports: the fact behind a delivery receipt and behind a failure.
 //!
 //! They reach this socket from Postfix's bounce daemon alone (`non_smtpd_milters`; mail of local users takes another way, see
-//! postfix-conf/master.cf). What binds a report to an envelope is the ENVID, which Postfix's queue and our table know and
-//! nobody else.
+//! postfix-conf/master.cf). What binds a report to a message of ours is the envelope id (ENVID): the milters give it, and no
+//! client can (postfix-conf/pec-notify-both). A report about
+//! - an envelope that we took in charge: the mailbox has it, or will never have it ([`NoticesPoint::delivered_or_failed`]);
+//! - an envelope that we sent: it did not leave ([`NoticesPoint::failed_to_leave`]);
+//! - a notice of ours: it did not arrive ([`NoticesPoint::notice_came_back`]).
 
 use std::collections::HashSet;
 
 use openssl::sha::sha256;
 use pec_core::clock::Moment;
-use pec_core::daticert::{Tipo, TipoDestinatario};
+use pec_core::daticert::TipoDestinatario;
 use pec_core::dsn::{Action, RecipientReport, Report, is_report};
+use pec_core::header::Field;
 use pec_core::maillog;
-use pec_milter::{Edits, INTERNAL_DOMAIN, NOTICES_DOMAIN, Transaction, Verdict};
-use pec_state::rows::{Custody, Sent, TimeSource};
+use pec_core::message::Body;
+use pec_core::notices::anomalia::Errore;
+use pec_milter::anomaly::Anomaly;
+use pec_milter::{Edits, NOTICE_FIELD, Transaction, Verdict, is_internal_domain};
+use pec_state::database::Known;
+use pec_state::rows::{Custody, FactKind, Sent, TimeSource, trigger_name};
 
 use crate::NoticesPoint;
 use crate::facts::{Due, Happened, Source};
-use crate::triggers::Trigger;
 
-/// Postfix tells of a trigger's failure; see pec-access.
-const TRIGGER_NOTIFY: &str = "NOTIFY=FAILURE";
+/// How long a notice that its recipient's server does not take is sent again, in seconds from the moment that it certifies.
+/// Each time it has Postfix's queue lifetime (`maximal_queue_lifetime`, a day).
+const NOTICE_LIFETIME: i64 = 5 * 86_400;
 
 /// What a report says about one recipient, for us.
 enum Outcome {
     /// A fact that there is to be a notice about.
     Fact(Box<Due>),
-    /// A trigger that Postfix could not deliver.
-    Trigger(Trigger),
-    /// Something that the sender has to be told in Postfix's own words.
+    /// Something that somebody has to be told in Postfix's own words.
     AsItIs,
     /// Nothing that leads to anything.
     Nothing(&'static str),
+}
+
+/// What a report is about.
+enum Subject {
+    /// An envelope that we took in charge.
+    Taken(Custody),
+    /// An envelope that we sent.
+    Sent(Sent),
+    /// A notice of ours.
+    Notice(Box<Known>),
+    /// Something else.
+    Other,
 }
 
 impl NoticesPoint {
@@ -43,50 +61,57 @@ impl NoticesPoint {
         let body = std::mem::take(&mut transaction.body).into_bytes();
         let report = Report::parse(&transaction.header, &body)?;
         let written = report.date.unwrap_or_else(|| self.world.clock.now());
-        let custody = match &report.envelope_id {
-            Some(envid) => self.world.database.custody_with_envid(envid).await?,
-            None => None,
-        };
-        let sent = match (&custody, report.original_header.text("Message-ID")) {
-            (None, Some(id)) => self.world.database.sent_with_identifier(id.trim_start_matches('<').trim_end_matches('>')).await?,
-            _ => None,
-        };
+        let subject = self.subject(report.envelope_id.as_deref()).await?;
 
         let mut outcomes = Vec::new();
         let mut seen = HashSet::new();
         for recipient in report.recipients.iter().filter(|r| seen.insert(r.recipient.key())) {
-            let outcome = match recipient.recipient.domain().as_str() {
-                NOTICES_DOMAIN => match Trigger::parse(recipient.recipient.local_part()) {
-                    Some(trigger) => Outcome::Trigger(trigger),
-                    None => Outcome::Nothing("about an address that is no trigger"),
-                },
-                // Only the queue has the envelope; it must stay there.
-                INTERNAL_DOMAIN => {
-                    return Ok(Verdict::Wait(format!(
-                        "{} cannot be delivered ({}) and must not be given up",
-                        recipient.recipient, recipient.diagnostic
-                    )));
-                }
-                _ => match (&custody, &sent) {
-                    (Some(custody), _) => self.in_custody(&queue_id, custody, recipient, written).await?,
-                    (None, Some(sent)) => self.on_the_way_out(sent, recipient, written).await?,
-                    (None, None) if recipient.action == Action::Failed => Outcome::AsItIs,
-                    (None, None) => Outcome::Nothing("about nothing in our custody"),
-                },
-            };
-            outcomes.push(outcome);
+            // What goes to a milter is an envelope or a notice in the making, and Postfix's queue alone has it. As long as this
+            // report is not taken it stays there and is tried again.
+            if is_internal_domain(&recipient.recipient.domain()) {
+                return Ok(Verdict::Wait(format!("{} cannot be delivered ({}) and must not be given up", recipient.recipient, recipient.diagnostic)));
+            }
+            outcomes.push(match &subject {
+                Subject::Taken(custody) => self.delivered_or_failed(&queue_id, custody, recipient, written).await?,
+                Subject::Sent(sent) => self.failed_to_leave(&queue_id, sent, recipient, written).await?,
+                Subject::Notice(known) => self.notice_came_back(&queue_id, known, recipient, written),
+                Subject::Other if recipient.action == Action::Failed => Outcome::AsItIs,
+                Subject::Other => Outcome::Nothing("about nothing of ours"),
+            });
         }
-        let source = custody.map(Source::Custody).or(sent.map(Source::Sent));
-        self.follow(transaction, &body, outcomes, source).await
+        let source = match subject {
+            Subject::Taken(custody) => Some(Source::Custody(custody)),
+            Subject::Sent(sent) => Some(Source::Sent(sent)),
+            Subject::Notice(_) | Subject::Other => None,
+        };
+        self.turn_into_notices(transaction, &body, outcomes, source).await
+    }
+
+    async fn subject(&self, envelope_id: Option<&str>) -> anyhow::Result<Subject> {
+        let database = &self.world.database;
+        let Some(envid) = envelope_id else { return Ok(Subject::Other) };
+        if let Some(custody) = database.custody_with_envid(envid).await? {
+            return Ok(Subject::Taken(custody));
+        }
+        if let Some(sent) = database.sent_with_envid(envid).await? {
+            return Ok(Subject::Sent(sent));
+        }
+        Ok(database.fact_with_id(envid).await?.map_or(Subject::Other, |known| Subject::Notice(Box::new(known))))
     }
 
     /// The report becomes the notice, if there is one; the triggers of several; nothing.
-    async fn follow(&self, transaction: Transaction, body: &[u8], mut outcomes: Vec<Outcome>, source: Option<Source>) -> anyhow::Result<Verdict> {
+    async fn turn_into_notices(
+        &self,
+        transaction: Transaction,
+        body: &[u8],
+        mut outcomes: Vec<Outcome>,
+        source: Option<Source>,
+    ) -> anyhow::Result<Verdict> {
         let queue_id = transaction.queue_id().to_owned();
         let why_nothing = outcomes.iter().find_map(|o| if let Outcome::Nothing(why) = o { Some(*why) } else { None });
         outcomes.retain(|o| !matches!(o, Outcome::Nothing(_)));
-        if outcomes.is_empty() {
-            maillog::report_dropped(&queue_id, why_nothing.unwrap_or("about nobody"));
+        if let Some(why) = why_nothing.filter(|_| outcomes.is_empty()) {
+            maillog::report_dropped(&queue_id, why);
             return Ok(Verdict::Consume);
         }
         if let [Outcome::Fact(_)] = &outcomes[..]
@@ -103,94 +128,117 @@ impl NoticesPoint {
         let mut names = Vec::new();
         let mut goes_on = false;
         for outcome in outcomes {
-            match outcome {
-                Outcome::Fact(due) => {
-                    let fact = due.fact();
-                    if let Due::New(fact) = &*due {
-                        self.world.database.insert_fact_before_notice(fact).await?;
-                    }
-                    // Another copy may have been quicker; the trigger is that of the fact that holds.
-                    let held = self.world.database.fact(&fact.provider, &fact.identificativo, fact.kind.as_str(), &fact.recipient).await?;
-                    let Some(held) = held else { anyhow::bail!("a fact was neither written nor found") };
-                    names.push(Trigger { kind: held.fact.kind, id: held.fact.id }.name());
-                }
-                Outcome::Trigger(trigger) => {
-                    maillog::trigger_again(&queue_id, &trigger.name());
-                    names.push(trigger.name());
-                }
-                Outcome::AsItIs => {
-                    maillog::report_passed(&queue_id, "a message that could not be sent on");
-                    goes_on = true;
-                }
-                Outcome::Nothing(_) => {}
-            }
+            let Outcome::Fact(due) = outcome else {
+                maillog::report_passed(&queue_id, "a message that could not be sent on");
+                goes_on = true;
+                continue;
+            };
+            let fact = match *due {
+                Due::Written(known) => known.fact,
+                Due::New(fact) => self.world.database.hold_fact(&fact).await?,
+            };
+            names.push(trigger_name(fact.kind, &fact.id));
         }
+        let (mut edits, body_sha256) = self.as_it_goes_on(&transaction, body, goes_on).await?;
         if names.is_empty() {
-            return Ok(Verdict::pass());
+            // A full mailbox takes it too. Not where there are triggers, or strangers: the field moves all recipients.
+            let stays_here = transaction.recipients.iter().all(|r| r.address.as_ref().is_some_and(|r| self.world.is_local(&r.domain())));
+            return Ok(Verdict::Change(if stays_here { edits.add_field(Field::written(NOTICE_FIELD, "rapporto")) } else { edits }));
         }
-        self.world.database.insert_trigger_bodies(&names, &sha256(body)).await?;
-        let mut edits = Edits::default();
+        self.world.database.insert_trigger_bodies(&names, &body_sha256).await?;
+        // From the service address: Postfix would give up mail of the null path without telling anybody.
+        edits = edits.sender(self.world.service_path(), None);
         if !goes_on {
-            // From the service address, so that a trigger's own failure is reported like any other.
-            edits = edits.sender(self.world.service_path(), None);
-            for recipient in &transaction.recipients {
-                edits = edits.delete_recipient(&recipient.path);
-            }
+            edits = edits.delete_recipients(&transaction.recipients);
         }
-        for name in names {
-            edits = edits.add_recipient(format!("<{name}@{NOTICES_DOMAIN}>"), Some(TRIGGER_NOTIFY));
-        }
-        Ok(Verdict::Change(edits))
+        Ok(Verdict::Change(names.iter().fold(edits, |edits, name| edits.add_trigger(name))))
     }
 
-    /// A recipient of ours, of an envelope that we took in charge.
-    async fn in_custody(&self, queue_id: &str, custody: &Custody, report: &RecipientReport, written: Moment) -> anyhow::Result<Outcome> {
+    /// The report as it is delivered, and the hash of that body. Postfix's own words are no certified mail: to a mailbox of
+    /// ours they come in a busta di anomalia; to the service mailbox, and to others, as they are.
+    async fn as_it_goes_on(&self, transaction: &Transaction, body: &[u8], goes_on: bool) -> anyhow::Result<(Edits, [u8; 32])> {
+        let is_certified = |domain: &str| self.world.is_local(domain) && domain != self.world.settings.service_domain;
+        if !goes_on || !transaction.recipients.iter().filter_map(|r| r.address.as_ref()).any(|r| is_certified(&r.domain())) {
+            return Ok((Edits::default(), sha256(body)));
+        }
+        let errore = Errore::new(
+            "il messaggio è un avviso del sistema di posta e non proviene da un gestore di posta certificata",
+            "the message is a report of the mail system and does not come from a certified mail provider",
+        );
+        let anomaly = Anomaly { connection: None, transaction, errore: &errore, provider: None };
+        let (envelope, body_sha256) = self.world.wrap(anomaly, Body::from_bytes(body.to_vec())).await?;
+        Ok((Edits::default().become_notice(&transaction.header, envelope), body_sha256))
+    }
+
+    /// Delivery Point: an envelope in our custody, a recipient of ours. Here an avvenuta consegna or a mancata consegna begins.
+    async fn delivered_or_failed(&self, queue_id: &str, custody: &Custody, report: &RecipientReport, written: Moment) -> anyhow::Result<Outcome> {
         if !custody.recipients.iter().any(|r| r.eq_ignore_ascii_case(report.recipient.as_str())) {
             return Ok(Outcome::Nothing("about nobody whom the envelope was for"));
         }
         if report.action == Action::Pending {
             return Ok(Outcome::Nothing("not the end yet"));
         }
+        let database = &self.world.database;
         let (key, identificativo) = (report.recipient.key(), &custody.identificativo);
-        let fact = |kind: Tipo| self.world.database.fact(&custody.provider, identificativo, kind.as_str(), &key);
-        if let Some(known) = fact(Tipo::AvvenutaConsegna).await? {
+        let fact = |kind: FactKind| database.fact(&custody.provider, identificativo, kind.as_str(), &key);
+        if let Some(known) = fact(FactKind::AvvenutaConsegna).await? {
             return Ok(Outcome::Fact(Box::new(Due::Written(known))));
         }
         // A user can put a copy with any date into the mailbox; only the time between custody and report counts.
-        let received = self.mailboxes.received(&key, identificativo).await?.into_iter().filter(|at| (custody.taken_at..=written).contains(at)).min();
+        let first = database.first_custody(&custody.provider, identificativo, &custody.body_sha256).await?;
+        let since = first.map_or(custody.taken_at, |(at, _)| at);
+        let received = self.world.mailboxes.received(&key, &custody.mark).await?.into_iter().filter(|at| (since..=written).contains(at)).min();
         let (kind, at, time_source) = match (report.action, received) {
             // Also where Postfix says that it failed: the mailbox's 250 was lost on the way, and the next attempt refused.
-            (_, Some(at)) => (Tipo::AvvenutaConsegna, at, TimeSource::Mailbox),
+            (_, Some(at)) => (FactKind::AvvenutaConsegna, at, TimeSource::Mailbox),
             (Action::Delivered, None) => {
                 maillog::time_of_report(queue_id, identificativo, &key);
-                (Tipo::AvvenutaConsegna, written, TimeSource::Report)
+                (FactKind::AvvenutaConsegna, written, TimeSource::Report)
             }
-            _ => match fact(Tipo::ErroreConsegna).await? {
+            _ => match fact(FactKind::ErroreConsegna).await? {
                 Some(known) => return Ok(Outcome::Fact(Box::new(Due::Written(known)))),
-                None => (Tipo::ErroreConsegna, written, TimeSource::Report),
+                None => (FactKind::ErroreConsegna, written, TimeSource::Report),
             },
         };
         let happened = Happened { kind, recipient: key, at, time_source, status: report.status.clone() };
         Ok(Outcome::Fact(Box::new(Due::New(self.new_fact(&Source::Custody(custody.clone()), identificativo, happened)?))))
     }
 
-    /// A recipient elsewhere whom our own Postfix could not reach with our envelope.
-    async fn on_the_way_out(&self, sent: &Sent, report: &RecipientReport, written: Moment) -> anyhow::Result<Outcome> {
+    /// An envelope of ours, a recipient elsewhere whom our own Postfix could not reach.
+    async fn failed_to_leave(&self, queue_id: &str, sent: &Sent, report: &RecipientReport, written: Moment) -> anyhow::Result<Outcome> {
         if report.action != Action::Failed {
             return Ok(Outcome::Nothing("sent on; what happens there is for others to certify"));
         }
         let source = Source::Sent(sent.clone());
         let daticert = source.daticert()?;
-        let recipient = daticert.destinatari.iter().find(|d| d.indirizzo.eq_ignore_ascii_case(report.recipient.as_str()));
+        let (kind, key) = (FactKind::ErroreConsegna, report.recipient.key());
+        let recipient = daticert.destinatari.iter().find(|d| d.indirizzo.eq_ignore_ascii_case(&key));
         if recipient.is_none_or(|d| d.tipo == TipoDestinatario::Esterno) {
             return Ok(Outcome::AsItIs);
         }
-        let (kind, key) = (Tipo::ErroreConsegna, report.recipient.key());
-        let provider = source.provider(&self.world);
-        if let Some(known) = self.world.database.fact(provider, &sent.identificativo, kind.as_str(), &key).await? {
+        if sent.local_recipients.iter().any(|r| r.eq_ignore_ascii_case(&key)) {
+            return Ok(Outcome::Nothing("about a recipient of ours, whom the internal way serves"));
+        }
+        if let Some(known) = self.world.database.fact(&sent.provider, &sent.identificativo, kind.as_str(), &key).await? {
             return Ok(Outcome::Fact(Box::new(Due::Written(known))));
+        }
+        // The other side has it, its 250 was lost, and what came after failed.
+        if self.world.database.is_in_other_hands(&sent.identificativo, &key).await? {
+            maillog::failure_contradicted(queue_id, &sent.identificativo, &key);
+            return Ok(Outcome::Nothing("the recipient's provider has certified that it has the message"));
         }
         let happened = Happened { kind, recipient: key, at: written, time_source: TimeSource::Report, status: report.status.clone() };
         Ok(Outcome::Fact(Box::new(Due::New(self.new_fact(&source, &sent.identificativo, happened)?))))
+    }
+
+    /// A notice of ours that could not be delivered. One that found nobody at home goes out again, the same bytes.
+    fn notice_came_back(&self, queue_id: &str, known: &Known, report: &RecipientReport, written: Moment) -> Outcome {
+        if report.action != Action::Failed {
+            return Outcome::Nothing("about a notice of ours, which is under way");
+        }
+        let age = written.unix() - known.fact.happened_at.unix();
+        let again = report.status.starts_with('4') && age < NOTICE_LIFETIME;
+        maillog::notice_came_back(queue_id, &known.fact.message_id, report.recipient.as_str(), &report.diagnostic, again);
+        if again { Outcome::Fact(Box::new(Due::Written(known.clone()))) } else { Outcome::AsItIs }
     }
 }

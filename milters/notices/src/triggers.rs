@@ -3,10 +3,9 @@
 //! A trigger proves nothing by itself: it is the id of a row, and the bytes that come round must be those that the row says
 //! we signed or accepted. Otherwise there is no notice, and an alarm. Never 5xx: a trigger that is lost is a lost receipt.
 
-use pec_core::daticert::Tipo;
 use pec_core::maillog;
 use pec_milter::{Transaction, Verdict};
-use pec_state::rows::TimeSource;
+use pec_state::rows::{FactKind, TimeSource, trigger_name};
 
 use crate::NoticesPoint;
 use crate::facts::{Due, Happened, Source};
@@ -14,7 +13,7 @@ use crate::facts::{Due, Happened, Source};
 /// The name of a trigger, the part of its address before the `@`: `KIND+ID`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trigger {
-    pub(crate) kind: Tipo,
+    pub(crate) kind: FactKind,
     pub(crate) id: String,
 }
 
@@ -27,7 +26,7 @@ impl Trigger {
 
     /// As the address and the table `trigger_body` have it.
     pub(crate) fn name(&self) -> String {
-        format!("{}+{}", self.kind, self.id)
+        trigger_name(self.kind, &self.id)
     }
 }
 
@@ -48,13 +47,13 @@ impl NoticesPoint {
         const OTHER_BYTES: &str = "these are not the bytes that it was made for";
 
         match trigger.kind {
-            Tipo::Accettazione => {
+            FactKind::Accettazione => {
                 let Some(sent) = database.sent(&trigger.id).await? else { return not_believed(NO_ROW) };
-                if body_sha256[..] != sent.body_sha256[..] && !database.is_trigger_body(&trigger.name(), &body_sha256).await? {
+                if body_sha256[..] != sent.body_sha256[..] {
                     return not_believed(OTHER_BYTES);
                 }
                 let happened = Happened {
-                    kind: Tipo::Accettazione,
+                    kind: FactKind::Accettazione,
                     recipient: String::new(),
                     at: sent.signed_at,
                     time_source: TimeSource::Clock,
@@ -62,15 +61,15 @@ impl NoticesPoint {
                 };
                 self.fact_of_trigger(&transaction, Source::Sent(sent), happened).await
             }
-            Tipo::PresaInCarico => {
+            FactKind::PresaInCarico => {
                 let Some(custody) = database.custody(&trigger.id).await? else { return not_believed(NO_ROW) };
-                if body_sha256[..] != custody.body_sha256[..] && !database.is_trigger_body(&trigger.name(), &body_sha256).await? {
+                if body_sha256[..] != custody.body_sha256[..] {
                     return not_believed(OTHER_BYTES);
                 }
                 let mut keys: Vec<_> = custody.recipients.iter().map(|r| r.to_ascii_lowercase()).collect();
                 keys.sort();
                 let happened = Happened {
-                    kind: Tipo::PresaInCarico,
+                    kind: FactKind::PresaInCarico,
                     recipient: keys.join(" "),
                     at: custody.taken_at,
                     time_source: TimeSource::Clock,
@@ -83,6 +82,10 @@ impl NoticesPoint {
                 if known.fact.kind != trigger.kind || !database.is_trigger_body(&trigger.name(), &body_sha256).await? {
                     return not_believed(OTHER_BYTES);
                 }
+                if known.raised {
+                    maillog::trigger_repeated(transaction.queue_id(), &known.fact.message_id);
+                    return Ok(Verdict::Consume);
+                }
                 let source = self.source_of(&known.fact).await?;
                 Ok(Verdict::Change(self.become_notice(&transaction, source, Due::Written(known)).await?))
             }
@@ -92,7 +95,7 @@ impl NoticesPoint {
     /// The envelope is in the queue: that is the fact.
     async fn fact_of_trigger(&self, transaction: &Transaction, source: Source, happened: Happened) -> anyhow::Result<Verdict> {
         let identificativo = source.daticert()?.identificativo;
-        let known = self.world.database.fact(source.provider(&self.world), &identificativo, happened.kind.as_str(), &happened.recipient).await?;
+        let known = self.world.database.fact(source.provider(), &identificativo, happened.kind.as_str(), &happened.recipient).await?;
         let (source, due) = match known {
             Some(known) => (self.source_of(&known.fact).await?, Due::Written(known)),
             None => {
@@ -111,7 +114,7 @@ mod tests {
     #[test]
     fn trigger_names() {
         let trigger = Trigger::parse("presa-in-carico+00ff").unwrap();
-        assert_eq!((trigger.kind, trigger.id.as_str(), trigger.name().as_str()), (Tipo::PresaInCarico, "00ff", "presa-in-carico+00ff"));
+        assert_eq!((trigger.kind, trigger.id.as_str(), trigger.name().as_str()), (FactKind::PresaInCarico, "00ff", "presa-in-carico+00ff"));
         assert_eq!(Trigger::parse("altro+00ff"), None);
         assert_eq!(Trigger::parse("accettazione"), None);
     }

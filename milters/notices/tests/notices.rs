@@ -9,7 +9,9 @@ use bytes::Bytes;
 use pec_core::clock::Moment;
 use pec_core::daticert::{Daticert, Errore, Tipo};
 use pec_core::envelope::{Contents, claimed_type, contents, signed_parts};
+use pec_core::header::Field;
 use pec_core::parameters::Settings;
+use pec_milter::mailbox::Mailboxes;
 use pec_notices::{Door, NoticesPoint};
 use pec_state::database::Database;
 use pec_state::log::{Entry, Event};
@@ -26,6 +28,7 @@ const BRUNO: &str = "bruno@pec.beta.test";
 const CARLO: &str = "carlo@comune.example";
 const LETTER: &str = "From: anna@pec.alfa.test\nTo: bruno@pec.beta.test\nSubject: Citt=\nMessage-ID: <1@client.test>\n\nCiao\n";
 const ENVID: &str = "0123456789abcdef0123456789abcdef";
+const SENT_ENVID: &str = "5e47";
 
 /// pec-notices of one provider, with both its doors.
 struct Notices {
@@ -39,7 +42,7 @@ struct Notices {
 async fn notices(network: &Network, host: &Host) -> Notices {
     let doveadm = Doveadm::start().await;
     let mut world = network.world(host).await;
-    world.settings.doveadm_url = format!("http://{}/doveadm/v1", doveadm.address);
+    world.mailboxes = Mailboxes::new(&format!("http://{}/doveadm/v1", doveadm.address), "secret");
     let point = Arc::new(ArcSwap::from_pointee(NoticesPoint::new(world).unwrap()));
     Notices {
         triggers: start_shared(Arc::clone(&point), Door::Triggers).await,
@@ -61,6 +64,8 @@ impl Notices {
         let daticert = daticert_in(&mail);
         let sent = Sent {
             id: "aa11".into(),
+            envid: SENT_ENVID.into(),
+            provider: "Alfa PEC S.p.A.".into(),
             identificativo: daticert.identificativo.clone(),
             daticert: daticert.to_xml(),
             body_sha256: openssl::sha::sha256(&mail.body).to_vec(),
@@ -76,10 +81,11 @@ impl Notices {
         let daticert = daticert_in(mail);
         let body = Bytes::from(mail.body.clone());
         let postacert = contents(&body, signed_parts(&mail.header, &body).unwrap().content, Tipo::PostaCertificata).unwrap().postacert.unwrap();
-        Store::open(&self.settings.store).unwrap().put(id, postacert).await.unwrap();
+        Store::open("pec_store", &self.settings.store).unwrap().put(id, postacert).await.unwrap();
         let custody = Custody {
             id: id.into(),
             envid: envid.into(),
+            mark: format!("mark-{envid}"),
             provider: "Alfa PEC S.p.A.".into(),
             mail_receipt: "ricevute@gestore.alfa.test".into(),
             identificativo: daticert.identificativo.clone(),
@@ -87,6 +93,7 @@ impl Notices {
             recipients: recipients.iter().map(|r| (*r).to_owned()).collect(),
             concise: vec![],
             body_sha256: openssl::sha::sha256(&mail.body).to_vec(),
+            content_sha256: openssl::sha::sha256(&mail.body).to_vec(),
             taken_at: Moment::from_unix(NOW),
         };
         self.database.insert_custody(&custody, &Entry::new(Event::Ricezione, &daticert, custody.taken_at, "4j")).await.unwrap();
@@ -155,13 +162,25 @@ async fn rfc6109_3_1_4_the_envelope_in_the_queue_becomes_the_acceptance() {
     assert_eq!((queued.mail.sender.as_str(), &queued.mail.recipients[..]), ("<posta-certificata@gestore.alfa.test>", &[format!("<{ANNA}>")][..]));
     let header = |name| queued.mail.header.text(name).unwrap();
     assert_eq!((header("From").as_str(), header("To").as_str()), ("posta-certificata@gestore.alfa.test", ANNA));
-    assert_eq!(header("Subject"), "ACCETTAZIONE: Citt=");
+    assert_eq!((header("Subject").as_str(), header("X-Pec-Notice").as_str()), ("ACCETTAZIONE: Citt=", "accettazione"));
     assert_eq!(daticert.data, Moment::from_unix(NOW - 60), "the second of the envelope");
     assert_eq!((daticert.destinatari.len(), daticert.ricevuta, open(&queued.mail).postacert), (2, None, None));
     assert_eq!(alfa.rows("SELECT kind FROM fact").await, ["accettazione"]);
     let sha256 = pec_core::identifier::hex(&openssl::sha::sha256(&queued.mail.body));
     let row = "SELECT concat_ws('|', message_id, encode(message_sha256, 'hex'), certified_by) FROM log WHERE event = 'accettazione'";
     assert_eq!(alfa.rows(row).await, [format!("{}|{sha256}|Alfa PEC S.p.A.", header("Message-ID").trim_matches(['<', '>']))]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envelope_taken_at_the_limit_of_hops_leaves_nothing_behind_in_its_notice() {
+    let network = Network::new().await;
+    let alfa = notices(&network, &network.alfa).await;
+    let mut mail = alfa.sent(&network, &[BRUNO]).await;
+    let hop = Field::written("Received", "from a.test by b.test; Thu, 19 Nov 2026 00:00:00 +0100");
+    mail.header.fields_mut().splice(0..0, std::iter::repeat_n(hop, 55));
+    let queued = mail.give_to(alfa.triggers).await.queued();
+    is_signed_notice(&network, &queued, "accettazione");
+    assert_eq!((queued.mail.header.all("From").count(), queued.mail.header.all("Subject").count()), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -259,13 +278,14 @@ async fn rfc6109_3_3_2_1_a_report_of_delivery_becomes_the_receipt_with_the_mailb
     let daticert = is_signed_notice(&network, &queued, "avvenuta-consegna");
     assert_eq!((queued.mail.sender.as_str(), &queued.mail.recipients[..]), ("<posta-certificata@gestore.beta.test>", &[ANNA.to_owned()][..]));
     assert_eq!(queued.mail.header.text("Subject").as_deref(), Some("CONSEGNA: Citt="));
+    assert_eq!(queued.mail.header.first("X-Pec-Notice"), None, "it leaves: Postfix must not hand it to our own mailboxes");
     assert_eq!((daticert.consegna.as_deref(), daticert.data), (Some(BRUNO), Moment::from_unix(NOW + 7)));
     assert_eq!(daticert.ricevuta.map(|r| r.as_str()), Some("completa"));
     assert_eq!(open(&queued.mail).postacert, open(&mail).postacert);
     assert_eq!(beta.rows("SELECT time_source || ' ' || envid FROM log WHERE event = 'avvenuta-consegna'").await, [format!("mailbox {ENVID}")]);
     let asked = beta.doveadm.requests().join("\n");
     assert!(asked.contains("authorization: X-Dovecot-API c2VjcmV0") || asked.contains("Authorization: X-Dovecot-API c2VjcmV0"), "{asked}");
-    assert!(asked.contains(&daticert.identificativo) && asked.contains(&format!("\"user\": \"{BRUNO}\"")), "{asked}");
+    assert!(asked.contains(&format!("mark-{ENVID}")) && asked.contains(&format!("\"user\": \"{BRUNO}\"")), "{asked}");
 
     // The report comes again: the same receipt, and the mailbox is not asked any more.
     let again = Mail { header: report(Some(ENVID), &mail, &[(BRUNO, "relayed", "2.0.0")], NOW + 20_000).header, ..written };
@@ -283,6 +303,35 @@ async fn rfc6109_3_3_2_3_a_concise_receipt_carries_no_original() {
     let queued = report(Some(ENVID), &mail, &[(BRUNO, "relayed", "2.0.0")], NOW + 5).give_to(beta.reports).await.queued();
     is_signed_notice(&network, &queued, "avvenuta-consegna");
     assert_eq!(open(&queued.mail).postacert, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_3_2_2_a_brief_receipt_carries_hashes_in_place_of_attachments() {
+    let network = Network::new().await;
+    let beta = notices(&network, &network.beta).await;
+    let attachment = "Content-Type: application/pdf; name=a.pdf\nContent-Transfer-Encoding: base64\n\nJVBERi0K\n";
+    let letter = LETTER.replace("\n\nCiao\n", &format!("\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\nCiao\n--b\n{attachment}--b--\n"));
+    let mail = envelope(&network, &network.alfa, &[BRUNO, CARLO], &letter);
+    beta.custody(&[BRUNO], &mail, "bb11", ENVID).await;
+    beta.custody(&[CARLO], &mail, "bb22", "fedcba98").await;
+    run(&beta.settings.database, "UPDATE custody SET daticert = replace(daticert, '\"completa\"', '\"breve\"')").await;
+    run(&beta.settings.database, &format!("UPDATE custody SET concise = '{{{CARLO}}}' WHERE id = 'bb22'")).await;
+
+    let delivered = report(Some(ENVID), &mail, &[(BRUNO, "relayed", "2.0.0")], NOW + 5);
+    let queued = delivered.clone().give_to(beta.reports).await.queued();
+    let daticert = is_signed_notice(&network, &queued, "avvenuta-consegna");
+    let original = String::from_utf8(open(&queued.mail).postacert.unwrap().to_vec()).unwrap();
+    let hash = pec_core::identifier::hex(&openssl::sha::sha1(b"JVBERi0K"));
+    assert!(original.ends_with(&format!("filename=\"a.pdf.hash\"\r\n\r\n{hash}\r\n--b--\r\n")), "{original}");
+    assert!(original.contains("--b\r\n\r\nCiao\r\n--b\r\n") && !original.contains("JVBERi0K"), "{original}");
+    assert_eq!(daticert.ricevuta.map(|r| r.as_str()), Some("breve"));
+    assert!(String::from_utf8_lossy(&queued.mail.body).contains("Ricevuta breve di avvenuta consegna"));
+    assert_eq!(delivered.give_to(beta.reports).await.queued().mail.body, queued.mail.body, "again: the same bytes");
+
+    // In Cc: without the original, and it says what was asked for.
+    let queued = report(Some("fedcba98"), &mail, &[(CARLO, "relayed", "2.0.0")], NOW + 5).give_to(beta.reports).await.queued();
+    let daticert = is_signed_notice(&network, &queued, "avvenuta-consegna");
+    assert_eq!((daticert.ricevuta.map(|r| r.as_str()), open(&queued.mail).postacert), (Some("breve"), None));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -393,37 +442,116 @@ async fn reports_about_nothing_of_ours_lead_to_nothing() {
     assert_eq!(other.give_to(beta.reports).await.queued().edits, 0);
 }
 
+/// Postfix's own report lies entire in an anomaly envelope.
+fn is_wrapped(network: &Network, report: &Mail, wrapped: &Queued) {
+    let header = &wrapped.mail.header;
+    assert_eq!((header.text("X-Trasporto").as_deref(), header.first("X-Ricevuta")), (Some("errore"), None));
+    assert!(header.text("Subject").unwrap().starts_with("ANOMALIA MESSAGGIO: "), "{header:?}");
+    openssl_verify(&wrapped.mail.to_bytes(), &network.pki.ca_file()).unwrap();
+    let inside = report.to_bytes();
+    assert!(wrapped.mail.body.windows(inside.len()).any(|w| w == inside));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_envelope_that_cannot_be_sent_on_becomes_the_notice_of_failure() {
     let network = Network::new().await;
     let alfa = notices(&network, &network.alfa).await;
     let mail = alfa.sent(&network, &[BRUNO, "carla@posta.test"]).await;
     run(&alfa.settings.database, "UPDATE sent SET daticert = replace(daticert, '\"certificato\">carla', '\"esterno\">carla')").await;
-    let queued = report(None, &mail, &[(BRUNO, "failed", "5.4.4")], NOW + 9).give_to(alfa.reports).await.queued();
+    let queued = report(Some(SENT_ENVID), &mail, &[(BRUNO, "failed", "5.4.4")], NOW + 9).give_to(alfa.reports).await.queued();
     let daticert = is_signed_notice(&network, &queued, "errore-consegna");
     assert_eq!((daticert.consegna.as_deref(), daticert.gestore_emittente.as_str()), (Some(BRUNO), "Alfa PEC S.p.A."));
-    // Of an ordinary recipient PEC certifies nothing: Postfix's own words reach the sender.
-    let raw = report(None, &mail, &[("carla@posta.test", "failed", "5.1.1")], NOW + 9).give_to(alfa.reports).await.queued();
-    assert_eq!(raw.edits, 0);
-    // Both in one report: the words for one, a trigger for the other.
-    let both =
-        report(None, &mail, &[("carla@posta.test", "failed", "5.1.1"), (BRUNO, "failed", "5.4.4")], NOW + 9).give_to(alfa.reports).await.queued();
+    assert_eq!(queued.mail.header.text("X-Pec-Notice").as_deref(), Some("errore-consegna"), "a full mailbox takes it");
+    // Of an ordinary recipient PEC certifies nothing: Postfix's own words reach the sender, in an envelope that says so.
+    let raw = report(Some(SENT_ENVID), &mail, &[("carla@posta.test", "failed", "5.1.1")], NOW + 9);
+    let wrapped = raw.clone().give_to(alfa.reports).await.queued();
+    is_wrapped(&network, &raw, &wrapped);
+    assert_eq!((&wrapped.mail.sender, &wrapped.mail.recipients), (&raw.sender, &raw.recipients));
+    assert_eq!(wrapped.mail.header.text("X-Pec-Notice").as_deref(), Some("rapporto"), "a full mailbox takes it too");
+    // Both in one report: the words for one, a trigger for the other, which works with the bytes that go round.
+    let both = report(Some(SENT_ENVID), &mail, &[("carla@posta.test", "failed", "5.1.1"), (BRUNO, "failed", "5.4.4")], NOW + 9);
+    let both = both.give_to(alfa.reports).await.queued();
     assert_eq!((both.mail.recipients.len(), both.mail.recipients[0].as_str(), both.added.len()), (2, ANNA, 1));
+    assert_eq!(both.mail.sender, "<posta-certificata@gestore.alfa.test>", "a trigger never has the null path");
+    assert_eq!(both.mail.header.text("X-Trasporto").as_deref(), Some("errore"));
+    assert_eq!(both.mail.header.first("X-Pec-Notice"), None, "which would take the trigger along into the mailbox");
+    let notice = both.copy_for(&both.recipient("errore-consegna+")).give_to(alfa.triggers).await.queued();
+    assert_eq!(is_signed_notice(&network, &notice, "errore-consegna").consegna.as_deref(), Some(BRUNO));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trigger_that_postfix_gives_up_is_raised_again() {
+async fn rfc6109_2_3_a_report_in_an_anomaly_envelope_is_in_the_log() {
+    let network = Network::new().await;
+    let alfa = notices(&network, &network.alfa).await;
+    let mail = alfa.sent(&network, &["carla@posta.test"]).await;
+    let raw = report(None, &mail, &[("carla@posta.test", "failed", "5.1.1")], NOW + 9);
+    let wrapped = raw.clone().give_to(alfa.reports).await.queued();
+    is_wrapped(&network, &raw, &wrapped);
+    let sha256 = pec_core::identifier::hex(&openssl::sha::sha256(&wrapped.mail.body));
+    let row = "concat_ws('|', msgid, oggetto, array_to_string(recipients, ','), certified_by, encode(message_sha256, 'hex'))";
+    let expected = format!("<20261119.4jYY@mail.gestore.beta.test>|Delivery report|{ANNA}|Alfa PEC S.p.A.|{sha256}");
+    assert_eq!(alfa.rows(&format!("SELECT {row} FROM log WHERE event = 'anomalia'")).await, [expected]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_failure_is_certified_without_the_envelope_id_that_postfix_alone_knows() {
+    let network = Network::new().await;
+    let alfa = notices(&network, &network.alfa).await;
+    let mail = alfa.sent(&network, &[BRUNO, "aldo@studio.example"]).await;
+    run(&alfa.settings.database, "UPDATE sent SET local_recipients = '{aldo@studio.example}'").await;
+    // Somebody's message under the Message-ID of the envelope: its failure is its own.
+    let raw = report(None, &mail, &[(BRUNO, "failed", "5.1.1")], NOW + 9);
+    let wrapped = raw.clone().give_to(alfa.reports).await.queued();
+    is_wrapped(&network, &raw, &wrapped);
+    // A recipient of ours never leaves by that way.
+    let own = report(Some(SENT_ENVID), &mail, &[("aldo@studio.example", "failed", "5.1.1")], NOW + 9);
+    assert!(matches!(own.give_to(alfa.reports).await, Outcome::Discarded));
+    assert!(alfa.rows("SELECT id FROM fact").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_failure_is_certified_where_the_other_provider_has_the_message() {
     let network = Network::new().await;
     let alfa = notices(&network, &network.alfa).await;
     let mail = alfa.sent(&network, &[BRUNO]).await;
-    let failed = report(None, &mail, &[("accettazione+aa11@notices.pec.internal", "failed", "5.0.0")], NOW + 86_400);
-    let queued = failed.give_to(alfa.reports).await.queued();
-    assert_eq!(queued.mail.recipients, ["<accettazione+aa11@notices.pec.internal>"]);
-    let receipt = queued.copy_for("accettazione+aa11@notices.pec.internal").give_to(alfa.triggers).await.queued();
-    is_signed_notice(&network, &receipt, "accettazione");
-    // The envelope on the internal way is in the queue and nowhere else: it must not leave it.
-    let failed = report(None, &mail, &[("ricezione+aa11@ricezione.pec.internal", "failed", "4.4.1")], NOW + 86_400);
-    assert!(failed.give_to(alfa.reports).await.deferred().starts_with("451"));
+    let identificativo = daticert_in(&mail).identificativo;
+    let ricevuta = format!("INSERT INTO ricevuta VALUES ('{identificativo}', 'presa-in-carico', '{BRUNO}', 'Beta Posta S.r.l.', '1@x', now())");
+    run(&alfa.settings.database, &ricevuta).await;
+    let failed = report(Some(SENT_ENVID), &mail, &[(BRUNO, "failed", "4.4.1")], NOW + 86_400);
+    assert!(matches!(failed.give_to(alfa.reports).await, Outcome::Discarded));
+    assert!(alfa.rows("SELECT id FROM fact").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_notice_that_found_nobody_at_home_goes_out_again_for_five_days() {
+    let network = Network::new().await;
+    let beta = notices(&network, &network.beta).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+    let trigger = beta.custody(&[BRUNO], &mail, "bb11", ENVID).await;
+    let notice = trigger.give_to(beta.triggers).await.queued();
+    let parameters = notice.sender_parameters.clone().unwrap();
+    let envid = parameters.strip_prefix("RET=HDRS ENVID=").unwrap().to_owned();
+    assert_ne!(envid, ENVID, "the other provider's server is not told under what we know the envelope");
+    let came_back = |status, after| report(Some(&envid), &notice.mail, &[("ricevute@gestore.alfa.test", "failed", status)], NOW + after);
+    let again = came_back("4.4.1", 86_400).give_to(beta.reports).await.queued();
+    assert_eq!((&again.mail.body, &again.mail.recipients), (&notice.mail.body, &notice.mail.recipients));
+    assert_eq!(again.sender_parameters, notice.sender_parameters);
+    // Afterwards, or where the refusal is for good, a person has to look: the report stays a report.
+    for (status, after) in [("4.4.1", 6 * 86_400), ("5.1.1", 60)] {
+        assert_eq!(came_back(status, after).give_to(beta.reports).await.queued().edits, 0, "{status}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_goes_to_a_milter_is_never_given_up() {
+    let network = Network::new().await;
+    let alfa = notices(&network, &network.alfa).await;
+    let mail = alfa.sent(&network, &[BRUNO]).await;
+    // The queue alone has it: as long as the report is not taken, Postfix keeps it and tries again.
+    for recipient in ["accettazione+aa11@notices.pec.internal", "ricezione+aa11@ricezione.pec.internal"] {
+        let failed = report(Some(SENT_ENVID), &mail, &[(recipient, "failed", "4.4.1")], NOW + 86_400);
+        assert!(failed.give_to(alfa.reports).await.deferred().starts_with("451"), "{recipient}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -446,6 +574,8 @@ async fn rfc6109_2_2_1_a_message_without_message_id_gets_none_invented() {
     let daticert = daticert_in(&mail);
     let sent = Sent {
         id: "aa11".into(),
+        envid: SENT_ENVID.into(),
+        provider: "Alfa PEC S.p.A.".into(),
         identificativo: daticert.identificativo.clone(),
         daticert: daticert.to_xml(),
         body_sha256: openssl::sha::sha256(&mail.body).to_vec(),

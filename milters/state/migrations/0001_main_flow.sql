@@ -1,6 +1,7 @@
 -- What the milters keep, and may do with it. Printed by `pecctl schema`; applied by the owner of the database:
 --     pecctl schema | psql -v ON_ERROR_STOP=1 pec
--- The role pec_milter can add and look up; it cannot change or remove anything but what a fact's notice became.
+-- The role pec_milter can add and look up; it cannot remove anything, and change nothing but what became of a fact's notice,
+-- of an envelope's deadlines and of an original in the store.
 
 CREATE TABLE IF NOT EXISTS pec_schema (version integer PRIMARY KEY);
 INSERT INTO pec_schema VALUES (1);
@@ -8,6 +9,8 @@ INSERT INTO pec_schema VALUES (1);
 -- Envelopes that the Access Point signed. A row says "signed", not "sent": a fact is a row of the table fact.
 CREATE TABLE sent (
     id               text        PRIMARY KEY,     -- names the triggers accettazione+ID and ricezione+ID
+    envid            text        NOT NULL UNIQUE, -- under it Postfix reports on what it cannot send out
+    provider         text        NOT NULL,        -- our own name at that time
     identificativo   text        NOT NULL UNIQUE,
     daticert         text        NOT NULL,        -- the envelope's daticert.xml
     body_sha256      bytea       NOT NULL,        -- of the signed body: only these bytes make a trigger work
@@ -15,39 +18,57 @@ CREATE TABLE sent (
     signed_at        timestamptz NOT NULL
 );
 
+-- Submissions that the Access Point did not accept.
+CREATE TABLE not_accepted (
+    id             text        PRIMARY KEY,
+    provider       text        NOT NULL,          -- our own name at that time
+    daticert       text        NOT NULL,          -- the notice's daticert.xml
+    inglese        text        NOT NULL           -- the cause in English; in Italian it is in daticert.xml
+);
+
 -- Envelopes that the Incoming Point took: a row for each copy that came.
 CREATE TABLE custody (
     id             text        PRIMARY KEY,       -- names the trigger presa-in-carico+ID
-    envid          text        NOT NULL UNIQUE,   -- known to Postfix's queue and to us alone; comes back in its reports
+    envid          text        NOT NULL UNIQUE,   -- under it Postfix reports on the delivery; no client can set one
+    mark           text        NOT NULL,          -- in the header of the delivered message, to find it in the mailbox
     provider       text        NOT NULL,          -- who signed
     mail_receipt   text        NOT NULL,          -- where the presa in carico goes
     identificativo text        NOT NULL,
     daticert       text        NOT NULL,
     recipients     text[]      NOT NULL,
     concise        text[]      NOT NULL,          -- those of them whose delivery receipt carries no original
-    body_sha256    bytea       NOT NULL,
-    taken_at       timestamptz NOT NULL
+    body_sha256    bytea       NOT NULL,          -- of the whole body: only these bytes make a trigger work
+    content_sha256 bytea       NOT NULL,          -- of what the provider signed: this is the envelope, whatever surrounds it
+    taken_at       timestamptz NOT NULL,
+    original_deleted_at timestamptz               -- null: the store may still hold it
 );
 CREATE INDEX custody_envelope ON custody (provider, identificativo);
+CREATE INDEX custody_originals ON custody (taken_at) WHERE original_deleted_at IS NULL;
 
 -- What is true, once: the first row for a key wins, and the notice about it is made from this row alone.
 CREATE TABLE fact (
     id             text        PRIMARY KEY,       -- names the trigger KIND+ID
     provider       text        NOT NULL,          -- of the envelope's sender
     identificativo text        NOT NULL,
-    kind           text        NOT NULL,          -- daticert's tipo
+    kind           text        NOT NULL,          -- which notice it leads to
     recipient      text        NOT NULL,          -- key of the recipient; of several, joined by blanks; empty for an acceptance
-    source         text        NOT NULL,          -- sent.id or custody.id
+    source         text        NOT NULL,          -- sent.id, custody.id or not_accepted.id
     happened_at    timestamptz NOT NULL,
     time_source    text        NOT NULL,          -- clock, mailbox, report
     status         text        NOT NULL,          -- enhanced status code of a failure
     message_id     text        NOT NULL,          -- of the notice
     notice_sha256  bytea,                         -- of the notice's body, once made
     made_with      text,                          -- certificate and program version that made it
+    raised         boolean     NOT NULL DEFAULT false, -- pec-clock started the notice and knows it to be in the queue
+    deadlines_seen smallint    NOT NULL DEFAULT 0, -- of an accettazione: how many of the deadlines pec-clock has seen to
     UNIQUE (provider, identificativo, kind, recipient)
 );
+-- What pec-clock looks through every minute: small, however long the table is.
+CREATE INDEX fact_deadlines ON fact (deadlines_seen, happened_at, id) WHERE kind = 'accettazione' AND deadlines_seen < 2;
+CREATE INDEX fact_to_raise ON fact (happened_at, kind, id) WHERE NOT raised AND (notice_sha256 IS NULL OR kind IN ('preavviso-12', 'preavviso-24'));
 
--- Bytes, other than the envelope's, with which a trigger may come round: reports that were turned into triggers.
+-- Bytes, other than the envelope's, with which a trigger may come round: reports that were turned into triggers, and the
+-- few words with which pec-clock starts one.
 CREATE TABLE trigger_body (
     trigger_name text  NOT NULL,
     body_sha256  bytea NOT NULL,
@@ -104,5 +125,6 @@ BEGIN
     END IF;
 END $$;
 GRANT SELECT ON pec_schema TO pec_milter;
-GRANT SELECT, INSERT ON sent, custody, trigger_body, ricevuta, log TO pec_milter;
-GRANT SELECT, INSERT, UPDATE (notice_sha256, made_with) ON fact TO pec_milter;
+GRANT SELECT, INSERT ON sent, not_accepted, custody, trigger_body, ricevuta, log TO pec_milter;
+GRANT SELECT, INSERT, UPDATE (notice_sha256, made_with, raised, deadlines_seen) ON fact TO pec_milter;
+GRANT UPDATE (original_deleted_at) ON custody TO pec_milter;

@@ -1,5 +1,6 @@
 //! PostgreSQL: each function is one statement, so that it happens wholly or not at all.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
@@ -11,7 +12,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, NoTls, Row};
 
 use crate::log::{Entry, Row as LogRow};
-use crate::rows::{Custody, Fact, Made, Ricevuta, Sent, TimeSource};
+use crate::rows::{Custody, Fact, Made, NotAccepted, Ricevuta, Sent, TimeSource};
 
 /// Every schema change, in order; the number is the place in the list.
 pub const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_main_flow.sql")];
@@ -90,6 +91,17 @@ pub struct Known {
     pub fact: Fact,
     /// What its notice came out as, if it was made before.
     pub made: Option<Made>,
+    /// The notice is known to be in Postfix's queue: pec-clock started it and heard 250.
+    pub raised: bool,
+}
+
+/// What is in custody of an envelope.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// For whom (keys).
+    pub recipients: HashSet<String>,
+    /// Its provider signed something else under the same identifier, and that is in custody.
+    pub other_content: bool,
 }
 
 impl Database {
@@ -135,13 +147,13 @@ impl Database {
         let log = LogValues::new(log);
         let signed_at = sent.signed_at.unix();
         let mut values: Vec<&(dyn ToSql + Sync)> =
-            vec![&sent.id, &sent.identificativo, &sent.daticert, &sent.body_sha256, &sent.local_recipients, &signed_at];
+            vec![&sent.id, &sent.envid, &sent.provider, &sent.identificativo, &sent.daticert, &sent.body_sha256, &sent.local_recipients, &signed_at];
         values.extend(log.values());
         self.execute(
             &format!(
-                "WITH sent AS (INSERT INTO sent (id, identificativo, daticert, body_sha256, local_recipients, signed_at) \
-                 VALUES ($1, $2, $3, $4, $5, to_timestamp($6::int8))) {}",
-                insert_log(7),
+                "WITH sent AS (INSERT INTO sent (id, envid, provider, identificativo, daticert, body_sha256, local_recipients, signed_at) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, to_timestamp($8::int8))) {}",
+                insert_log(9),
             ),
             &values,
         )
@@ -154,22 +166,53 @@ impl Database {
         self.sent_where("id = $1", id).await
     }
 
+    /// The envelope that Postfix reports on under this ENVID.
+    pub async fn sent_with_envid(&self, envid: &str) -> Result<Option<Sent>, DatabaseError> {
+        self.sent_where("envid = $1", envid).await
+    }
+
     /// The envelope with this PEC identifier.
     pub async fn sent_with_identifier(&self, identificativo: &str) -> Result<Option<Sent>, DatabaseError> {
         self.sent_where("identificativo = $1", identificativo).await
     }
 
     async fn sent_where(&self, condition: &str, value: &str) -> Result<Option<Sent>, DatabaseError> {
-        let columns = "id, identificativo, daticert, body_sha256, local_recipients, extract(epoch FROM signed_at)::int8";
+        let columns = "id, envid, provider, identificativo, daticert, body_sha256, local_recipients, extract(epoch FROM signed_at)::int8";
         let row = self.query_opt(&format!("SELECT {columns} FROM sent WHERE {condition}"), &[&value]).await?;
         Ok(row.map(|r| Sent {
             id: r.get(0),
-            identificativo: r.get(1),
-            daticert: r.get(2),
-            body_sha256: r.get(3),
-            local_recipients: r.get(4),
-            signed_at: Moment::from_unix(r.get(5)),
+            envid: r.get(1),
+            provider: r.get(2),
+            identificativo: r.get(3),
+            daticert: r.get(4),
+            body_sha256: r.get(5),
+            local_recipients: r.get(6),
+            signed_at: Moment::from_unix(r.get(7)),
         }))
+    }
+
+    /// Writes that a submission was not accepted: what its notice is about, the fact, its log row.
+    pub async fn insert_not_accepted(&self, refused: &NotAccepted, fact: &Fact, made: &Made, log: &Entry) -> Result<(), DatabaseError> {
+        let (fact, log) = (FactValues::new(fact), LogValues::new(log));
+        let mut values = fact.values();
+        values.extend([&made.sha256 as &(dyn ToSql + Sync), &made.with, &refused.id, &refused.provider, &refused.daticert, &refused.inglese]);
+        values.extend(log.values());
+        self.execute(
+            &format!(
+                "WITH refused AS (INSERT INTO not_accepted (id, provider, daticert, inglese) VALUES ($13, $14, $15, $16)), \
+                 fact AS ({INSERT_FACT_MADE}) {}",
+                insert_log(17),
+            ),
+            &values,
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// The submission that a notice of non-acceptance is about.
+    pub async fn not_accepted(&self, id: &str) -> Result<Option<NotAccepted>, DatabaseError> {
+        let row = self.query_opt("SELECT id, provider, daticert, inglese FROM not_accepted WHERE id = $1", &[&id]).await?;
+        Ok(row.map(|r| NotAccepted { id: r.get(0), provider: r.get(1), daticert: r.get(2), inglese: r.get(3) }))
     }
 
     /// Writes that a copy of an envelope was taken, with its log row.
@@ -179,6 +222,7 @@ impl Database {
         let mut values: Vec<&(dyn ToSql + Sync)> = vec![
             &custody.id,
             &custody.envid,
+            &custody.mark,
             &custody.provider,
             &custody.mail_receipt,
             &custody.identificativo,
@@ -186,14 +230,15 @@ impl Database {
             &custody.recipients,
             &custody.concise,
             &custody.body_sha256,
+            &custody.content_sha256,
             &taken_at,
         ];
         values.extend(log.values());
         self.execute(
             &format!(
-                "WITH custody AS (INSERT INTO custody (id, envid, provider, mail_receipt, identificativo, daticert, recipients, concise, body_sha256, taken_at) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, to_timestamp($10::int8))) {}",
-                insert_log(11),
+                "WITH custody AS (INSERT INTO custody (id, envid, mark, provider, mail_receipt, identificativo, daticert, recipients, concise, body_sha256, content_sha256, taken_at) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, to_timestamp($12::int8))) {}",
+                insert_log(13),
             ),
             &values,
         )
@@ -212,83 +257,76 @@ impl Database {
     }
 
     async fn custody_where(&self, condition: &str, value: &str) -> Result<Option<Custody>, DatabaseError> {
-        let columns =
-            "id, envid, provider, mail_receipt, identificativo, daticert, recipients, concise, body_sha256, extract(epoch FROM taken_at)::int8";
+        let columns = "id, envid, mark, provider, mail_receipt, identificativo, daticert, recipients, concise, body_sha256, content_sha256, extract(epoch FROM taken_at)::int8";
         let row = self.query_opt(&format!("SELECT {columns} FROM custody WHERE {condition}"), &[&value]).await?;
         Ok(row.map(|r| Custody {
             id: r.get(0),
             envid: r.get(1),
-            provider: r.get(2),
-            mail_receipt: r.get(3),
-            identificativo: r.get(4),
-            daticert: r.get(5),
-            recipients: r.get(6),
-            concise: r.get(7),
-            body_sha256: r.get(8),
-            taken_at: Moment::from_unix(r.get(9)),
+            mark: r.get(2),
+            provider: r.get(3),
+            mail_receipt: r.get(4),
+            identificativo: r.get(5),
+            daticert: r.get(6),
+            recipients: r.get(7),
+            concise: r.get(8),
+            body_sha256: r.get(9),
+            content_sha256: r.get(10),
+            taken_at: Moment::from_unix(r.get(11)),
         }))
     }
 
-    /// Whether the envelope `identificativo` of `provider`, with these very bytes, is known to be in the queue already for
-    /// all of `recipients` (keys, in order): the trigger of its presa in carico came round.
-    pub async fn is_in_custody(
+    /// The copy of this envelope that came first: when, and its mark. Copies that come again because a 250 was lost are the
+    /// same delivery.
+    pub async fn first_custody(
         &self,
         provider: &str,
         identificativo: &str,
-        body_sha256: &[u8],
-        recipients: &[String],
-    ) -> Result<bool, DatabaseError> {
-        let row = self
-            .query_opt(
-                "SELECT 1 FROM fact JOIN custody ON custody.id = fact.source \
-                 WHERE fact.provider = $1 AND fact.identificativo = $2 AND fact.kind = 'presa-in-carico' AND fact.recipient = $3 AND custody.body_sha256 = $4",
-                &[&provider, &identificativo, &recipients.join(" "), &body_sha256],
-            )
-            .await?;
-        Ok(row.is_some())
+        content_sha256: &[u8],
+    ) -> Result<Option<(Moment, String)>, DatabaseError> {
+        let sql = "SELECT extract(epoch FROM taken_at)::int8, mark FROM custody \
+                   WHERE provider = $1 AND identificativo = $2 AND content_sha256 = $3 ORDER BY taken_at LIMIT 1";
+        let row = self.query_opt(sql, &[&provider, &identificativo, &content_sha256]).await?;
+        Ok(row.map(|r| (Moment::from_unix(r.get(0)), r.get(1))))
+    }
+
+    /// What is known to be in the queue of the envelope `identificativo` of `provider`, because the trigger of its presa in
+    /// carico came round.
+    pub async fn taken(&self, provider: &str, identificativo: &str, content_sha256: &[u8]) -> Result<Taken, DatabaseError> {
+        let sql = "SELECT fact.recipient, custody.content_sha256 = $3 FROM fact JOIN custody ON custody.id = fact.source \
+                   WHERE fact.provider = $1 AND fact.identificativo = $2 AND fact.kind = 'presa-in-carico'";
+        let mut taken = Taken::default();
+        for row in self.query(sql, &[&provider, &identificativo, &content_sha256]).await? {
+            if row.get(1) {
+                taken.recipients.extend(row.get::<_, String>(0).split(' ').map(str::to_owned));
+            } else {
+                taken.other_content = true;
+            }
+        }
+        Ok(taken)
     }
 
     /// The fact of this kind about this envelope and recipient, if it is one already.
     pub async fn fact(&self, provider: &str, identificativo: &str, kind: &str, recipient: &str) -> Result<Option<Known>, DatabaseError> {
         let condition = "provider = $1 AND identificativo = $2 AND kind = $3 AND recipient = $4";
         let row = self.query_opt(&format!("SELECT {FACT} FROM fact WHERE {condition}"), &[&provider, &identificativo, &kind, &recipient]).await?;
-        row.map(known).transpose()
+        row.as_ref().map(known).transpose()
     }
 
     /// The fact that a trigger speaks of.
     pub async fn fact_with_id(&self, id: &str) -> Result<Option<Known>, DatabaseError> {
-        self.query_opt(&format!("SELECT {FACT} FROM fact WHERE id = $1"), &[&id]).await?.map(known).transpose()
+        self.query_opt(&format!("SELECT {FACT} FROM fact WHERE id = $1"), &[&id]).await?.as_ref().map(known).transpose()
     }
 
     /// Writes a fact, what its notice came out as, and its log row, unless there is a fact for the same envelope, kind and
     /// recipient. `true`: it is written now; `false`: another was there first, and holds.
     pub async fn insert_fact(&self, fact: &Fact, made: &Made, log: &Entry) -> Result<bool, DatabaseError> {
-        let log = LogValues::new(log);
-        let happened_at = fact.happened_at.unix();
-        let (kind, time_source) = (fact.kind.as_str(), fact.time_source.as_str());
-        let mut values: Vec<&(dyn ToSql + Sync)> = vec![
-            &fact.id,
-            &fact.provider,
-            &fact.identificativo,
-            &kind,
-            &fact.recipient,
-            &fact.source,
-            &happened_at,
-            &time_source,
-            &fact.status,
-            &fact.message_id,
-            &made.sha256,
-            &made.with,
-        ];
+        let (fact, log) = (FactValues::new(fact), LogValues::new(log));
+        let mut values = fact.values();
+        values.extend([&made.sha256 as &(dyn ToSql + Sync), &made.with]);
         values.extend(log.values());
         let rows = self
             .execute(
-                &format!(
-                    "WITH fact AS (INSERT INTO fact (id, provider, identificativo, kind, recipient, source, happened_at, time_source, status, message_id, notice_sha256, made_with) \
-                     VALUES ($1, $2, $3, $4, $5, $6, to_timestamp($7::int8), $8, $9, $10, $11, $12) \
-                     ON CONFLICT (provider, identificativo, kind, recipient) DO NOTHING RETURNING 1) {} WHERE EXISTS (SELECT FROM fact)",
-                    insert_log(13),
-                ),
+                &format!("WITH fact AS ({INSERT_FACT_MADE} {UNLESS_THERE} RETURNING 1) {} WHERE EXISTS (SELECT FROM fact)", insert_log(13)),
                 &values,
             )
             .await?;
@@ -297,26 +335,15 @@ impl Database {
 
     /// Writes a fact whose notice is made later, unless there is one already. Its log row comes with the notice.
     pub async fn insert_fact_before_notice(&self, fact: &Fact) -> Result<(), DatabaseError> {
-        let happened_at = fact.happened_at.unix();
-        let (kind, time_source) = (fact.kind.as_str(), fact.time_source.as_str());
-        self.execute(
-            "INSERT INTO fact (id, provider, identificativo, kind, recipient, source, happened_at, time_source, status, message_id) \
-             VALUES ($1, $2, $3, $4, $5, $6, to_timestamp($7::int8), $8, $9, $10) ON CONFLICT (provider, identificativo, kind, recipient) DO NOTHING",
-            &[
-                &fact.id,
-                &fact.provider,
-                &fact.identificativo,
-                &kind,
-                &fact.recipient,
-                &fact.source,
-                &happened_at,
-                &time_source,
-                &fact.status,
-                &fact.message_id,
-            ],
-        )
-        .await?;
+        self.execute(&format!("{INSERT_FACT} {UNLESS_THERE}"), &FactValues::new(fact).values()).await?;
         Ok(())
+    }
+
+    /// The same, and gives back the fact that holds: another copy may have been quicker.
+    pub async fn hold_fact(&self, fact: &Fact) -> Result<Fact, DatabaseError> {
+        self.insert_fact_before_notice(fact).await?;
+        let held = self.fact(&fact.provider, &fact.identificativo, fact.kind.as_str(), &fact.recipient).await?;
+        held.map(|known| known.fact).ok_or_else(|| DatabaseError::Content("a fact was neither written nor found".to_owned()))
     }
 
     /// Writes what the notice about a fact came out as, with the fact's log row, unless that is written already.
@@ -352,25 +379,41 @@ impl Database {
         Ok(row.is_some())
     }
 
-    /// Writes that a receipt about an envelope of ours came, with its log row; what is known already is left alone.
-    pub async fn insert_ricevuta(&self, ricevuta: &Ricevuta, log: &Entry) -> Result<(), DatabaseError> {
+    /// Writes that a receipt about an envelope of ours came, with its log row; what is known already is left alone. `true`: it is
+    /// new.
+    pub async fn insert_ricevuta(&self, ricevuta: &Ricevuta, log: &Entry) -> Result<bool, DatabaseError> {
         let log = LogValues::new(log);
         let happened_at = ricevuta.happened_at.unix();
         let kind = ricevuta.kind.as_str();
         let mut values: Vec<&(dyn ToSql + Sync)> =
             vec![&ricevuta.identificativo, &kind, &ricevuta.recipients, &ricevuta.provider, &ricevuta.message_id, &happened_at];
         values.extend(log.values());
-        self.execute(
-            &format!(
-                "WITH ricevuta AS (INSERT INTO ricevuta (identificativo, kind, recipient, provider, message_id, happened_at) \
+        let rows = self
+            .execute(
+                &format!(
+                    "WITH ricevuta AS (INSERT INTO ricevuta (identificativo, kind, recipient, provider, message_id, happened_at) \
                  SELECT $1, $2, r, $4, $5, to_timestamp($6::int8) FROM unnest($3::text[]) AS r ON CONFLICT DO NOTHING RETURNING 1) \
                  {} WHERE EXISTS (SELECT FROM ricevuta)",
-                insert_log(7),
-            ),
-            &values,
-        )
-        .await?;
-        Ok(())
+                    insert_log(7),
+                ),
+                &values,
+            )
+            .await?;
+        Ok(rows == 1)
+    }
+
+    /// Whether our envelope `identificativo` is certified as delivered to `recipient` (a key), by its provider or by us.
+    pub async fn is_delivered(&self, identificativo: &str, recipient: &str) -> Result<bool, DatabaseError> {
+        let sql = "SELECT 1 FROM ricevuta WHERE identificativo = $1 AND recipient = $2 AND kind = 'avvenuta-consegna' \
+                   UNION SELECT 1 FROM fact WHERE identificativo = $1 AND recipient = $2 AND kind = 'avvenuta-consegna' LIMIT 1";
+        Ok(self.query_opt(sql, &[&identificativo, &recipient]).await?.is_some())
+    }
+
+    /// Whether another provider has certified that it has our envelope `identificativo` for `recipient` (a key): it took it
+    /// in charge, or delivered it.
+    pub async fn is_in_other_hands(&self, identificativo: &str, recipient: &str) -> Result<bool, DatabaseError> {
+        let sql = "SELECT 1 FROM ricevuta WHERE identificativo = $1 AND recipient = $2 AND kind IN ('presa-in-carico', 'avvenuta-consegna') LIMIT 1";
+        Ok(self.query_opt(sql, &[&identificativo, &recipient]).await?.is_some())
     }
 
     /// Writes a log row alone.
@@ -417,16 +460,16 @@ impl Database {
             .collect())
     }
 
-    async fn client(&self) -> Result<Object, DatabaseError> {
+    pub(crate) async fn client(&self) -> Result<Object, DatabaseError> {
         self.0.get().await.map_err(|e| DatabaseError::Unreachable(pool_words(&e)))
     }
 
-    async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64, DatabaseError> {
+    pub(crate) async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64, DatabaseError> {
         let client = self.client().await?;
         patiently(async { client.execute(&client.prepare_cached(sql).await?, values).await }).await
     }
 
-    async fn query(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, DatabaseError> {
+    pub(crate) async fn query(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, DatabaseError> {
         let client = self.client().await?;
         patiently(async { client.query(&client.prepare_cached(sql).await?, values).await }).await
     }
@@ -437,9 +480,9 @@ impl Database {
     }
 }
 
-const FACT: &str = "id, provider, identificativo, kind, recipient, source, extract(epoch FROM happened_at)::int8, time_source, status, message_id, notice_sha256, made_with";
+pub(crate) const FACT: &str = "id, provider, identificativo, kind, recipient, source, extract(epoch FROM happened_at)::int8, time_source, status, message_id, notice_sha256, made_with, raised";
 
-fn known(r: Row) -> Result<Known, DatabaseError> {
+pub(crate) fn known(r: &Row) -> Result<Known, DatabaseError> {
     let kind: String = r.get(3);
     let time_source: String = r.get(7);
     let (sha256, with): (Option<Vec<u8>>, Option<String>) = (r.get(10), r.get(11));
@@ -457,7 +500,49 @@ fn known(r: Row) -> Result<Known, DatabaseError> {
             message_id: r.get(9),
         },
         made: sha256.zip(with).map(|(sha256, with)| Made { sha256, with }),
+        raised: r.get(12),
     })
+}
+
+/// The insertion of a fact with the values of [`FactValues`].
+const INSERT_FACT: &str = "INSERT INTO fact (id, provider, identificativo, kind, recipient, source, happened_at, time_source, status, message_id) \
+     VALUES ($1, $2, $3, $4, $5, $6, to_timestamp($7::int8), $8, $9, $10)";
+
+/// The same with what its notice came out as.
+const INSERT_FACT_MADE: &str = "INSERT INTO fact (id, provider, identificativo, kind, recipient, source, happened_at, time_source, status, message_id, \
+     notice_sha256, made_with) VALUES ($1, $2, $3, $4, $5, $6, to_timestamp($7::int8), $8, $9, $10, $11, $12)";
+
+/// The first fact for an envelope, kind and recipient holds.
+const UNLESS_THERE: &str = "ON CONFLICT (provider, identificativo, kind, recipient) DO NOTHING";
+
+/// The columns of a fact, so that a statement can refer to them.
+struct FactValues<'a> {
+    fact: &'a Fact,
+    kind: &'static str,
+    happened_at: i64,
+    time_source: &'static str,
+}
+
+impl<'a> FactValues<'a> {
+    fn new(fact: &'a Fact) -> Self {
+        Self { fact, kind: fact.kind.as_str(), happened_at: fact.happened_at.unix(), time_source: fact.time_source.as_str() }
+    }
+
+    fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
+        let fact = self.fact;
+        vec![
+            &fact.id,
+            &fact.provider,
+            &fact.identificativo,
+            &self.kind,
+            &fact.recipient,
+            &fact.source,
+            &self.happened_at,
+            &self.time_source,
+            &fact.status,
+            &fact.message_id,
+        ]
+    }
 }
 
 /// The columns of a log row, owned, so that a statement can refer to them.
@@ -520,7 +605,7 @@ fn insert_log(first: usize) -> String {
     )
 }
 
-async fn patiently<T>(statement: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, DatabaseError> {
+pub(crate) async fn patiently<T>(statement: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, DatabaseError> {
     timeout(PATIENCE, statement).await.map_err(|_| DatabaseError::Slow)?.map_err(|e| DatabaseError::Statement(words(&e)))
 }
 

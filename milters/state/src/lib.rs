@@ -5,6 +5,7 @@
 //! (451), and whatever it does again finds what the first attempt may have left.
 
 pub mod database;
+pub mod deadlines;
 pub mod log;
 pub mod rows;
 pub mod store;

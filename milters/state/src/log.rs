@@ -1,7 +1,9 @@
 //! The retained log (RFC 6109 s. 2.3): one row for each fact, never changed.
 
+use pec_core::address::Address;
 use pec_core::clock::Moment;
-use pec_core::daticert::Daticert;
+use pec_core::daticert::{Daticert, Destinatario, Errore, Tipo, TipoDestinatario};
+use pec_core::header::Header;
 
 use crate::rows::TimeSource;
 
@@ -12,12 +14,14 @@ pub enum Event {
     Accesso,
     /// The Incoming Point verified an envelope.
     Ricezione,
-    /// A notice of ours was made; daticert's tipo.
+    /// A notice of ours was made; the kind of its fact.
     Notice(&'static str),
     /// A receipt or notice of another provider came; daticert's tipo.
     Ricevuta(&'static str),
     /// One that speaks of a message never sent from here.
     RicevutaEstranea(&'static str),
+    /// Something that is no correct certified mail was put into a busta di anomalia.
+    Anomalia,
 }
 
 impl Event {
@@ -26,9 +30,10 @@ impl Event {
         match self {
             Self::Accesso => "accesso".to_owned(),
             Self::Ricezione => "ricezione".to_owned(),
-            Self::Notice(tipo) => (*tipo).to_owned(),
+            Self::Notice(kind) => (*kind).to_owned(),
             Self::Ricevuta(tipo) => format!("ricevuta-{tipo}"),
             Self::RicevutaEstranea(tipo) => format!("ricevuta-estranea-{tipo}"),
+            Self::Anomalia => "anomalia".to_owned(),
         }
     }
 }
@@ -82,6 +87,38 @@ impl Entry {
             client_address: None,
             error: None,
         }
+    }
+}
+
+impl Entry {
+    /// A row about a message of which nothing is certified: what it says of itself, under an identifier of ours.
+    pub fn of_anomaly(
+        header: &Header,
+        identificativo: String,
+        reverse_path: &str,
+        recipients: &[Address],
+        happened_at: Moment,
+        queue_id: &str,
+    ) -> Self {
+        let recipients: Vec<String> = recipients.iter().map(ToString::to_string).collect();
+        let message = Daticert {
+            // There is no daticert.xml; of these data only those of the message are used.
+            tipo: Tipo::PostaCertificata,
+            errore: Errore::Altro,
+            mittente: reverse_path.to_owned(),
+            destinatari: recipients.iter().map(|r| Destinatario { indirizzo: r.clone(), tipo: TipoDestinatario::Certificato }).collect(),
+            risposte: String::new(),
+            oggetto: header.subject(),
+            gestore_emittente: String::new(),
+            data: happened_at,
+            identificativo,
+            msgid: header.text("Message-ID"),
+            ricevuta: None,
+            consegna: None,
+            ricezione: Vec::new(),
+            errore_esteso: None,
+        };
+        Self { recipients, ..Self::new(Event::Anomalia, &message, happened_at, queue_id) }
     }
 }
 

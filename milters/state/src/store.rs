@@ -1,4 +1,4 @@
-//! Originals that delivery receipts still need, as files.
+//! Messages as files: originals that delivery receipts still need, and messages with viruses.
 //!
 //! Promise: after [`Store::put`] the bytes are on disk, file and directory entry, or there is an error.
 
@@ -8,11 +8,15 @@ use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{ObjectStoreExt as _, PutPayload};
+use pec_core::header::Header;
+use pec_core::identifier::fresh;
+use pec_core::message::Body;
 
-/// `pec_store` is not usable.
+/// The directory is not usable.
 #[derive(Debug, thiserror::Error)]
-#[error("pec_store = {path}: {trouble}")]
+#[error("{parameter} = {path}: {trouble}")]
 pub struct OpenError {
+    parameter: &'static str,
     path: String,
     trouble: String,
 }
@@ -21,22 +25,23 @@ pub struct OpenError {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Nothing is kept under this id.
-    #[error("the store holds no original {0}")]
+    #[error("the store holds no message {0}")]
     Missing(String),
     /// The disk, mostly.
     #[error("the store: {0}")]
     Failed(#[from] object_store::Error),
 }
 
-/// A directory of originals, one file for each [`Custody`](crate::rows::Custody).
+/// A directory of messages.
 #[derive(Debug)]
 pub struct Store(LocalFileSystem);
 
 impl Store {
-    /// Opens the directory `pec_store`, which must exist and take files.
-    pub fn open(directory: &Path) -> Result<Self, OpenError> {
-        let error = |trouble: String| OpenError { path: directory.display().to_string(), trouble };
-        let probe = directory.join(format!(".probe.{}", std::process::id()));
+    /// Opens the directory that `parameter` names, which must exist and take files.
+    pub fn open(parameter: &'static str, directory: &Path) -> Result<Self, OpenError> {
+        let error = |trouble: String| OpenError { parameter, path: directory.display().to_string(), trouble };
+        // Each milter tries for itself, in a container of its own perhaps, where process ids are alike.
+        let probe = directory.join(format!(".probe.{}", fresh().map_err(|e| error(e.to_string()))?));
         std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)).map_err(|e| error(format!("cannot be written to: {e}")))?;
         let files = LocalFileSystem::new_with_prefix(directory).map_err(|e| error(e.to_string()))?;
         Ok(Self(files.with_fsync(true)))
@@ -46,6 +51,23 @@ impl Store {
     pub async fn put(&self, id: &str, original: Bytes) -> Result<(), StoreError> {
         self.0.put(&key(id), PutPayload::from_bytes(original)).await?;
         Ok(())
+    }
+
+    /// Keeps a whole message under `id`, without joining its pieces.
+    pub async fn put_message(&self, id: &str, header: &Header, body: &Body) -> Result<(), StoreError> {
+        let mut header = header.to_bytes();
+        header.extend_from_slice(b"\r\n");
+        let pieces: PutPayload = [Bytes::from(header)].into_iter().chain(body.pieces().iter().cloned()).collect();
+        self.0.put(&key(id), pieces).await?;
+        Ok(())
+    }
+
+    /// Keeps it no longer. Nothing there is fine.
+    pub async fn delete(&self, id: &str) -> Result<(), StoreError> {
+        match self.0.delete(&key(id)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// How many bytes are kept under `id`.

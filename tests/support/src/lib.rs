@@ -4,8 +4,10 @@
 //! (`tests/run` starts a throwaway one). Postfix's part of the milter protocol is played by [`postfix`]; the real Postfix has
 //! its turn in tests/scenarios.
 
+pub mod clamd;
 pub mod doveadm;
 pub mod judges;
 pub mod network;
 pub mod pki;
 pub mod postfix;
+pub mod smtpd;

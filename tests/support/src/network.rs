@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pec_core::clock::{Moment, SettableClock};
 use pec_core::daticert::{Daticert, Destinatario, Errore, Tipo, TipoDestinatario, TipoRicevuta};
@@ -12,7 +13,9 @@ use pec_core::identifier::{fresh, pec_identifier};
 use pec_core::message::Body;
 use pec_core::notices::busta::busta;
 use pec_core::notices::{Issuer, Notice};
-use pec_core::parameters::{Settings, Socket};
+use pec_core::parameters::{OrdinaryMail, Settings, Socket};
+
+use crate::doveadm::Doveadm;
 use pec_core::smime::pem::PemSigner;
 use pec_milter::world::World;
 use pec_state::database::{Database, MIGRATIONS};
@@ -88,6 +91,8 @@ async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, dom
     let keys = pki.provider(name, &format!("posta-certificata@{service_domain}"));
     let store = directory.join(format!("store-{service_domain}"));
     fs::create_dir(&store).unwrap();
+    let infected_store = directory.join(format!("infected-{service_domain}"));
+    fs::create_dir(&infected_store).unwrap();
     let key_file = directory.join("doveadm.key");
     fs::write(&key_file, "secret\n").unwrap();
     let mut local_domains: HashSet<String> = domains.iter().map(|d| (*d).to_owned()).collect();
@@ -108,11 +113,20 @@ async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, dom
         internal_milter: unused.clone(),
         triggers_milter: unused.clone(),
         reports_milter: unused,
-        doveadm_url: "http://127.0.0.1:1/doveadm/v1".to_owned(),
+        notices_smtpd: ([127, 0, 0, 1], 1).into(),
+        // Every mailbox exists, and holds nothing.
+        doveadm_url: format!("http://{}/doveadm/v1", Doveadm::start().await.address),
         doveadm_key_file: key_file,
         message_size_limit: 30 * 1024 * 1024,
         total_size_limit: 100 * 1024 * 1024,
+        recipient_limit: 500,
+        refuse_ordinary_mail: OrdinaryMail::default(),
         notices_memory_limit: 64 * 1024 * 1024,
+        clamd: None,
+        clamd_max_age: Duration::from_secs(6 * 3600),
+        infected_store,
+        blocked_attachments: HashSet::new(),
+        envelope_size_limit: 20 * 1024 * 1024,
         hostname: format!("mail.{service_domain}"),
         local_domains,
     };

@@ -169,6 +169,7 @@ impl Mail {
         for field in self.header.fields() {
             connection.header(field.name.as_str(), milter_value(&field.value)).await.unwrap();
         }
+        connection.eoh().await.unwrap();
         if !self.body.is_empty() {
             connection.body(Bytes::from(self.body.clone())).await.unwrap();
         }

@@ -3,12 +3,13 @@
 use super::testo::{Lingua, Testo, identificativo, il_giorno, message_identifier, oggetto, on_the_day};
 use super::{Issuer, Notice, receipt_header, signed};
 use crate::clock::Moment;
-use crate::daticert::{Daticert, Tipo};
+use crate::daticert::{Daticert, Tipo, TipoRicevuta};
 use crate::message::Body;
 use crate::smime::sign::SignError;
 
 /// The receipt for `consegna`, whose mailbox saved the message at `moment`. With the `original` (postacert.eml as it came)
-/// it is complete, without it concise (s. 3.3.2.1, 3.3.2.3). `<ricevuta>` repeats what the sender asked for.
+/// it is complete, with what [`crate::breve`] makes of it brief, without it concise (s. 3.3.2.1 to 3.3.2.3). Title and
+/// `<ricevuta>` repeat what the sender asked for, also to somebody in Cc, whose receipt is always concise.
 pub fn avvenuta_consegna(
     issuer: Issuer<'_>,
     busta: &Daticert,
@@ -40,5 +41,10 @@ fn testo(busta: &Daticert, consegna: &str, moment: Moment) -> Testo {
         "was successfully delivered to the destination mailbox.".to_owned(),
         message_identifier(busta),
     ];
-    Testo { italiano: Lingua::new("Ricevuta di avvenuta consegna", italiano), inglese: Lingua::new("Delivery PEC notification", inglese) }
+    let (titolo, title) = match busta.ricevuta {
+        None | Some(TipoRicevuta::Completa) => ("Ricevuta di avvenuta consegna", "Delivery PEC notification"),
+        Some(TipoRicevuta::Breve) => ("Ricevuta breve di avvenuta consegna", "Brief delivery PEC notification"),
+        Some(TipoRicevuta::Sintetica) => ("Ricevuta sintetica di avvenuta consegna", "Concise delivery PEC notification"),
+    };
+    Testo { italiano: Lingua::new(titolo, italiano), inglese: Lingua::new(title, inglese) }
 }

@@ -1,7 +1,7 @@
 //! Busta di trasporto: the envelope in which the Access Point sends the original on (RFC 6109 s. 3.1.5).
 
 use super::testo::{Lingua, Testo, destinatari, identificativo, il_giorno, message_identifier, oggetto, on_the_day};
-use super::{Issuer, Notice, signed, subject};
+use super::{Issuer, Notice, per_conto_di, signed, subject};
 use crate::daticert::Daticert;
 use crate::header::{Field, Header};
 use crate::message::Body;
@@ -18,7 +18,7 @@ pub fn busta(issuer: Issuer<'_>, daticert: &Daticert, original: &Header, body: B
         header.push(field.clone());
     }
     header.push(Field::written("Date", &daticert.data.rfc5322()));
-    header.push(Field::written("From", &format!("\"Per conto di: {}\" <{}>", quoted(&daticert.mittente), issuer.address())));
+    header.push(per_conto_di(issuer, &daticert.mittente));
     if original.first("Reply-To").is_none() {
         header.push(Field::written("Reply-To", &daticert.mittente));
     }
@@ -60,11 +60,6 @@ fn postacert(daticert: &Daticert, original: &Header, body: Body, received: Field
     let mut postacert = Body::from_bytes([header.to_bytes(), b"\r\n".to_vec()].concat());
     postacert.append(body);
     postacert
-}
-
-/// An address inside a quoted string.
-fn quoted(address: &str) -> String {
-    address.replace('\\', "\\\\").replace('"', "\\\"")
 }
 
 fn testo(busta: &Daticert) -> Testo {

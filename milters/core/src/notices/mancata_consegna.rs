@@ -1,9 +1,11 @@
-//! Avviso di mancata consegna: tells the sender that a recipient will not get the message (RFC 6109 s. 3.3.3).
+//! Avviso di mancata consegna: tells the sender that a recipient will not get the message (RFC 6109 s. 3.3.3, for viruses
+//! s. 3.2.4).
 
 use super::testo::{Lingua, Testo, identificativo, il_giorno, message_identifier, oggetto, on_the_day};
 use super::{Issuer, Notice, receipt_header, signed};
 use crate::clock::Moment;
 use crate::daticert::{Daticert, Errore, Tipo};
+use crate::header::Field;
 use crate::smime::sign::SignError;
 
 /// Why a delivery failed, in the common coding of the providers (AgID, Note integrative, nota 12).
@@ -17,25 +19,51 @@ pub struct Causa {
     pub italiano: String,
     /// The text in English.
     pub inglese: String,
+    /// The virus, where the recipient's provider found one.
+    pub virus: Option<String>,
+}
+
+/// What a fact's status begins with where the cause is a virus; its name follows. No enhanced status code looks like it.
+const VIRUS: &str = "virus ";
+
+/// The status of a failure whose cause is this virus, as another provider calls it.
+pub fn virus_status(virus: &str) -> String {
+    let name: String = virus.chars().filter(|c| !c.is_control()).take(200).collect();
+    format!("{VIRUS}{}", name.trim())
 }
 
 impl Causa {
-    /// The cause behind an enhanced status code (RFC 3463) that Postfix reports for a mailbox of ours or a host of others.
+    /// The cause behind an enhanced status code (RFC 3463) that Postfix reports for a mailbox of ours or a host of others, or
+    /// behind a [`virus_status`].
     pub fn from_status(status: &str) -> Self {
         let causa = |errore, codice: &str, italiano: &str, inglese: &str| Self {
             errore,
             codice: codice.to_owned(),
             italiano: italiano.to_owned(),
             inglese: inglese.to_owned(),
+            virus: None,
         };
-        match status.split_once('.').map_or("", |(_, detail)| detail) {
+        if let Some(virus) = status.strip_prefix(VIRUS) {
+            let causa = causa(Errore::Virus, "5.5.1", "presenza di un virus nel messaggio", "presence of a virus in the message");
+            return Self { virus: Some(virus.to_owned()), ..causa };
+        }
+        let (class, detail) = status.split_once('.').unwrap_or_default();
+        match detail {
+            "2.2" => causa(Errore::Altro, "5.2.2", "casella piena", "mailbox full"),
+            // Postfix gives up for a passing reason only when its queue lifetime is over: what was wrong then is not the cause.
+            _ if class == "4" => causa(
+                Errore::Altro,
+                "5.4.1",
+                "il messaggio non è stato consegnato nelle prime ventiquattro ore dal suo invio",
+                "the message was not delivered within twenty-four hours of its sending",
+            ),
             "1.1" | "1.6" => causa(Errore::NoDest, "5.1.1", "indirizzo non valido", "invalid address"),
             "1.2" => causa(Errore::NoDominio, "5.1.2", "dominio non valido", "invalid domain"),
             "2.1" => causa(Errore::Altro, "5.2.1", "casella disattivata", "mailbox disabled"),
-            "2.2" => causa(Errore::Altro, "5.2.2", "casella piena", "mailbox full"),
             "2.3" | "3.4" => causa(Errore::Altro, "5.2.3", "messaggio troppo grande per la casella", "message too large for the mailbox"),
             detail => {
-                let codice = if is_detail(detail) { format!("5.{detail}") } else { "5.0.0".to_owned() };
+                // 5.4.1 says "not within 24 hours", whatever another server means by it.
+                let codice = if is_detail(detail) && detail != "4.1" { format!("5.{detail}") } else { "5.0.0".to_owned() };
                 causa(
                     Errore::Altro,
                     &codice,
@@ -65,8 +93,14 @@ pub fn mancata_consegna(
     daticert.errore = causa.errore;
     daticert.consegna = Some(consegna.to_owned());
     daticert.errore_esteso = Some(causa.errore_esteso(issuer.provider_name));
-    let header = receipt_header(issuer, busta, &busta.mittente, moment, message_id, "AVVISO DI MANCATA CONSEGNA:", "errore-consegna");
-    signed(issuer, header, &testo(issuer, busta, consegna, causa, moment), &daticert, None, message_id)
+    let header = |prefix: &str| receipt_header(issuer, busta, &busta.mittente, moment, message_id, prefix, "errore-consegna");
+    let Some(virus) = &causa.virus else {
+        let testo = testo(issuer, busta, consegna, causa, moment);
+        return signed(issuer, header("AVVISO DI MANCATA CONSEGNA:"), &testo, &daticert, None, message_id);
+    };
+    let mut header = header("AVVISO DI MANCATA CONSEGNA PER VIRUS:");
+    header.push(Field::written("X-VerificaSicurezza", "errore"));
+    signed(issuer, header, &testo_virus(busta, consegna, virus, moment), &daticert, None, message_id)
 }
 
 fn is_detail(detail: &str) -> bool {
@@ -94,6 +128,28 @@ fn testo(issuer: Issuer<'_>, busta: &Daticert, consegna: &str, causa: &Causa, mo
     Testo { italiano: Lingua::new("Avviso di mancata consegna", italiano), inglese: Lingua::new("Non delivery PEC notification", inglese) }
 }
 
+fn testo_virus(busta: &Daticert, consegna: &str, virus: &str, moment: Moment) -> Testo {
+    let oggetto = oggetto(busta);
+    let italiano = [
+        format!("{} nel messaggio", il_giorno(moment)),
+        format!("\"{oggetto}\" destinato all'utente \"{consegna}\""),
+        format!("è stato rilevato un problema di sicurezza {virus}."),
+        "Il messaggio non è stato consegnato.".to_owned(),
+        identificativo(busta),
+    ];
+    let inglese = [
+        format!("{} in the message", on_the_day(moment)),
+        format!("\"{oggetto}\" addressed to \"{consegna}\""),
+        format!("a security problem was detected {virus}."),
+        "The message was not delivered.".to_owned(),
+        message_identifier(busta),
+    ];
+    Testo {
+        italiano: Lingua::new("Avviso di mancata consegna per virus informatico", italiano),
+        inglese: Lingua::new("Delivery error PEC notification due to virus", inglese),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,8 +163,25 @@ mod tests {
         assert_eq!(causa("5.1.1"), (Errore::NoDest, "5.1.1 - Alfa - indirizzo non valido".into()));
         assert_eq!(causa("5.2.2"), (Errore::Altro, "5.2.2 - Alfa - casella piena".into()));
         assert_eq!(causa("4.2.2").1, "5.2.2 - Alfa - casella piena");
-        assert!(causa("4.4.7").1.starts_with("5.4.7 - "));
-        assert!(causa("nonsense").1.starts_with("5.0.0 - "));
-        assert!(causa("5.1").1.starts_with("5.0.0 - "));
+        assert_eq!(causa("5.2.3").1, "5.2.3 - Alfa - messaggio troppo grande per la casella");
+        for any_other in ["5.7.1", "5.5.0"] {
+            assert_eq!(causa(any_other), (Errore::Altro, format!("{any_other} - Alfa - si sono verificati dei problemi consegnando il messaggio")));
+        }
+        for unreadable in ["nonsense", "5.1", "", "5.4.1"] {
+            assert_eq!(causa(unreadable).1, "5.0.0 - Alfa - si sono verificati dei problemi consegnando il messaggio");
+        }
+        // The end of the queue's lifetime, whatever the last attempt met.
+        for status in ["4.4.1", "4.4.7", "4.1.1", "4.3.0"] {
+            let text = "5.4.1 - Alfa - il messaggio non è stato consegnato nelle prime ventiquattro ore dal suo invio";
+            assert_eq!(causa(status), (Errore::Altro, text.into()), "{status}");
+        }
+    }
+
+    #[test]
+    fn rfc6109_3_2_4_a_virus_is_a_cause_of_its_own() {
+        let causa = Causa::from_status(&virus_status("Eicar-Test-Signature\r\n"));
+        assert_eq!((causa.errore, causa.virus.as_deref()), (Errore::Virus, Some("Eicar-Test-Signature")));
+        assert_eq!(causa.errore_esteso("Alfa"), "5.5.1 - Alfa - presenza di un virus nel messaggio");
+        assert_eq!(Causa::from_status("5.1.1").virus, None);
     }
 }

@@ -5,10 +5,14 @@
 //! again for the same fact is the same message.
 
 pub mod accettazione;
+pub mod anomalia;
 pub mod avvenuta_consegna;
 pub mod busta;
 pub mod mancata_consegna;
+pub mod non_accettazione;
+pub mod preavviso;
 pub mod presa_in_carico;
+pub mod rilevazione_virus;
 mod testo;
 
 use mail_builder::headers::Header as _;
@@ -74,6 +78,12 @@ fn receipt_header(issuer: Issuer<'_>, busta: &Daticert, to: &str, moment: Moment
     header
 }
 
+/// `From:` of what a provider sends on for somebody.
+fn per_conto_di(issuer: Issuer<'_>, mittente: &str) -> Field {
+    let quoted = mittente.replace('\\', "\\\\").replace('"', "\\\"");
+    Field::written("From", &format!("\"Per conto di: {quoted}\" <{}>", issuer.address()))
+}
+
 /// `Subject:`: the prefix as it is, what follows in encoded words where it is not plain ASCII (RFC 2047), folded.
 fn subject(prefix: &str, oggetto: &str) -> Field {
     let mut value = format!(" {prefix} ").into_bytes();
@@ -87,16 +97,31 @@ fn subject(prefix: &str, oggetto: &str) -> Field {
     Field { name: "Subject".to_owned(), value: value.trim_ascii_end().to_vec() }
 }
 
-/// Puts the parts together and signs them. `original` is the complete postacert.eml, if the message carries one.
+/// Puts the parts of a certified message together and signs them. `original` is the complete postacert.eml, if the message
+/// carries one.
 fn signed(
     issuer: Issuer<'_>,
-    mut header: Header,
+    header: Header,
     testo: &Testo,
     daticert: &Daticert,
     original: Option<Body>,
     message_id: &str,
 ) -> Result<Notice, SignError> {
-    let boundary = |part: &str| format!("----=_PEC_{part}_{}", &hex(&sha256(message_id.as_bytes()))[..32]);
+    assembled(issuer, header, testo, Some(daticert), original, message_id, daticert.data)
+}
+
+/// The same for any message of ours: the boundaries derive from `seed`, which nobody knew who wrote the original; the
+/// signature is of `moment`.
+fn assembled(
+    issuer: Issuer<'_>,
+    mut header: Header,
+    testo: &Testo,
+    daticert: Option<&Daticert>,
+    original: Option<Body>,
+    seed: &str,
+    moment: Moment,
+) -> Result<Notice, SignError> {
+    let boundary = |part: &str| format!("----=_PEC_{part}_{}", &hex(&sha256(seed.as_bytes()))[..32]);
     let (outer, mixed, alternative) = (boundary("signed"), boundary("mixed"), boundary("text"));
     // RFC 1847 wants 7 bits inside a signature. An original that came in 8 bits is carried untouched all the same, and said.
     let is_8bit = original.as_ref().is_some_and(Body::has_8bit);
@@ -121,18 +146,21 @@ fn signed(
          Content-Disposition: inline\r\n\
          \r\n\
          {}\r\n\
-         --{alternative}--\r\n\
-         \r\n\
-         --{mixed}\r\n\
-         Content-Type: application/xml; name=\"daticert.xml\"\r\n\
-         Content-Transfer-Encoding: base64\r\n\
-         Content-Disposition: inline; filename=\"daticert.xml\"\r\n\
-         \r\n\
-         {}",
+         --{alternative}--\r\n",
         testo.plain(),
         testo.html(),
-        base64_lines(daticert.to_xml().as_bytes()),
     ));
+    if let Some(daticert) = daticert {
+        content.push(format!(
+            "\r\n--{mixed}\r\n\
+             Content-Type: application/xml; name=\"daticert.xml\"\r\n\
+             Content-Transfer-Encoding: base64\r\n\
+             Content-Disposition: inline; filename=\"daticert.xml\"\r\n\
+             \r\n\
+             {}",
+            base64_lines(daticert.to_xml().as_bytes()),
+        ));
+    }
     if let Some(original) = original {
         content.push(format!(
             "\r\n--{mixed}\r\n\
@@ -146,7 +174,7 @@ fn signed(
     }
     content.push(format!("\r\n--{mixed}--\r\n"));
 
-    let signature = detached(issuer.signer, &content.sha256(), daticert.data)?;
+    let signature = detached(issuer.signer, &content.sha256(), moment)?;
     let mut body = Body::default();
     body.push(format!("This is an S/MIME signed message\r\n\r\n--{outer}\r\n"));
     body.append(content);

@@ -8,13 +8,15 @@ use openssl::asn1::Asn1Time;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{Id, PKey, Private};
+use openssl::sha::Sha256;
 use openssl::sign;
 use openssl::x509::{X509, X509Ref};
 use x509_cert::Certificate;
 
 use super::sign::{Identity, SignError, Signer};
-use super::{certificate_addresses, certificate_hash, certificates_from_pem};
+use super::{certificate_addresses, certificates_from_pem};
 use crate::clock::Moment;
+use crate::identifier::hex;
 
 /// A key file, a certificate file or the two together are not usable. One line that names parameter, file and trouble.
 #[derive(Debug, thiserror::Error)]
@@ -61,10 +63,14 @@ impl PemSigner {
 
         // The root is known to whoever trusts it.
         certificates.retain(|c| c.issued(c) != openssl::x509::X509VerifyResult::OK);
+        let mut fingerprint = Sha256::new();
+        for each in [&certificate].into_iter().chain(&certificates) {
+            fingerprint.update(&each.to_der().map_err(|e| of_certificate(e.to_string()))?);
+        }
         let identity = Identity {
             certificate: parsed(&certificate).map_err(of_certificate)?,
             chain: certificates.iter().map(parsed).collect::<Result<_, _>>().map_err(of_certificate)?,
-            fingerprint: certificate_hash(&certificate, MessageDigest::sha256()),
+            fingerprint: hex(&fingerprint.finish()),
         };
         Ok(Self { key, identity })
     }

@@ -37,7 +37,7 @@ pub struct Identity {
     pub certificate: Certificate,
     /// The issuers that are sent along, without the root.
     pub chain: Vec<Certificate>,
-    /// SHA-256 of the signer's certificate in hexadecimal.
+    /// SHA-256 over all of them in hexadecimal.
     pub fingerprint: String,
 }
 

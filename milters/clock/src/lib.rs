@@ -1,0 +1,261 @@
+//! What no message starts: notices for deadlines that passed, triggers that did not come round, originals that nobody needs.
+//!
+//! Promise: every minute one round, by one process for each database, however many run.
+//! - A deadline that is over leads to a fact, and the fact to its notice ([`deadlines`], RFC 6109 s. 3.1.6). A fact is there
+//!   once; its notice is started until Postfix has said 250, and made again it is the same bytes. So a crash, a restart or a
+//!   second pec-clock lose nothing and change nothing. While no notice could leave, no fact is written: more may be certified
+//!   by then.
+//! - pec-clock makes no notice itself and writes to nobody: it brings a trigger to Postfix's own smtpd on loopback, where
+//!   pec-notices turns it into the notice ([`smtp`]).
+//! - An original is deleted when nobody can need it any more; in doubt it stays.
+//!
+//! What does not work in one round is logged and done in the next. Time comes from the injected clock alone.
+
+pub mod deadlines;
+pub mod smtp;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use openssl::sha::sha256;
+use pec_core::NO_QUEUE_ID;
+use pec_core::clock::{Clock, Moment};
+use pec_core::daticert::Daticert;
+use pec_core::identifier::{fresh, pec_identifier};
+use pec_core::maillog;
+use pec_core::notices::service_address;
+use pec_core::parameters::Settings;
+use pec_milter::NOTICES_DOMAIN;
+use pec_state::database::Database;
+use pec_state::deadlines::{Deadline, Lock, ToRaise};
+use pec_state::rows::{Fact, FactKind, TimeSource, trigger_name};
+use pec_state::store::Store;
+
+use crate::deadlines::{STAGES, Stage, is_due, is_over, reached};
+use crate::smtp::{SmtpError, send};
+
+/// The body of every trigger that pec-clock brings. It becomes the notice; only its hash matters.
+const BODY: &str = "This becomes the notice that the address names.\r\n";
+
+/// For how long a fact of the milters may be without its notice until its trigger counts as lost, in seconds. What still
+/// waits in Postfix's queue after that is dropped when it comes.
+const LOST_AFTER: i64 = 600;
+
+/// How long an original stays when the last receipt with it is made, in seconds: a receipt that does not arrive is made again
+/// for five days (see pec-notices).
+const ORIGINAL_LIFETIME: i64 = 5 * 86_400;
+
+/// The work of pec-clock.
+pub struct Clockwork {
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    database: Database,
+    store: Store,
+    lock: Option<Lock>,
+    stands_by: bool,
+    /// Facts without a notice, and since when they are known.
+    without_notice: HashMap<String, Moment>,
+}
+
+impl Clockwork {
+    /// The work under these settings.
+    pub fn new(settings: Settings, clock: Arc<dyn Clock>, database: Database) -> anyhow::Result<Self> {
+        let store = Store::open("pec_store", &settings.store)?;
+        Ok(Self { settings, clock, database, store, lock: None, stands_by: false, without_notice: HashMap::new() })
+    }
+
+    /// Goes on where `before` stood, which had other settings.
+    pub fn in_place_of(self, before: Self) -> Self {
+        if self.settings.database == before.settings.database {
+            Self { lock: before.lock, stands_by: before.stands_by, without_notice: before.without_notice, ..self }
+        } else {
+            self
+        }
+    }
+
+    /// One round, if no other process acts. `stopped`, once set, ends it after what is in hand.
+    pub async fn round(&mut self, stopped: &AtomicBool) -> anyhow::Result<()> {
+        if !self.acts_alone().await? {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        self.see_to_deadlines(now, stopped).await?;
+        self.raise(now, stopped).await?;
+        self.delete_originals(now, stopped).await
+    }
+
+    /// Whether this process is the one that acts. Two that did, because a connection broke, would do the same twice and
+    /// nothing worse.
+    async fn acts_alone(&mut self) -> anyhow::Result<bool> {
+        if let Some(lock) = &self.lock
+            && lock.is_held().await
+        {
+            return Ok(true);
+        }
+        self.lock = None;
+        self.lock = self.database.act_alone().await?;
+        match &self.lock {
+            Some(_) => maillog::acting(),
+            None if !self.stands_by => maillog::standing_by(),
+            None => {}
+        }
+        self.stands_by = self.lock.is_none();
+        Ok(!self.stands_by)
+    }
+
+    /// Writes the facts of deadlines that are over.
+    async fn see_to_deadlines(&self, now: Moment, stopped: &AtomicBool) -> anyhow::Result<()> {
+        let mut ready = None;
+        for (seen, stage) in (0..).zip(&STAGES) {
+            let until = Moment::from_unix(now.unix() - stage.due);
+            let mut last = None;
+            loop {
+                let page = self.database.deadlines(seen, until, last.as_ref()).await?;
+                for deadline in &page {
+                    if stopped.load(Ordering::Relaxed) {
+                        return Ok(());
+                    }
+                    self.see_to(deadline, now, &mut ready).await?;
+                }
+                match page.into_iter().next_back() {
+                    Some(deadline) => last = Some(deadline),
+                    None => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// One envelope: the facts first, then the mark that it has been seen to. A crash in between does it again, and every
+    /// fact is there already. `ready` is what this round knows of smtpd.
+    async fn see_to(&self, deadline: &Deadline, now: Moment, ready: &mut Option<bool>) -> anyhow::Result<()> {
+        let busta = match Daticert::parse(deadline.daticert.as_bytes()) {
+            Ok(busta) => busta,
+            Err(e) => {
+                maillog::waits(NO_QUEUE_ID, &format!("the deadlines of {}: {e}", deadline.identificativo));
+                return Ok(());
+            }
+        };
+        let stages = reached(now.unix() - deadline.accepted_at.unix());
+        let mut all_over = true;
+        for destinatario in &busta.destinatari {
+            let key = destinatario.indirizzo.to_ascii_lowercase();
+            let certified = deadline.certified.iter().filter(|(_, recipient)| *recipient == key).map(|(kind, _)| kind.as_str());
+            for stage in stages.iter().filter(|stage| is_due(stage, destinatario.tipo, certified.clone())) {
+                if !self.is_ready(ready).await {
+                    return Ok(());
+                }
+                self.database.insert_fact_before_notice(&self.new_fact(deadline, stage.kind, &key, now)?).await?;
+            }
+            all_over &= is_over(destinatario.tipo, certified);
+        }
+        let seen = if all_over { STAGES.len() } else { stages.len() };
+        Ok(self.database.set_deadlines_seen(&deadline.fact, i16::try_from(seen)?).await?)
+    }
+
+    /// Whether notices can leave; asked once a round.
+    async fn is_ready(&self, known: &mut Option<bool>) -> bool {
+        if known.is_none() {
+            let sender = service_address(&self.settings.service_domain);
+            let answer = smtp::ready(self.settings.notices_smtpd, &self.settings.hostname, &sender).await;
+            if let Err(e) = &answer {
+                maillog::waits(NO_QUEUE_ID, &format!("the notices of deadlines that are over: {e}"));
+            }
+            *known = Some(answer.is_ok());
+        }
+        *known == Some(true)
+    }
+
+    fn new_fact(&self, deadline: &Deadline, kind: FactKind, recipient: &str, now: Moment) -> anyhow::Result<Fact> {
+        let id = fresh()?;
+        let message_id = pec_identifier(now, &id, &self.settings.service_domain);
+        Ok(Fact {
+            id,
+            provider: deadline.provider.clone(),
+            identificativo: deadline.identificativo.clone(),
+            kind,
+            recipient: recipient.to_owned(),
+            source: deadline.sent.clone(),
+            happened_at: now,
+            time_source: TimeSource::Clock,
+            status: String::new(),
+            message_id,
+        })
+    }
+
+    /// Starts the notices that nobody has started: those of deadlines at once, others when their own trigger counts as lost.
+    async fn raise(&mut self, now: Moment, stopped: &AtomicBool) -> anyhow::Result<()> {
+        let pending = self.database.to_raise().await?;
+        // Since when a fact is one says nothing about when it was written: a report can come days late.
+        let mut known_since = std::mem::take(&mut self.without_notice);
+        for to_raise in &pending {
+            let id = &to_raise.known.fact.id;
+            let since = known_since.remove(id).unwrap_or(now);
+            self.without_notice.insert(id.clone(), since);
+        }
+        for to_raise in pending {
+            let fact = &to_raise.known.fact;
+            let stage = STAGES.iter().find(|stage| stage.kind == fact.kind);
+            let since = self.without_notice.get(&fact.id).copied().unwrap_or(now);
+            if stage.is_none() && now.unix() - since.unix() < LOST_AFTER {
+                continue;
+            }
+            if stopped.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            if let Err(e) = self.start(&to_raise, stage).await? {
+                maillog::waits(NO_QUEUE_ID, &format!("the notice {}: {e}", fact.message_id));
+                // Where nobody answers, or pec-notices is down, the next one fares no better.
+                if !matches!(&e, SmtpError::Refused { command, .. } if command == smtp::MESSAGE) {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings one trigger to smtpd. A 250 that is lost on the way here makes the same notice a second time.
+    async fn start(&self, to_raise: &ToRaise, stage: Option<&Stage>) -> anyhow::Result<Result<(), SmtpError>> {
+        let fact = &to_raise.known.fact;
+        let name = trigger_name(fact.kind, &fact.id);
+        self.database.insert_trigger_bodies(std::slice::from_ref(&name), &sha256(BODY.as_bytes())).await?;
+        let sender = service_address(&self.settings.service_domain);
+        let text = format!("From: {sender}\r\nSubject: {name}\r\n\r\n{BODY}");
+        let recipient = format!("{name}@{NOTICES_DOMAIN}");
+        if let Err(e) = send(self.settings.notices_smtpd, &self.settings.hostname, &sender, &recipient, &text).await {
+            return Ok(Err(e));
+        }
+        let (kind, sent) = (fact.kind.as_str(), self.clock.now());
+        match stage {
+            Some(_) => maillog::raised(kind, &fact.identificativo, &fact.recipient, &fact.message_id),
+            None => maillog::raised_again(kind, &fact.identificativo, &fact.recipient, &fact.message_id),
+        }
+        if let (Some(stage), Some(accepted)) = (stage, to_raise.accepted_at)
+            && sent.unix() - accepted.unix() >= stage.late
+        {
+            maillog::late(kind, &fact.identificativo, &fact.recipient, accepted, sent);
+        }
+        self.database.set_raised(&fact.id).await?;
+        Ok(Ok(()))
+    }
+
+    /// Deletes the originals that no receipt can need any more. The file first: a crash in between finds it gone.
+    async fn delete_originals(&self, now: Moment, stopped: &AtomicBool) -> anyhow::Result<()> {
+        let until = Moment::from_unix(now.unix() - ORIGINAL_LIFETIME);
+        loop {
+            let custodies = self.database.originals_to_delete(until).await?;
+            if custodies.is_empty() {
+                return Ok(());
+            }
+            for custody in custodies {
+                if stopped.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                self.store.delete(&custody).await?;
+                self.database.set_original_deleted(&custody, now).await?;
+                maillog::original_deleted(&custody);
+            }
+        }
+    }
+}

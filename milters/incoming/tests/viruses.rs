@@ -1,0 +1,208 @@
+//! Viruses in what arrives, from the Incoming Point that finds one to the notice that the sender gets. The scanner is a
+//! stand-in; PostgreSQL is real.
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use pec_core::daticert::{Daticert, Errore};
+use pec_core::envelope::{claimed_type, contents, signed_parts};
+use pec_core::parameters::Socket;
+use pec_incoming::{Door, IncomingPoint};
+use pec_notices::NoticesPoint;
+use pec_state::database::Database;
+use pec_state::log::{Entry, Event};
+use pec_state::rows::Sent;
+use pec_test_support::clamd::{self, ENDLESS, VIRUS};
+use pec_test_support::doveadm::Doveadm;
+use pec_test_support::judges::{openssl_verify, xmllint_valid};
+use pec_test_support::network::{Host, Network, column, envelope};
+use pec_test_support::postfix::{Mail, Queued, start, start_shared};
+
+const ANNA: &str = "anna@pec.alfa.test";
+const BRUNO: &str = "bruno@pec.beta.test";
+const CARLO: &str = "carlo@comune.example";
+
+fn letter(text: &str) -> String {
+    format!("From: {ANNA}\nTo: {BRUNO}, {CARLO}\nSubject: Prova\nMessage-ID: <1@client.test>\n\n{text}\n")
+}
+
+/// Port 25 and the triggers' door of a provider.
+async fn provider(network: &Network, host: &Host) -> (SocketAddr, SocketAddr) {
+    let incoming = start(IncomingPoint::new(network.world(host).await), Door::Port25).await;
+    let notices = Arc::new(ArcSwap::from_pointee(NoticesPoint::new(network.world(host).await).unwrap()));
+    (incoming, start_shared(notices, pec_notices::Door::Triggers).await)
+}
+
+async fn rows(host: &Host, sql: &str) -> Vec<String> {
+    column(&host.settings.database, sql).await
+}
+
+/// The daticert.xml of a notice with which nothing is wrong.
+fn daticert_in(network: &Network, mail: &Mail) -> Daticert {
+    openssl_verify(&mail.to_bytes(), &network.pki.ca_file()).unwrap();
+    let body = Bytes::from(mail.body.clone());
+    let parts = signed_parts(&mail.header, &body).unwrap();
+    let daticert = contents(&body, parts.content, claimed_type(&mail.header).unwrap()).unwrap().daticert;
+    xmllint_valid(&daticert.to_xml()).unwrap();
+    daticert
+}
+
+/// Alfa's envelope with a virus that Alfa did not find, as Alfa remembers it.
+async fn infected(network: &Network) -> Mail {
+    let mail = envelope(network, &network.alfa, &[BRUNO, CARLO], &letter(VIRUS));
+    let daticert = daticert_in(network, &mail);
+    let sent = Sent {
+        id: "11".into(),
+        envid: "1111".into(),
+        provider: "Alfa PEC S.p.A.".into(),
+        identificativo: daticert.identificativo.clone(),
+        daticert: daticert.to_xml(),
+        body_sha256: openssl::sha::sha256(&mail.body).to_vec(),
+        local_recipients: vec![],
+        signed_at: daticert.data,
+    };
+    let log = Entry::new(Event::Accesso, &daticert, daticert.data, "4j");
+    Database::connect(&network.alfa.settings, "test").await.unwrap().insert_sent(&sent, &log).await.unwrap();
+    mail
+}
+
+async fn network() -> Network {
+    let mut network = Network::new().await;
+    network.beta.settings.clamd = Some(clamd::start().await);
+    network
+}
+
+fn copies(queued: &Queued) -> Vec<Mail> {
+    queued.mail.recipients.iter().map(|r| queued.copy_for(r.trim_matches(['<', '>']))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_2_3_an_envelope_with_a_virus_becomes_notices_and_rfc6109_3_2_4_the_sender_hears_of_it() {
+    let network = network().await;
+    let (alfa, beta) = (provider(&network, &network.alfa).await, provider(&network, &network.beta).await);
+    let mail = infected(&network).await;
+    let queued = mail.give_to(beta.0).await.queued();
+
+    assert_eq!(queued.mail.body, mail.body);
+    let kinds: Vec<_> = queued.mail.recipients.iter().map(|r| r.split('+').next().unwrap()).collect();
+    assert_eq!(kinds, ["<presa-in-carico", "<rilevazione-virus", "<rilevazione-virus"], "delivered to nobody");
+    let id = rows(&network.beta, "SELECT id FROM custody").await.remove(0);
+    let file = |host: &Host, id: &str| host.settings.infected_store.join(&id[..2]).join(format!("{id}.eml"));
+    assert_eq!(std::fs::read(file(&network.beta, &id)).unwrap(), mail.to_bytes(), "rfc6109_2_2_4: kept whole");
+    assert!(!network.beta.settings.store.join(&id[..2]).exists(), "no receipt will need the original");
+    assert_eq!(rows(&network.beta, "SELECT error FROM log WHERE event = 'ricezione'").await, ["Virus-Di-Prova"]);
+
+    let mut notices = Vec::new();
+    for copy in copies(&queued) {
+        let notice = copy.give_to(beta.1).await.queued();
+        assert_eq!(notice.mail.recipients, ["<ricevute@gestore.alfa.test>"]);
+        assert_eq!(copy.give_to(beta.1).await.queued().mail.body, notice.mail.body, "again: the same bytes");
+        notices.push(notice.mail);
+    }
+    assert_eq!(daticert_in(&network, &notices[0]).tipo.as_str(), "presa-in-carico");
+
+    let mut told = Vec::new();
+    for notice in &notices[1..] {
+        let daticert = daticert_in(&network, notice);
+        assert_eq!((daticert.tipo.as_str(), daticert.errore), ("rilevazione-virus", Errore::Virus));
+        assert_eq!(daticert.errore_esteso.as_deref(), Some("Virus-Di-Prova"));
+        assert_eq!(notice.header.text("X-Mittente").as_deref(), Some(ANNA));
+        for _ in 0..2 {
+            // However often it comes, it is one fact.
+            let arrived = notice.give_to(alfa.0).await.queued();
+            let [service, trigger] = &copies(&arrived)[..] else { panic!("{:?}", arrived.mail.recipients) };
+            assert_eq!(service.recipients, ["<ricevute@gestore.alfa.test>"], "it is delivered too");
+            let mancata = trigger.give_to(alfa.1).await.queued().mail;
+            let daticert = daticert_in(&network, &mancata);
+            assert_eq!(
+                (daticert.tipo.as_str(), daticert.errore, &mancata.recipients[..]),
+                ("errore-consegna", Errore::Virus, &[format!("<{ANNA}>")][..])
+            );
+            assert_eq!(daticert.errore_esteso.as_deref(), Some("5.5.1 - Alfa PEC S.p.A. - presenza di un virus nel messaggio"));
+            assert_eq!(mancata.header.text("X-VerificaSicurezza").as_deref(), Some("errore"));
+            told.extend(daticert.consegna);
+        }
+    }
+    assert_eq!(told, [BRUNO, BRUNO, CARLO, CARLO]);
+    assert_eq!(rows(&network.alfa, "SELECT recipient FROM fact WHERE kind = 'errore-consegna' ORDER BY recipient").await, [BRUNO, CARLO]);
+    assert_eq!(rows(&network.alfa, "SELECT recipient FROM ricevuta WHERE kind = 'rilevazione-virus' ORDER BY recipient").await, [BRUNO, CARLO]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_2_4_only_the_recipients_provider_tells_of_a_virus() {
+    let mut network = network().await;
+    let beta = provider(&network, &network.beta).await;
+    let mail = infected(&network).await;
+    let queued = mail.give_to(beta.0).await.queued();
+    let notice = copies(&queued)[1].give_to(beta.1).await.queued().mail;
+    network.beta.settings.local_domains.retain(|domain| domain != "pec.beta.test");
+    network.write_directory(&[&network.alfa, &network.beta]);
+    let (incoming, _) = provider(&network, &network.alfa).await;
+    let arrived = notice.give_to(incoming).await.queued();
+    assert_eq!(arrived.mail.recipients, ["<ricevute@gestore.alfa.test>"]);
+    assert_eq!(rows(&network.alfa, "SELECT event FROM log WHERE event LIKE 'ricevuta%'").await, ["ricevuta-estranea-rilevazione-virus"]);
+    assert!(rows(&network.alfa, "SELECT id FROM fact").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envelope_with_a_virus_that_comes_again_tells_once() {
+    let network = network().await;
+    let beta = provider(&network, &network.beta).await;
+    let mail = infected(&network).await;
+    let first = mail.give_to(beta.0).await.queued();
+    let second = mail.give_to(beta.0).await.queued();
+    assert_eq!(first.mail.recipients[1..], second.mail.recipients[1..], "the same triggers");
+    assert_ne!(first.mail.recipients[0], second.mail.recipients[0], "of two copies in custody");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_clamd_does_not_scan_to_its_end_is_refused_for_good() {
+    let network = network().await;
+    let (incoming, _) = provider(&network, &network.beta).await;
+    let refused = envelope(&network, &network.alfa, &[BRUNO], &letter(ENDLESS)).give_to(incoming).await.rejected();
+    assert!(refused.starts_with("552 5.3.4") && refused.contains("scanned for viruses"), "{refused}");
+    assert!(rows(&network.beta, "SELECT id FROM custody").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_clamd_does_not_answer_envelopes_wait() {
+    let mut network = network().await;
+    network.beta.settings.clamd = Some(Socket::Inet("127.0.0.1:1".into()));
+    let (incoming, _) = provider(&network, &network.beta).await;
+    let deferred = envelope(&network, &network.alfa, &[BRUNO], &letter("Ciao")).give_to(incoming).await.deferred();
+    assert!(deferred.starts_with("451 "), "{deferred}");
+    assert!(rows(&network.beta, "SELECT id FROM custody").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_2_2_ordinary_mail_with_a_virus_is_refused_and_not_kept() {
+    let mut network = network().await;
+    network.beta.settings.doveadm_url = format!("http://{}/doveadm/v1", Doveadm::start().await.address);
+    let (incoming, _) = provider(&network, &network.beta).await;
+    let ordinary = |text: &str| Mail::submitted("carla@posta.test", &[BRUNO], letter(text).as_bytes());
+    assert_eq!(ordinary("Ciao").give_to(incoming).await.queued().mail.header.text("X-Trasporto").as_deref(), Some("errore"));
+    let refused = ordinary(VIRUS).give_to(incoming).await.rejected();
+    assert!(refused.starts_with("554 5.7.1") && refused.contains("Virus-Di-Prova"), "{refused}");
+    assert!(ordinary(ENDLESS).give_to(incoming).await.rejected().starts_with("552 5.3.4"));
+    assert_eq!(std::fs::read_dir(&network.beta.settings.infected_store).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_around_the_signed_content_is_not_held_against_the_envelope() {
+    let network = network().await;
+    let incoming = provider(&network, &network.beta).await.0;
+    let good = envelope(&network, &network.alfa, &[BRUNO], &letter("Ciao"));
+    let mut in_header = good.clone();
+    in_header.header.push(pec_core::header::Field::written("X-Of-Somebody", VIRUS));
+    let before = Mail { body: [VIRUS.as_bytes(), b"\r\n", &good.body].concat(), ..good.clone() };
+    let after = Mail { body: [&good.body[..], b"\r\n", VIRUS.as_bytes(), b"\r\n"].concat(), ..good.clone() };
+    for mail in [in_header, before, after] {
+        let refused = mail.give_to(incoming).await.rejected();
+        assert!(refused.starts_with("554 5.7.1") && refused.contains("outside of what the provider signed"), "{refused}");
+    }
+    assert!(rows(&network.beta, "SELECT id FROM fact").await.is_empty() && rows(&network.beta, "SELECT id FROM custody").await.is_empty());
+    good.give_to(incoming).await.queued();
+}

@@ -1,0 +1,368 @@
+//! clamd, the virus scanner, asked once for each message.
+//!
+//! Promise: a message counts as clean only if clamd has had it to its last byte and has then said OK. What clamd will never
+//! scan, because its own limits are too low, is said apart: waiting would not help. Whatever else happens (nobody listens, no
+//! answer in time, an answer that nobody knows) is an error, and the mail waits.
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use encodify::base64;
+use pec_core::clock::{Clock, Moment};
+use pec_core::header::{Field, Header};
+use pec_core::maillog;
+use pec_core::message::Body;
+use pec_core::parameters::Socket;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+/// How long one message may take, from connecting to the answer. Below Postfix's patience with a milter
+/// (`milter_content_timeout`, 300 s).
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// The longest answer that is read, in bytes. Names of viruses are shorter.
+const MOST_ANSWER: u64 = 4096;
+
+/// How often a clamd that does not answer at the start is asked again, and how many times: it reads its signatures for
+/// half a minute before it listens.
+const CHECK_AGAIN: (Duration, u32) = (Duration::from_secs(5), 60);
+
+/// What clamd says of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scan {
+    /// Nothing was found.
+    Clean,
+    /// A virus, by its name.
+    Found(String),
+    /// A limit of clamd kept it from scanning all, this one.
+    NotScanned(String),
+}
+
+/// clamd could not be asked, or what it said cannot be understood.
+#[derive(Debug, thiserror::Error)]
+#[error("the virus scanner (clamd, {address}): {trouble}")]
+pub struct ScanError {
+    address: String,
+    trouble: String,
+}
+
+/// The virus scanner, or none.
+#[derive(Debug, Clone)]
+pub struct Scanner {
+    clamd: Option<Socket>,
+    patience: Duration,
+}
+
+impl Scanner {
+    /// The one that listens there; `None` where the administrator has said `pec_clamd = none`.
+    pub fn new(clamd: Option<Socket>) -> Self {
+        Self { clamd, patience: PATIENCE }
+    }
+
+    /// Scans a message. Nothing of it is copied but the header.
+    pub async fn scan(&self, header: &Header, body: &Body) -> Result<Scan, ScanError> {
+        let Some(socket) = &self.clamd else { return Ok(Scan::Clean) };
+        let mut header = header.to_bytes();
+        header.extend_from_slice(b"\r\n");
+        let mut pieces = vec![Bytes::from(header)];
+        pieces.extend(body.pieces().iter().cloned());
+        let answer = self.ask(socket, b"zINSTREAM\0", Some(&pieces)).await?;
+        judged(&answer).ok_or_else(|| self.error(socket, format!("it answered {answer:?}")))
+    }
+
+    async fn ask(&self, socket: &Socket, command: &[u8], stream: Option<&[Bytes]>) -> Result<Answer, ScanError> {
+        let asking = async {
+            match socket {
+                Socket::Unix(path) => converse(UnixStream::connect(path).await?, command, stream).await,
+                Socket::Inet(address) => {
+                    let connection = TcpStream::connect(address.as_str()).await?;
+                    connection.set_nodelay(true)?;
+                    converse(connection, command, stream).await
+                }
+            }
+        };
+        let answered = timeout(self.patience, asking).await;
+        answered
+            .map_err(|_| self.error(socket, format!("no answer in {} seconds", self.patience.as_secs())))?
+            .map_err(|e| self.error(socket, e.to_string()))
+    }
+
+    fn error(&self, socket: &Socket, trouble: String) -> ScanError {
+        ScanError { address: socket.to_string(), trouble }
+    }
+
+    /// Looks at the scanner from time to time until it answers, and writes into the log what an administrator should know:
+    /// its version, how old its signatures are, and whether it finds a virus in messages of `largest` bytes. That is
+    /// tried, with the EICAR test file: the limits that matter (`StreamMaxLength`, `MaxScanSize`, `MaxFileSize`) lie in
+    /// clamd's configuration, on another host perhaps, and what exceeds the latter two counts as clean there.
+    pub async fn check(self, largest: u64, max_age: Duration, clock: &dyn Clock) {
+        let Some(socket) = &self.clamd else { return maillog::no_scanner() };
+        let mut said = false;
+        for _ in 0..CHECK_AGAIN.1 {
+            match self.ask(socket, b"zVERSION\0", None).await {
+                Ok(answer) => return self.examine(&answer.text, largest, max_age, clock.now()).await,
+                Err(e) if !said => {
+                    maillog::scanner_down(&e.to_string());
+                    said = true;
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(CHECK_AGAIN.0).await;
+        }
+    }
+
+    async fn examine(&self, version: &str, largest: u64, max_age: Duration, now: Moment) {
+        maillog::scanner(version);
+        match signatures_of(version) {
+            Some(date) if now.unix() - date.unix() <= max_age.as_secs().try_into().unwrap_or(i64::MAX) => {}
+            Some(date) => maillog::signatures_old(&format!("of {date}"), max_age),
+            None => maillog::signatures_old("of no known date", max_age),
+        }
+        for size in [0, largest] {
+            let (header, body) = test_message(size);
+            let size = body.len();
+            match self.scan(&header, &body).await {
+                Ok(Scan::Found(_)) => {}
+                Ok(Scan::Clean) => return maillog::scanner_blind(size, "finds no virus: the EICAR test file passes"),
+                Ok(Scan::NotScanned(why)) => return maillog::scanner_blind(size, &format!("does not scan: {why}")),
+                Err(e) => return maillog::scanner_down(&e.to_string()),
+            }
+        }
+    }
+}
+
+/// What clamd said, and whether it had had everything by then.
+#[derive(Debug)]
+struct Answer {
+    text: String,
+    complete: bool,
+}
+
+/// One command and its answer (clamd(8), COMMANDS).
+async fn converse(connection: impl AsyncRead + AsyncWrite, command: &[u8], stream: Option<&[Bytes]>) -> io::Result<Answer> {
+    let (reader, mut writer) = tokio::io::split(connection);
+    let mut answer = std::pin::pin!(answer(reader));
+    let sending = async {
+        writer.write_all(command).await?;
+        for piece in stream.unwrap_or_default() {
+            let length = u32::try_from(piece.len()).map_err(|_| io::Error::other("a piece of more than 4 GB"))?;
+            writer.write_all(&length.to_be_bytes()).await?;
+            writer.write_all(piece).await?;
+        }
+        if stream.is_some() {
+            writer.write_all(&0_u32.to_be_bytes()).await?;
+        }
+        writer.flush().await
+    };
+    // clamd answers before the end where the stream is too long for it, and hangs up.
+    tokio::select! {
+        biased;
+        sent = sending => match sent {
+            Ok(()) => answer.await.map(|text| Answer { text, complete: true }),
+            Err(e) => answer.await.map(|text| Answer { text, complete: false }).map_err(|_| e),
+        },
+        text = &mut answer => text.map(|text| Answer { text, complete: false }),
+    }
+}
+
+/// An answer ends with NUL. One that does not is cut, and none.
+async fn answer(reader: impl AsyncRead + Unpin) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    reader.take(MOST_ANSWER).read_to_end(&mut bytes).await?;
+    match bytes.split(|&b| b == 0).next() {
+        Some(text) if text.len() < bytes.len() => Ok(String::from_utf8_lossy(text).into_owned()),
+        _ if bytes.is_empty() => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up without an answer")),
+        _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "its answer is cut")),
+    }
+}
+
+/// What an answer to INSTREAM means; `None` if nobody knows.
+fn judged(answer: &Answer) -> Option<Scan> {
+    const LIMITS: &str = "Heuristics.Limits.Exceeded";
+    if answer.text == "INSTREAM size limit exceeded. ERROR" {
+        return Some(Scan::NotScanned("larger than its StreamMaxLength".to_owned()));
+    }
+    let result = answer.text.strip_prefix("stream: ").filter(|_| answer.complete)?;
+    if result == "OK" {
+        return Some(Scan::Clean);
+    }
+    let name = result.strip_suffix(" FOUND").filter(|name| !name.is_empty())?;
+    let name: String = name.chars().filter(|c| c.is_ascii_graphic()).take(200).collect();
+    Some(if name.starts_with(LIMITS) { Scan::NotScanned(format!("beyond its limits ({name})")) } else { Scan::Found(name) })
+}
+
+/// The date in `ClamAV 1.4.3/27456/Sat Nov 21 10:31:05 2026`; without official signatures there is none.
+fn signatures_of(version: &str) -> Option<Moment> {
+    Moment::from_ctime(version.split('/').nth(2)?)
+}
+
+/// A message of at least `size` bytes with the EICAR test file attached at its end.
+fn test_message(size: u64) -> (Header, Body) {
+    // Never as it stands: the scanners on the way of this very file would find it.
+    let eicar = [r"X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD", "ANTIVIRUS-TEST-FILE!$H+H*"].join("-");
+    let mut header = Header::default();
+    for (name, value) in [
+        ("From", "<scanner@test.invalid>"),
+        ("Subject", "Self-test of the virus scanner"),
+        ("MIME-Version", "1.0"),
+        ("Content-Type", "multipart/mixed; boundary=\"test\""),
+    ] {
+        header.push(Field::written(name, value));
+    }
+    let mut body = Body::from_bytes(&b"--test\r\nContent-Type: text/plain\r\n\r\n"[..]);
+    // One block, many times: nothing of this size is ever in memory.
+    let block = Bytes::from("a text that is long enough and means nothing\r\n".repeat(1400));
+    while (body.len() as u64) < size {
+        body.push(block.clone());
+    }
+    body.push(format!(
+        "\r\n--test\r\nContent-Type: application/octet-stream; name=\"test\"\r\nContent-Transfer-Encoding: base64\r\n\r\n{}\r\n--test--\r\n",
+        base64::MIME.encode(eicar.as_bytes()).trim_end()
+    ));
+    (header, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::AsyncBufReadExt as _;
+    use tokio::net::TcpListener;
+    use tokio::sync::Mutex;
+
+    use super::*;
+
+    /// What a false clamd does with a connection.
+    #[derive(Clone, Copy)]
+    enum Does {
+        /// Reads all of the stream, then says so.
+        Say(&'static str),
+        /// Says so at once and hangs up, whatever comes.
+        SayAtOnce(&'static str),
+        Nothing,
+    }
+
+    /// A scanner whose clamd does so; what was streamed to it is in the second.
+    async fn scanner(does: Does) -> (Scanner, Arc<Mutex<Vec<u8>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = Socket::Inet(listener.local_addr().unwrap().to_string());
+        let streamed = Arc::new(Mutex::new(Vec::new()));
+        let copy = Arc::clone(&streamed);
+        tokio::spawn(async move {
+            loop {
+                let (connection, _) = listener.accept().await.unwrap();
+                let (reader, mut writer) = connection.into_split();
+                let mut reader = tokio::io::BufReader::new(reader);
+                let mut command = Vec::new();
+                match does {
+                    Does::Say(what) => {
+                        reader.read_until(0, &mut command).await.unwrap();
+                        assert_eq!(command, b"zINSTREAM\0");
+                        loop {
+                            let mut piece = vec![0; reader.read_u32().await.unwrap() as usize];
+                            if piece.is_empty() {
+                                break;
+                            }
+                            reader.read_exact(&mut piece).await.unwrap();
+                            copy.lock().await.extend(piece);
+                        }
+                        writer.write_all(what.as_bytes()).await.unwrap();
+                    }
+                    Does::SayAtOnce(what) => writer.write_all(what.as_bytes()).await.unwrap(),
+                    Does::Nothing => {
+                        tokio::io::copy(&mut reader, &mut tokio::io::sink()).await.unwrap();
+                    }
+                }
+            }
+        });
+        (Scanner { clamd: Some(socket), patience: Duration::from_secs(3) }, streamed)
+    }
+
+    fn message(size: usize) -> (Header, Body) {
+        let mut body = Body::from_bytes("one\r\n");
+        body.push("two\r\n");
+        while body.len() < size {
+            body.push(vec![b'a'; 60_000]);
+        }
+        (Header::parse(b"Subject: x\r\n folded\r\n").unwrap(), body)
+    }
+
+    async fn scan(does: Does, size: usize) -> Result<Scan, String> {
+        let (header, body) = message(size);
+        scanner(does).await.0.scan(&header, &body).await.map_err(|e| e.to_string())
+    }
+
+    #[tokio::test]
+    async fn the_message_is_streamed_whole() {
+        let (scanner, streamed) = scanner(Does::Say("stream: OK\0")).await;
+        let (header, body) = message(0);
+        assert_eq!(scanner.scan(&header, &body).await.unwrap(), Scan::Clean);
+        assert_eq!(*streamed.lock().await, b"Subject: x\r\n folded\r\n\r\none\r\ntwo\r\n");
+    }
+
+    #[tokio::test]
+    async fn what_clamd_says_is_understood() {
+        let found = Scan::Found("Eicar-Test-Signature".into());
+        assert_eq!(scan(Does::Say("stream: Eicar-Test-Signature FOUND\0"), 0).await, Ok(found));
+        let limits = scan(Does::Say("stream: Heuristics.Limits.Exceeded.MaxFileSize FOUND\0"), 0).await;
+        assert_eq!(limits, Ok(Scan::NotScanned("beyond its limits (Heuristics.Limits.Exceeded.MaxFileSize)".into())));
+        let too_large = Ok(Scan::NotScanned("larger than its StreamMaxLength".into()));
+        assert_eq!(scan(Does::Say("INSTREAM size limit exceeded. ERROR\0"), 0).await, too_large);
+        assert_eq!(scan(Does::SayAtOnce("INSTREAM size limit exceeded. ERROR\0"), 8_000_000).await, too_large);
+    }
+
+    #[tokio::test]
+    async fn whatever_else_it_says_is_an_error() {
+        for said in [
+            "stream: OK",
+            "",
+            "\0",
+            "OK\0",
+            "stream: \0",
+            "stream:  FOUND\0",
+            "stream: ok\0",
+            "stream: Can't allocate memory ERROR\0",
+            "COMMAND READ TIMED OUT\0",
+            "UNKNOWN COMMAND\0",
+        ] {
+            let scanned = scan(Does::Say(said), 0).await;
+            assert!(scanned.is_err(), "{said:?}: {scanned:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_before_the_end_clears_nobody() {
+        for said in ["stream: OK\0", "stream: X FOUND\0", ""] {
+            let scanned = scan(Does::SayAtOnce(said), 8_000_000).await;
+            assert!(scanned.is_err(), "{said:?}: {scanned:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn silence_and_a_closed_door_are_errors() {
+        let error = scan(Does::Nothing, 0).await.unwrap_err();
+        assert!(error.ends_with("no answer in 3 seconds"), "{error}");
+        let (header, body) = message(0);
+        for nobody in [Socket::Inet("127.0.0.1:1".into()), Socket::Unix("/nowhere/clamd.ctl".into())] {
+            assert!(Scanner::new(Some(nobody)).scan(&header, &body).await.is_err());
+        }
+        assert_eq!(Scanner::new(None).scan(&header, &body).await.unwrap(), Scan::Clean, "deliberately none");
+    }
+
+    #[test]
+    fn the_date_of_the_signatures() {
+        assert!(signatures_of("ClamAV 1.4.3/27456/Sat Nov 21 10:31:05 2026").is_some());
+        assert!(signatures_of("ClamAV 1.4.3/27456/Sun Nov  1 10:31:05 2026").is_some());
+        assert_eq!(signatures_of("ClamAV 1.4.3"), None);
+    }
+
+    #[test]
+    fn the_test_message_is_as_large_as_wanted() {
+        for size in [0, 100_000, 5_000_000] {
+            let (_, body) = test_message(size);
+            assert!((size..size + 70_000).contains(&(body.len() as u64)));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! What every program of ours does around its work: arguments, configuration, the wait for the database, signals.
+//!
+//! Promise: what is wrong at the start is one line on standard error and exit status 1; a database that is not there yet is
+//! waited for. SIGHUP takes a new configuration or keeps the old one and says why.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
+use pec_core::clock::{Clock, SystemClock};
+use pec_core::maillog;
+use pec_core::parameters::Settings;
+use pec_state::database::{ConnectError, Database};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// How long a start waits for the database before it gives up and leaves the next try to systemd or Docker.
+const DATABASE_WAIT: Duration = Duration::from_secs(120);
+
+/// How often it tries meanwhile.
+const DATABASE_RETRY: Duration = Duration::from_secs(1);
+
+/// The arguments of every program.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// Directory of the main.cf that holds the pec_ parameters.
+    #[arg(short = 'c', long, value_name = "DIR", default_value = "/etc/postfix")]
+    config_directory: PathBuf,
+
+    /// Check the configuration, as at a start, and exit.
+    #[arg(long)]
+    check: bool,
+}
+
+/// How the work `W` is made from a configuration, at start and at each reload.
+type Make<W> = Box<dyn Fn(Settings, Arc<dyn Clock>, Database) -> anyhow::Result<W>>;
+
+/// A program that runs.
+pub struct Life<W> {
+    /// Its name.
+    pub program: &'static str,
+    config_directory: PathBuf,
+    clock: Arc<dyn Clock>,
+    make: Make<W>,
+    terminated: Signal,
+    interrupted: Signal,
+    hangup: Signal,
+}
+
+/// What somebody wants of the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sign {
+    /// SIGTERM, SIGINT.
+    End,
+    /// SIGHUP.
+    Reload,
+}
+
+/// Runs a program from start to end: `make` makes its work, `live` does it until the end.
+pub fn run<W>(
+    program: &'static str,
+    make: impl Fn(Settings, Arc<dyn Clock>, Database) -> anyhow::Result<W> + 'static,
+    live: impl AsyncFnOnce(Life<W>, Settings, W) -> anyhow::Result<()>,
+) -> ExitCode {
+    // The name is that of the program, not of this library.
+    let matches = Arguments::command().name(program).get_matches();
+    let arguments = match Arguments::from_arg_matches(&matches) {
+        Ok(arguments) => arguments,
+        Err(e) => e.exit(),
+    };
+    maillog::start();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(program, &e.into()),
+    };
+    match runtime.block_on(start(program, arguments, Box::new(make), live)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => fail(program, &e),
+    }
+}
+
+#[allow(clippy::print_stderr)]
+fn fail(program: &str, error: &anyhow::Error) -> ExitCode {
+    eprintln!("{program}: {error:#}");
+    ExitCode::FAILURE
+}
+
+async fn start<W>(
+    program: &'static str,
+    arguments: Arguments,
+    make: Make<W>,
+    live: impl AsyncFnOnce(Life<W>, Settings, W) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut life = Life {
+        program,
+        config_directory: arguments.config_directory,
+        clock: Arc::new(SystemClock),
+        make,
+        // From the first moment on, so that a signal during a long wait for the database is not the end.
+        terminated: signal(SignalKind::terminate())?,
+        interrupted: signal(SignalKind::interrupt())?,
+        hangup: signal(SignalKind::hangup())?,
+    };
+    let settings = Settings::read(&life.config_directory)?;
+    let database = if arguments.check {
+        Database::connect(&settings, program).await?
+    } else {
+        tokio::select! {
+            database = wait_for_database(program, &settings) => database?,
+            _ = life.terminated.recv() => return Ok(()),
+            _ = life.interrupted.recv() => return Ok(()),
+        }
+    };
+    let work = (life.make)(settings.clone(), Arc::clone(&life.clock), database)?;
+    if arguments.check { Ok(()) } else { live(life, settings, work).await }
+}
+
+impl<W> Life<W> {
+    /// Waits for a signal. None is lost if the wait is broken off.
+    pub async fn sign(&mut self) -> Sign {
+        tokio::select! {
+            _ = self.terminated.recv() => Sign::End,
+            _ = self.interrupted.recv() => Sign::End,
+            _ = self.hangup.recv() => Sign::Reload,
+        }
+    }
+
+    /// Reads the configuration again and makes the work anew. `None`: it is wrong, which the log says.
+    pub async fn reload(&self) -> Option<(Settings, W)> {
+        let read = async {
+            let settings = Settings::read(&self.config_directory)?;
+            let database = Database::connect(&settings, self.program).await?;
+            let work = (self.make)(settings.clone(), Arc::clone(&self.clock), database)?;
+            anyhow::Ok((settings, work))
+        };
+        read.await.inspect_err(|e| maillog::not_reloaded(self.program, &format!("{e:#}"))).ok()
+    }
+}
+
+async fn wait_for_database(program: &str, settings: &Settings) -> anyhow::Result<Database> {
+    let started = tokio::time::Instant::now();
+    let mut said = false;
+    loop {
+        match Database::connect(settings, program).await {
+            Ok(database) => return Ok(database),
+            Err(e @ ConnectError::Unreachable { .. }) if started.elapsed() < DATABASE_WAIT => {
+                if !said {
+                    maillog::waiting_for_database(&e.to_string());
+                    said = true;
+                }
+                tokio::time::sleep(DATABASE_RETRY).await;
+            }
+            Err(e) => return Err(e.into()),
+        }
+    }
+}

@@ -1,0 +1,223 @@
+"""The network on which is measured: variants of Alfa's submission service, and the counters around a run."""
+
+import os
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scenarios"))
+
+from network import ALDO, BRUNO, PROCESSES, Network, run  # noqa: E402, F401
+
+# How a message that was accepted stays where it is, so that nothing else is in the figures: on hold, where the queue manager
+# does not see it; or, where it is to see the triggers, with all else that leaves deferred. Putting one recipient off costs the
+# queue manager about a millisecond.
+HOLD = "check_client_access,static:HOLD"
+OUTGOING = "smtp"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A submission service like that on 587, on a port of its own, with other milters."""
+
+    key: str
+    name: str
+    port: int
+    milter: str
+    flowing: bool = False  # the queue manager sends triggers round, so acceptance receipts are made and delivered
+    signs: bool = False
+
+
+VARIANTS = (
+    Variant("a", "no milter", 5871, ""),
+    Variant("b", "no-op milter on libmilter", 5872, "unix:pec/noop"),
+    Variant("c", "OpenDKIM, RSA-2048", 5873, "unix:pec/opendkim", signs=True),
+    Variant("d", "ours, receipts parked", 5874, "$pec_access_milter", signs=True),
+    Variant("e", "ours, receipts flowing", 5875, "$pec_access_milter", flowing=True, signs=True),
+)
+STOPWATCH = Variant("stopwatch", "whatever the stopwatch stands before", 5876, "unix:pec/stopwatch")
+
+
+class Bed(Network):
+    """Alfa as the measured host; Beta only receives, in the part about memory."""
+
+    MEASURED = ("postfix", "access", "notices", "incoming", "postgres", "dovecot", "noop", "opendkim")
+
+    def __init__(self, home, project, base):
+        super().__init__(home, project, base)
+        self.queue_directory = self.volume("alfa-queue")
+        self.mail_directory = self.volume("alfa-mail")
+        self.log = self.queue_directory / "mail.log"
+        addresses = run("docker", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}", f"{project}-alfa").stdout
+        # Straight to the container: Docker's proxy for published ports would be measured too.
+        self.address = addresses.split()[0]
+
+    def volume(self, name):
+        return Path(run("docker", "volume", "inspect", "--format", "{{.Mountpoint}}", f"{self.project}-{name}").stdout.strip())
+
+    # ---- The containers beside those of compose.yaml
+
+    def member(self, process, *command):
+        """Starts a process in Alfa's pod, with Alfa's queue, from the benchmark's image, as the milters' user."""
+        run("docker", "rm", "-f", self.container("alfa", process), check=False)
+        run(
+            "docker", "run", "--detach", "--init", "--name", self.container("alfa", process), "--network", f"container:{self.project}-alfa",
+            "--volume", f"{self.project}-alfa-queue:/var/spool/postfix", f"pec-bench:{self.base}",
+            "sh", "-c", 'umask 007; exec setpriv --reuid=pec --regid=pec --init-groups "$@"', "sh", *command,
+        )  # fmt: skip
+
+    def start_comparisons(self):
+        self.member("noop", "/opt/bench/noop", "unix:/var/spool/postfix/pec/noop")
+        self.member("opendkim", "opendkim", "-f", "-x", "/opt/bench/opendkim.conf")
+        self.wait_for_socket("noop")
+        self.wait_for_socket("opendkim")
+
+    def wait_for_socket(self, name):
+        self.wait_for(lambda: self.listens(self.queue_directory / "pec" / name), f"nothing listens on pec/{name}")
+
+    @staticmethod
+    def listens(path):
+        try:
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(str(path))
+            return True
+        except OSError:
+            return False
+
+    @staticmethod
+    def wait_for(condition, otherwise, seconds=120):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{otherwise} in {seconds} s")
+            time.sleep(0.02)
+
+    # ---- Postfix and Dovecot
+
+    def prepare(self):
+        """Everything runs, whatever an earlier run that was broken off left; the variants have their services; and what is
+        nobody's cost is out of the figures."""
+        for host in ("alfa", "beta"):
+            for process in PROCESSES:
+                self.start(host, process)
+        self.wait_until_up("alfa", *PROCESSES)
+        entry = self.execute("alfa", "postfix", "postconf", "-M", "submission/inet").stdout.strip()
+        for variant in (*VARIANTS, STOPWATCH):
+            service = f"{variant.port}/inet"
+            self.execute("alfa", "postfix", "postconf", "-M", f"{service}={variant.port}{entry.removeprefix('submission')}")
+            options = (f"{service}/smtpd_milters={variant.milter}", f"{service}/smtpd_data_restrictions={'' if variant.flowing else HOLD}")
+            self.execute("alfa", "postfix", "postconf", "-P", *options)
+        # A host logs to a file; Docker's own logging takes a tenth of the CPU.
+        # in_flow_delay stops a client for a second now and then when messages come in faster than the queue manager takes
+        # them: the less a variant costs, the more often.
+        log = f"maillog_file=/var/spool/postfix/{self.log.name}"
+        # What a message carries is looked at by nobody: OpenDKIM does not either, and a scanner's cost is its own.
+        unscanned = ("pec_clamd=none", "pec_blocked_attachments=")
+        self.set_postfix(log, "in_flow_delay=0", f"defer_transports={OUTGOING}", self.triggers_milter(), *unscanned)
+        self.close_database_sessions()
+        self.deployment.wait_until_up()
+
+    @staticmethod
+    def triggers_milter(milter="$pec_triggers_milter"):
+        return f"127.0.0.1:10025/inet/smtpd_milters={milter}"
+
+    def set_postfix(self, *settings):
+        """Sets parameters of main.cf, or SERVICE/TYPE/PARAMETER of master.cf, and starts Postfix afresh."""
+        for setting in settings:
+            self.execute("alfa", "postfix", "postconf", "-P" if "/inet/" in setting.partition("=")[0] else "-e", setting)
+        run("docker", "restart", self.container("alfa", "postfix"))
+        self.wait_until_up("alfa", "postfix", "dovecot")
+
+    def clear(self):
+        """Empties Alfa's queue and mailboxes."""
+        self.execute("alfa", "postfix", "postsuper", "-d", "ALL")
+        self.execute("alfa", "dovecot", "sh", "-c", "rm -rf /var/mail/pec/*/*/Maildir")
+        os.sync()
+
+    def close_database_sessions(self):
+        """A PostgreSQL session tells its statistics when it ends at the latest; at a reload the milters begin new ones."""
+        for process in ("access", "notices"):
+            since = str(time.time())
+            self.hangup("alfa", process)
+            self.wait_for_log("alfa", process, ": reloaded", since)
+        time.sleep(0.2)
+
+    # ---- Counters
+
+    def cpu(self):
+        """Seconds of CPU of each container since its start, by its cgroup."""
+        pids = run("docker", "inspect", "--format", "{{.State.Pid}}", *(self.container("alfa", process) for process in self.MEASURED)).stdout
+        return {process: self.cgroup_cpu(pid) for process, pid in zip(self.MEASURED, pids.split())}
+
+    @staticmethod
+    def cgroup_cpu(pid):
+        """Cgroups of version 1 have a controller for it, in version 2 all is in one place."""
+        cgroups = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
+        for _, controllers, path in cgroups:
+            if "cpuacct" in controllers.split(","):
+                return int(Path(f"/sys/fs/cgroup/cpuacct{path}/cpuacct.usage").read_text()) / 1e9
+        [path] = [path for number, _, path in cgroups if number == "0"]
+        return int(Path(f"/sys/fs/cgroup{path}/cpu.stat").read_text().split()[1]) / 1e6
+
+    def transactions(self):
+        """Of PostgreSQL: those that wrote (each has an id and waits for the disk), and all, those that only read included."""
+        [row] = self.sql(
+            "alfa", "SELECT pg_snapshot_xmax(pg_current_snapshot()), xact_commit FROM pg_stat_database WHERE datname = current_database()"
+        )
+        return tuple(int(number) for number in row.split("|"))
+
+    def log_size(self):
+        return self.log.stat().st_size
+
+    def log_since(self, size):
+        """What Postfix has logged since its log was so long."""
+        with open(self.log, "rb") as log:
+            log.seek(size)
+            return log.read()
+
+    def cleanup_passes(self, log):
+        """How many messages Postfix's cleanup took since."""
+        return self.log_since(log).count(b": message-id=")
+
+    def receipts(self, user):
+        """How many messages lie in the mailboxes of Alfa's `user`; * for all."""
+        return sum(len(os.listdir(new)) for new in self.mail_directory.glob(f"*/{user}/Maildir/new"))
+
+    def wait_for_receipts(self, number, user="*"):
+        self.wait_for(lambda: self.receipts(user) >= number, f"{number} receipts for {user} did not come")
+
+    @staticmethod
+    def files(directory):
+        return [Path(path) / name for path, _, names in os.walk(directory) for name in names]
+
+    def parked(self):
+        return [*self.files(self.queue_directory / "hold"), *self.files(self.queue_directory / "deferred")]
+
+    def wait_until_parked(self, number):
+        self.wait_for(lambda: len(self.parked()) >= number, f"{number} messages were not parked")
+
+    def signatures(self):
+        """How many lie in the queue and the mailboxes."""
+        marks = (b"DKIM-Signature: ", b'filename="smime.p7s"')
+        contents = (file.read_bytes() for file in [*self.parked(), *self.files(self.mail_directory)])
+        return sum(content.count(mark) for content in contents for mark in marks)
+
+    # ---- Memory
+
+    def memory(self, host, process):
+        """The most that the milter's process held at any time, in bytes."""
+        program = process if process in ("noop", "opendkim") else f"pec-{process}"
+        line = self.execute(host, process, "sh", "-c", f"grep VmHWM /proc/$(pgrep -o -x {program})/status").stdout
+        return int(line.split()[1]) * 1024
+
+    def restart(self, *milters):
+        """Starts (host, process) pairs afresh, so that their peak is the idle one."""
+        for milter in milters:
+            since = str(time.time())
+            run("docker", "restart", "--time", "30", self.container(*milter))
+            if milter[1] in ("noop", "opendkim"):
+                self.wait_for_socket(milter[1])
+            else:
+                self.wait_for_log(*milter, "started", since)

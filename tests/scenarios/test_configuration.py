@@ -1,0 +1,142 @@
+"""What an administrator meets in main.cf: errors in one line, reloads, an orderly end (see docs/configuration.md)."""
+
+import smtplib
+import threading
+
+import pytest
+from network import ANNA, BRUNO, run
+
+PROGRAMS = ("access", "incoming", "notices", "clock")
+
+
+def check(net, program, *settings, prepare=""):
+    """Runs `pec-PROGRAM --check` with a changed copy of Alfa's configuration."""
+    script = f"""set -e; rm -rf /tmp/check; cp -r /etc/postfix /tmp/check; chmod 755 /tmp/check; {prepare}
+        for setting; do postconf -c /tmp/check -e "$setting" 2>/dev/null; done
+        exec setpriv --reuid=pec --regid=pec --init-groups pec-{program} -c /tmp/check --check"""
+    return net.execute("alfa", "postfix", "sh", "-c", script, "sh", *settings, check=False)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_shipped_configuration_is_good(net, program):
+    done = check(net, program)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+WRONG = {
+    "a missing file": (["pec_certificate_file=/etc/pec/none.pem"], "", "pec_certificate_file = /etc/pec/none.pem: No such file"),
+    "a key that cannot be read": (["pec_key_file=/tmp/key.pem"], "cp /etc/pec/key.pem /tmp/key.pem; chmod 0 /tmp/key.pem;", "pec_key_file = /tmp/key.pem: Permission denied"),
+    "a certificate that is not the key's": (["pec_certificate_file=/etc/pec/tls.pem"], "", "pec_certificate_file = /etc/pec/tls.pem: "),
+    "no certificate in the file": (["pec_certificate_file=/etc/hosts"], "", "pec_certificate_file = /etc/hosts: "),
+    "an unknown parameter": (["pec_certificat_file=/x"], "", "pec_certificat_file: unknown parameter"),
+    "a value that is not allowed": (["pec_total_size_limit=1"], "", "pec_total_size_limit = 1: not allowed; it must be a number of bytes from 31457280"),
+    "a parameter that is not set": (["pec_store="], "", "pec_store is not set in /tmp/check/main.cf; it must be an absolute path"),
+    "nothing said about a virus scanner": (["pec_clamd="], "", "pec_clamd is not set in /tmp/check/main.cf; it must be unix:path, inet:host:port or none"),
+    "a directory without our record": (["pec_directory_file=/etc/hosts"], "", "pec_directory_file = /etc/hosts: "),
+    "no CA": (["pec_ca_file=/etc/hosts"], "", "pec_ca_file = /etc/hosts: "),
+    "a database that does not answer": (["pec_database=host=127.0.0.1 port=9 dbname=pec user=pec"], "", "pec_database"),
+    "a database that is not there": (["pec_database=host=127.0.0.1 dbname=nowhere user=pec"], "", '"nowhere"'),
+    "a wrong database password": (["pec_database_password_file=/etc/hostname"], "", "password authentication failed"),
+    "a limit above Postfix's": (["message_size_limit=1000000"], "", "message_size_limit = 1000000: not allowed; it must be at least 33554432"),
+    "not a domain list": (["virtual_mailbox_domains=*"], "", "virtual_mailbox_domains = *: not allowed"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_is_one_line_and_a_failure(net, what):
+    settings, prepare, says = WRONG[what]
+    done = check(net, "access", *settings, prepare=prepare)
+    assert done.returncode == 1
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("pec-access: ") and says in lines[0], done.stderr
+
+
+def test_a_store_that_cannot_be_written(net):
+    done = check(net, "incoming", "pec_store=/proc")
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("pec-incoming: pec_store = /proc: cannot be written to: "), done.stderr
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_database_that_comes_later_is_waited_for(net, program):
+    net.stop("alfa", "postgres")
+    net.stop("alfa", program)
+    net.start("alfa", program)
+    net.wait_for_log("alfa", program, "waiting for the database", since=started_at(net, program))
+    net.start("alfa", "postgres")
+    net.wait_until_up("alfa", "postgres")
+    net.wait_for_log("alfa", program, "started: ", since=started_at(net, program))
+
+
+def started_at(net, program):
+    return run("docker", "inspect", "--format", "{{.State.StartedAt}}", net.container("alfa", program)).stdout.strip()
+
+
+def test_sighup_keeps_the_old_configuration_when_the_new_one_is_wrong(net):
+    now = net.now()
+    net.postconf("alfa", "pec_total_size_limit=12")
+    net.hangup("alfa", *PROGRAMS)
+    for program in PROGRAMS:
+        found = net.wait_for_log("alfa", program, "not reloaded", since=now)
+        assert "pec_total_size_limit = 12: not allowed" in found
+    msgid, _ = net.submit(ANNA, [BRUNO])
+    net.expect(ANNA, "avvenuta-consegna", msgid)
+    net.execute("alfa", "postfix", "postconf", "-X", "pec_total_size_limit")
+    net.hangup("alfa", *PROGRAMS)
+    for program in PROGRAMS:
+        net.wait_for_log("alfa", program, "NOQUEUE: reloaded", since=now)
+
+
+def test_sighup_takes_a_new_limit(net):
+    now = net.now()
+    net.postconf("alfa", "pec_recipient_limit=50")
+    net.hangup("alfa", "access")
+    net.wait_for_log("alfa", "access", "NOQUEUE: reloaded", since=now)
+    try:
+        msgid, _ = net.submit(ANNA, [f"r{n}@pec.beta.test" for n in range(51)])
+        assert "(51) superiore al massimo di 50" in net.expect(ANNA, "non-accettazione", msgid).value("errore-esteso")
+    finally:
+        net.execute("alfa", "postfix", "postconf", "-X", "pec_recipient_limit")
+        net.hangup("alfa", "access")
+
+
+def test_a_certified_domain_is_added_by_one_line_and_a_reload(net):
+    new = "dora@nuovo.example"
+    domains = net.execute("alfa", "postfix", "postconf", "-h", "virtual_mailbox_domains").stdout.strip()
+    password = net.execute("alfa", "dovecot", "doveadm", "pw", "-s", "BLF-CRYPT", "-p", "segreta").stdout.strip()
+    net.execute("alfa", "dovecot", "sh", "-c", f"echo '{new}:{password}::::::' >> /etc/dovecot/users")
+    now = net.now()
+    net.postconf("alfa", f"virtual_mailbox_domains={domains} nuovo.example")
+    net.reload("alfa")
+    net.hangup("alfa", "clock")
+    for program in PROGRAMS:
+        net.wait_for_log("alfa", program, "NOQUEUE: reloaded", since=now)
+    try:
+        msgid, _ = net.submit(ANNA, [new])
+        assert net.expect(ANNA, "accettazione", msgid).recipients == {new: "certificato"}
+        assert net.expect(ANNA, "avvenuta-consegna", msgid).about == [new]
+    finally:
+        net.postconf("alfa", f"virtual_mailbox_domains={domains}")
+        net.execute("alfa", "dovecot", "sed", "-i", f"/^{new}:/d", "/etc/dovecot/users")
+        net.reload("alfa")
+
+
+def test_sigterm_lets_the_message_in_hand_finish(net):
+    with net.tapped("alfa") as taps:
+        tap = taps["alfa"]
+        tap.hold("db.sent.statement")
+        raw, msgid = net.letter(ANNA, [BRUNO])
+        done = threading.Thread(target=net.deployment.submit, args=(ANNA, [BRUNO], raw))
+        done.start()
+        tap.wait("db.sent.statement")
+        run("docker", "kill", "--signal", "TERM", net.container("alfa", "access"))
+        # Nobody new is served meanwhile.
+        with pytest.raises(smtplib.SMTPResponseException) as refused:
+            net.submit(ANNA, [BRUNO])
+        assert 400 <= refused.value.smtp_code < 500
+        tap.release("db.sent.statement")
+        done.join(30)
+        net.expect(ANNA, "accettazione", msgid)
+        net.wait_for_log("alfa", "access", "stopped: program=pec-access", since=started_at(net, "access"))
+        assert run("docker", "wait", net.container("alfa", "access")).stdout.strip() == "0"
+        net.start("alfa", "access")
+        net.wait_until_up("alfa", "access")
