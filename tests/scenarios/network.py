@@ -42,7 +42,9 @@ class Network:
         for host in ("alfa", "beta"):
             for process in (*PROCESSES, "clock"):
                 self.start(host, process)
-            if run("docker", "rm", "-f", self.container(host, "tap"), check=False).returncode == 0:
+            self.wait_until_up(host, *PROCESSES)
+            if run("docker", "ps", "-aq", "--filter", f"name=^{self.container(host, 'tap')}$").stdout:
+                run("docker", "rm", "-f", self.container(host, "tap"))
                 Tap.untap(self, host)
 
     def container(self, host, process):
@@ -94,7 +96,7 @@ class Network:
             "dovecot": ("dovecot", "doveadm service status lmtp"),
             "postfix": ("postfix", "postfix status"),
         }
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         for process in processes:
             container, probe = probes[process]
             while self.execute(host, container, "sh", "-c", probe, check=False).returncode != 0:
