@@ -101,7 +101,7 @@ def test_memory_is_bounded_however_a_message_is_built(net, raised, how, header, 
     idle = memory(net, "VmRSS")
     head, msgid = net.letter(ANNA, [BRUNO], text="", extra=header.decode())
     raw = head + body
-    net.deployment.submit(ANNA, [BRUNO], raw, timeout=120)
+    net.deployment.submit(ANNA, [BRUNO], raw, timeout=300)
     find(net, ANNA, ("X-Ricevuta", becomes), msgid)
     net.drain("alfa", "beta")
     peak = memory(net, "VmHWM")

@@ -249,6 +249,11 @@ pub fn anomalia(queue_id: &str, sender: &str, recipients: usize, provider: Optio
     }
 }
 
+/// What a provider signed came without TLS, and was taken.
+pub fn clear_text(queue_id: &str, provider: &str) {
+    warning_line!(queue_id, "clear text: provider={provider} sent certified mail without TLS, it is taken (pec_require_tls = no)");
+}
+
 /// A receipt or notice of another provider came.
 pub fn ricevuta(queue_id: &str, ricevuta: &Daticert, provider: &str) {
     info_line!(

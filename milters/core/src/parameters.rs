@@ -41,6 +41,8 @@ pub enum Kind {
     Time,
     /// A list of file name extensions.
     Extensions,
+    /// `yes` or `no`.
+    YesNo,
 }
 
 impl Kind {
@@ -58,6 +60,7 @@ impl Kind {
             Self::Peer => "unix:path, inet:host:port or none".to_owned(),
             Self::Time => "a time such as 45s, 30m, 6h or 2d".to_owned(),
             Self::Extensions => "a list of file name extensions such as exe, js".to_owned(),
+            Self::YesNo => "yes or no".to_owned(),
         }
     }
 
@@ -73,6 +76,7 @@ impl Kind {
             Self::Loopback => value.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback() && address.port() > 0),
             Self::Peer => value == "none" || Socket::parse(value, Path::new("/")).is_some(),
             Self::Time => seconds(value).is_some(),
+            Self::YesNo => matches!(value, "yes" | "no"),
             Self::Extensions => extensions(value).iter().all(|e| !e.is_empty() && e.bytes().all(|b| b.is_ascii_alphanumeric())),
         }
     }
@@ -255,6 +259,12 @@ pub const TABLE: &[Parameter] = &[
         meaning: "Domains and mailboxes of ours, or `all`, that take certified mail only: ordinary mail to them is refused with an SMTP error instead of being delivered in a busta di anomalia. What a provider of the directory has signed is never refused by this.",
     },
     Parameter {
+        name: "pec_require_tls",
+        kind: Kind::YesNo,
+        unset: Unset::Default("no"),
+        meaning: "Whether certified mail of other providers must come encrypted. `no`: what comes in clear text is taken, with a warning in the log that names the provider. `yes`: it waits (451) until it comes over TLS. Ordinary mail is not concerned.",
+    },
+    Parameter {
         name: "pec_notices_memory_limit",
         kind: Kind::Bytes(16 * 1024 * 1024, 1024 * 1024 * 1024 * 1024),
         unset: Unset::Default("268435456"),
@@ -422,6 +432,8 @@ pub struct Settings {
     pub recipient_limit: usize,
     /// `pec_refuse_ordinary_mail`.
     pub refuse_ordinary_mail: OrdinaryMail,
+    /// `pec_require_tls`.
+    pub require_tls: bool,
     /// `pec_notices_memory_limit`, bytes.
     pub notices_memory_limit: u64,
     /// `pec_clamd`; nothing for `none`.
@@ -546,6 +558,7 @@ impl Raw {
             total_size_limit: number("pec_total_size_limit"),
             recipient_limit: usize::try_from(number("pec_recipient_limit")).unwrap_or(usize::MAX),
             refuse_ordinary_mail: OrdinaryMail::parse(&text("pec_refuse_ordinary_mail")),
+            require_tls: text("pec_require_tls") == "yes",
             notices_memory_limit: number("pec_notices_memory_limit"),
             clamd: Socket::parse(&text("pec_clamd"), &queue_directory),
             clamd_max_age: Duration::from_secs(seconds(&text("pec_clamd_max_age")).unwrap_or_default()),
@@ -736,6 +749,7 @@ mod tests {
             ("pec_recipient_limit", "49", "a number from 50 to"),
             ("smtpd_recipient_limit", "499", "smtpd_recipient_limit = 499: not allowed; it must be at least pec_recipient_limit (500)"),
             ("pec_refuse_ordinary_mail", "pec.alfa.test *", "mail domains and addresses, or all"),
+            ("pec_require_tls", "true", "pec_require_tls = true: not allowed; it must be yes or no"),
             ("pec_doveadm_url", "https://x", "an http:// address"),
             ("pec_notices_smtpd", "192.0.2.1:25", "pec_notices_smtpd = 192.0.2.1:25: not allowed; it must be a loopback address with its port"),
             ("pec_notices_smtpd", "localhost:25", "a loopback address"),

@@ -75,6 +75,15 @@ impl IncomingPoint {
         } else {
             decide()
         };
+        if let Arrived::Busta { provider, .. } | Arrived::Ricevuta { provider, .. } = &arrived
+            && transaction.tls.is_none()
+        {
+            let name = &provider.name;
+            if world.settings.require_tls {
+                return Ok(Verdict::Wait(format!("{name} sent certified mail without TLS, which pec_require_tls = yes does not take")));
+            }
+            maillog::clear_text(transaction.queue_id(), name);
+        }
         match arrived {
             Arrived::Busta { daticert, postacert, content, provider } => {
                 let content_sha256 = sha256(&whole[content.clone()]);

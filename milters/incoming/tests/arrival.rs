@@ -90,6 +90,21 @@ async fn rfc6109_3_2_1_a_correct_envelope_is_taken_in_charge() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_5_3_certified_mail_in_clear_text_is_taken_or_waits_as_set() {
+    let mut network = Network::new().await;
+    let clear = Mail { tls: false, ..envelope(&network, &network.alfa, &[BRUNO], LETTER) };
+    clear.give_to(beta(&network).await).await.queued();
+
+    network.beta.settings.require_tls = true;
+    let strict = beta(&network).await;
+    let another = Mail { tls: false, ..envelope(&network, &network.alfa, &[BRUNO], LETTER) };
+    another.give_to(strict).await.deferred();
+    assert_eq!(rows(&network.beta, "SELECT count(*)::text FROM custody").await, ["1"]);
+    Mail { tls: true, ..another }.give_to(strict).await.queued();
+    Mail { tls: false, account: None, ..Mail::submitted("x@posta.test", &[BRUNO], LETTER.as_bytes()) }.give_to(strict).await.queued();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rfc6109_3_3_2_the_header_says_which_receipt_where_daticert_is_silent() {
     let network = Network::new().await;
     let incoming = beta(&network).await;

@@ -121,6 +121,7 @@ async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, dom
         total_size_limit: 100 * 1024 * 1024,
         recipient_limit: 500,
         refuse_ordinary_mail: OrdinaryMail::default(),
+        require_tls: false,
         notices_memory_limit: 64 * 1024 * 1024,
         clamd: None,
         clamd_max_age: Duration::from_secs(6 * 3600),
@@ -204,6 +205,7 @@ pub fn arriving(notice: Notice, from: &str, recipients: &[&str]) -> Mail {
     Mail {
         queue_id: "4jTESTarriving".to_owned(),
         account: None,
+        tls: true,
         sender: format!("<{from}>"),
         recipients: recipients.iter().map(|r| format!("<{r}>")).collect(),
         header: notice.header,

@@ -32,6 +32,8 @@ pub struct Mail {
     pub queue_id: String,
     /// The SASL account.
     pub account: Option<String>,
+    /// Whether it comes over TLS.
+    pub tls: bool,
     /// MAIL FROM, with brackets.
     pub sender: String,
     /// RCPT TO, with brackets.
@@ -137,6 +139,7 @@ impl Mail {
         Self {
             queue_id: "4jTESTqueueid".to_owned(),
             account: Some(sender.to_owned()),
+            tls: true,
             sender: format!("<{sender}>"),
             recipients: recipients.iter().map(|r| format!("<{r}>")).collect(),
             header: Header::parse(&crlf[..end]).unwrap(),
@@ -153,6 +156,10 @@ impl Mail {
     pub async fn give_to(&self, address: SocketAddr) -> Outcome {
         let mut connection = TestConnection::configure().exact_leading_space(true).open_tcp(address).await.unwrap();
         connection.connect("client.test", [192, 0, 2, 1]).await.unwrap();
+        if self.tls {
+            let tls = [("{tls_version}", "TLSv1.3"), ("{cipher}", "TLS_AES_256_GCM_SHA384"), ("{cipher_bits}", "256")];
+            connection.macros(MacroStage::Helo, tls).await.unwrap();
+        }
         connection.helo("client.test").await.unwrap();
         if let Some(account) = &self.account {
             connection.macros(MacroStage::Mail, [("{auth_authen}", account.as_str())]).await.unwrap();
