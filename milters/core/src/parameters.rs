@@ -31,6 +31,8 @@ pub enum Kind {
     Count(u64, u64),
     /// Mail domains and mail addresses, separated by blanks or commas, or the word `all`.
     Addresses,
+    /// Names of hosts or domains, separated by blanks or commas.
+    Domains,
     /// An `http://` address.
     Url,
     /// An address and port of this machine alone.
@@ -55,6 +57,7 @@ impl Kind {
             Self::Bytes(least, most) => format!("a number of bytes from {least} to {most}"),
             Self::Count(least, most) => format!("a number from {least} to {most}"),
             Self::Addresses => "mail domains and addresses, or all".to_owned(),
+            Self::Domains => "a list of host names".to_owned(),
             Self::Url => "an http:// address".to_owned(),
             Self::Loopback => "a loopback address with its port".to_owned(),
             Self::Peer => "unix:path, inet:host:port or none".to_owned(),
@@ -72,6 +75,7 @@ impl Kind {
             Self::Socket => Socket::parse(value, Path::new("/")).is_some(),
             Self::Addresses => value == "all" || split_list(value).iter().all(|e| is_domain(e) || Address::parse(e).is_some()),
             Self::Bytes(least, most) | Self::Count(least, most) => value.parse().is_ok_and(|n| (least..=most).contains(&n)),
+            Self::Domains => split_list(value).iter().all(|e| is_domain(e)),
             Self::Url => value.strip_prefix("http://").is_some_and(|rest| !rest.is_empty()),
             Self::Loopback => value.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback() && address.port() > 0),
             Self::Peer => value == "none" || Socket::parse(value, Path::new("/")).is_some(),
@@ -265,6 +269,12 @@ pub const TABLE: &[Parameter] = &[
         meaning: "Whether certified mail of other providers must come encrypted. `no`: what comes in clear text is taken, with a warning in the log that names the provider. `yes`: it waits (451) until it comes over TLS. Ordinary mail is not concerned.",
     },
     Parameter {
+        name: "pec_mx_hosts",
+        kind: Kind::Domains,
+        unset: Unset::Nothing,
+        meaning: "Further names under which the DNS may send mail for the certified domains here, besides `myhostname`: an MX record with another one is foreign, and `pecctl check` names it.",
+    },
+    Parameter {
         name: "pec_notices_memory_limit",
         kind: Kind::Bytes(16 * 1024 * 1024, 1024 * 1024 * 1024 * 1024),
         unset: Unset::Default("268435456"),
@@ -434,6 +444,8 @@ pub struct Settings {
     pub refuse_ordinary_mail: OrdinaryMail,
     /// `pec_require_tls`.
     pub require_tls: bool,
+    /// `pec_mx_hosts`, in lower case.
+    pub mx_hosts: HashSet<String>,
     /// `pec_notices_memory_limit`, bytes.
     pub notices_memory_limit: u64,
     /// `pec_clamd`; nothing for `none`.
@@ -559,6 +571,7 @@ impl Raw {
             recipient_limit: usize::try_from(number("pec_recipient_limit")).unwrap_or(usize::MAX),
             refuse_ordinary_mail: OrdinaryMail::parse(&text("pec_refuse_ordinary_mail")),
             require_tls: text("pec_require_tls") == "yes",
+            mx_hosts: split_list(&text("pec_mx_hosts")).into_iter().map(|e| e.to_ascii_lowercase()).collect(),
             notices_memory_limit: number("pec_notices_memory_limit"),
             clamd: Socket::parse(&text("pec_clamd"), &queue_directory),
             clamd_max_age: Duration::from_secs(seconds(&text("pec_clamd_max_age")).unwrap_or_default()),
@@ -635,7 +648,7 @@ pub fn names_set(config_directory: &Path) -> Result<Vec<&'static str>, Parameter
 }
 
 /// A Postfix list: separated by commas and blanks, `{...}` kept together.
-fn split_list(text: &str) -> Vec<String> {
+pub fn split_list(text: &str) -> Vec<String> {
     let (mut entries, mut current, mut depth) = (Vec::new(), String::new(), 0_usize);
     for c in text.chars() {
         match c {
@@ -750,6 +763,7 @@ mod tests {
             ("smtpd_recipient_limit", "499", "smtpd_recipient_limit = 499: not allowed; it must be at least pec_recipient_limit (500)"),
             ("pec_refuse_ordinary_mail", "pec.alfa.test *", "mail domains and addresses, or all"),
             ("pec_require_tls", "true", "pec_require_tls = true: not allowed; it must be yes or no"),
+            ("pec_mx_hosts", "mx1.alfa.test *", "pec_mx_hosts = mx1.alfa.test *: not allowed; it must be a list of host names"),
             ("pec_doveadm_url", "https://x", "an http:// address"),
             ("pec_notices_smtpd", "192.0.2.1:25", "pec_notices_smtpd = 192.0.2.1:25: not allowed; it must be a loopback address with its port"),
             ("pec_notices_smtpd", "localhost:25", "a loopback address"),

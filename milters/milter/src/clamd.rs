@@ -93,16 +93,15 @@ impl Scanner {
         ScanError { address: socket.to_string(), trouble }
     }
 
-    /// Looks at the scanner from time to time until it answers, and writes into the log what an administrator should know:
-    /// its version, how old its signatures are, and whether it finds a virus in messages of `largest` bytes. That is
-    /// tried, with the EICAR test file: the limits that matter (`StreamMaxLength`, `MaxScanSize`, `MaxFileSize`) lie in
-    /// clamd's configuration, on another host perhaps, and what exceeds the latter two counts as clean there.
+    /// Looks at the scanner from time to time until it answers, and writes into the log what an administrator should know.
     pub async fn check(self, largest: u64, max_age: Duration, clock: &dyn Clock) {
-        let Some(socket) = &self.clamd else { return maillog::no_scanner() };
+        if self.clamd.is_none() {
+            return maillog::no_scanner();
+        }
         let mut said = false;
         for _ in 0..CHECK_AGAIN.1 {
-            match self.ask(socket, b"zVERSION\0", None).await {
-                Ok(answer) => return self.examine(&answer.text, largest, max_age, clock.now()).await,
+            match self.examine(largest).await {
+                Ok(examination) => return examination.tell(max_age, clock.now()),
                 Err(e) if !said => {
                     maillog::scanner_down(&e.to_string());
                     said = true;
@@ -113,22 +112,53 @@ impl Scanner {
         }
     }
 
-    async fn examine(&self, version: &str, largest: u64, max_age: Duration, now: Moment) {
-        maillog::scanner(version);
-        match signatures_of(version) {
-            Some(date) if now.unix() - date.unix() <= max_age.as_secs().try_into().unwrap_or(i64::MAX) => {}
-            Some(date) => maillog::signatures_old(&format!("of {date}"), max_age),
-            None => maillog::signatures_old("of no known date", max_age),
-        }
+    /// Asks the scanner for its version, how old its signatures are, and whether it finds a virus in messages of `largest`
+    /// bytes. That is tried, with the EICAR test file: the limits that matter (`StreamMaxLength`, `MaxScanSize`,
+    /// `MaxFileSize`) lie in clamd's configuration, on another host perhaps, and what exceeds the latter two counts as clean
+    /// there.
+    pub async fn examine(&self, largest: u64) -> Result<Examination, ScanError> {
+        let Some(socket) = &self.clamd else { return Ok(Examination::default()) };
+        let version = self.ask(socket, b"zVERSION\0", None).await?.text;
+        let mut blind = None;
         for size in [0, largest] {
             let (header, body) = test_message(size);
-            let size = body.len();
-            match self.scan(&header, &body).await {
-                Ok(Scan::Found(_)) => {}
-                Ok(Scan::Clean) => return maillog::scanner_blind(size, "finds no virus: the EICAR test file passes"),
-                Ok(Scan::NotScanned(why)) => return maillog::scanner_blind(size, &format!("does not scan: {why}")),
-                Err(e) => return maillog::scanner_down(&e.to_string()),
-            }
+            blind = match self.scan(&header, &body).await? {
+                Scan::Found(_) => continue,
+                Scan::Clean => Some((body.len(), "finds no virus: the EICAR test file passes".to_owned())),
+                Scan::NotScanned(why) => Some((body.len(), format!("does not scan: {why}"))),
+            };
+            break;
+        }
+        Ok(Examination { signatures: signatures_of(&version), version, blind })
+    }
+}
+
+/// What became of a look at the scanner.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Examination {
+    /// As it calls itself, its signatures included.
+    pub version: String,
+    /// When its signatures were made; none if it has no official ones.
+    pub signatures: Option<Moment>,
+    /// A size of message in bytes, which is allowed, in which it does not find a virus, and what it does instead.
+    pub blind: Option<(usize, String)>,
+}
+
+impl Examination {
+    /// Whether the signatures are at most `max_age` old.
+    pub fn is_fresh(&self, now: Moment, max_age: Duration) -> bool {
+        let most = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
+        self.signatures.is_some_and(|date| now.unix() - date.unix() <= most)
+    }
+
+    fn tell(&self, max_age: Duration, now: Moment) {
+        maillog::scanner(&self.version);
+        if !self.is_fresh(now, max_age) {
+            let age = self.signatures.map_or("of no known date".to_owned(), |date| format!("of {date}"));
+            maillog::signatures_old(&age, max_age);
+        }
+        if let Some((size, what)) = &self.blind {
+            maillog::scanner_blind(*size, what);
         }
     }
 }

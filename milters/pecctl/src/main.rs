@@ -1,8 +1,10 @@
 //! pecctl: the administrator's command. One file for each verb.
 //!
-//! Output is for people; `--json` is for programs. Exit status 0: done; 1: not found or not possible, one line says why.
+//! Output is for people; `--json` is for programs. Exit status 0: done; 1: not found or not possible, one line says why. `check` has
+//! its own.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod check;
 mod log;
 mod parameters;
 mod schema;
@@ -25,6 +27,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Look at Postfix, Dovecot and what else certified mail hangs on, and name what breaks it. Run it as root, on the host.
+    Check(check::Arguments),
     /// Print the story of a message: every row of the retained log about it, in order.
     Log(log::Arguments),
     /// Print the pec_ parameters: what there is, or what is set.
@@ -35,16 +39,19 @@ enum Verb {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let is_check = matches!(arguments.verb, Verb::Check(_));
     let done = match arguments.verb {
-        Verb::Log(log) => log::run(&arguments.config_directory, &log),
-        Verb::Parameters(parameters) => parameters::run(&arguments.config_directory, &parameters),
-        Verb::Schema => schema::run(),
+        Verb::Check(check) => check::run(&arguments.config_directory, &check),
+        Verb::Log(log) => log::run(&arguments.config_directory, &log).map(|()| ExitCode::SUCCESS),
+        Verb::Parameters(parameters) => parameters::run(&arguments.config_directory, &parameters).map(|()| ExitCode::SUCCESS),
+        Verb::Schema => schema::run().map(|()| ExitCode::SUCCESS),
     };
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(e) => {
             eprintln!("pecctl: {e:#}");
-            ExitCode::FAILURE
+            // What could not be looked at is not what was found wrong.
+            ExitCode::from(if is_check { 2 } else { 1 })
         }
     }
 }

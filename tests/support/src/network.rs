@@ -123,6 +123,7 @@ async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, dom
         refuse_ordinary_mail: OrdinaryMail::default(),
         require_tls: false,
         notices_memory_limit: 64 * 1024 * 1024,
+        mx_hosts: HashSet::new(),
         clamd: None,
         clamd_max_age: Duration::from_secs(6 * 3600),
         infected_store,

@@ -1,0 +1,282 @@
+//! What stands around Postfix: our parameters, Dovecot and the milters as they answer, database, scanner, keys, disk, clock.
+
+use pec_core::parameters::Socket;
+
+use super::Finding;
+use super::seen::Seen;
+
+/// How long before its end a certificate is named, in days.
+const DAYS: i64 = 30;
+
+/// Bytes that must be free where messages lie, at least.
+const ROOM: u64 = 1_000_000_000;
+
+/// How far the clock may be from UTC, in microseconds.
+const CLOCK_ERROR: i64 = 1_000_000;
+
+/// An error that says itself what is wrong and what is allowed.
+fn said(error: &str) -> Finding {
+    Finding::wrong(error, "", "", "")
+}
+
+/// The `pec_` parameters, and what they must be to Postfix's.
+pub(super) fn parameters(seen: &Seen) -> Vec<Finding> {
+    seen.ours.as_ref().err().map(|error| said(error)).into_iter().collect()
+}
+
+/// Dovecot answers, and has the mailboxes that the rules want.
+pub(super) fn delivery(seen: &Seen) -> Vec<Finding> {
+    let mut out = Vec::new();
+    for (place, greeting) in &seen.lmtp {
+        match greeting {
+            Ok(line) if line.starts_with("220") && line.contains("Dovecot") => {}
+            Ok(line) => {
+                let allowed = "Dovecot's LMTP (its greeting says so): another server tells nobody when it saved a message";
+                out.push(Finding::wrong(place, line, allowed, "postconf -e 'virtual_transport = lmtp:unix:private/dovecot-lmtp'"));
+            }
+            Err(why) => out.push(Finding::wrong(place, why, "a server that answers", "start Dovecot")),
+        }
+    }
+    for (address, there) in &seen.mailboxes {
+        match there {
+            Ok(true) => {}
+            Ok(false) => {
+                out.push(Finding::wrong(address, "no mailbox", "a mailbox: what other providers send it must arrive", "create it in Dovecot"))
+            }
+            Err(why) => out.push(Finding::not_seen(format!("the mailbox {address}"), why, "")),
+        }
+    }
+    out
+}
+
+/// Who may enter the milters' sockets, and whether somebody answers there.
+pub(super) fn milters(seen: &Seen) -> Vec<Finding> {
+    let mut out = Vec::new();
+    for (parameter, socket, mode, answers) in &seen.sockets {
+        match socket {
+            Socket::Inet(address) if !address.starts_with("127.") && !address.starts_with("[::1]") && !address.starts_with("localhost:") => {
+                let allowed = "unix:path or a loopback address: whoever connects can have things signed";
+                out.push(Finding::wrong(*parameter, socket.to_string(), allowed, format!("postconf -X {parameter}, then postfix-conf/apply")));
+            }
+            Socket::Unix(path) if mode.is_some_and(|m| m & 0o007 != 0) => {
+                let directory = path.parent().unwrap_or(path).display();
+                let value = format!("{socket} in a directory of mode {:o}", mode.unwrap_or_default() & 0o7777);
+                let allowed = "in a directory that only the milters and Postfix enter: whoever connects can have things signed";
+                out.push(Finding::wrong(*parameter, value, allowed, format!("chmod 2750 {directory}")));
+            }
+            _ => {}
+        }
+        if let Err(why) = answers {
+            let mend = format!("start {}, or see why its log says that it does not start", program(parameter));
+            out.push(Finding::wrong(*parameter, format!("{socket}, where nobody answers ({why})"), "answered: mail waits until it is", mend));
+        }
+    }
+    out
+}
+
+fn program(parameter: &str) -> &'static str {
+    match parameter {
+        "pec_access_milter" => "pec-access",
+        "pec_incoming_milter" | "pec_internal_milter" => "pec-incoming",
+        _ => "pec-notices",
+    }
+}
+
+/// PostgreSQL and its schema.
+pub(super) fn database(seen: &Seen) -> Vec<Finding> {
+    if seen.ours.is_err() {
+        return Vec::new();
+    }
+    seen.database.as_ref().err().map(|error| said(error)).into_iter().collect()
+}
+
+/// clamd, its limits, its signatures.
+pub(super) fn scanner(seen: &Seen) -> Vec<Finding> {
+    const MEND: &str = "see The virus scanner in docs/configuration.md";
+    let Ok(ours) = &seen.ours else { return Vec::new() };
+    let examination = match &seen.scanner {
+        None => {
+            return vec![Finding::wrong(
+                "pec_clamd",
+                "none",
+                "where clamd listens: a PEC provider scans for viruses",
+                "postconf -e 'pec_clamd = unix:/run/clamav/clamd.ctl'",
+            )];
+        }
+        Some(Err(why)) => return vec![Finding::wrong("pec_clamd", why, "answered: mail waits until it is", "start clamd")],
+        Some(Ok(examination)) => examination,
+    };
+    let mut out = Vec::new();
+    if let Some((size, what)) = &examination.blind {
+        let allowed = "such that a virus in it is found: StreamMaxLength, MaxFileSize, MaxScanSize, AlertExceedsMax";
+        out.push(Finding::wrong("clamd's limits", format!("in a message of {size} bytes it {what}"), allowed, MEND));
+    }
+    match examination.signatures {
+        None => out.push(Finding::not_seen("the age of clamd's signatures", format!("{} names no date", examination.version), "")),
+        Some(_) if examination.is_fresh(seen.now, ours.clamd_max_age) => {}
+        Some(date) => {
+            let allowed = format!("at most {} minutes old (pec_clamd_max_age)", ours.clamd_max_age.as_secs() / 60);
+            out.push(Finding::wrong("clamd's signatures", format!("of {date}"), allowed, "start freshclam, or raise pec_clamd_max_age"));
+        }
+    }
+    out
+}
+
+/// What the milters read at their start, who owns it, and when it ends.
+pub(super) fn keys(seen: &Seen) -> Vec<Finding> {
+    if seen.ours.is_err() {
+        return Vec::new();
+    }
+    let mut out = Vec::new();
+    if let (Ok(()), Err(error)) = (&seen.database, &seen.world) {
+        out.push(said(error));
+    }
+    let user = seen.owned.iter().find(|o| o.parameter == "pec_store").and_then(|o| o.state.as_ref().ok()).map(|(_, uid)| *uid);
+    for owned in &seen.owned {
+        let Ok((mode, uid)) = owned.state else { continue };
+        let path = owned.path.display();
+        if mode & 0o077 != 0 {
+            let mend = format!("chmod go= {path}");
+            out.push(Finding::wrong(owned.parameter, format!("{path}, mode {:o}", mode & 0o7777), "for the user of the milters alone", mend));
+        }
+        if user.is_some_and(|user| user != uid) {
+            let allowed = format!("owned by the user of the milters, as pec_store is ({})", user.unwrap_or_default());
+            out.push(Finding::wrong(owned.parameter, format!("{path}, owner {uid}"), allowed, format!("chown {} {path}", user.unwrap_or_default())));
+        }
+    }
+    for (parameter, whose, end) in &seen.certificates {
+        let days = (end.unix() - seen.now.unix()).div_euclid(86_400);
+        if days < DAYS {
+            let value = if days < 0 { format!("{whose}, ended {end}") } else { format!("{whose}, ends {end}, in {days} days") };
+            out.push(Finding::wrong(parameter, value, format!("valid for {DAYS} days at least"), "get a new certificate"));
+        }
+    }
+    out
+}
+
+/// Room where messages lie.
+pub(super) fn disk(seen: &Seen) -> Vec<Finding> {
+    let largest = seen.postfix.main("message_size_limit").parse::<u64>().unwrap_or(0);
+    let needed = ROOM.max(largest.saturating_mul(20));
+    let mut out = Vec::new();
+    for (parameter, path, free) in &seen.disks {
+        let path = path.display();
+        match free {
+            Ok(free) if *free >= needed => {}
+            Ok(free) => {
+                out.push(Finding::wrong(*parameter, format!("{path}, {free} bytes free"), format!("on a disk with {needed} bytes free"), "make room"))
+            }
+            Err(why) => out.push(Finding::not_seen(format!("{parameter} = {path}"), why, "")),
+        }
+    }
+    out
+}
+
+/// Times in receipts are law: within a second of UTC.
+pub(super) fn clock(seen: &Seen) -> Vec<Finding> {
+    const ALLOWED: &str = "synchronised, within a second of UTC: its time stands in every receipt";
+    const MEND: &str = "install and start chrony on this host";
+    match &seen.clock {
+        Ok(clock) if !clock.synchronised => vec![Finding::wrong("the system clock", "not synchronised", ALLOWED, MEND)],
+        Ok(clock) if clock.estimated_error > CLOCK_ERROR => {
+            vec![Finding::wrong("the system clock", format!("off by up to {} microseconds", clock.estimated_error), ALLOWED, MEND)]
+        }
+        Ok(_) => Vec::new(),
+        Err(why) => vec![Finding::not_seen("the system clock", why, "run this on the host itself")],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pec_core::clock::Moment;
+
+    use super::super::postfix::tests::shipped_postfix;
+    use super::super::seen::KernelClock;
+    use super::super::seen::tests::seen;
+    use super::*;
+
+    /// What the check finds once `change` has changed what was seen.
+    fn found(check: fn(&Seen) -> Vec<Finding>, change: impl FnOnce(&mut Seen)) -> Vec<String> {
+        let mut seen = seen(shipped_postfix());
+        change(&mut seen);
+        check(&seen).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn where_all_is_well_nothing_is_found() {
+        for check in [parameters, delivery, milters, database, scanner, keys, disk, clock] {
+            assert_eq!(found(check, |_| {}), Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn errors_of_the_programs_themselves_are_repeated() {
+        let error = "pec_store = x: not allowed; it must be an absolute path";
+        assert_eq!(found(parameters, |seen| seen.ours = Err(error.into())), [format!("wrong: {error}")]);
+        assert_eq!(found(database, |seen| seen.database = Err("pec_database = x: no".into())), ["wrong: pec_database = x: no"]);
+        assert_eq!(found(keys, |seen| seen.world = Err("pec_ca_file = x: no".into())), ["wrong: pec_ca_file = x: no"]);
+    }
+
+    #[test]
+    fn delivery_by_something_else_or_nothing_is_named() {
+        let other = found(delivery, |seen| seen.lmtp[0].1 = Ok("220 mail Cyrus LMTP".into()));
+        assert!(other[0].starts_with("wrong: virtual_transport = 220 mail Cyrus LMTP: it must be Dovecot's LMTP"), "{other:?}");
+        assert!(found(delivery, |seen| seen.lmtp[0].1 = Err("Connection refused".into()))[0].contains("a server that answers"));
+        let missing = found(delivery, |seen| seen.mailboxes[0].1 = Ok(false));
+        assert!(missing[0].starts_with("wrong: posta-certificata@gestore.alfa.test = no mailbox"), "{missing:?}");
+        assert!(found(delivery, |seen| seen.mailboxes[0].1 = Err("x".into()))[0].starts_with("not seen: "));
+    }
+
+    #[test]
+    fn a_milter_that_anybody_reaches_or_nobody_answers_is_named() {
+        assert!(
+            found(milters, |seen| seen.sockets[0].1 = Socket::Inet("192.0.2.1:9000".into()))[0].contains("pec_access_milter = inet:192.0.2.1:9000")
+        );
+        assert!(found(milters, |seen| seen.sockets[0].1 = Socket::Inet("127.0.0.1:9000".into())).is_empty());
+        assert!(found(milters, |seen| seen.sockets[0].2 = Some(0o40_755))[0].ends_with("Mend: chmod 2750 /q/pec"));
+        assert!(found(milters, |seen| seen.sockets[0].3 = Err("refused".into()))[0].contains("Mend: start pec-access"));
+    }
+
+    #[test]
+    fn a_scanner_that_does_not_do_its_work_is_named() {
+        assert!(found(scanner, |seen| seen.scanner = None)[0].starts_with("wrong: pec_clamd = none"));
+        assert!(found(scanner, |seen| seen.scanner = Some(Err("refused".into())))[0].contains("pec_clamd = refused"));
+        let examined = |seen: &mut Seen, change: fn(&mut pec_milter::clamd::Examination)| change(seen.scanner.as_mut().unwrap().as_mut().unwrap());
+        assert!(
+            found(scanner, |seen| examined(seen, |e| e.blind = Some((5, "finds no virus".into()))))[0]
+                .contains("a message of 5 bytes it finds no virus")
+        );
+        assert!(found(scanner, |seen| examined(seen, |e| e.signatures = None))[0].starts_with("not seen: the age of clamd's signatures"));
+        let old = found(scanner, |seen| examined(seen, |e| e.signatures = Some(Moment::from_unix(1_799_900_000))));
+        assert!(old[0].contains("at most 360 minutes old (pec_clamd_max_age)"), "{old:?}");
+    }
+
+    #[test]
+    fn a_key_that_others_read_and_a_certificate_near_its_end_are_named() {
+        assert!(found(keys, |seen| seen.owned[0].state = Ok((0o100_640, 100)))[0].contains("pec_key_file = /etc/pec/key.pem, mode 640"));
+        assert!(found(keys, |seen| seen.owned[0].state = Ok((0o100_600, 0)))[0].ends_with("Mend: chown 100 /etc/pec/key.pem"));
+        let in_days = |days: i64| found(keys, |seen| seen.certificates[0].2 = Moment::from_unix(seen.now.unix() + days * 86_400));
+        assert!(in_days(29)[0].contains("in 29 days: it must be valid for 30 days at least"), "{:?}", in_days(29));
+        assert!(in_days(30).is_empty());
+        assert!(in_days(-1)[0].contains("ended"));
+    }
+
+    #[test]
+    fn a_disk_that_is_nearly_full_is_named() {
+        assert!(found(disk, |seen| seen.disks[0].2 = Ok(999_999_999))[0].contains("999999999 bytes free: it must be on a disk with 1000000000"));
+        assert!(found(disk, |seen| seen.disks[0].2 = Err("no such directory".into()))[0].starts_with("not seen: pec_store"));
+        let larger = |seen: &mut Seen| seen.postfix = shipped_postfix().with("message_size_limit", "5000000000");
+        assert_eq!(found(disk, larger).len(), 1);
+    }
+
+    #[test]
+    fn dm_2_11_2005_the_clock_is_within_a_second_of_utc() {
+        assert!(found(clock, |seen| seen.clock = Ok(KernelClock { synchronised: false, estimated_error: 0 }))[0].contains("not synchronised"));
+        let off = |error| found(clock, |seen| seen.clock = Ok(KernelClock { synchronised: true, estimated_error: error }));
+        assert!(off(1_000_000).is_empty() && off(1_000_001)[0].contains("off by up to 1000001 microseconds"));
+        assert!(
+            found(clock, |seen| seen.clock = Err("Operation not permitted".into()))[0]
+                .starts_with("not seen: the system clock: Operation not permitted")
+        );
+    }
+}

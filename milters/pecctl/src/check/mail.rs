@@ -1,0 +1,250 @@
+//! Where mail goes: domains, maps, the DNS.
+
+use pec_core::parameters::split_list;
+
+use super::Finding;
+use super::seen::{Seen, asks_dns, is_table};
+
+/// Lists of domains that make mail for them ordinary.
+const ORDINARY: [&str; 3] = ["mydestination", "virtual_alias_domains", "relay_domains"];
+
+/// Parameters in which lookup tables are looked into.
+pub(super) const PLACES: &[&str] = &[
+    "mydestination",
+    "virtual_alias_domains",
+    "relay_domains",
+    "transport_maps",
+    "smtpd_client_restrictions",
+    "smtpd_helo_restrictions",
+    "smtpd_sender_restrictions",
+    "smtpd_relay_restrictions",
+    "smtpd_recipient_restrictions",
+    "smtpd_data_restrictions",
+    "smtpd_end_of_data_restrictions",
+];
+
+/// What an access table may do with certified mail: nothing of this.
+const ACTIONS: [&str; 6] = ["BCC", "DISCARD", "FILTER", "HOLD", "PREPEND", "REDIRECT"];
+
+/// A domain is certified or ordinary, and other providers know it as ours.
+pub(super) fn domains(seen: &Seen) -> Vec<Finding> {
+    let Ok(ours) = &seen.ours else { return Vec::new() };
+    let mut out = Vec::new();
+    for list in ORDINARY {
+        let value = seen.postfix.main(list);
+        let tables = split_list(value).into_iter().flat_map(|entry| match seen.tables.get(&entry) {
+            Some(Ok(table)) => table.iter().map(|(key, _)| key.clone()).collect(),
+            _ => vec![entry],
+        });
+        for domain in tables.map(|d| d.to_ascii_lowercase()).filter(|d| ours.local_domains.contains(d)) {
+            let allowed = format!("in virtual_mailbox_domains alone: a domain is certified or ordinary, never both; {list} has it too");
+            out.push(Finding::wrong(domain, "certified and ordinary", allowed, format!("postconf -e '{list} ='")));
+        }
+    }
+    let Ok(directory) = &seen.directory else { return out };
+    let mut domains: Vec<&String> = ours.local_domains.iter().filter(|d| **d != ours.service_domain).collect();
+    domains.sort();
+    for domain in domains {
+        let what = format!("virtual_mailbox_domains: {domain}");
+        match directory.provider_of_domain(domain) {
+            Some(provider) if provider.name == ours.provider_name => {}
+            Some(provider) => {
+                let allowed = "ours in pec_directory_file too: a domain has one provider";
+                out.push(Finding::wrong(what, format!("managed by {}", provider.name), allowed, "take it out of virtual_mailbox_domains"));
+            }
+            None => {
+                let allowed = "in a record of pec_directory_file: to the other providers its users have no certified mailbox";
+                out.push(Finding::wrong(what, "in no record", allowed, "have it published, then fetch the directory"));
+            }
+        }
+    }
+    out
+}
+
+/// Routes, and what access tables do.
+pub(super) fn maps(seen: &Seen) -> Vec<Finding> {
+    let mut out = Vec::new();
+    let mut looked_at = std::collections::HashSet::new();
+    for name in PLACES.iter().filter(|name| name.ends_with("_restrictions")) {
+        for (value, service) in seen.postfix.everywhere(name) {
+            let place = service.map_or((*name).to_owned(), |s| format!("master.cf {}/{}: {name}", s.name, s.kind));
+            for table in split_list(value).into_iter().filter(|w| is_table(w)) {
+                if !looked_at.insert(table.clone()) {
+                    continue;
+                }
+                match seen.tables.get(&table) {
+                    Some(Ok(entries)) => out.extend(entries.iter().filter_map(|(key, value)| access(&place, &table, key, value))),
+                    Some(Err(why)) => out.push(Finding::not_seen(format!("{place}: {table}"), why, "")),
+                    None => {}
+                }
+            }
+        }
+    }
+    out.extend(routes(seen));
+    out
+}
+
+fn access(place: &str, table: &str, key: &str, value: &str) -> Option<Finding> {
+    let action = value.split_whitespace().next()?.to_ascii_uppercase();
+    let allowed = format!("none of {}: certified mail goes where it is sent, whole, and nowhere else", ACTIONS.join(", "));
+    ACTIONS
+        .contains(&action.as_str())
+        .then(|| Finding::wrong(format!("{place}: {table}: {key}"), value, allowed, format!("remove {key} from {table}")))
+}
+
+/// `transport_maps`: the internal ways are there, and nothing else concerns domains of ours.
+fn routes(seen: &Seen) -> Vec<Finding> {
+    let Ok(ours) = &seen.ours else { return Vec::new() };
+    let value = seen.postfix.main("transport_maps");
+    let mut out = Vec::new();
+    let mut routes = Vec::new();
+    let mut all_seen = true;
+    for table in split_list(value) {
+        match seen.tables.get(&table) {
+            Some(Ok(entries)) => routes.extend(entries.iter().cloned()),
+            Some(Err(why)) => {
+                all_seen = false;
+                out.push(Finding::not_seen(format!("transport_maps: {table}"), why, "name tables that postmap -s can list"));
+            }
+            None => {}
+        }
+    }
+    let (host, port) = ours.notices_smtpd.rsplit_once(':').unwrap_or_default();
+    let notices = format!("pecnotices:[{}]:{port}", host.trim_matches(['[', ']']));
+    for (domain, wanted) in [("notices.pec.internal", notices.as_str()), ("ricezione.pec.internal", "pecricezione:[127.0.0.1]:10026")] {
+        let found = routes.iter().find(|(key, _)| key == domain).map(|(_, target)| target.as_str());
+        if found.is_some_and(|target| target != wanted) || (found.is_none() && all_seen) {
+            let allowed = format!("{wanted}: without it no receipt is ever made");
+            out.push(Finding::wrong(format!("transport_maps: {domain}"), found.unwrap_or("missing"), allowed, "postfix-conf/apply"));
+        }
+    }
+    for (key, target) in &routes {
+        let domain = key.rsplit('@').next().unwrap_or_default().trim_start_matches('.').to_ascii_lowercase();
+        let concerns_us = key == "*" || ours.local_domains.iter().any(|ours| *ours == domain || ours.ends_with(&format!(".{domain}")));
+        if concerns_us {
+            let allowed = "absent: what is certified goes to virtual_transport, or to the MX of its recipient";
+            out.push(Finding::wrong(format!("transport_maps: {key}"), target, allowed, format!("remove {key} from transport_maps")));
+        }
+    }
+    out
+}
+
+/// The DNS sends mail for our domains to us.
+pub(super) fn mx(seen: &Seen) -> Vec<Finding> {
+    let Ok(ours) = &seen.ours else { return Vec::new() };
+    if !asks_dns(&seen.postfix) {
+        let why = "smtp_dns_support_level = disabled: this Postfix finds other servers without the DNS, so it was not asked";
+        return vec![Finding::not_seen("the MX of our domains", why, "")];
+    }
+    let mut names: Vec<&str> = ours.mx_hosts.iter().map(String::as_str).collect();
+    names.sort_unstable();
+    let allowed = format!("{} (myhostname and pec_mx_hosts): mail for a certified domain comes here and nowhere else", names.join(" or "));
+    let mut out = Vec::new();
+    for (domain, hosts) in &seen.mx {
+        let what = format!("the MX of {domain}");
+        match hosts {
+            Err(why) => out.push(Finding::not_seen(what, why, "")),
+            Ok(hosts) if hosts.is_empty() => out.push(Finding::wrong(what, "none", &allowed, "set it in the DNS")),
+            Ok(hosts) => {
+                let foreign = hosts.iter().filter(|host| !ours.mx_hosts.contains(*host));
+                out.extend(foreign.map(|host| Finding::wrong(&what, host, &allowed, "change it in the DNS, or name the host in pec_mx_hosts")));
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::postfix::tests::shipped_postfix;
+    use super::super::seen::tests::seen;
+    use super::*;
+
+    fn lines(findings: Vec<Finding>) -> Vec<String> {
+        findings.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn the_shipped_configuration_is_good() {
+        let seen = seen(shipped_postfix());
+        assert_eq!(lines([domains(&seen), maps(&seen), mx(&seen)].concat()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_domain_is_certified_or_ordinary() {
+        for list in ORDINARY {
+            let found = lines(domains(&seen(shipped_postfix().with(list, "localhost, PEC.alfa.test"))));
+            assert!(
+                found.len() == 1 && found[0].starts_with("wrong: pec.alfa.test = certified and ordinary") && found[0].contains(list),
+                "{found:?}"
+            );
+        }
+        let mut seen = seen(shipped_postfix().with("mydestination", "hash:/x"));
+        seen.tables.insert("hash:/x".into(), Ok(vec![("pec.alfa.test".into(), String::new())]));
+        assert_eq!(domains(&seen).len(), 1);
+    }
+
+    #[test]
+    fn a_domain_is_ours_in_the_directory() {
+        let mut seen = seen(shipped_postfix());
+        seen.ours.as_mut().unwrap().local_domains.extend(["pec.beta.test".to_owned(), "nuovo.example".to_owned()]);
+        let found = lines(domains(&seen));
+        assert!(found[0].starts_with("wrong: virtual_mailbox_domains: nuovo.example = in no record"), "{found:?}");
+        assert!(found[1].starts_with("wrong: virtual_mailbox_domains: pec.beta.test = managed by Beta"), "{found:?}");
+    }
+
+    #[test]
+    fn a_route_that_concerns_certified_mail_is_named() {
+        for (key, named) in
+            [("*", true), ("pec.alfa.test", true), (".alfa.test", true), ("anna@pec.alfa.test", true), ("beta.test", false), ("fa.test", false)]
+        {
+            let mut seen = seen(shipped_postfix());
+            for table in seen.tables.values_mut() {
+                table.as_mut().unwrap().push((key.to_owned(), "smtp:[elsewhere.test]".to_owned()));
+            }
+            let found = lines(maps(&seen));
+            assert_eq!(found.iter().any(|l| l.starts_with(&format!("wrong: transport_maps: {key} = smtp:[elsewhere.test]"))), named, "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_internal_way_is_named() {
+        let mut seen = seen(shipped_postfix());
+        for table in seen.tables.values_mut() {
+            table.as_mut().unwrap().remove(0);
+        }
+        assert!(lines(maps(&seen))[0].starts_with("wrong: transport_maps: notices.pec.internal = missing: it must be pecnotices:[127.0.0.1]:10025"));
+        for table in seen.tables.values_mut() {
+            *table = Err("unsupported".into());
+        }
+        assert!(lines(maps(&seen))[0].starts_with("not seen: transport_maps: "));
+    }
+
+    #[test]
+    fn an_access_table_that_redirects_copies_or_drops_is_named() {
+        let mut seen = seen(shipped_postfix().with("smtpd_sender_restrictions", "check_sender_access hash:/x, permit"));
+        let entries = [("a.test", "REJECT no"), ("b.test", "redirect archive@x.test"), ("c.test", "DISCARD"), ("d.test", "OK")];
+        seen.tables.insert("hash:/x".into(), Ok(entries.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec()));
+        let found = lines(maps(&seen));
+        assert!(found.len() == 2 && found[0].starts_with("wrong: smtpd_sender_restrictions: hash:/x: b.test = redirect archive@x.test"), "{found:?}");
+        seen.tables.insert("hash:/x".into(), Err("no such file".into()));
+        assert_eq!(lines(maps(&seen)), ["not seen: smtpd_sender_restrictions: hash:/x: no such file"]);
+    }
+
+    #[test]
+    fn a_foreign_mx_is_named_and_a_look_up_that_fails_is_said() {
+        let mut seen = seen(shipped_postfix());
+        seen.mx = vec![
+            ("a.test".into(), Ok(vec!["mail.gestore.alfa.test".into(), "mx.elsewhere.test".into()])),
+            ("b.test".into(), Ok(Vec::new())),
+            ("c.test".into(), Err("192.0.2.1 does not answer".into())),
+        ];
+        let found = lines(mx(&seen));
+        assert_eq!(found.len(), 3);
+        assert!(found[0].starts_with("wrong: the MX of a.test = mx.elsewhere.test: it must be mail.gestore.alfa.test (myhostname and pec_mx_hosts)"));
+        assert!(found[1].starts_with("wrong: the MX of b.test = none"));
+        assert_eq!(found[2], "not seen: the MX of c.test: 192.0.2.1 does not answer");
+        let without = super::super::seen::tests::seen(shipped_postfix().with("smtp_dns_support_level", "disabled"));
+        assert!(lines(mx(&without))[0].starts_with("not seen: the MX of our domains: smtp_dns_support_level = disabled"));
+    }
+}

@@ -1,0 +1,560 @@
+//! Postfix as `postconf` tells it, held against what `postfix-conf` ships.
+
+use std::collections::HashMap;
+
+use super::Finding;
+use super::seen::Seen;
+use super::shipped::{self, Service};
+
+/// What is in force in a Postfix.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Postfix {
+    /// `postconf -x`: every parameter, expanded.
+    main: HashMap<String, String>,
+    /// `postconf -F -x` and `postconf -P -x`.
+    services: Vec<Service>,
+}
+
+impl Postfix {
+    /// Reads the output of `postconf -x`, `postconf -F -x */*/command` and `postconf -P -x`.
+    pub(super) fn parse(main: &str, commands: &str, options: &str) -> Self {
+        let pair = |line: &str| line.split_once('=').map(|(n, v)| (n.trim().to_owned(), v.trim().to_owned()));
+        let mut services: Vec<Service> = Vec::new();
+        for (path, command) in commands.lines().filter_map(pair) {
+            if let Some((name, kind)) = path.strip_suffix("/command").and_then(|p| p.rsplit_once('/')) {
+                let program = command.split_whitespace().next().unwrap_or_default().to_owned();
+                services.push(Service { name: name.to_owned(), kind: kind.to_owned(), program, options: Vec::new() });
+            }
+        }
+        for (path, value) in options.lines().filter_map(pair) {
+            let mut parts = path.rsplitn(3, '/');
+            if let (Some(option), Some(kind), Some(name)) = (parts.next(), parts.next(), parts.next())
+                && let Some(service) = services.iter_mut().find(|s| s.name == name && s.kind == kind)
+            {
+                service.options.push((option.to_owned(), value));
+            }
+        }
+        Self { main: main.lines().filter_map(pair).collect(), services }
+    }
+
+    /// The same with another value in main.cf.
+    pub(super) fn with(mut self, name: &str, value: &str) -> Self {
+        self.main.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// The value in main.cf.
+    pub(super) fn main(&self, name: &str) -> &str {
+        self.main.get(name).map_or("", String::as_str)
+    }
+
+    /// The value that a service goes by.
+    fn of<'a>(&'a self, service: &'a Service, name: &str) -> &'a str {
+        service.option(name).unwrap_or_else(|| self.main(name))
+    }
+
+    /// What every process of Postfix goes by: (value, the service that says so or none).
+    pub(super) fn everywhere(&self, name: &str) -> Vec<(&str, Option<&Service>)> {
+        let options = self.services.iter().filter_map(|s| s.option(name).map(|value| (value, Some(s))));
+        std::iter::once((self.main(name), None)).chain(options).collect()
+    }
+
+    /// A value of a shipped file with `$name` replaced.
+    fn expanded(&self, text: &str) -> String {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('$') {
+            let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(after.len());
+            out += before;
+            out += self.main(&after[..end]);
+            rest = &after[end..];
+        }
+        out + rest
+    }
+}
+
+/// What a value may be where it need not be the shipped one.
+enum Rule {
+    /// Looked at elsewhere, or free.
+    Free,
+    Among(&'static [&'static str]),
+    Begins(&'static str),
+    AtLeast(u64),
+    /// Seconds, from and to.
+    Seconds(u64, u64),
+    /// Not with this in it.
+    Without(&'static str),
+}
+
+const TLS: &[&str] = &[">=TLSv1.2", ">=TLSv1.3"];
+const HOUR: u64 = 3600;
+
+/// All other parameters of the shipped main.cf must be as they are there.
+const LOOSER: &[(&str, Rule)] = &[
+    ("milter_protocol", Rule::AtLeast(6)),
+    ("authorized_submit_users", Rule::Without("static:")),
+    // What it routes where is looked at by the check of the maps.
+    ("transport_maps", Rule::Free),
+    ("local_transport", Rule::Begins("error:")),
+    ("virtual_transport", Rule::Begins("lmtp:")),
+    ("milter_header_checks", Rule::Begins("regexp:{{/^X-Pec-Notice:/ FILTER lmtp:")),
+    // Must fit to pec_message_size_limit, which the programs themselves see to.
+    ("message_size_limit", Rule::Free),
+    ("mailbox_size_limit", Rule::Free),
+    ("virtual_mailbox_limit", Rule::Free),
+    ("hopcount_limit", Rule::AtLeast(100)),
+    ("maximal_queue_lifetime", Rule::Seconds(22 * HOUR, 24 * HOUR)),
+    ("bounce_queue_lifetime", Rule::Seconds(22 * HOUR, 24 * HOUR)),
+    ("maximal_backoff_time", Rule::Seconds(1, HOUR / 4)),
+    ("delay_warning_time", Rule::Seconds(0, 0)),
+    ("smtpd_forbid_bare_newline", Rule::Among(&["normalize", "yes", "reject"])),
+    ("smtpd_relay_restrictions", Rule::Among(&["reject_unauth_destination", "defer_unauth_destination", "reject"])),
+    ("smtpd_sasl_type", Rule::Free),
+    ("smtpd_sasl_path", Rule::Free),
+    ("smtpd_tls_security_level", Rule::Among(&["may", "encrypt"])),
+    ("smtp_tls_security_level", Rule::Among(&["may", "encrypt", "dane", "dane-only", "verify", "secure", "fingerprint"])),
+    ("smtpd_tls_protocols", Rule::Among(TLS)),
+    ("smtpd_tls_mandatory_protocols", Rule::Among(TLS)),
+    ("smtp_tls_protocols", Rule::Among(TLS)),
+    ("smtp_tls_mandatory_protocols", Rule::Among(TLS)),
+];
+
+/// A time of Postfix's in seconds; `unit` is the unit of those without one.
+pub(super) fn seconds(text: &str, unit: char) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, written) = text.split_at(digits);
+    let unit = if written.is_empty() { unit } else { written.chars().next().filter(|_| written.len() == 1)? };
+    let unit = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => HOUR,
+        'd' => 24 * HOUR,
+        'w' => 7 * 24 * HOUR,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+/// The unit of a time without one (postconf(5)).
+fn unit_of(name: &str) -> char {
+    match name {
+        "maximal_queue_lifetime" | "bounce_queue_lifetime" => 'd',
+        "delay_warning_time" => 'h',
+        _ => 's',
+    }
+}
+
+/// What `value` would have to be; `None`: it is good.
+fn judge(name: &str, value: &str, shipped: &str) -> Option<String> {
+    let same = |a: &str, b: &str| a.split_whitespace().eq(b.split_whitespace());
+    let rule = LOOSER.iter().find(|(n, _)| *n == name).map(|(_, rule)| rule);
+    let (good, allowed) = match rule {
+        None if shipped.is_empty() => (value.is_empty(), "empty".to_owned()),
+        None => (same(value, shipped), shipped.to_owned()),
+        Some(Rule::Free) => (true, String::new()),
+        Some(Rule::Among(values)) => (values.contains(&value), values.join(" or ")),
+        Some(Rule::Begins(start)) => (value.starts_with(start), format!("{start}...")),
+        Some(Rule::AtLeast(least)) => (value.parse::<u64>().is_ok_and(|n| n >= *least), format!("at least {least}")),
+        Some(Rule::Seconds(least, most)) => {
+            let good = seconds(value, unit_of(name)).is_some_and(|s| (least..=most).contains(&&s));
+            (good, if least == most { format!("{least}s") } else { format!("from {least}s to {most}s") })
+        }
+        Some(Rule::Without(part)) => (!value.contains(part), format!("a value without {part}")),
+    };
+    (!good).then_some(allowed)
+}
+
+/// What postfix-conf/main.cf sets, in main.cf and wherever a service says otherwise.
+pub(super) fn main_cf(seen: &Seen) -> Vec<Finding> {
+    let postfix = &seen.postfix;
+    let mut out = Vec::new();
+    for parameter in shipped::parameters() {
+        let name = parameter.name.as_str();
+        let shipped = postfix.expanded(&parameter.value);
+        let reason = if parameter.reason.is_empty() { String::new() } else { format!(" ({})", parameter.reason.trim_end_matches('.')) };
+        for (value, service) in postfix.everywhere(name) {
+            let Some(allowed) = judge(name, value, &shipped) else { continue };
+            let mend = if LOOSER.iter().any(|(n, _)| *n == name) { &parameter.value } else { &shipped };
+            match service {
+                None => out.push(Finding::wrong(name, value, format!("{allowed}{reason}"), format!("postconf -e '{name} = {mend}'"))),
+                // What the shipped master.cf says for this very service, or the listeners' check knows better.
+                Some(s) if s.program == "smtpd" && shipped_options().contains(&name.to_owned()) => {}
+                Some(s) if shipped::services().iter().any(|t| t.name == s.name && t.kind == s.kind && t.option(name).is_some()) => {}
+                Some(s) => out.push(Finding::wrong(
+                    format!("master.cf {}/{}: -o {name}", s.name, s.kind),
+                    value,
+                    format!("{allowed}{reason}"),
+                    format!("postconf -PX '{}/{}/{name}'", s.name, s.kind),
+                )),
+            }
+        }
+    }
+    out
+}
+
+/// Parameters that the shipped listeners set.
+fn shipped_options() -> Vec<String> {
+    shipped::services().into_iter().filter(|s| s.program == "smtpd").flat_map(|s| s.options).map(|(name, _)| name).collect()
+}
+
+/// The services that are not listeners.
+pub(super) fn services(seen: &Seen) -> Vec<Finding> {
+    let postfix = &seen.postfix;
+    let mut out = Vec::new();
+    for shipped in shipped::services().iter().filter(|s| s.program != "smtpd") {
+        let id = format!("{}/{}", shipped.name, shipped.kind);
+        let Some(service) = postfix.services.iter().find(|s| s.name == shipped.name && s.kind == shipped.kind) else {
+            out.push(Finding::wrong(format!("master.cf {id}"), "missing", "there, as in postfix-conf/master.cf", "postfix-conf/apply"));
+            continue;
+        };
+        if service.program != shipped.program {
+            let what = format!("master.cf {id}: command");
+            out.push(Finding::wrong(what, &service.program, format!("{}, as in postfix-conf/master.cf", shipped.program), "postfix-conf/apply"));
+        }
+        out.extend(options(postfix, service, shipped, &[]));
+    }
+    for service in postfix.services.iter().filter(|s| s.program == "qmqpd") {
+        let id = format!("{}/{}", service.name, service.kind);
+        out.push(Finding::wrong(
+            format!("master.cf {id}"),
+            "qmqpd",
+            "absent: what comes by QMQP passes pec-notices as if Postfix had written it",
+            format!("postconf -MX {id}"),
+        ));
+    }
+    for (name, content) in shipped::FILES {
+        match &seen.files.get(*name) {
+            Some(Ok(found)) if found == content => {}
+            Some(Ok(_)) => out.push(Finding::wrong(*name, "changed", "the file of postfix-conf", "postfix-conf/apply")),
+            Some(Err(e)) => out.push(Finding::wrong(*name, e, "the file of postfix-conf", "postfix-conf/apply")),
+            None => {}
+        }
+    }
+    out
+}
+
+/// Options of a shipped service that are not in force.
+fn options(postfix: &Postfix, service: &Service, shipped: &Service, left_out: &[&str]) -> Vec<Finding> {
+    let id = format!("{}/{}", service.name, service.kind);
+    let mut out = Vec::new();
+    for (name, value) in shipped.options.iter().filter(|(n, _)| n != "syslog_name" && !left_out.contains(&n.as_str())) {
+        let wanted = postfix.expanded(value);
+        let found = postfix.of(service, name);
+        // Further restrictions may follow; ours stands among them.
+        let good = if name == "smtpd_recipient_restrictions" && !wanted.is_empty() {
+            words(found).windows(words(&wanted).len()).any(|w| w == words(&wanted))
+        } else {
+            words(found) == words(&wanted)
+        };
+        if !good {
+            let allowed =
+                if wanted.is_empty() { "empty, as in postfix-conf/master.cf".to_owned() } else { format!("{wanted}, as in postfix-conf/master.cf") };
+            out.push(Finding::wrong(format!("master.cf {id}: {name}"), found, allowed, format!("postconf -P '{id}/{name}={value}'")));
+        }
+    }
+    out
+}
+
+fn words(text: &str) -> Vec<&str> {
+    text.split(|c: char| c == ',' || c.is_whitespace()).filter(|w| !w.is_empty()).collect()
+}
+
+/// Every smtpd: which of our milters it has, and that it is set as that one must be.
+pub(super) fn listeners(seen: &Seen) -> Vec<Finding> {
+    let postfix = &seen.postfix;
+    let shipped: Vec<Service> = shipped::services().into_iter().filter(|s| s.program == "smtpd").collect();
+    let milter_of = |s: &Service| s.option("smtpd_milters").unwrap_or_default().to_owned();
+    let mut out = Vec::new();
+    let mut present = Vec::new();
+    for service in postfix.services.iter().filter(|s| s.program == "smtpd") {
+        let id = format!("{}/{}", service.name, service.kind);
+        let value = postfix.of(service, "smtpd_milters");
+        let milters = words(value);
+        let namesake = shipped.iter().find(|s| s.name == service.name && s.kind == service.kind);
+        let wrappermode = |s: &Service| s.option("smtpd_tls_wrappermode") == Some("yes");
+        // Like a namesake with the same milter, if there is one; a listener with TLS from the start is like the one that ships.
+        let like = |s: &&Service| milters.last().is_some_and(|&last| last == postfix.expanded(&milter_of(s)));
+        let template = namesake
+            .filter(like)
+            .or_else(|| shipped.iter().filter(like).find(|s| wrappermode(s) == (postfix.of(service, "smtpd_tls_wrappermode") == "yes")))
+            .or_else(|| shipped.iter().find(like));
+        let Some(template) = template else {
+            let wanted = namesake.map_or("$pec_incoming_milter".to_owned(), milter_of);
+            present.extend(namesake.map(milter_of));
+            out.push(Finding::wrong(
+                format!("master.cf {id}: smtpd_milters"),
+                value,
+                format!("{} at the end: without the milter mail comes in unchecked and is certified by nobody", postfix.expanded(&wanted)),
+                format!("postconf -P '{id}/smtpd_milters={wanted}'"),
+            ));
+            continue;
+        };
+        let milter = milter_of(template);
+        present.push(milter.clone());
+        // Another milter may stand before pec-incoming; a submission or a trigger comes as it is.
+        let left_out: &[&str] = if milter == "$pec_incoming_milter" { &["smtpd_milters"] } else { &[] };
+        out.extend(options(postfix, service, template, left_out));
+        match milter.as_str() {
+            "$pec_incoming_milter" => {
+                let level = postfix.of(service, "smtpd_tls_security_level");
+                if !matches!(level, "may" | "encrypt") {
+                    let mend = format!("postconf -P '{id}/smtpd_tls_security_level=may'");
+                    out.push(Finding::wrong(format!("master.cf {id}: smtpd_tls_security_level"), level, "may or encrypt (RFC 6109 s. 5.3)", mend));
+                }
+                if postfix.of(service, "smtpd_sasl_auth_enable") != "no" {
+                    let mend = format!("postconf -P '{id}/smtpd_sasl_auth_enable=no'");
+                    out.push(Finding::wrong(format!("master.cf {id}: smtpd_sasl_auth_enable"), "yes", "no: users submit at 587 and 465", mend));
+                }
+            }
+            "$pec_access_milter" => {}
+            _ if is_loopback(&service.name) => {}
+            _ => out.push(Finding::wrong(
+                format!("master.cf {id}"),
+                "reachable from outside",
+                "bound to a loopback address: what comes here is believed to come from Postfix itself",
+                format!("postconf -MX {id}, then postfix-conf/apply"),
+            )),
+        }
+    }
+    for template in &shipped {
+        let milter = milter_of(template);
+        if !present.contains(&milter) {
+            present.push(milter.clone());
+            let id = format!("{}/{}", template.name, template.kind);
+            out.push(Finding::wrong(format!("master.cf {id}"), "missing", format!("there: no smtpd has {milter}"), "postfix-conf/apply"));
+        }
+    }
+    out
+}
+
+fn is_loopback(name: &str) -> bool {
+    name.starts_with("127.") || name.starts_with("[::1]:") || name.starts_with("localhost:")
+}
+
+/// Times and limits that contradict each other.
+pub(super) fn times(seen: &Seen) -> Vec<Finding> {
+    // Name, its unit, from, to (seconds), why.
+    const TIMES: &[(&str, u64, u64, &str)] = &[
+        ("queue_run_delay", 1, HOUR / 4, "the end of a message's time is seen at an attempt only"),
+        ("minimal_backoff_time", 1, HOUR / 4, "the end of a message's time is seen at an attempt only"),
+        ("milter_content_timeout", 300, 10 * HOUR, "a milter may wait 240 s for clamd"),
+        ("milter_connect_timeout", 10, HOUR, "a milter that is busy is not one that is down"),
+        ("milter_command_timeout", 30, HOUR, "a milter that is busy is not one that is down"),
+    ];
+    let mut out = Vec::new();
+    for (name, least, most, why) in TIMES {
+        let value = seen.postfix.main(name);
+        if !seconds(value, 's').is_some_and(|s| (least..=most).contains(&&s)) {
+            let mend = if value.is_empty() || seconds(value, 's').is_some_and(|s| s > *most) { most } else { least };
+            out.push(Finding::wrong(*name, value, format!("from {least}s to {most}s ({why})"), format!("postconf -e '{name} = {mend}s'")));
+        }
+    }
+    let limit = |name: &str| seen.postfix.main(name).parse::<u64>().unwrap_or(u64::MAX);
+    if limit("header_size_limit") < 60_000 {
+        let value = seen.postfix.main("header_size_limit");
+        let allowed = "at least 60000: a header that Postfix cuts is refused, and RFC 6109 has long ones";
+        out.push(Finding::wrong("header_size_limit", value, allowed, "postconf -X header_size_limit"));
+    }
+    out
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::seen::tests::seen;
+    use super::*;
+
+    /// `postconf -x` of a Postfix on which postfix-conf/apply was run, as far as it matters here.
+    pub(in super::super) fn shipped_postfix() -> Postfix {
+        let mut main = "pec_access_milter = unix:pec/access\npec_incoming_milter = unix:pec/incoming\npec_internal_milter = unix:pec/internal\n\
+            pec_triggers_milter = unix:pec/triggers\npec_reports_milter = unix:pec/reports\nconfig_directory = /etc/postfix\nqueue_run_delay = 300s\n\
+            minimal_backoff_time = 300s\nmilter_content_timeout = 300s\nmilter_connect_timeout = 30s\nmilter_command_timeout = 30s\n\
+            header_size_limit = 102400\nvirtual_mailbox_domains = gestore.alfa.test pec.alfa.test\nmyhostname = mail.gestore.alfa.test\n\
+            smtpd_tls_wrappermode = no\nsmtpd_milters =\n"
+            .to_owned();
+        let empty = Postfix::parse(&main, "", "");
+        for parameter in shipped::parameters() {
+            main += &format!("{} = {}\n", parameter.name, empty.expanded(&parameter.value));
+        }
+        let (mut commands, mut options) = (String::from("smtp/unix/command = smtp\n"), String::new());
+        for service in shipped::services() {
+            commands += &format!("{}/{}/command = {} -o x=y\n", service.name, service.kind, service.program);
+            for (name, value) in service.options {
+                options += &format!("{}/{}/{name} = {}\n", service.name, service.kind, empty.expanded(&value));
+            }
+        }
+        Postfix::parse(&main, &commands, &options)
+    }
+
+    impl Postfix {
+        fn with_option(mut self, service: &str, name: &str, value: Option<&str>) -> Self {
+            let service = self.services.iter_mut().find(|s| format!("{}/{}", s.name, s.kind) == service).unwrap();
+            service.options.retain(|(n, _)| n != name);
+            service.options.extend(value.map(|v| (name.to_owned(), v.to_owned())));
+            self
+        }
+
+        fn with_service(mut self, name: &str, program: &str) -> Self {
+            self.services.push(Service { name: name.into(), kind: "inet".into(), program: program.into(), options: Vec::new() });
+            self
+        }
+
+        fn without_service(mut self, name: &str) -> Self {
+            self.services.retain(|s| s.name != name);
+            self
+        }
+    }
+
+    fn found(postfix: Postfix) -> Vec<String> {
+        let seen = seen(postfix);
+        [main_cf, services, listeners, times].iter().flat_map(|check| check(&seen)).map(|f| f.to_string()).collect()
+    }
+
+    #[test]
+    fn the_shipped_configuration_is_good() {
+        assert_eq!(found(shipped_postfix()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn whatever_makes_a_certified_mailbox_something_else_is_named() {
+        for (name, value, mend) in [
+            ("virtual_alias_maps", "hash:/etc/postfix/virtual", "postconf -e 'virtual_alias_maps = '"),
+            ("virtual_alias_domains", "pec.alfa.test", ""),
+            ("canonical_maps", "/etc/postfix/canonical", ""),
+            ("recipient_canonical_maps", "hash:/x", ""),
+            ("sender_canonical_maps", "hash:/x", ""),
+            ("recipient_delimiter", "+", "postconf -e 'recipient_delimiter = '"),
+            ("mydestination", "localhost", ""),
+            ("relay_domains", "x.test", ""),
+            ("relayhost", "[relay.test]", "postconf -e 'relayhost = '"),
+            ("smtp_fallback_relay", "[relay.test]", ""),
+            ("sender_dependent_relayhost_maps", "hash:/x", ""),
+            ("sender_dependent_default_transport_maps", "hash:/x", ""),
+            ("default_transport", "smtp:[relay.test]", "postconf -e 'default_transport = smtp'"),
+            ("content_filter", "amavis:[127.0.0.1]:10024", ""),
+            ("always_bcc", "archive@x.test", ""),
+            ("sender_bcc_maps", "hash:/x", ""),
+            ("recipient_bcc_maps", "hash:/x", ""),
+            ("header_checks", "regexp:/x", ""),
+            ("mime_header_checks", "regexp:/x", ""),
+            ("nested_header_checks", "regexp:/x", ""),
+            ("body_checks", "regexp:/x", ""),
+            ("smtp_header_checks", "regexp:/x", ""),
+            ("smtp_body_checks", "regexp:/x", ""),
+            ("smtp_generic_maps", "hash:/x", ""),
+            ("masquerade_domains", "alfa.test", ""),
+            ("relocated_maps", "hash:/x", ""),
+            ("receive_override_options", "no_milters", ""),
+            ("smtpd_proxy_filter", "127.0.0.1:10024", ""),
+            ("milter_default_action", "accept", "postconf -e 'milter_default_action = tempfail'"),
+            ("non_smtpd_milters", "", "postconf -e 'non_smtpd_milters = unix:pec/reports'"),
+            ("internal_mail_filter_classes", "", ""),
+            ("virtual_transport", "virtual", "postconf -e 'virtual_transport = lmtp:unix:private/dovecot-lmtp'"),
+            ("lmtp_discard_lhlo_keywords", "", ""),
+            ("milter_header_checks", "", ""),
+            ("maximal_queue_lifetime", "5d", "postconf -e 'maximal_queue_lifetime = 1d'"),
+            ("bounce_queue_lifetime", "0", ""),
+            ("maximal_backoff_time", "4000s", "postconf -e 'maximal_backoff_time = 15m'"),
+            ("delay_warning_time", "4h", "postconf -e 'delay_warning_time = 0'"),
+            ("queue_run_delay", "1h", "postconf -e 'queue_run_delay = 900s'"),
+            ("milter_content_timeout", "60s", "postconf -e 'milter_content_timeout = 300s'"),
+            ("header_size_limit", "10000", ""),
+            ("smtpd_tls_security_level", "", ""),
+            ("smtp_tls_protocols", ">=TLSv1", ""),
+        ] {
+            let found = found(shipped_postfix().with(name, value));
+            let line = found.first().unwrap_or_else(|| panic!("{name} = {value} is not named"));
+            let start =
+                if value.is_empty() { format!("wrong: {name} is empty: it must be ") } else { format!("wrong: {name} = {value}: it must be ") };
+            assert!(line.starts_with(&start) && line.ends_with(mend), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_may_differ_is_not_named() {
+        for (name, value) in [
+            ("maximal_queue_lifetime", "23h"),
+            ("maximal_queue_lifetime", "1"),
+            ("maximal_backoff_time", "600"),
+            ("hopcount_limit", "120"),
+            ("virtual_transport", "lmtp:inet:mailboxes.test:24"),
+            ("smtpd_tls_security_level", "encrypt"),
+            ("smtp_tls_security_level", "dane"),
+            ("smtpd_tls_protocols", ">=TLSv1.3"),
+            ("message_size_limit", "60000000"),
+            ("authorized_submit_users", "root, monitor"),
+        ] {
+            assert_eq!(found(shipped_postfix().with(name, value)), Vec::<String>::new(), "{name} = {value}");
+        }
+    }
+
+    #[test]
+    fn a_service_that_undoes_main_cf_is_named() {
+        let found = found(shipped_postfix().with_option("smtp/inet", "content_filter", Some("x:")).with_option(
+            "smtp/unix",
+            "smtp_header_checks",
+            Some("regexp:/x"),
+        ));
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].starts_with("wrong: master.cf smtp/inet: -o content_filter = x:: it must be empty"), "{found:?}");
+        assert!(found[1].ends_with("Mend: postconf -PX 'smtp/unix/smtp_header_checks'"), "{found:?}");
+    }
+
+    #[test]
+    fn a_listener_without_its_milter_tls_or_passwords_is_named() {
+        for (service, option, value, says) in [
+            ("smtp/inet", "smtpd_milters", None, "Mend: postconf -P 'smtp/inet/smtpd_milters=$pec_incoming_milter'"),
+            ("smtp/inet", "smtpd_milters", Some("unix:pec/incoming inet:rspamd.test:11332"), "unix:pec/incoming at the end"),
+            ("smtp/inet", "smtpd_command_filter", None, "must be regexp:/etc/postfix/pec-notify-both"),
+            ("smtp/inet", "smtpd_tls_security_level", Some("none"), "may or encrypt"),
+            ("smtp/inet", "smtpd_sasl_auth_enable", Some("yes"), "users submit at 587 and 465"),
+            ("smtp/inet", "smtpd_recipient_restrictions", Some("permit"), "pec-internal-domains"),
+            ("submission/inet", "smtpd_tls_security_level", None, "it must be encrypt, as in"),
+            ("submission/inet", "smtpd_sasl_auth_enable", None, "it must be yes, as in"),
+            (
+                "submission/inet",
+                "smtpd_relay_restrictions",
+                Some("permit_mynetworks,permit_sasl_authenticated,reject"),
+                "it must be permit_sasl_authenticated,reject",
+            ),
+            ("submissions/inet", "cleanup_service_name", None, "it must be cleanup-access"),
+            ("submission/inet", "smtpd_milters", Some("inet:rspamd.test:11332 unix:pec/access"), "it must be unix:pec/access"),
+            ("cleanup-access/unix", "message_drop_headers", None, "master.cf cleanup-access/unix: message_drop_headers"),
+            ("pickup/unix", "cleanup_service_name", None, "it must be cleanup-local"),
+            ("pecnotices/unix", "soft_bounce", Some("no"), "it must be yes"),
+            ("127.0.0.1:10026/inet", "smtpd_milters", None, "smtpd_milters=$pec_internal_milter'"),
+        ] {
+            // What the service does not say, main.cf says.
+            let main = shipped_postfix()
+                .with("smtpd_sasl_auth_enable", "no")
+                .with("message_drop_headers", "bcc, content-length")
+                .with("cleanup_service_name", "cleanup");
+            let found = found(main.with_option(service, option, value));
+            assert!(found.len() == 1 && found[0].contains(says), "{service} {option} {value:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn another_milter_may_stand_before_pec_incoming() {
+        let milters = Some("inet:rspamd.test:11332, unix:pec/incoming");
+        assert_eq!(found(shipped_postfix().with_option("smtp/inet", "smtpd_milters", milters)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn listeners_that_nobody_shipped_are_looked_at_too() {
+        let found_ = found(shipped_postfix().with_service("2525", "smtpd"));
+        assert!(found_.len() == 1 && found_[0].starts_with("wrong: master.cf 2525/inet: smtpd_milters is empty"), "{found_:?}");
+        let outside =
+            shipped_postfix().with_service("0.0.0.0:10025", "smtpd").with_option("0.0.0.0:10025/inet", "smtpd_milters", Some("unix:pec/triggers"));
+        assert!(found(outside).iter().any(|line| line.starts_with("wrong: master.cf 0.0.0.0:10025/inet = reachable from outside")));
+        assert!(found(shipped_postfix().with_service("628", "qmqpd"))[0].contains("master.cf 628/inet = qmqpd"));
+        assert!(found(shipped_postfix().without_service("submission")).is_empty(), "465 is left");
+        assert!(found(shipped_postfix().without_service("127.0.0.1:10026"))[0].contains("no smtpd has $pec_internal_milter"));
+        assert!(found(shipped_postfix().without_service("cleanup-local"))[0].contains("master.cf cleanup-local/unix = missing"));
+    }
+
+    #[test]
+    fn times_with_and_without_units() {
+        assert_eq!((seconds("1d", 's'), seconds("5", 'd'), seconds("15m", 's')), (Some(86_400), Some(432_000), Some(900)));
+        assert_eq!((seconds("", 's'), seconds("5x", 's'), seconds("5mm", 's')), (None, None, None));
+    }
+}

@@ -1,0 +1,106 @@
+//! What `postfix-conf` ships, compiled in: the same text that `postfix-conf/apply` sets is what a Postfix is held against.
+
+const MAIN_CF: &str = include_str!("../../../../postfix-conf/main.cf");
+const MASTER_CF: &str = include_str!("../../../../postfix-conf/master.cf");
+
+/// Tables beside main.cf, which must be the shipped ones.
+pub(super) const FILES: &[(&str, &str)] = &[
+    ("pec-notify-both", include_str!("../../../../postfix-conf/pec-notify-both")),
+    ("pec-notify-failure", include_str!("../../../../postfix-conf/pec-notify-failure")),
+    ("pec-internal-domains", include_str!("../../../../postfix-conf/pec-internal-domains")),
+];
+
+/// A parameter of the shipped main.cf.
+#[derive(Debug)]
+pub(super) struct Parameter {
+    pub(super) name: String,
+    pub(super) value: String,
+    /// The comment above it.
+    pub(super) reason: String,
+}
+
+/// The shipped main.cf, our own parameters left out.
+pub(super) fn parameters() -> Vec<Parameter> {
+    let (mut out, mut reason, mut in_comment) = (Vec::<Parameter>::new(), String::new(), false);
+    for line in MAIN_CF.lines() {
+        if let Some(comment) = line.strip_prefix('#') {
+            if !in_comment {
+                reason.clear();
+            }
+            in_comment = true;
+            let comment = comment.trim().trim_start_matches("---- ");
+            reason = format!("{reason} {comment}").trim().to_owned();
+            continue;
+        }
+        in_comment = false;
+        if line.trim().is_empty() {
+            reason.clear();
+        } else if line.starts_with([' ', '\t']) {
+            if let Some(last) = out.last_mut() {
+                last.value = format!("{} {}", last.value, line.trim());
+            }
+        } else if let Some((name, value)) = line.split_once('=') {
+            out.push(Parameter { name: name.trim().to_owned(), value: value.trim().to_owned(), reason: reason.clone() });
+        }
+    }
+    out.retain(|p| !p.name.starts_with("pec_"));
+    out
+}
+
+/// A service of a master.cf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Service {
+    /// `smtp`, `127.0.0.1:10025`.
+    pub(super) name: String,
+    /// `inet`, `unix`, `pass`.
+    pub(super) kind: String,
+    /// `smtpd`.
+    pub(super) program: String,
+    /// `-o name=value`.
+    pub(super) options: Vec<(String, String)>,
+}
+
+impl Service {
+    pub(super) fn option(&self, name: &str) -> Option<&str> {
+        self.options.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// The shipped master.cf.
+pub(super) fn services() -> Vec<Service> {
+    let mut lines: Vec<String> = Vec::new();
+    for line in MASTER_CF.lines().filter(|l| !l.starts_with('#') && !l.trim().is_empty()) {
+        match lines.last_mut().filter(|_| line.starts_with([' ', '\t'])) {
+            Some(last) => *last += line,
+            None => lines.push(line.to_owned()),
+        }
+    }
+    lines.iter().filter_map(|line| service(line)).collect()
+}
+
+fn service(line: &str) -> Option<Service> {
+    let mut words = line.split_whitespace();
+    let (name, kind) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let program = words.nth(5)?.to_owned();
+    let options = words.filter(|&w| w != "-o").filter_map(|w| w.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+    Some(Service { name, kind, program, options })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_files_are_read_with_their_reasons() {
+        let parameters = parameters();
+        let of = |name: &str| parameters.iter().find(|p| p.name == name).unwrap();
+        assert_eq!((of("relayhost").value.as_str(), of("recipient_delimiter").value.as_str()), ("", ""));
+        assert!(of("recipient_delimiter").reason.starts_with("A certified mailbox is a mailbox"));
+        assert!(of("transport_maps").value.starts_with("inline:{ {"));
+        let services = services();
+        let submission = services.iter().find(|s| s.name == "submission").unwrap();
+        assert_eq!((submission.kind.as_str(), submission.program.as_str()), ("inet", "smtpd"));
+        assert_eq!(submission.option("smtpd_tls_security_level"), Some("encrypt"));
+        assert_eq!(services.iter().find(|s| s.name == "cleanup-access").unwrap().option("message_drop_headers"), Some(""));
+    }
+}
