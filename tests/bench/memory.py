@@ -6,7 +6,7 @@ The bound: 16 MB above idle plus three times the message.
 import random
 import time
 
-from bed import ALDO, BRUNO
+from bed import ALDO, BRUNO, LEAVES
 from load import Client
 
 ALLOWANCE, TIMES = 16_000_000, 3
@@ -77,7 +77,7 @@ CASES = (
 
 def one_by_one(bed, say):
     """For each case and way: the milters afresh, one message, until its last receipt is in the sender's mailbox."""
-    bed.set_postfix("defer_transports=")
+    bed.set_postfix(*LEAVES)
     bed.clear()
     found = []
     for name, build, ways in CASES:
