@@ -89,9 +89,10 @@ def test_every_setting_of_main_cf_that_breaks_a_certified_mailbox_is_named(net):
     done, found = check(net, "", *[f"{name}={value}" for name, value in MAIN_CF.items()])
     assert done.returncode == 1, done.stderr
     for name in MAIN_CF:
-        named(found, name)
+        named(found, "virtual_alias_maps: anna@pec.alfa.test" if name == "virtual_alias_maps" else name)
     # Two that follow from those above: Postfix's default for MIME headers is that for all headers.
-    assert set(found) - set(MAIN_CF) <= {"mime_header_checks", "nested_header_checks"}, set(found) - set(MAIN_CF)
+    rest = set(found) - set(MAIN_CF) - {"virtual_alias_maps: anna@pec.alfa.test"}
+    assert rest <= {"mime_header_checks", "nested_header_checks"}, rest
     assert found["relayhost"]["mend"] == "postconf -e 'relayhost = '"
 
 

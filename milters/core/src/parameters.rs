@@ -209,6 +209,12 @@ pub const TABLE: &[Parameter] = &[
         meaning: "Where pec-incoming listens for the internal way, on which envelopes for the provider's own recipients come.",
     },
     Parameter {
+        name: "pec_local_milter",
+        kind: Kind::Socket,
+        unset: Unset::Default("unix:pec/local"),
+        meaning: "Where pec-incoming listens for what programs of this host put into the queue (`sendmail`, cron).",
+    },
+    Parameter {
         name: "pec_triggers_milter",
         kind: Kind::Socket,
         unset: Unset::Required,
@@ -424,6 +430,8 @@ pub struct Settings {
     pub incoming_milter: Socket,
     /// `pec_internal_milter`.
     pub internal_milter: Socket,
+    /// `pec_local_milter`.
+    pub local_milter: Socket,
     /// `pec_triggers_milter`.
     pub triggers_milter: Socket,
     /// `pec_reports_milter`.
@@ -561,6 +569,7 @@ impl Raw {
             access_milter: socket("pec_access_milter"),
             incoming_milter: socket("pec_incoming_milter"),
             internal_milter: socket("pec_internal_milter"),
+            local_milter: socket("pec_local_milter"),
             triggers_milter: socket("pec_triggers_milter"),
             reports_milter: socket("pec_reports_milter"),
             notices_smtpd: text("pec_notices_smtpd").parse().unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),

@@ -34,6 +34,8 @@ pub enum Door {
     Port25,
     /// Our own Access Point, for recipients of ours.
     Internal,
+    /// A program of this host: `sendmail`, cron.
+    Local,
 }
 
 /// The Incoming Point.
@@ -121,6 +123,37 @@ impl IncomingPoint {
             }
             Arrived::Anomalous { errore, provider } => self.anomalous(connection, &transaction, body, &errore, provider.as_ref(), &recipients).await,
         }
+    }
+
+    /// What a program of this host put into the queue: to a certified mailbox it comes in a busta di anomalia, whatever it is;
+    /// to anybody else, and to the service mailboxes, as it is. A refusal goes back to the program's user as a report.
+    async fn arrived_locally(&self, connection: &Connection, mut transaction: Transaction) -> anyhow::Result<Verdict> {
+        let world = &self.world;
+        let is_certified = |r: &Address| world.is_local(&r.domain()) && r.domain() != world.settings.service_domain;
+        let recipients: Vec<Address> = transaction.recipients.iter().filter_map(|r| r.address.clone()).collect();
+        if let Some(internal) = recipients.iter().find(|r| is_internal_domain(&r.domain())) {
+            // Not refused: the report about it would be one about a trigger, which is never given up.
+            return Ok(Verdict::Wait(format!("a program of this host writes to {internal}, an internal address; remove it with postsuper -d")));
+        }
+        if !recipients.iter().any(is_certified) {
+            return Ok(Verdict::pass());
+        }
+        if !recipients.iter().all(is_certified) {
+            let text = "a program's message to certified and to ordinary mailboxes at once; send it to each kind apart";
+            return Ok(Verdict::Refuse(Reply::refuse("554", "5.7.1", text)));
+        }
+        if let Some(why) = transaction.header_refused {
+            return Ok(Verdict::Refuse(Reply::refuse("554", "5.6.0", why.to_string())));
+        }
+        if transaction.too_large {
+            return Ok(Verdict::Refuse(Reply::refuse("552", "5.3.4", "too large for a busta di anomalia")));
+        }
+        let body = std::mem::take(&mut transaction.body);
+        let errore = Errore::new(
+            "il messaggio è stato immesso da un programma del sistema e non proviene da un gestore di posta certificata",
+            "the message was submitted by a program of this host and does not come from a certified mail provider",
+        );
+        self.anomalous(connection, &transaction, body, &errore, None, &recipients).await
     }
 
     /// What is no correct certified mail, if it is let in: delivered in an envelope that says so (RFC 6109 s. 3.2.2).
@@ -287,7 +320,7 @@ impl IncomingPoint {
         let mut edits = Edits::default().sender(transaction.sender_path.clone(), Some(format!("RET=HDRS ENVID={}", custody.envid)));
         edits = edits.add_field(Field::written(MARK_FIELD, &custody.mark));
         match door {
-            Door::Port25 => {
+            Door::Port25 | Door::Local => {
                 let is_left_out = |r: &&Recipient| r.address.as_ref().is_some_and(|address| !recipients.contains(address));
                 for recipient in transaction.recipients.iter().filter(is_left_out) {
                     edits = edits.delete_recipient(&recipient.path);
@@ -392,7 +425,7 @@ impl Point for IncomingPoint {
     fn keeps(&self, door: Door, header: &Header) -> Keeps {
         match door {
             Door::Port25 if may_be_signed(header) => Keeps::Whole(self.world.settings.envelope_size_limit),
-            Door::Port25 => Keeps::Pieces(self.world.settings.envelope_size_limit),
+            Door::Port25 | Door::Local => Keeps::Pieces(self.world.settings.envelope_size_limit),
             Door::Internal => Keeps::Whole(u64::MAX),
         }
     }
@@ -404,6 +437,8 @@ impl Point for IncomingPoint {
     fn rcpt(&self, door: Door, _: &Transaction, recipient: &Recipient) -> Result<(), Reply> {
         let domain = recipient.address.as_ref().map(Address::domain);
         match (door, domain) {
+            // A refusal here would leave the message in maildrop for ever; at its end it becomes a report.
+            (Door::Local, _) => Ok(()),
             (_, None) => Err(Reply::refuse("553", "5.1.3", format!("{}: is no mail address", recipient.path))),
             (Door::Port25, Some(domain)) if is_internal_domain(&domain) => {
                 Err(Reply::refuse("550", "5.1.1", format!("{}: no such mailbox", recipient.path)))
@@ -419,6 +454,7 @@ impl Point for IncomingPoint {
         let verdict = match door {
             Door::Port25 => self.arrived_at_port25(connection, transaction).await,
             Door::Internal => self.arrived_internally(connection, transaction).await,
+            Door::Local => self.arrived_locally(connection, transaction).await,
         };
         verdict.unwrap_or_else(|e| Verdict::Wait(format!("{e:#}")))
     }

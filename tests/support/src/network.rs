@@ -111,6 +111,7 @@ async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, dom
         access_milter: unused.clone(),
         incoming_milter: unused.clone(),
         internal_milter: unused.clone(),
+        local_milter: unused.clone(),
         triggers_milter: unused.clone(),
         reports_milter: unused,
         notices_smtpd: ([127, 0, 0, 1], 1).into(),

@@ -77,7 +77,7 @@ pub(super) fn milters(seen: &Seen) -> Vec<Finding> {
 fn program(parameter: &str) -> &'static str {
     match parameter {
         "pec_access_milter" => "pec-access",
-        "pec_incoming_milter" | "pec_internal_milter" => "pec-incoming",
+        "pec_incoming_milter" | "pec_internal_milter" | "pec_local_milter" => "pec-incoming",
         _ => "pec-notices",
     }
 }

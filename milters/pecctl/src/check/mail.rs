@@ -14,6 +14,7 @@ pub(super) const PLACES: &[&str] = &[
     "virtual_alias_domains",
     "relay_domains",
     "transport_maps",
+    "virtual_alias_maps",
     "smtpd_client_restrictions",
     "smtpd_helo_restrictions",
     "smtpd_sender_restrictions",
@@ -81,6 +82,39 @@ pub(super) fn maps(seen: &Seen) -> Vec<Finding> {
         }
     }
     out.extend(routes(seen));
+    out.extend(aliases(seen));
+    out
+}
+
+/// `virtual_alias_maps`, wherever it is set: of certified addresses there is no alias.
+fn aliases(seen: &Seen) -> Vec<Finding> {
+    let Ok(ours) = &seen.ours else { return Vec::new() };
+    let mut out = Vec::new();
+    let myorigin = seen.postfix.main("myorigin").to_ascii_lowercase();
+    if ours.local_domains.contains(&myorigin) {
+        let allowed = "no certified domain: what this host tells root would go to a certified mailbox, from one";
+        out.push(Finding::wrong("myorigin", &myorigin, allowed, "postconf -e 'myorigin = $myhostname'"));
+    }
+    for (value, service) in seen.postfix.everywhere("virtual_alias_maps") {
+        let place = service.map_or("virtual_alias_maps".to_owned(), |s| format!("master.cf {}/{}: virtual_alias_maps", s.name, s.kind));
+        for table in split_list(value) {
+            let keys = match seen.tables.get(&table) {
+                Some(Ok(entries)) if !table.starts_with("regexp:") && !table.starts_with("pcre:") => entries,
+                _ => {
+                    let allowed = "a table whose keys can be listed (inline:, texthash:, hash:, lmdb:): none may be a certified address";
+                    out.push(Finding::wrong(&place, &table, allowed, "postfix-conf/apply"));
+                    continue;
+                }
+            };
+            for (key, value) in keys {
+                let domain = key.rsplit_once('@').map_or(if key.contains('.') { key.as_str() } else { "" }, |(_, domain)| domain);
+                if ours.local_domains.contains(&domain.to_ascii_lowercase()) {
+                    let allowed = "absent: a certified mailbox is a mailbox, without alias, forwarding or catch-all";
+                    out.push(Finding::wrong(format!("{place}: {key}"), value, allowed, format!("remove {key} from {table}")));
+                }
+            }
+        }
+    }
     out
 }
 
@@ -158,10 +192,15 @@ pub(super) fn mx(seen: &Seen) -> Vec<Finding> {
 mod tests {
     use super::super::postfix::tests::shipped_postfix;
     use super::super::seen::tests::seen;
+    use super::super::seen::{Known, Table};
     use super::*;
 
     fn lines(findings: Vec<Finding>) -> Vec<String> {
         findings.iter().map(ToString::to_string).collect()
+    }
+
+    fn routes_of(seen: &mut Seen) -> Option<&mut Known<Table>> {
+        seen.tables.get_mut(&seen.postfix.main("transport_maps").to_owned())
     }
 
     #[test]
@@ -199,7 +238,7 @@ mod tests {
             [("*", true), ("pec.alfa.test", true), (".alfa.test", true), ("anna@pec.alfa.test", true), ("beta.test", false), ("fa.test", false)]
         {
             let mut seen = seen(shipped_postfix());
-            for table in seen.tables.values_mut() {
+            for table in routes_of(&mut seen) {
                 table.as_mut().unwrap().push((key.to_owned(), "smtp:[elsewhere.test]".to_owned()));
             }
             let found = lines(maps(&seen));
@@ -210,11 +249,11 @@ mod tests {
     #[test]
     fn a_missing_internal_way_is_named() {
         let mut seen = seen(shipped_postfix());
-        for table in seen.tables.values_mut() {
+        for table in routes_of(&mut seen) {
             table.as_mut().unwrap().remove(0);
         }
         assert!(lines(maps(&seen))[0].starts_with("wrong: transport_maps: notices.pec.internal = missing: it must be pecnotices:[127.0.0.1]:10025"));
-        for table in seen.tables.values_mut() {
+        for table in routes_of(&mut seen) {
             *table = Err("unsupported".into());
         }
         assert!(lines(maps(&seen))[0].starts_with("not seen: transport_maps: "));
@@ -229,6 +268,28 @@ mod tests {
         assert!(found.len() == 2 && found[0].starts_with("wrong: smtpd_sender_restrictions: hash:/x: b.test = redirect archive@x.test"), "{found:?}");
         seen.tables.insert("hash:/x".into(), Err("no such file".into()));
         assert_eq!(lines(maps(&seen)), ["not seen: smtpd_sender_restrictions: hash:/x: no such file"]);
+    }
+
+    #[test]
+    fn an_alias_of_a_certified_address_is_named_and_one_of_root_is_not() {
+        for (key, named) in
+            [("anna@pec.alfa.test", true), ("@PEC.alfa.test", true), ("pec.alfa.test", true), ("webmaster", false), ("@posta.test", false)]
+        {
+            let mut seen = seen(shipped_postfix().with("virtual_alias_maps", "hash:/x"));
+            seen.tables.insert("hash:/x".into(), Ok(vec![(key.to_owned(), "carla@posta.test".to_owned())]));
+            let found = lines(maps(&seen));
+            assert_eq!(found.iter().any(|l| l.starts_with(&format!("wrong: virtual_alias_maps: {key} = carla@posta.test"))), named, "{found:?}");
+        }
+        for table in ["regexp:/x", "static:carla@posta.test"] {
+            let mut seen = seen(shipped_postfix().with("virtual_alias_maps", table));
+            if table.starts_with("static:") {
+                seen.tables.insert(table.to_owned(), Err("unsupported".into()));
+            }
+            let found = lines(maps(&seen));
+            assert!(found[0].contains("a table whose keys can be listed"), "{found:?}");
+        }
+        let found = lines(maps(&seen(shipped_postfix().with("myorigin", "pec.alfa.test"))));
+        assert!(found[0].starts_with("wrong: myorigin = pec.alfa.test"), "{found:?}");
     }
 
     #[test]

@@ -135,6 +135,7 @@ impl Seen {
             ("pec_access_milter", &settings.access_milter),
             ("pec_incoming_milter", &settings.incoming_milter),
             ("pec_internal_milter", &settings.internal_milter),
+            ("pec_local_milter", &settings.local_milter),
             ("pec_triggers_milter", &settings.triggers_milter),
             ("pec_reports_milter", &settings.reports_milter),
         ] {
@@ -352,7 +353,11 @@ pub(super) mod tests {
         Seen {
             now: Moment::from_unix(1_800_000_000),
             files: shipped::FILES.iter().map(|(name, text)| (*name, Ok((*text).to_owned()))).collect(),
-            tables: [(postfix.main("transport_maps").to_owned(), Ok(routes.to_vec()))].into(),
+            tables: [
+                (postfix.main("transport_maps").to_owned(), Ok(routes.to_vec())),
+                (postfix.main("virtual_alias_maps").to_owned(), Ok(vec![pair(("root", "posta-certificata@gestore.alfa.test"))])),
+            ]
+            .into(),
             dovecot: Err("doveconf: not here".to_owned()),
             ours: Ok(Ours {
                 service_domain: "gestore.alfa.test".into(),
