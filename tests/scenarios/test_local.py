@@ -66,8 +66,9 @@ def test_while_pec_incoming_is_down_it_waits(net):
     try:
         waiting = sendmail(net, ANNA)
     finally:
+        since = net.now()
         net.start("alfa", "incoming")
-        net.wait_until_up("alfa", "incoming")
+        net.wait_for_log("alfa", "incoming", "/pec/local", since)
     # A new message has Postfix look at the old one too.
     sendmail(net, "root")
     assert net.deployment.wait_for(ANNA, with_msgid(waiting)).kind == "errore"
