@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use pec_core::address::Address;
+use pec_core::identifier::is_identifier;
 use pec_core::message::MAX_LINE_LENGTH;
 use pec_milter::Transaction;
 
@@ -11,7 +12,7 @@ use pec_milter::Transaction;
 const RESERVED_FIELDS: [&str; 5] = ["X-Ricevuta", "X-Trasporto", "X-Riferimento-Message-ID", "X-VerificaSicurezza", "X-Mittente"];
 
 /// Fields that may stand at most once (RFC 5322 s. 3.6) and that the checks and the envelope go by.
-const SINGLE_FIELDS: [&str; 8] = ["From", "To", "Cc", "Reply-To", "Message-ID", "Subject", "Date", "Content-Type"];
+const SINGLE_FIELDS: [&str; 9] = ["From", "To", "Cc", "Reply-To", "Message-ID", "Subject", "Date", "Content-Type", "Content-Transfer-Encoding"];
 
 /// Why a message is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -206,13 +207,9 @@ pub fn formal_exceptions(transaction: &Transaction, sender: &Address, limits: Li
     found
 }
 
-/// Whether this is one identifier in angle brackets (RFC 5322 s. 3.6.4) that fits on a line. It goes into every receipt.
+/// Whether this is one identifier in angle brackets (RFC 5322 s. 3.6.4).
 pub(crate) fn is_message_id(text: &str) -> bool {
-    let inner = text.strip_prefix('<').and_then(|t| t.strip_suffix('>'));
-    inner.is_some_and(|id| {
-        let graphic = id.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'<' | b'>'));
-        graphic && id.split_once('@').is_some_and(|(left, right)| !left.is_empty() && !right.is_empty()) && id.len() < MAX_LINE_LENGTH / 2
-    })
+    text.strip_prefix('<').and_then(|t| t.strip_suffix('>')).is_some_and(is_identifier)
 }
 
 /// The addresses, each once, that are not in `others`.

@@ -2,9 +2,9 @@
 //!
 //! Promise: a kind is found by every name that the message gives the attachment, by its content where the content says so for
 //! certain, in attached messages, and in zip archives. Nothing is unpacked but the beginning of each file and zips in zips,
-//! within [`MOST_UNPACKED`] bytes and [`MOST_FILES`] files; an archive that needs more is not carried either. Of an encrypted
-//! archive the names are read. Other archives (7z, rar, tar) and signed files (.p7m) are not looked into: what is in them is
-//! for the virus scanner.
+//! within [`MOST_UNPACKED`] bytes more than the message has and [`MOST_FILES`] files; an archive that needs more is not carried
+//! either. Of an encrypted archive the names are read. Other archives (7z, rar, tar) and signed files (.p7m) are not looked
+//! into: what is in them is for the virus scanner.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -17,11 +17,15 @@ use miniz_oxide::inflate::decompress_to_vec_with_limit;
 use crate::header::{Field, Header, decoded_words};
 use crate::mime::{MimeError, walk, walk_attached};
 
-/// Bytes of nested archives that are unpacked or read for one message.
-pub const MOST_UNPACKED: usize = 64 * 1024 * 1024;
+/// Bytes of nested archives that are unpacked or read for one message, beyond its own size: archives in archives hardly get
+/// smaller.
+pub const MOST_UNPACKED: usize = 8 * 1024 * 1024;
 
 /// Files in archives that are looked at for one message.
 pub const MOST_FILES: usize = 10_000;
+
+/// Bytes of the names of those files.
+const MOST_NAMES: usize = 2 * 1024 * 1024;
 
 /// Archives in archives.
 const DEEPEST_ARCHIVE: usize = 8;
@@ -103,7 +107,7 @@ const CONTENTS: [Content; 6] = [
 /// The attachments of a message that are of one of the blocked `kinds` (extensions in lower case, without dot), at most
 /// twenty; or why the message cannot be taken apart.
 pub fn blocked(header: &Header, body: &[u8], kinds: &HashSet<String>) -> Result<Vec<Blocked>, MimeError> {
-    let mut search = Search { kinds, found: Vec::new(), bytes: MOST_UNPACKED, files: MOST_FILES };
+    let mut search = Search { kinds, found: Vec::new(), bytes: MOST_UNPACKED + body.len(), files: MOST_FILES, names: MOST_NAMES };
     walk(header, body, |header, range| search.leaf(header, &body[range], 0))?;
     Ok(search.found)
 }
@@ -115,6 +119,8 @@ struct Search<'a> {
     bytes: usize,
     /// Files in archives that may still be looked at.
     files: usize,
+    /// Bytes of their names that may still be read.
+    names: usize,
 }
 
 impl Search<'_> {
@@ -148,11 +154,13 @@ impl Search<'_> {
     fn archive(&mut self, name: &str, archive: &[u8], depth: usize) {
         for at in memmem::find_iter(archive, ZippedFile::SIGNATURE) {
             let Some(file) = ZippedFile::read(archive, at) else { continue };
-            let path = format!("{name}/{}", file.name);
-            if self.files == 0 {
+            // Records may overlap: a small archive can name its files at great length.
+            if self.files == 0 || file.described > self.names {
                 return self.add(name, Why::Endless);
             }
             self.files -= 1;
+            self.names -= file.described;
+            let path = format!("{name}/{}", file.name);
             self.name(&path, &file.name);
             if let Some(other) = &file.unicode_name {
                 self.name(&path, other);
@@ -209,6 +217,8 @@ struct ZippedFile {
     name: String,
     /// A second name, which some programs prefer (4.6.9).
     unicode_name: Option<String>,
+    /// How many bytes describe it.
+    described: usize,
     method: u16,
     encrypted: bool,
     /// Where its bytes lie in the archive; nowhere if the record does not lead to them.
@@ -242,6 +252,7 @@ impl ZippedFile {
         Some(Self {
             name: String::from_utf8_lossy(name).into_owned(),
             unicode_name: extra_field(extra, 0x7075).and_then(|f| f.get(5..)).map(|n| String::from_utf8_lossy(n).into_owned()),
+            described: name.len() + extra.len(),
             method: u16_at(10),
             encrypted: u16_at(8) & 1 != 0,
             packed: packed(archive, offset, size).unwrap_or_default(),
@@ -392,7 +403,7 @@ fn hex_byte(digits: &[u8]) -> Option<u8> {
 /// At most `most` bytes of a part's content. What is no proper base64 or quoted-printable is decoded as mail programs do it:
 /// what does not belong there is passed over.
 fn decoded<'a>(header: &Header, raw: &'a [u8], most: usize) -> Cow<'a, [u8]> {
-    match header.text("Content-Transfer-Encoding").unwrap_or_default().to_ascii_lowercase().as_str() {
+    match header.transfer_encoding().as_str() {
         "base64" => base64(raw, most).into(),
         "quoted-printable" => quoted_printable(raw, most).into(),
         _ => Cow::Borrowed(&raw[..raw.len().min(most)]),
@@ -519,7 +530,7 @@ mod tests {
             "Content-Disposition: attachment; filename==?utf-8?B?YS5leGU=?=",
             "Content-Disposition: attachment; filename=\"=?utf-8?Q?a=2Ee?= =?utf-8?Q?xe?=\"",
             "Content-Type: text/plain; name=a.txt\nContent-Disposition: attachment; filename=a.exe",
-            "Content-Type: text/plain; name=a.txt\nContent-Type: text/plain; name=a.exe",
+            "Content-Disposition: attachment; filename=a.txt\nContent-Disposition: attachment; filename=a.exe",
             "Content-Disposition: attachment; filename=C:\\dir\\a.exe",
         ] {
             let found = search(&attached(field, b"x"), "exe");
@@ -590,7 +601,7 @@ mod tests {
     fn bombs_are_not_carried_and_take_no_time() {
         let zeros = zip(&[("zeros", &vec![0; MOST_UNPACKED + 1], true)]);
         assert_eq!(reasons(&attached("Content-Type: a/b; name=d.zip", &zeros)), [""; 0], "nothing in it that is to be unpacked");
-        let bomb = zip(&[("b.zip", &vec![0; MOST_UNPACKED + 1], true)]);
+        let bomb = zip(&[("b.zip", &vec![0; 2 * MOST_UNPACKED], true)]);
         assert_eq!(reasons(&attached("Content-Type: a/b; name=d.zip", &bomb)), ["\"d.zip/b.zip\" (packed too deep or too large to be examined)"]);
         let mut deep = zip(&[("a.txt", b"x", true)]);
         for _ in 0..=DEEPEST_ARCHIVE {

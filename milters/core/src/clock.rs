@@ -65,6 +65,12 @@ impl Moment {
 
     /// Reads the `data` of a daticert.xml: `dd/mm/yyyy`, `hh:mm:ss`, `+hhmm`. `None` if one of them is not of that form.
     pub fn from_daticert(giorno: &str, ora: &str, zona: &str) -> Option<Self> {
+        let is_of_form = |text: &str, form: &str| {
+            text.len() == form.len() && text.bytes().zip(form.bytes()).all(|(b, f)| if f == b'0' { b.is_ascii_digit() } else { b == f })
+        };
+        if !is_of_form(giorno, "00/00/0000") || !is_of_form(ora, "00:00:00") {
+            return None;
+        }
         let civil = DateTime::strptime("%d/%m/%Y %H:%M:%S", format!("{giorno} {ora}")).ok()?;
         let digits = zona.get(1..).filter(|d| d.len() == 4 && d.bytes().all(|b| b.is_ascii_digit()))?;
         let minutes = digits[..2].parse::<i32>().ok()? * 60 + digits[2..].parse::<i32>().ok()?;

@@ -10,9 +10,10 @@ use quick_xml::events::{BytesStart, Event};
 use quick_xml::reader::Reader;
 
 use crate::clock::Moment;
+use crate::identifier::is_identifier;
 
 /// The largest daticert.xml that is read. One of 500 recipients has some 50,000 bytes.
-pub const MAX_BYTES: usize = 4 * 1024 * 1024;
+pub const MAX_BYTES: usize = 1024 * 1024;
 
 /// An enumeration whose values have one spelling each, in a document or a table.
 #[macro_export]
@@ -238,6 +239,9 @@ impl Daticert {
             return Err(DaticertError::TooLarge(bytes.len()));
         }
         let xml = std::str::from_utf8(bytes).map_err(|_| DaticertError::NotUtf8)?;
+        if bytes.iter().any(|b| *b < b' ' && !matches!(b, b'\t' | b'\n' | b'\r')) {
+            return Err(DaticertError::Xml("a control character is not allowed".into()));
+        }
         let mut elements = Elements::new(xml.strip_prefix('\u{feff}').unwrap_or(xml));
 
         let postacert = elements.open("postacert")?;
@@ -263,6 +267,10 @@ impl Daticert {
         let data = Moment::from_daticert(&giorno, &ora, &zona)
             .ok_or_else(|| DaticertError::Value { what: "data", value: format!("{giorno} {ora} {zona}") })?;
         let identificativo = elements.text("identificativo")?;
+        if !is_identifier(&identificativo) {
+            let value = identificativo.chars().take(100).collect();
+            return Err(DaticertError::Value { what: "identificativo", value });
+        }
         let msgid = elements.optional_text("msgid")?;
         let ricevuta = if elements.at("ricevuta") {
             let ricevuta = elements.open("ricevuta")?;
@@ -358,7 +366,24 @@ impl<'x> Elements<'x> {
 
     fn open(&mut self, name: &'static str) -> Result<BytesStart<'x>, DaticertError> {
         match self.next()? {
-            Event::Start(start) if start.name().as_ref() == name => Ok(start),
+            Event::Start(start) if start.name().as_ref() == name => {
+                let allowed = match name {
+                    "postacert" => &["tipo", "errore"][..],
+                    "destinatari" | "ricevuta" => &["tipo"],
+                    "data" => &["zona"],
+                    _ => &[],
+                };
+                let mut seen = 0;
+                for attribute in start.attributes().with_checks(false) {
+                    let attribute = attribute.map_err(|e| DaticertError::Xml(e.to_string()))?;
+                    let at = allowed.iter().position(|a| *a == attribute.key.as_ref());
+                    match at {
+                        Some(at) if seen & (1 << at) == 0 => seen |= 1 << at,
+                        _ => return Err(DaticertError::Xml(format!("<{name}> has an attribute that is not allowed there, or twice"))),
+                    }
+                }
+                Ok(start)
+            }
             other => Err(unexpected(name, &other)),
         }
     }

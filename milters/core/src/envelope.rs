@@ -38,6 +38,9 @@ pub enum EnvelopeError {
     /// daticert.xml cannot be read.
     #[error("{0}")]
     DaticertContent(#[from] DaticertError),
+    /// Several originals: which of them is certified, nobody could say.
+    #[error("{0} parts are messages, one is the original")]
+    Originals(usize),
     /// An envelope without the original.
     #[error("the envelope carries no postacert.eml")]
     NoPostacert,
@@ -97,12 +100,17 @@ pub struct Contents {
 /// Reads the certification data and finds the original in the signed content of `body`; `claimed` is what the header says.
 pub fn contents(body: &Bytes, content: Range<usize>, claimed: Tipo) -> Result<Contents, EnvelopeError> {
     let entity = mime::part(body, content)?;
+    if let Some(field) = entity.header.ambiguous() {
+        return Err(MimeError::Ambiguous(field).into());
+    }
     let media = entity.header.content_type().filter(|m| m.essence == "multipart/mixed").ok_or(EnvelopeError::Daticert(0))?;
     let boundary = media.attribute("boundary").ok_or(EnvelopeError::Daticert(0))?;
     let offset = entity.body.start;
     let mut parts = Vec::new();
     for range in mime::split(&body[entity.body.clone()], boundary, MOST_PARTS)? {
-        parts.push(mime::part(body, range.start + offset..range.end + offset)?);
+        let part = mime::part(body, range.start + offset..range.end + offset)?;
+        part.header.ambiguous().map_or(Ok(()), |field| Err(MimeError::Ambiguous(field)))?;
+        parts.push(part);
     }
 
     let found: Vec<_> = parts.iter().filter(|p| is_named(p, "daticert.xml") && media_type(p).is_some_and(|m| m.ends_with("/xml"))).collect();
@@ -112,16 +120,12 @@ pub fn contents(body: &Bytes, content: Range<usize>, claimed: Tipo) -> Result<Co
         return Err(EnvelopeError::Contradiction { header: claimed.to_string(), daticert: daticert.tipo.to_string() });
     }
 
-    let original = parts.iter().find(|p| media_type(p).as_deref() == Some("message/rfc822"));
-    let postacert = match original {
-        Some(part)
-            if part
-                .header
-                .text("Content-Transfer-Encoding")
-                .is_some_and(|e| matches!(e.to_ascii_lowercase().as_str(), "base64" | "quoted-printable")) =>
-        {
-            Some(mime::decoded(part, body)?.into())
-        }
+    let originals: Vec<_> = parts.iter().filter(|p| media_type(p).as_deref() == Some("message/rfc822")).collect();
+    if originals.len() > 1 {
+        return Err(EnvelopeError::Originals(originals.len()));
+    }
+    let postacert = match originals.first() {
+        Some(part) if mime::is_encoded(&part.header) => Some(mime::decoded(part, body)?.into()),
         Some(part) => Some(body.slice(part.body.clone())),
         None => None,
     };

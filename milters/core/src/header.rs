@@ -114,6 +114,9 @@ impl Header {
         let mut found = Vec::new();
         for field in self.all(name) {
             let input = field.stream_input();
+            if !is_closed(&input) {
+                return Err(field.text());
+            }
             let parsed = MessageStream::new(&input).parse_address();
             let entries = match parsed {
                 HeaderValue::Address(ParsedAddress::List(list)) => list,
@@ -143,10 +146,35 @@ impl Header {
         self.media_field("Content-Disposition")
     }
 
+    /// How a body is encoded, in lower case, comments left out (RFC 2045 s. 6.1); empty where nothing says so.
+    pub fn transfer_encoding(&self) -> String {
+        let (mut token, mut comments) = (String::new(), 0_usize);
+        for c in self.text("Content-Transfer-Encoding").unwrap_or_default().chars() {
+            match c {
+                '(' => comments += 1,
+                ')' => comments = comments.saturating_sub(1),
+                _ if comments > 0 || c.is_whitespace() || c == '"' => {}
+                _ => token.push(c.to_ascii_lowercase()),
+            }
+        }
+        token
+    }
+
+    /// What is wrong with the fields that say how a body is to be read, if anything: programs that read it in different ways
+    /// see different messages.
+    pub fn ambiguous(&self) -> Option<&'static str> {
+        const STAND_ONCE: [&str; 3] = ["Content-Type", "Content-Transfer-Encoding", "MIME-Version"];
+        if let Some(name) = STAND_ONCE.into_iter().find(|name| self.all(name).nth(1).is_some()) {
+            return Some(name);
+        }
+        let field = self.first("Content-Type")?;
+        let two_boundaries = || self.content_type().is_some_and(|m| m.attributes().filter(|(name, _)| *name == "boundary").nth(1).is_some());
+        (is_beyond_measure(&field.value) || two_boundaries()).then_some("Content-Type")
+    }
+
     fn media_field(&self, name: &str) -> Option<ContentType> {
         let input = self.first(name)?.stream_input();
-        // Reading parameters takes time with the square of their number.
-        if input.len() > MEDIA_FIELD_MAX_BYTES || memchr_iter(b';', &input).count() > MEDIA_FIELD_MAX_PARAMETERS {
+        if is_beyond_measure(&input) {
             return None;
         }
         let HeaderValue::ContentType(parsed) = MessageStream::new(&input).parse_content_type() else { return None };
@@ -197,6 +225,41 @@ impl ContentType {
     pub fn attributes(&self) -> impl Iterator<Item = (&str, &str)> {
         self.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
+}
+
+/// Reading parameters takes time with the square of their number.
+fn is_beyond_measure(field: &[u8]) -> bool {
+    field.len() > MEDIA_FIELD_MAX_BYTES || memchr_iter(b';', field).count() > MEDIA_FIELD_MAX_PARAMETERS
+}
+
+/// Whether the quotes, comments, brackets and groups of an address list (RFC 5322 s. 3.4) open and close where they may. Parsers
+/// read what never closes as if it did, each in its own way.
+fn is_closed(list: &[u8]) -> bool {
+    let (mut comments, mut quoted, mut bracket, mut group, mut behind_bracket) = (0, false, false, false, false);
+    let mut bytes = list.iter();
+    while let Some(b) = bytes.next() {
+        match b {
+            b'\\' if quoted || comments > 0 => {
+                bytes.next();
+            }
+            b'"' if comments == 0 && !behind_bracket => quoted = !quoted,
+            _ if quoted => {}
+            b'(' => comments += 1,
+            b')' if comments > 0 => comments -= 1,
+            _ if comments > 0 => {}
+            b'<' if !bracket && !behind_bracket => bracket = true,
+            b'>' if bracket => (bracket, behind_bracket) = (false, true),
+            _ if bracket => {}
+            b':' if !group && !behind_bracket => group = true,
+            b';' if group => (group, behind_bracket) = (false, false),
+            b',' => behind_bracket = false,
+            b' ' | b'\t' | b'\r' | b'\n' => {}
+            b')' | b'<' | b'>' | b':' | b';' => return false,
+            _ if behind_bracket => return false,
+            _ => {}
+        }
+    }
+    comments == 0 && !quoted && !bracket && !group
 }
 
 /// A text with its encoded words decoded (RFC 2047), control characters as blanks.

@@ -29,6 +29,16 @@ pub fn pec_identifier(moment: Moment, subject: &str, service_domain: &str) -> St
     format!("pec.{}.{}@{service_domain}", moment.compact(), &digest[..RANDOM_DIGITS])
 }
 
+/// The longest identifier: half a line, so that every field that repeats it fits on one.
+const LONGEST: usize = 499;
+
+/// Whether this is the inside of a Message-ID, `left@right` in printable ASCII without blanks or brackets (RFC 5322 s. 3.6.4),
+/// that fits on a line. It goes into every receipt.
+pub fn is_identifier(id: &str) -> bool {
+    let graphic = id.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'<' | b'>'));
+    graphic && id.len() < LONGEST && id.split_once('@').is_some_and(|(left, right)| !left.is_empty() && !right.is_empty())
+}
+
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()

@@ -41,6 +41,12 @@ pub enum MimeError {
     /// Parts in parts without end.
     #[error("parts lie more than {DEEPEST} deep in each other")]
     TooDeep,
+    /// A field that says how a body is to be read, and says two things or what cannot be read.
+    #[error("the {0}: field can be read in several ways")]
+    Ambiguous(&'static str),
+    /// A multipart in a transfer encoding, which RFC 2045 s. 6.4 forbids.
+    #[error("a multipart must not be encoded, this one is in {0:?}")]
+    EncodedMultipart(String),
     /// A transfer encoding that is not what it says.
     #[error("a part is not valid {0}")]
     BadEncoding(&'static str),
@@ -145,7 +151,15 @@ impl<F: FnMut(&Header, Range<usize>)> Walk<'_, F> {
             None if place.digest => "message/rfc822",
             None => "text/plain",
         };
+        // An attached message is somebody else's: what is wrong with it is not the sender's fault.
+        if let Some(field) = header.ambiguous().filter(|_| !place.attached) {
+            return Err(MimeError::Ambiguous(field));
+        }
         if essence.starts_with("multipart/") {
+            let encoding = header.transfer_encoding();
+            if !place.attached && !matches!(encoding.as_str(), "" | "7bit" | "8bit" | "binary") {
+                return Err(MimeError::EncodedMultipart(encoding));
+            }
             let boundary = media.as_ref().and_then(|m| m.attribute("boundary")).filter(|b| !b.is_empty());
             return match self.multipart(boundary, body.clone(), depth, Place { digest: essence == "multipart/digest", ..place }) {
                 Err(MimeError::NoBoundary | MimeError::NoParts(_)) if place.attached => self.leaf(header, body),
@@ -194,13 +208,13 @@ impl<F: FnMut(&Header, Range<usize>)> Walk<'_, F> {
 
 /// Whether a part's bytes are another spelling of its content.
 pub fn is_encoded(header: &Header) -> bool {
-    header.text("Content-Transfer-Encoding").is_some_and(|e| matches!(e.to_ascii_lowercase().as_str(), "base64" | "quoted-printable"))
+    matches!(header.transfer_encoding().as_str(), "base64" | "quoted-printable")
 }
 
 /// The decoded content of a part: `base64`, `quoted-printable`, or as it stands.
 pub fn decoded(part: &Part, bytes: &[u8]) -> Result<Vec<u8>, MimeError> {
     let raw = &bytes[part.body.clone()];
-    match part.header.text("Content-Transfer-Encoding").unwrap_or_default().to_ascii_lowercase().as_str() {
+    match part.header.transfer_encoding().as_str() {
         "base64" => encodify::base64::MIME.decode(raw).map_err(|_| MimeError::BadEncoding("base64")),
         "quoted-printable" => {
             encodify::qp::BODY.decode(raw).map(|decoded| decoded.into_owned()).map_err(|_| MimeError::BadEncoding("quoted-printable"))

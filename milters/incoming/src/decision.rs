@@ -8,6 +8,7 @@
 //! | yes | receipt or notice | receipt: delivered |
 //! | yes, ours | busta di anomalia | our own anomaly envelope: delivered, not wrapped again |
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -67,7 +68,7 @@ pub struct Judge<'a> {
 }
 
 /// Fields by which mail programs show a message: twice in a header, they show one thing to us and another to the reader.
-const SINGLE_FIELDS: [&str; 7] = ["From", "To", "Subject", "Message-ID", "Content-Type", "X-Trasporto", "X-Ricevuta"];
+const SINGLE_FIELDS: [&str; 8] = ["From", "To", "Subject", "Message-ID", "Content-Type", "Content-Transfer-Encoding", "X-Trasporto", "X-Ricevuta"];
 
 /// Whether a message with this header may be signed: then its body is needed in one piece.
 pub fn may_be_signed(header: &Header) -> bool {
@@ -126,6 +127,16 @@ impl Judge<'_> {
     ) -> Result<Arrived, Errore> {
         if let Some(field) = SINGLE_FIELDS.iter().find(|name| header.all(name).count() > 1) {
             return Err(Errore::new(format!("il campo {field} è presente più volte"), format!("the {field}: field stands more than once")));
+        }
+        let encoding = header.transfer_encoding();
+        if !matches!(encoding.as_str(), "" | "7bit" | "8bit" | "binary") {
+            return Err(Errore::new(
+                format!("il campo Content-Transfer-Encoding ({encoding}) non è ammesso per un messaggio firmato"),
+                format!("the Content-Transfer-Encoding: field ({encoding}) is not allowed for a signed message"),
+            ));
+        }
+        if header.text("X-Trasporto").is_some() && header.text("X-Ricevuta").is_some() {
+            return Err(Errore::new("sono presenti sia X-Trasporto sia X-Ricevuta", "there are both X-Trasporto: and X-Ricevuta:"));
         }
         if header.first(MARK_FIELD).is_some() {
             return Err(Errore::new(
@@ -188,8 +199,8 @@ impl Judge<'_> {
         }
         // The provider certifies whom the sender wrote to; whoever else gets hold of the envelope cannot have its delivery
         // certified.
-        let is_addressed = |r: &&Address| daticert.destinatari.iter().any(|d| Address::parse(&d.indirizzo).as_ref() == Some(*r));
-        if let Some(stranger) = recipients.iter().find(|r| !is_addressed(r)) {
+        let addressed: HashSet<Address> = daticert.destinatari.iter().filter_map(|d| Address::parse(&d.indirizzo)).collect();
+        if let Some(stranger) = recipients.iter().find(|r| !addressed.contains(r)) {
             return Err(Errore::new(
                 format!("il messaggio non è stato inviato a {stranger}: daticert.xml non indica questo destinatario"),
                 format!("it was not sent to {stranger}: daticert.xml does not name this recipient"),

@@ -183,7 +183,7 @@ impl IncomingPoint {
         recipients: &[Address],
     ) -> anyhow::Result<Option<Reply>> {
         if provider.is_none()
-            && let Some(reply) = self.refuses_ordinary_mail(transaction.sender.as_ref(), recipients)
+            && let Some(reply) = self.refuses_ordinary_mail(transaction, recipients)
         {
             return Ok(Some(reply));
         }
@@ -207,18 +207,19 @@ impl IncomingPoint {
         Ok(None)
     }
 
-    /// Why ordinary mail from `sender` (`None`: the null path) is not taken for these recipients, if it is not.
-    fn refuses_ordinary_mail(&self, sender: Option<&Address>, recipients: &[Address]) -> Option<Reply> {
+    /// Why ordinary mail is not taken for these recipients, if it is not.
+    fn refuses_ordinary_mail(&self, transaction: &Transaction, recipients: &[Address]) -> Option<Reply> {
         let settings = &self.world.settings;
         if let Some(closed) = recipients.iter().find(|r| settings.refuse_ordinary_mail.is_refused(r)) {
             return Some(Reply::refuse("550", "5.7.1", format!("{closed}: takes certified mail only, and the message is none")));
         }
         // Ours submit with their password; who says to be one of them here is not.
-        if let Some(sender) = sender.filter(|s| self.world.is_local(&s.domain())) {
+        if self.world.is_local(&transaction.sender_domain()) {
+            let sender = &transaction.sender_path;
             return Some(Reply::refuse("550", "5.7.1", format!("{sender}: sends through the submission service only")));
         }
         // Nobody reads there (RFC 6109 s. 2.2.5); what comes back of our own notices is kept for the administrator.
-        if sender.is_some()
+        if !transaction.is_null_path()
             && let Some(service) = recipients.iter().find(|r| r.domain() == settings.service_domain)
         {
             return Some(Reply::refuse("550", "5.7.1", format!("{service}: an automatic mailbox, which nobody reads")));
@@ -347,7 +348,9 @@ impl IncomingPoint {
     ) -> anyhow::Result<Verdict> {
         let world = &self.world;
         let queue_id = transaction.queue_id();
-        let about: Vec<String> = daticert.consegna.iter().chain(&daticert.ricezione).cloned().collect();
+        let mut seen = HashSet::new();
+        let about = daticert.consegna.iter().chain(&daticert.ricezione).filter(|r| seen.insert(r.to_ascii_lowercase()));
+        let about: Vec<String> = about.cloned().collect();
         let sent = world.database.sent_with_identifier(&daticert.identificativo).await?;
         let sent = sent.filter(|sent| self.may_speak_of(&sent.daticert, &about, provider));
 
@@ -398,10 +401,8 @@ impl IncomingPoint {
     /// recipients of it, and of domains that the provider serves.
     fn may_speak_of(&self, sent_daticert: &str, recipients: &[String], provider: &Provider) -> bool {
         let Ok(sent) = Daticert::parse(sent_daticert.as_bytes()) else { return false };
-        let is_served = |r: &Address| {
-            sent.destinatari.iter().any(|d| d.indirizzo.eq_ignore_ascii_case(r.as_str()))
-                && self.world.directory.provider_of_domain(&r.domain()) == Some(provider)
-        };
+        let addressed: HashSet<String> = sent.destinatari.iter().map(|d| d.indirizzo.to_ascii_lowercase()).collect();
+        let is_served = |r: &Address| addressed.contains(&r.key()) && self.world.directory.provider_of_domain(&r.domain()) == Some(provider);
         !recipients.is_empty() && recipients.iter().all(|r| Address::parse(r).is_some_and(|r| is_served(&r)))
     }
 }

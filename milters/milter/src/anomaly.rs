@@ -60,6 +60,7 @@ impl World {
     }
 }
 
+/// MAIL FROM without brackets. What is no address for us (a local part with blanks, an address literal) may be one.
 fn reverse_path(transaction: &Transaction) -> &str {
-    transaction.sender.as_ref().map_or("", Address::as_str)
+    transaction.sender_path.trim_start_matches('<').trim_end_matches('>')
 }

@@ -57,7 +57,9 @@ impl Edits {
 
     /// Takes a recipient out; `path` as Postfix gave it.
     pub fn delete_recipient(mut self, path: &str) -> Self {
-        self.delete.push(path.to_owned());
+        if !self.delete.iter().any(|deleted| deleted == path) {
+            self.delete.push(path.to_owned());
+        }
         self
     }
 

@@ -129,6 +129,17 @@ impl Transaction {
         }
     }
 
+    /// Whether MAIL FROM is the null path.
+    pub fn is_null_path(&self) -> bool {
+        matches!(self.sender_path.as_str(), "" | "<>")
+    }
+
+    /// The domain of MAIL FROM as Postfix understands it, in lower case, also where the rest is no address for us. Empty: none.
+    pub fn sender_domain(&self) -> String {
+        let path = self.sender_path.trim_end_matches('>');
+        path.rsplit_once('@').map_or("", |(_, domain)| domain.trim_end_matches('.')).to_ascii_lowercase()
+    }
+
     /// For log lines.
     pub fn queue_id(&self) -> &str {
         self.queue_id.as_deref().unwrap_or(NO_QUEUE_ID)

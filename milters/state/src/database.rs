@@ -552,7 +552,13 @@ struct LogValues<'a> {
     event: String,
     destinatari: Vec<String>,
     time_source: &'static str,
+    msgid: Option<&'a str>,
+    message_id: Option<&'a str>,
 }
+
+/// Bytes of a Message-ID that the log keeps: it is searched by them, and PostgreSQL's indexes know no longer ones. No mail
+/// program writes one that long; who means harm does.
+const LONGEST_MESSAGE_ID: usize = 2000;
 
 impl<'a> LogValues<'a> {
     fn new(entry: &'a Entry) -> Self {
@@ -562,6 +568,8 @@ impl<'a> LogValues<'a> {
             event: entry.event.name(),
             destinatari: entry.message.destinatari.iter().map(|d| format!("{} ({})", d.indirizzo, d.tipo)).collect(),
             time_source: entry.time_source.as_str(),
+            msgid: entry.message.msgid.as_deref().map(beginning),
+            message_id: entry.message_id.as_deref().map(beginning),
         }
     }
 
@@ -571,14 +579,14 @@ impl<'a> LogValues<'a> {
             &self.happened_at,
             &self.event,
             &message.identificativo,
-            &message.msgid,
+            &self.msgid,
             &message.mittente,
             &self.destinatari,
             &message.oggetto,
             &message.gestore_emittente,
             &entry.certified_by,
             &entry.recipients,
-            &entry.message_id,
+            &self.message_id,
             &entry.message_sha256,
             &entry.queue_id,
             &entry.envid,
@@ -588,6 +596,10 @@ impl<'a> LogValues<'a> {
             &entry.error,
         ]
     }
+}
+
+fn beginning(message_id: &str) -> &str {
+    &message_id[..message_id.floor_char_boundary(LONGEST_MESSAGE_ID)]
 }
 
 /// The insertion of a log row whose values begin at `$first`, open for a WHERE.

@@ -53,6 +53,11 @@ impl Pki {
         self.directory.join("ca.pem")
     }
 
+    /// The issuing CA, for certificates of other kinds.
+    pub fn issuing(&self) -> (&X509, &PKey<Private>) {
+        (&self.issuing.0, &self.issuing.1)
+    }
+
     /// A provider's key and certificate for `address`, valid for a year around [`NOW`].
     pub fn provider(&self, name: &str, address: &str) -> Keys {
         self.provider_valid(name, address, NOW - YEAR, NOW + YEAR)

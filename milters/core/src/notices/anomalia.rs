@@ -15,6 +15,9 @@ const INHERITED: [&str; 6] = ["Received", "To", "Cc", "Return-Path", "Message-ID
 /// Recipients that the text names at most.
 const MOST_NAMED: usize = 100;
 
+/// Characters of an error.
+const LONGEST_ERROR: usize = 1000;
+
 /// Why a message is not delivered as certified mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Errore {
@@ -27,7 +30,14 @@ pub struct Errore {
 impl Errore {
     /// The error in both languages.
     pub fn new(italiano: impl Into<String>, inglese: impl Into<String>) -> Self {
-        Self { italiano: italiano.into(), inglese: inglese.into() }
+        // It repeats what somebody else wrote, at whatever length.
+        let cut = |mut text: String| {
+            if let Some((end, _)) = text.char_indices().nth(LONGEST_ERROR) {
+                text.replace_range(end.., "...");
+            }
+            text
+        };
+        Self { italiano: cut(italiano.into()), inglese: cut(inglese.into()) }
     }
 }
 
@@ -45,7 +55,7 @@ pub fn anomalia(
     let mittente = match original.addresses("From").as_deref() {
         Ok([from]) => from.to_string(),
         _ if reverse_path.is_empty() => "MAILER-DAEMON".to_owned(),
-        _ => reverse_path.to_owned(),
+        _ => reverse_path.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect(),
     };
     let mut header = Header::default();
     for field in original.fields().iter().filter(|f| INHERITED.iter().any(|name| f.is(name))) {

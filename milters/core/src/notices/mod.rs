@@ -28,6 +28,10 @@ use crate::smime::SIGNATURE_TYPE;
 use crate::smime::sign::{SignError, Signer, detached};
 use testo::Testo;
 
+/// Characters of a subject that a header repeats: in encoded words they can take sixteen times as many bytes, and Postfix cuts a
+/// field at 60,000. daticert.xml has all of them.
+const LONGEST_SUBJECT: usize = 3000;
+
 /// The local part of the address that signs (RFC 6109 s. 2.2.6).
 pub const SERVICE_LOCAL_PART: &str = "posta-certificata";
 
@@ -86,6 +90,11 @@ fn per_conto_di(issuer: Issuer<'_>, mittente: &str) -> Field {
 
 /// `Subject:`: the prefix as it is, what follows in encoded words where it is not plain ASCII (RFC 2047), folded.
 fn subject(prefix: &str, oggetto: &str) -> Field {
+    let oggetto = match oggetto.char_indices().nth(LONGEST_SUBJECT) {
+        Some((end, _)) => format!("{}...", &oggetto[..end]),
+        None => oggetto.to_owned(),
+    };
+    let oggetto = oggetto.as_str();
     let mut value = format!(" {prefix} ").into_bytes();
     let column = "Subject:".len() + value.len();
     // A text that looks like an encoded word would be decoded by whoever reads it.

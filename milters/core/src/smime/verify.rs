@@ -95,6 +95,8 @@ impl TrustedCas {
         store.set_flags(X509VerifyFlags::PARTIAL_CHAIN)?;
         let mut at_that_time = openssl::x509::verify::X509VerifyParam::new()?;
         at_that_time.set_time(at.unix());
+        // No keys of 512 bits, no certificates signed with MD5 or SHA-1.
+        at_that_time.set_auth_level(1);
         store.set_param(&at_that_time)?;
         Ok(store.build())
     }

@@ -1,0 +1,372 @@
+//! The corpus given to the real milters, in the milter protocol as Postfix does, with a real PostgreSQL behind them.
+//!
+//! Of each message: no panic, an answer in time, what the table says becomes of it, and no other notice, row or delivery. What
+//! the Access Point accepts is brought to the next provider, who has to find a correct envelope.
+#![allow(clippy::unwrap_used)]
+
+use std::fmt::Debug;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use pec_access::AccessPoint;
+use pec_core::address::Address;
+use pec_core::clock::Moment;
+use pec_core::daticert::{Daticert, Errore, Tipo};
+use pec_core::envelope::{contents, signed_parts};
+use pec_core::header::Header;
+use pec_core::identifier::hex;
+use pec_core::mime::{header_end, part, split};
+use pec_core::smime::verify::TrustedCas;
+use pec_hostile::arrivals::{Arrival, Hands, Incoming, SENT, arrivals};
+use pec_hostile::forge::{ANNA, daticert};
+use pec_hostile::submissions::{Access, Submission, submissions};
+use pec_incoming::{Door, IncomingPoint};
+use pec_state::database::Database;
+use pec_state::log::{Entry, Event};
+use pec_state::rows::Sent;
+use pec_test_support::clamd;
+use pec_test_support::network::{Host, Network, column};
+use pec_test_support::pki::NOW;
+use pec_test_support::postfix::{Mail, Outcome, Queued, start};
+
+/// What a message may take, in a debug build on a busy machine. Time with the square of a size shows.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+type Checked = Result<(), String>;
+
+fn is(what: &str, found: impl Debug, wanted: bool) -> Checked {
+    if wanted { Ok(()) } else { Err(format!("{what}: {found:?}")) }
+}
+
+/// Gives the message to a milter; a connection that breaks is a panic there.
+async fn given(mail: &Mail, milter: SocketAddr) -> Result<Outcome, String> {
+    let mail = mail.clone();
+    let giving = tokio::spawn(async move { mail.give_to(milter).await });
+    match tokio::time::timeout(PATIENCE, giving).await {
+        Err(_) => Err(format!("no answer in {PATIENCE:?}")),
+        Ok(Err(e)) => Err(format!("the milter went away: {e}")),
+        Ok(Ok(outcome)) => Ok(outcome),
+    }
+}
+
+fn queued(outcome: Outcome) -> Result<Queued, String> {
+    match outcome {
+        Outcome::Queued(queued) => Ok(*queued),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+fn refused(outcome: Outcome, code: &str) -> Checked {
+    match outcome {
+        Outcome::Rejected(text) if text.starts_with(code) => Ok(()),
+        Outcome::Queued(queued) => Err(format!("not refused but queued: {:?}", queued.mail.header.text("Subject"))),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+/// How many rows each table has.
+async fn rows(host: &Host) -> [i64; 5] {
+    let counts = "SELECT concat_ws(' ', (SELECT count(*) FROM sent), (SELECT count(*) FROM fact), (SELECT count(*) FROM custody), \
+                  (SELECT count(*) FROM ricevuta), (SELECT count(*) FROM log))";
+    let row = column(&host.settings.database, counts).await.remove(0);
+    row.split(' ').map(|n| n.parse().unwrap()).collect::<Vec<_>>().try_into().unwrap()
+}
+
+/// What we signed: its signature is good, what we wrote into the header is ASCII, on proper lines, and stands once.
+fn signed_by_us(mail: &Mail, cas: &TrustedCas, written: &[&str]) -> Result<(Bytes, std::ops::Range<usize>), String> {
+    for name in written {
+        let fields: Vec<_> = mail.header.all(name).collect();
+        is(&format!("{name} stands once"), &fields, fields.len() == 1)?;
+        let value = &fields[0].value;
+        let proper = value.is_ascii() && !value.iter().any(|b| *b < b' ' && !b"\r\n\t".contains(b));
+        let folded = value.split(|&b| b == b'\n').skip(1).all(|line| line.starts_with(b" ") || line.starts_with(b"\t"));
+        let short = value.split(|&b| b == b'\n').all(|line| line.len() <= 990);
+        is(&format!("{name} is well-formed"), fields[0].text(), proper && folded && short)?;
+    }
+    let body = Bytes::from(mail.body.clone());
+    let parts = signed_parts(&mail.header, &body).map_err(|e| e.to_string())?;
+    cas.verify(&body[parts.content.clone()], &parts.signature, Moment::from_unix(NOW)).map_err(|e| e.to_string())?;
+    Ok((body, parts.content))
+}
+
+/// Both providers with a scanner, and small limits.
+async fn network() -> Network {
+    let mut network = Network::new().await;
+    network.alfa.settings.clamd = Some(clamd::start().await);
+    network.alfa.settings.blocked_attachments = ["exe", "js", "lnk"].map(str::to_owned).into();
+    network.alfa.settings.message_size_limit = 3_000_000;
+    network.alfa.settings.total_size_limit = 10_000_000;
+    network
+}
+
+/// Reports all that went wrong, and what took longest.
+fn conclude(kind: &str, mut took: Vec<(Duration, String)>, wrong: &[String]) {
+    took.sort();
+    let longest: Vec<_> = took.iter().rev().take(5).map(|(time, name)| format!("{name} ({} ms)", time.as_millis())).collect();
+    println!("{} {kind}; the longest: {}", took.len(), longest.join(", "));
+    assert!(wrong.is_empty(), "{} of {} {kind} went wrong:\n{}", wrong.len(), took.len(), wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_1_what_users_submit() {
+    let network = network().await;
+    let access = start(AccessPoint::new(network.world(&network.alfa).await), ()).await;
+    let beta = start(IncomingPoint::new(network.world(&network.beta).await), Door::Port25).await;
+    let cas = TrustedCas::read(&network.pki.ca_file()).unwrap();
+    let written = tempfile::tempdir().unwrap();
+    let (mut took, mut wrong) = (Vec::new(), Vec::new());
+    let mut before = rows(&network.alfa).await;
+    for (number, case) in submissions().into_iter().enumerate() {
+        let name = format!("{}: {}", case.kind, case.name);
+        let started = Instant::now();
+        let checked = async {
+            let outcome = given(&case.mail, access).await?;
+            let xml = submitted(&case, outcome, &cas, beta).await?;
+            if let Some(xml) = xml {
+                fs::write(written.path().join(format!("{number}.xml")), xml).unwrap();
+            }
+            Ok::<_, String>(())
+        };
+        let mut checked = checked.await;
+        took.push((started.elapsed(), name.clone()));
+        let after = rows(&network.alfa).await;
+        let more: Vec<i64> = after.iter().zip(before).map(|(a, b)| a - b).collect();
+        let expected = match case.expect {
+            Access::Accepted => [1, 0, 0, 0, 1],
+            Access::NotAccepted(_) | Access::Virus => [0, 1, 0, 0, 1],
+            Access::Refused(_) => [0; 5],
+        };
+        if checked.is_ok() && more != expected {
+            checked = Err(format!("rows in sent, fact, custody, ricevuta, log: {more:?}"));
+        }
+        before = after;
+        if let Err(why) = checked {
+            wrong.push(format!("{name}: expected {:?}; {}", case.expect, why.chars().take(1500).collect::<String>()));
+        }
+    }
+    wrong.extend(against_the_dtd(written.path()).err());
+    conclude("submissions", took, &wrong);
+}
+
+/// What became of a submission; the daticert.xml that we wrote, if any.
+async fn submitted(case: &Submission, outcome: Outcome, cas: &TrustedCas, beta: SocketAddr) -> Result<Option<String>, String> {
+    match &case.expect {
+        Access::Refused(code) => refused(outcome, code).map(|()| None),
+        Access::Accepted => {
+            let queued = queued(outcome)?;
+            is(
+                "it is an envelope",
+                (queued.mail.header.text("X-Trasporto"), causes(&queued)),
+                queued.mail.header.text("X-Trasporto").as_deref() == Some("posta-certificata"),
+            )?;
+            accepted(&case.mail, &queued, cas, beta).await.map(Some)
+        }
+        Access::NotAccepted(causes) => not_accepted(&case.mail, &queued(outcome)?, cas, Errore::Altro, causes).map(Some),
+        Access::Virus => not_accepted(&case.mail, &queued(outcome)?, cas, Errore::Virus, &["Virus-Di-Prova"]).map(Some),
+    }
+}
+
+/// `errore-esteso` of a notice of non-acceptance, to say what happened instead.
+fn causes(queued: &Queued) -> Option<String> {
+    let body = Bytes::from(queued.mail.body.clone());
+    let parts = signed_parts(&queued.mail.header, &body).ok()?;
+    contents(&body, parts.content, Tipo::NonAccettazione).ok()?.daticert.errore_esteso
+}
+
+async fn accepted(mail: &Mail, queued: &Queued, cas: &TrustedCas, beta: SocketAddr) -> Result<String, String> {
+    let written = ["Date", "From", "Message-ID", "Subject", "X-Trasporto", "X-TipoRicevuta", "MIME-Version", "Content-Type"];
+    let (body, content) = signed_by_us(&queued.mail, cas, &written)?;
+    let contents = contents(&body, content, Tipo::PostaCertificata).map_err(|e| e.to_string())?;
+    let (daticert, postacert) = (contents.daticert, contents.postacert.unwrap());
+    is("the sender", &daticert.mittente, daticert.mittente == ANNA)?;
+    let printable = daticert.oggetto.iter().all(|oggetto| !oggetto.chars().any(char::is_control));
+    is("the subject can be shown", &daticert.oggetto, printable)?;
+
+    // Every byte of the original, but for what the Access Point puts in (RFC 6109 s. 2.2.1).
+    let (end, start) = header_end(&postacert).ok_or("postacert.eml has no header")?;
+    is("the body of the original", postacert.len(), postacert[start..] == mail.body)?;
+    let carried = Header::parse(&postacert[..end]).map_err(|at| format!("postacert.eml's header at {at}"))?;
+    let ours = |header: &Header, from: usize| -> Vec<_> {
+        let others = ["Message-ID", "X-Riferimento-Message-ID"];
+        header.fields()[from..].iter().filter(|f| !others.iter().any(|o| f.is(o))).cloned().collect()
+    };
+    let (found, wanted) = (ours(&carried, 1), ours(&mail.header, 0));
+    is("the header of the original", found.iter().zip(&wanted).find(|(a, b)| a != b), found == wanted)?;
+
+    // Whom it goes to: everybody, and the triggers.
+    let mut to: Vec<String> = mail.recipients.iter().map(|r| r.to_ascii_lowercase()).collect();
+    to.sort();
+    to.dedup();
+    let mut goes: Vec<String> = queued.mail.recipients.iter().filter(|r| !r.ends_with(".pec.internal>")).map(|r| r.to_ascii_lowercase()).collect();
+    goes.sort();
+    goes.dedup();
+    is("the recipients", (&goes, &to), goes == to)?;
+    is("the trigger", &queued.added, queued.added.len() == 1 && queued.added[0].0.starts_with("<accettazione+"))?;
+
+    // The next provider finds nothing wrong with it.
+    let here: Vec<String> = goes.into_iter().filter(|r| r.ends_with("@pec.beta.test>")).collect();
+    let arriving = Mail { account: None, recipients: here, ..queued.mail.clone() };
+    if !arriving.recipients.is_empty() {
+        let taken = self::queued(given(&arriving, beta).await?)?;
+        is(
+            "the next provider takes it in charge",
+            taken.mail.header.text("Subject"),
+            taken.added.iter().any(|(to, _)| to.starts_with("<presa-in-carico+")),
+        )?;
+    }
+    Ok(daticert.to_xml())
+}
+
+fn not_accepted(mail: &Mail, queued: &Queued, cas: &TrustedCas, errore: Errore, wanted: &[&str]) -> Result<String, String> {
+    is("it is the notice", queued.mail.header.text("Subject"), queued.mail.header.text("X-Ricevuta").as_deref() == Some("non-accettazione"))?;
+    let written = ["Date", "From", "To", "Message-ID", "Subject", "X-Ricevuta", "X-Pec-Notice", "MIME-Version", "Content-Type"];
+    let (body, content) = signed_by_us(&queued.mail, cas, &written)?;
+    is("nothing else is in the header", &queued.mail.header, queued.mail.header.fields().len() <= written.len() + 2)?;
+    let contents = contents(&body, content, Tipo::NonAccettazione).map_err(|e| e.to_string())?;
+    is("the original is not included", mail.body.len(), contents.postacert.is_none())?;
+    is("it goes to its sender alone", &queued.mail.recipients, queued.mail.recipients == [format!("<{ANNA}>")])?;
+    is("the size", queued.mail.body.len(), queued.mail.body.len() < 200_000)?;
+    let daticert = contents.daticert;
+    is("the error", daticert.errore, daticert.errore == errore)?;
+    let text = daticert.errore_esteso.clone().unwrap_or_default();
+    is("every cause", &text, wanted.iter().all(|cause| text.contains(cause)))?;
+    // What is quoted may hold the separator itself.
+    let counted = text.split('"').step_by(2).collect::<String>().split("; ").count();
+    is("no other cause", &text, text.contains(" problemi") || counted == wanted.len())?;
+    Ok(daticert.to_xml())
+}
+
+fn against_the_dtd(directory: &Path) -> Checked {
+    let dtd = Path::new(env!("CARGO_MANIFEST_DIR")).join("../verify/daticert.dtd");
+    let files = fs::read_dir(directory).unwrap().map(|f| f.unwrap().path());
+    let output = Command::new("xmllint").args(["--noout", "--dtdvalid"]).arg(&dtd).args(files).output().expect("the xmllint command is needed");
+    is("valid against the DTD", String::from_utf8_lossy(&output.stderr), output.status.success())
+}
+
+/// Beta has sent an envelope to Anna at Alfa.
+async fn sent_by_beta(network: &Network) {
+    let daticert = Daticert::parse(
+        daticert(SENT)
+            .replace(ANNA, "beppe@pec.beta.test")
+            .replace("bruno@pec.beta.test", ANNA)
+            .replace("Alfa PEC S.p.A.", "Beta Posta S.r.l.")
+            .as_bytes(),
+    )
+    .unwrap();
+    let sent = Sent {
+        id: "11".into(),
+        envid: "1111".into(),
+        provider: "Beta Posta S.r.l.".into(),
+        identificativo: SENT.into(),
+        daticert: daticert.to_xml(),
+        body_sha256: vec![0; 32],
+        local_recipients: vec![],
+        signed_at: daticert.data,
+    };
+    let log = Entry::new(Event::Accesso, &daticert, daticert.data, "4j");
+    Database::connect(&network.beta.settings, "test").await.unwrap().insert_sent(&sent, &log).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_2_what_arrives_from_outside() {
+    let mut network = network().await;
+    network.beta.settings.clamd = network.alfa.settings.clamd.clone();
+    let hands = Hands::new(&network.pki);
+    let hashes: String = hands.of_alfa.iter().map(|sha1| format!("providerCertificateHash: {sha1}\n")).collect();
+    let file = network.directory.path().join("igpec.ldif");
+    let ldif = fs::read_to_string(&file).unwrap().replacen(
+        "mailReceipt: ricevute@gestore.alfa.test\n",
+        &format!("mailReceipt: ricevute@gestore.alfa.test\n{hashes}"),
+        1,
+    );
+    fs::write(&file, ldif).unwrap();
+    sent_by_beta(&network).await;
+    let beta = start(IncomingPoint::new(network.world(&network.beta).await), Door::Port25).await;
+    let cas = TrustedCas::read(&network.pki.ca_file()).unwrap();
+
+    let (mut took, mut wrong) = (Vec::new(), Vec::new());
+    let mut before = rows(&network.beta).await;
+    for case in arrivals(&hands) {
+        let name = format!("{}: {}", case.kind, case.name);
+        let started = Instant::now();
+        let mut checked = match given(&case.mail, beta).await {
+            Ok(outcome) => arrived(&case, outcome, &cas),
+            Err(why) => Err(why),
+        };
+        took.push((started.elapsed(), name.clone()));
+        let after = rows(&network.beta).await;
+        let more: Vec<i64> = after.iter().zip(before).map(|(a, b)| a - b).collect();
+        let as_expected = match case.expect {
+            Incoming::Taken => more == [0, 0, 1, 0, 1],
+            Incoming::Receipt => more == [0, 0, 0, 1, 1],
+            // A receipt that came before is not written down again.
+            Incoming::Stranger => more == [0, 0, 0, 0, 1] || more == [0; 5],
+            Incoming::Anomaly(_) => more == [0, 0, 0, 0, 1],
+            Incoming::Refused(_) => more == [0; 5],
+        };
+        if checked.is_ok() && !as_expected {
+            checked = Err(format!("rows in sent, fact, custody, ricevuta, log: {more:?}"));
+        }
+        before = after;
+        if let Err(why) = checked {
+            wrong.push(format!("{name}: expected {:?}; {}", case.expect, why.chars().take(1500).collect::<String>()));
+        }
+    }
+    conclude("arrivals", took, &wrong);
+}
+
+fn arrived(case: &Arrival, outcome: Outcome, cas: &TrustedCas) -> Checked {
+    if let Incoming::Refused(code) = case.expect {
+        return refused(outcome, code);
+    }
+    let queued = queued(outcome)?;
+    let is_anomaly = queued.mail.header.text("X-Trasporto").as_deref() == Some("errore") && queued.mail.body != case.mail.body;
+    let says = || anomaly_of(&queued).map(|(words, _)| words.chars().skip(150).take(900).collect::<String>());
+    is("the reverse path stays", &queued.mail.sender, queued.mail.sender == case.mail.sender)?;
+    match case.expect {
+        Incoming::Anomaly(wanted) => {
+            is("an anomaly envelope", (queued.mail.header.text("Subject"), &queued.added), is_anomaly)?;
+            let written = ["Date", "From", "Subject", "X-Trasporto", "MIME-Version", "Content-Type"];
+            signed_by_us(&queued.mail, cas, &written)?;
+            is("no trigger", &queued.added, queued.added.iter().all(|(to, _)| !to.contains(".pec.internal")))?;
+            let (words, original) = anomaly_of(&queued)?;
+            is("every byte that arrived", original.len(), original == case.mail.to_bytes())?;
+            is("the reason", &words, words.contains(wanted))
+        }
+        Incoming::Taken => {
+            is("not an anomaly", says(), !is_anomaly)?;
+            is("every byte", queued.mail.body.len(), queued.mail.body == case.mail.body)?;
+            is("the trigger", &queued.added, queued.added.len() == 1 && queued.added[0].0.starts_with("<presa-in-carico+"))
+        }
+        Incoming::Receipt | Incoming::Stranger => {
+            is("not an anomaly", says(), !is_anomaly)?;
+            is("every byte", queued.mail.body.len(), queued.mail.body == case.mail.body)?;
+            let full_mailbox = queued.mail.header.first("X-Pec-Notice").is_some();
+            is("into a full mailbox", full_mailbox, full_mailbox == matches!(case.expect, Incoming::Receipt))?;
+            let to = |r: &str| Address::from_path(r).map(|a| a.key());
+            is("to its recipients alone", &queued.added, queued.added.iter().all(|(r, _)| case.mail.recipients.iter().any(|w| to(w) == to(r))))
+        }
+        Incoming::Refused(_) => unreachable!(),
+    }
+}
+
+/// The text and the original in an anomaly envelope.
+fn anomaly_of(queued: &Queued) -> Result<(String, Vec<u8>), String> {
+    let body = &queued.mail.body;
+    let text = |e: &dyn ToString| e.to_string();
+    let parts = signed_parts(&queued.mail.header, body).map_err(|e| text(&e))?;
+    let entity = part(body, parts.content).map_err(|e| text(&e))?;
+    let boundary = entity.header.content_type().and_then(|m| m.attribute("boundary").map(str::to_owned)).ok_or("no boundary")?;
+    let inside = &body[entity.body];
+    let parts = split(inside, &boundary, 10).map_err(|e| text(&e))?;
+    let [words, original] = &parts[..] else { return Err(format!("{} parts", parts.len())) };
+    let original = part(inside, original.clone()).map_err(|e| text(&e))?;
+    let words = String::from_utf8_lossy(&inside[words.clone()]).replace("=\r\n", "");
+    let latin1: Vec<(String, char)> = (0xa0..=0xff_u8).map(|b| (format!("={}", hex(&[b]).to_uppercase()), char::from(b))).collect();
+    let words = latin1.iter().fold(words, |words, (code, letter)| words.replace(code, &letter.to_string())).replace("=3D", "=");
+    Ok((words, inside[original.body].to_vec()))
+}
