@@ -101,7 +101,7 @@ impl Report {
     fn read_status(&mut self, content: &[u8]) -> Result<(), ReportError> {
         for group in groups(content)? {
             let Some(action) = group.text("Action") else {
-                self.envelope_id = group.text("Original-Envelope-Id");
+                self.envelope_id = self.envelope_id.take().or_else(|| group.text("Original-Envelope-Id"));
                 continue;
             };
             // The original recipient is the one that was asked for, before any rewriting.
@@ -128,9 +128,7 @@ fn groups(content: &[u8]) -> Result<Vec<Header>, ReportError> {
     let mut rest = content;
     while !rest.is_empty() {
         let (end, next) = mime::header_end(rest).unwrap_or((rest.len(), rest.len()));
-        if end > 0 {
-            groups.push(Header::parse(&rest[..end]).map_err(|_| ReportError::BadGroup)?);
-        }
+        groups.push(Header::parse(&rest[..end]).map_err(|_| ReportError::BadGroup)?);
         rest = &rest[next..];
     }
     Ok(groups)
@@ -177,6 +175,14 @@ mod tests {
         assert_eq!((failed.recipient.as_str(), failed.action, failed.status.as_str()), ("nessuno@pec.beta.test", Action::Failed, "5.1.1"));
         assert_eq!(failed.diagnostic, "smtp; 550 5.1.1 User    doesn't exist");
         assert_eq!(report.original_header.text("Message-ID").as_deref(), Some("<pec.1@gestore.alfa.test>"));
+    }
+
+    #[test]
+    fn what_stands_between_the_groups_does_not_matter() {
+        let sparse = BODY.replace("\n\nFinal-Recipient", "\n\n\nX-Other: 1\n\n\nFinal-Recipient");
+        assert_ne!(sparse, BODY);
+        let sparse = parse(&sparse).unwrap();
+        assert_eq!((sparse.envelope_id.as_deref(), sparse.recipients.len()), (Some("00ff"), 2));
     }
 
     #[test]
