@@ -125,7 +125,7 @@ async def milter_replies(name, reader, writer, state):
         await writer.drain()
 
 
-KINDS = (b"accettazione", b"presa-in-carico", b"avvenuta-consegna", b"errore-consegna")
+KINDS = (b"accettazione", b"presa-in-carico", b"avvenuta-consegna", b"errore-consegna", b"rilevazione-virus")
 
 
 async def database_requests(_, reader, writer, state):
@@ -141,7 +141,7 @@ async def database_requests(_, reader, writer, state):
             _, statement, parameters = payload.split(b"\0", 2)
             table = re.match(rb"(?:WITH \w+ AS \()?(?:INSERT INTO|UPDATE) (\w+)", statements.get(statement, b""))
             state["step"] = None
-            if table and table[1] in (b"sent", b"custody", b"fact", b"trigger_body", b"ricevuta"):
+            if table and table[1] in (b"sent", b"not_accepted", b"custody", b"fact", b"trigger_body", b"ricevuta"):
                 step = f"db.{table[1].decode()}"
                 if table[1] == b"fact":
                     step += "." + next((kind.decode() for kind in KINDS if kind in parameters), "notice")

@@ -51,17 +51,20 @@ def taps(net):
 class Client(threading.Thread):
     """A mail client that tries again until its letter is accepted."""
 
-    def __init__(self, net, recipients):
+    def __init__(self, net, recipients, sender=ANNA, **options):
         super().__init__(daemon=True)
         self.net, self.recipients = net, recipients
-        self.raw, self.msgid = net.letter(ANNA, recipients)
+        self.raw, self.msgid = net.letter(sender, recipients, **options)
         self.accepted = threading.Event()
+
+    def bring(self):
+        self.net.deployment.submit(ANNA, self.recipients, self.raw, timeout=30)
 
     def run(self):
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             try:
-                self.net.deployment.submit(ANNA, self.recipients, self.raw, timeout=30)
+                self.bring()
             except Exception:
                 time.sleep(0.3)
                 continue
