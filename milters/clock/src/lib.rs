@@ -219,7 +219,7 @@ impl Clockwork {
     async fn start(&self, to_raise: &ToRaise, stage: Option<&Stage>) -> anyhow::Result<Result<(), SmtpError>> {
         let fact = &to_raise.known.fact;
         let name = trigger_name(fact.kind, &fact.id);
-        self.database.insert_trigger_bodies(std::slice::from_ref(&name), &sha256(BODY.as_bytes())).await?;
+        self.database.set_raising(&fact.id, &name, &sha256(BODY.as_bytes())).await?;
         let sender = service_address(&self.settings.service_domain);
         let text = format!("From: {sender}\r\nSubject: {name}\r\n\r\n{BODY}");
         let recipient = format!("{name}@{NOTICES_DOMAIN}");

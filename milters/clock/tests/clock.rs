@@ -406,6 +406,29 @@ async fn a_trigger_that_never_came_round_is_started_again_and_a_straggler_is_dro
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_pec_clock_starts_it_starts_until_postfix_has_it() {
+    let alfa = Alfa::new().await;
+    let mut clockwork = alfa.clockwork().await;
+    let busta = alfa.sent("aa11", &[BRUNO], true).await;
+    alfa.fact(&busta, FactKind::ErroreConsegna, BRUNO, "aa11", 60, false).await;
+    assert!(alfa.round(&mut clockwork, HOUR).await.is_empty());
+    // Its own trigger is lost; and when the notice is made, Postfix dies before it has it.
+    alfa.smtpd.forget(1);
+    assert!(alfa.round(&mut clockwork, HOUR + 600).await.is_empty());
+    assert_eq!(alfa.rows("SELECT count(notice_sha256)::text FROM fact WHERE kind = 'errore-consegna'").await, ["1"]);
+    let forgotten = alfa.smtpd.forgotten();
+    // Nor does the next pec-clock forget it.
+    drop(clockwork);
+    let mut restarted = alfa.clockwork().await;
+    let mut queued = Vec::new();
+    for minute in 0..30 {
+        queued.extend(alfa.round(&mut restarted, 2 * HOUR + 60 * minute).await);
+    }
+    assert_eq!((forgotten.len(), queued.len()), (1, 1));
+    assert_eq!(queued[0].mail.body, forgotten[0].mail.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_original_stays_until_nobody_can_need_it() {
     let alfa = Alfa::new().await;
     let mut clockwork = alfa.clockwork().await;

@@ -245,12 +245,15 @@ impl IncomingPoint {
         let Some(provider) = self.world.directory.provider_named(&self.world.settings.provider_name) else {
             return Ok(Verdict::Wait("our own record is not in the directory of providers".to_owned()));
         };
+        // Under the name that we had when we signed it: by that name the facts about an envelope belong together, also if we
+        // have another one by now.
+        let provider = Provider { name: sent.provider.clone(), ..provider.clone() };
         let parts = signed_parts(&transaction.header, &body)?;
         let content_sha256 = sha256(&body[parts.content.clone()]);
         let contents = contents(&body, parts.content, Tipo::PostaCertificata)?;
         let taken = self.world.database.taken(&provider.name, &sent.identificativo, &content_sha256).await?.recipients;
         let recipients = sent.local_recipients.iter().filter_map(|r| Address::parse(r)).collect();
-        let Some(recipients) = not_taken(transaction.queue_id(), &contents.daticert, provider, recipients, &taken) else {
+        let Some(recipients) = not_taken(transaction.queue_id(), &contents.daticert, &provider, recipients, &taken) else {
             return Ok(Verdict::Consume);
         };
         let envelope = Envelope {
@@ -259,7 +262,7 @@ impl IncomingPoint {
             body_sha256,
             content_sha256,
             recipients,
-            provider: provider.clone(),
+            provider,
             // The Access Point has scanned it.
             infected: None,
         };

@@ -19,7 +19,7 @@ use pec_state::log::{Entry, Event};
 use pec_state::rows::{Fact, FactKind, Made, Sent, TimeSource};
 use pec_test_support::doveadm::Doveadm;
 use pec_test_support::judges::openssl_verify;
-use pec_test_support::network::{Host, Network, arriving, column, daticert_of, envelope};
+use pec_test_support::network::{Host, Network, arriving, column, daticert_of, envelope, run};
 use pec_test_support::pki::NOW;
 use pec_test_support::postfix::{Mail, Outcome, Queued, start};
 
@@ -602,6 +602,16 @@ async fn the_internal_way_believes_only_the_bytes_that_were_signed() {
     let elsewhere = Mail { recipients: vec!["<aldo@studio.example>".into()], ..mail.clone() };
     assert!(elsewhere.give_to(incoming).await.rejected().starts_with("550"));
     assert!(rows(&network.alfa, "SELECT id FROM custody").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_signed_under_our_former_name_is_taken_under_it() {
+    let network = Network::new().await;
+    let (mail, incoming) = internal(&network).await;
+    // By that name pec-clock finds what is certified about it.
+    run(&network.alfa.settings.database, "UPDATE sent SET provider = 'Alfa di prima'").await;
+    mail.give_to(incoming).await.queued();
+    assert_eq!(rows(&network.alfa, "SELECT provider || ' ' || mail_receipt FROM custody").await, ["Alfa di prima ricevute@gestore.alfa.test"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -59,13 +59,14 @@ CREATE TABLE fact (
     message_id     text        NOT NULL,          -- of the notice
     notice_sha256  bytea,                         -- of the notice's body, once made
     made_with      text,                          -- certificate and program version that made it
-    raised         boolean     NOT NULL DEFAULT false, -- pec-clock started the notice and knows it to be in the queue
+    raising        boolean     NOT NULL DEFAULT false, -- pec-clock starts the notice until it knows it to be in the queue
+    raised         boolean     NOT NULL DEFAULT false, -- and now knows it
     deadlines_seen smallint    NOT NULL DEFAULT 0, -- of an accettazione: how many of the deadlines pec-clock has seen to
     UNIQUE (provider, identificativo, kind, recipient)
 );
 -- What pec-clock looks through every minute: small, however long the table is.
 CREATE INDEX fact_deadlines ON fact (deadlines_seen, happened_at, id) WHERE kind = 'accettazione' AND deadlines_seen < 2;
-CREATE INDEX fact_to_raise ON fact (happened_at, kind, id) WHERE NOT raised AND (notice_sha256 IS NULL OR kind IN ('preavviso-12', 'preavviso-24'));
+CREATE INDEX fact_to_raise ON fact (happened_at, kind, id) WHERE NOT raised AND (notice_sha256 IS NULL OR raising);
 
 -- Bytes, other than the envelope's, with which a trigger may come round: reports that were turned into triggers, and the
 -- few words with which pec-clock starts one.
@@ -126,5 +127,5 @@ BEGIN
 END $$;
 GRANT SELECT ON pec_schema TO pec_milter;
 GRANT SELECT, INSERT ON sent, not_accepted, custody, trigger_body, ricevuta, log TO pec_milter;
-GRANT SELECT, INSERT, UPDATE (notice_sha256, made_with, raised, deadlines_seen) ON fact TO pec_milter;
+GRANT SELECT, INSERT, UPDATE (notice_sha256, made_with, raising, raised, deadlines_seen) ON fact TO pec_milter;
 GRANT UPDATE (original_deleted_at) ON custody TO pec_milter;

@@ -410,9 +410,9 @@ impl Database {
     }
 
     /// Whether another provider has certified that it has our envelope `identificativo` for `recipient` (a key): it took it
-    /// in charge, or delivered it.
+    /// in charge, and whatever became of it there, which may be told first.
     pub async fn is_in_other_hands(&self, identificativo: &str, recipient: &str) -> Result<bool, DatabaseError> {
-        let sql = "SELECT 1 FROM ricevuta WHERE identificativo = $1 AND recipient = $2 AND kind IN ('presa-in-carico', 'avvenuta-consegna') LIMIT 1";
+        let sql = "SELECT 1 FROM ricevuta WHERE identificativo = $1 AND recipient = $2 AND kind IN ('presa-in-carico', 'avvenuta-consegna', 'errore-consegna', 'rilevazione-virus') LIMIT 1";
         Ok(self.query_opt(sql, &[&identificativo, &recipient]).await?.is_some())
     }
 

@@ -95,15 +95,24 @@ impl Database {
         Ok(())
     }
 
-    /// Facts whose notice nobody is known to have started: a preavviso until pec-clock has heard 250, any other as long as no
-    /// notice is made. What has a time limit stands first. A rilevazione virus counts once its envelope is known to be in the
+    /// Facts whose notice nobody is known to have started: as long as no notice is made, and what pec-clock has begun to start
+    /// until it has heard 250. What has a time limit stands first. A rilevazione virus counts once its envelope is known to be in the
     /// queue: another copy may have come and be clean. (Accettazione and presa in carico are written with their notice; their triggers are the envelope itself.)
     pub async fn to_raise(&self) -> Result<Vec<ToRaise>, DatabaseError> {
         let accepted_at = "(SELECT extract(epoch FROM signed_at)::int8 FROM sent WHERE sent.id = fact.source)";
-        let condition = "NOT raised AND (notice_sha256 IS NULL OR kind IN ('preavviso-12', 'preavviso-24')) AND kind NOT IN ('accettazione', 'presa-in-carico') \
+        let condition = "NOT raised AND (notice_sha256 IS NULL OR raising) AND kind NOT IN ('accettazione', 'presa-in-carico') \
              AND (kind <> 'rilevazione-virus' OR EXISTS (SELECT FROM fact p WHERE p.kind = 'presa-in-carico' AND p.source = fact.source))";
         let rows = self.query(&format!("SELECT {FACT}, {accepted_at} FROM fact WHERE {condition} ORDER BY kind NOT IN ('preavviso-12', 'preavviso-24'), happened_at, kind, id"), &[]).await?;
         rows.iter().map(|r| Ok(ToRaise { known: known(r)?, accepted_at: r.get::<_, Option<i64>>(13).map(Moment::from_unix) })).collect()
+    }
+
+    /// Writes that pec-clock starts the notice of a fact, whose trigger `name` may come round with a body of this hash. From
+    /// now on it is started until [`Database::set_raised`]: that pec-notices has made it does not say that Postfix has it.
+    pub async fn set_raising(&self, fact: &str, name: &str, body_sha256: &[u8]) -> Result<(), DatabaseError> {
+        let sql = "WITH fact AS (UPDATE fact SET raising = true WHERE id = $1) \
+                   INSERT INTO trigger_body (trigger_name, body_sha256) VALUES ($2, $3) ON CONFLICT DO NOTHING";
+        self.execute(sql, &[&fact, &name, &body_sha256]).await?;
+        Ok(())
     }
 
     /// Writes that the notice of a fact is in Postfix's queue.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use indymilter_test::{EomAction, MacroStage, Status, TestConnection};
+use pec_core::clock::Moment;
 use pec_core::header::{Field, Header};
 use pec_milter::Point;
 use pec_milter::callbacks::{InHand, serve};
@@ -227,6 +228,31 @@ impl Mail {
         }
         queued
     }
+}
+
+/// A delivery status notification about `original` as Postfix writes it: (recipient, action, status) for each. `written`: seconds.
+pub fn report(envid: Option<&str>, original: &Mail, recipients: &[(&str, &str, &str)], written: i64) -> Mail {
+    let sender = original.sender.trim_matches(['<', '>']);
+    let mut status = String::from("Reporting-MTA: dns; mail.gestore.beta.test\n");
+    envid.into_iter().for_each(|id| status += &format!("Original-Envelope-Id: {id}\n"));
+    status += &format!("X-Postfix-Queue-ID: 4jXX\nX-Postfix-Sender: rfc822; {sender}\n");
+    for (recipient, action, code) in recipients {
+        status += &format!(
+            "\nFinal-Recipient: rfc822; {recipient}\nOriginal-Recipient: rfc822;{recipient}\nAction: {action}\nStatus: {code}\nDiagnostic-Code: smtp; {code} words\n"
+        );
+    }
+    // Each report has a queue id of its own.
+    let boundary = format!("4jXX{written}/mail");
+    let message_id = original.header.text("Message-ID").unwrap_or_default();
+    let text = format!(
+        "From: MAILER-DAEMON (Mail Delivery System)\nSubject: Delivery report\nTo: {sender}\nAuto-Submitted: auto-replied\nMIME-Version: 1.0\nDate: {}\n\
+         Content-Type: multipart/report; report-type=delivery-status;\n\tboundary=\"{boundary}\"\nMessage-Id: <20261119.4jYY@mail.gestore.beta.test>\n\n\
+         This is a MIME-encapsulated message.\n\n--{boundary}\nContent-Description: Notification\nContent-Type: text/plain; charset=us-ascii\n\nwords\n\n\
+         --{boundary}\nContent-Description: Delivery report\nContent-Type: message/delivery-status\n\n{status}\n\
+         --{boundary}\nContent-Description: Message Headers\nContent-Type: text/rfc822-headers\n\nReceived: x\nMessage-ID: {message_id}\n\n--{boundary}--\n",
+        Moment::from_unix(written).rfc5322(),
+    );
+    Mail { account: None, sender: String::new(), recipients: vec![sender.to_owned()], ..Mail::submitted("", &[], text.as_bytes()) }
 }
 
 fn refusal(status: Status) -> Option<Outcome> {

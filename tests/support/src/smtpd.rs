@@ -20,8 +20,10 @@ pub struct Smtpd {
 struct State {
     milter: Option<SocketAddr>,
     lose_answers: usize,
+    forget: usize,
     commands: Vec<String>,
     queued: Vec<Queued>,
+    forgotten: Vec<Queued>,
 }
 
 impl Smtpd {
@@ -49,9 +51,19 @@ impl Smtpd {
         self.state.lock().unwrap().lose_answers = answers;
     }
 
+    /// Of the next so many messages the milter hears, and then smtpd dies: nothing is queued, nobody is told.
+    pub fn forget(&self, messages: usize) {
+        self.state.lock().unwrap().forget = messages;
+    }
+
     /// What was queued since the last time that this was asked.
     pub fn queued(&self) -> Vec<Queued> {
         std::mem::take(&mut self.state.lock().unwrap().queued)
+    }
+
+    /// What was made and forgotten since the last time that this was asked.
+    pub fn forgotten(&self) -> Vec<Queued> {
+        std::mem::take(&mut self.state.lock().unwrap().forgotten)
     }
 
     /// Every command since the last time that this was asked.
@@ -87,6 +99,11 @@ async fn serve(stream: TcpStream, state: Arc<Mutex<State>>) -> Option<()> {
                 let outcome = mail.give_to(milter?).await;
                 let mut state = state.lock().unwrap();
                 match outcome {
+                    Outcome::Queued(queued) if state.forget > 0 => {
+                        state.forget -= 1;
+                        state.forgotten.push(*queued);
+                        return None;
+                    }
                     Outcome::Queued(queued) => {
                         state.queued.push(*queued);
                         if state.lose_answers > 0 {
