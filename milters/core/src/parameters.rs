@@ -296,7 +296,7 @@ pub const TABLE: &[Parameter] = &[
         name: "pec_clamd_max_age",
         kind: Kind::Time,
         unset: Unset::Default("6h"),
-        meaning: "How old clamd's signatures may be before each start and reload warns of it. ClamAV's public ones come about once a day; who has no others sets `36h`.",
+        meaning: "How old clamd's signatures may be before the log warns of it and the retained log gets a row, once for each version of them. They are looked at every hour. ClamAV's public ones come about once a day; who has no others sets `36h`.",
     },
     Parameter {
         name: "pec_infected_store",

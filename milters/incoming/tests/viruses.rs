@@ -206,3 +206,17 @@ async fn what_stands_around_the_signed_content_is_not_held_against_the_envelope(
     assert!(rows(&network.beta, "SELECT id FROM fact").await.is_empty() && rows(&network.beta, "SELECT id FROM custody").await.is_empty());
     good.give_to(incoming).await.queued();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signatures_that_are_too_old_are_written_down_once_for_each_version() {
+    const OLD: &str = "ClamAV 1.4.3/27456/Tue Nov 17 10:31:05 2026";
+    const FRESH: &str = "ClamAV 1.4.3/27457/Wed Nov 18 10:31:05 2026";
+    let mut network = Network::new().await;
+    // Four programs that start, with the same signatures; then new ones.
+    for version in [OLD, OLD, OLD, OLD, FRESH] {
+        network.beta.settings.clamd = Some(clamd::start_as(version).await);
+        network.world(&network.beta).await.scanner_watch().begin(0).await;
+        let found = rows(&network.beta, "SELECT identificativo || ': ' || error FROM log WHERE event = 'firme-antivirus'").await;
+        assert!(found.len() == 1 && found[0].starts_with(&format!("{OLD}: the virus scanner's signatures are of 2026-11-1")), "{version}: {found:?}");
+    }
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use encodify::base64;
-use pec_core::clock::{Clock, Moment};
+use pec_core::clock::Moment;
 use pec_core::header::{Field, Header};
 use pec_core::maillog;
 use pec_core::message::Body;
@@ -93,15 +93,28 @@ impl Scanner {
         ScanError { address: socket.to_string(), trouble }
     }
 
+    /// Whether there is a scanner at all.
+    pub fn is_there(&self) -> bool {
+        self.clamd.is_some()
+    }
+
     /// Looks at the scanner from time to time until it answers, and writes into the log what an administrator should know.
-    pub async fn check(self, largest: u64, max_age: Duration, clock: &dyn Clock) {
-        if self.clamd.is_none() {
-            return maillog::no_scanner();
+    /// `None`: there is none, or it did not answer for so long that its messages say it.
+    pub async fn check(&self, largest: u64) -> Option<Examination> {
+        if !self.is_there() {
+            maillog::no_scanner();
+            return None;
         }
         let mut said = false;
         for _ in 0..CHECK_AGAIN.1 {
             match self.examine(largest).await {
-                Ok(examination) => return examination.tell(max_age, clock.now()),
+                Ok(examination) => {
+                    maillog::scanner(&examination.version);
+                    if let Some((size, what)) = &examination.blind {
+                        maillog::scanner_blind(*size, what);
+                    }
+                    return Some(examination);
+                }
                 Err(e) if !said => {
                     maillog::scanner_down(&e.to_string());
                     said = true;
@@ -110,6 +123,14 @@ impl Scanner {
             }
             tokio::time::sleep(CHECK_AGAIN.0).await;
         }
+        None
+    }
+
+    /// Asks the scanner for its version alone.
+    pub async fn version(&self) -> Result<Examination, ScanError> {
+        let Some(socket) = &self.clamd else { return Ok(Examination::default()) };
+        let version = self.ask(socket, b"zVERSION\0", None).await?.text;
+        Ok(Examination { signatures: signatures_of(&version), version, blind: None })
     }
 
     /// Asks the scanner for its version, how old its signatures are, and whether it finds a virus in messages of `largest`
@@ -117,19 +138,17 @@ impl Scanner {
     /// `MaxFileSize`) lie in clamd's configuration, on another host perhaps, and what exceeds the latter two counts as clean
     /// there.
     pub async fn examine(&self, largest: u64) -> Result<Examination, ScanError> {
-        let Some(socket) = &self.clamd else { return Ok(Examination::default()) };
-        let version = self.ask(socket, b"zVERSION\0", None).await?.text;
-        let mut blind = None;
+        let mut examination = self.version().await?;
         for size in [0, largest] {
             let (header, body) = test_message(size);
-            blind = match self.scan(&header, &body).await? {
+            examination.blind = match self.scan(&header, &body).await? {
                 Scan::Found(_) => continue,
                 Scan::Clean => Some((body.len(), "finds no virus: the EICAR test file passes".to_owned())),
                 Scan::NotScanned(why) => Some((body.len(), format!("does not scan: {why}"))),
             };
             break;
         }
-        Ok(Examination { signatures: signatures_of(&version), version, blind })
+        Ok(examination)
     }
 }
 
@@ -149,17 +168,6 @@ impl Examination {
     pub fn is_fresh(&self, now: Moment, max_age: Duration) -> bool {
         let most = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
         self.signatures.is_some_and(|date| now.unix() - date.unix() <= most)
-    }
-
-    fn tell(&self, max_age: Duration, now: Moment) {
-        maillog::scanner(&self.version);
-        if !self.is_fresh(now, max_age) {
-            let age = self.signatures.map_or("of no known date".to_owned(), |date| format!("of {date}"));
-            maillog::signatures_old(&age, max_age);
-        }
-        if let Some((size, what)) = &self.blind {
-            maillog::scanner_blind(*size, what);
-        }
     }
 }
 

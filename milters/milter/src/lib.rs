@@ -12,6 +12,7 @@ pub mod edits;
 pub mod life;
 pub mod mailbox;
 pub mod program;
+pub mod signatures;
 pub mod transaction;
 pub mod world;
 

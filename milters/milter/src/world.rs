@@ -17,6 +17,7 @@ use pec_state::store::Store;
 
 use crate::clamd::Scanner;
 use crate::mailbox::Mailboxes;
+use crate::signatures::ScannerWatch;
 
 /// Names the bytes that this program makes: with another version or certificate a notice may come out differently.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -43,6 +44,7 @@ pub struct World {
     pub scanner: Scanner,
     /// The mailboxes.
     pub mailboxes: Mailboxes,
+    in_force: Arc<()>,
 }
 
 impl World {
@@ -67,14 +69,36 @@ impl World {
         let scanner = Scanner::new(settings.clamd.clone());
         let doveadm_key = Settings::secret("pec_doveadm_key_file", &settings.doveadm_key_file)?;
         let mailboxes = Mailboxes::new(&settings.doveadm_url, &doveadm_key);
-        Ok(Self { settings, clock, signer: Box::new(signer), cas, directory, database, store, infected, scanner, mailboxes })
+        Ok(Self {
+            settings,
+            clock,
+            signer: Box::new(signer),
+            cas,
+            directory,
+            database,
+            store,
+            infected,
+            scanner,
+            mailboxes,
+            in_force: Arc::default(),
+        })
     }
 
     /// Has the virus scanner looked at in the background, with messages of up to `largest` bytes. Without it mail waits; that
     /// is no reason not to start.
     pub fn check_scanner(&self, largest: u64) {
-        let (scanner, max_age, clock) = (self.scanner.clone(), self.settings.clamd_max_age, Arc::clone(&self.clock));
-        tokio::spawn(async move { scanner.check(largest, max_age, &*clock).await });
+        tokio::spawn(self.scanner_watch().keep_looking(largest, Arc::downgrade(&self.in_force)));
+    }
+
+    /// Who looks at the virus scanner.
+    pub fn scanner_watch(&self) -> ScannerWatch {
+        ScannerWatch {
+            scanner: self.scanner.clone(),
+            max_age: self.settings.clamd_max_age,
+            clock: Arc::clone(&self.clock),
+            database: self.database.clone(),
+            provider_name: self.settings.provider_name.clone(),
+        }
     }
 
     /// Us, as writers of notices.

@@ -423,6 +423,15 @@ impl Database {
         Ok(())
     }
 
+    /// Writes the row unless there is one of this event under this identifier. `true`: it is written now.
+    pub async fn insert_log_once(&self, log: &Entry) -> Result<bool, DatabaseError> {
+        let log = LogValues::new(log);
+        let rows = self
+            .execute(&format!("{} WHERE NOT EXISTS (SELECT FROM log WHERE event = $2 AND identificativo = $3)", insert_log(1)), &log.values())
+            .await?;
+        Ok(rows > 0)
+    }
+
     /// The rows about the message that `id` names: a PEC identifier, the sender's own Message-ID or the identifier of one
     /// of its receipts, with or without angle brackets. In order of time, then of recording.
     pub async fn story(&self, id: &str) -> Result<Vec<LogRow>, DatabaseError> {

@@ -1,5 +1,6 @@
 //! The retained log (RFC 6109 s. 2.3): one row for each fact, never changed.
 
+use pec_core::NO_QUEUE_ID;
 use pec_core::address::Address;
 use pec_core::clock::Moment;
 use pec_core::daticert::{Daticert, Destinatario, Errore, Tipo, TipoDestinatario};
@@ -22,6 +23,8 @@ pub enum Event {
     RicevutaEstranea(&'static str),
     /// Something that is no correct certified mail was put into a busta di anomalia.
     Anomalia,
+    /// The virus scanner's signatures are older than the administrator allows.
+    FirmeAntivirus,
 }
 
 impl Event {
@@ -34,6 +37,7 @@ impl Event {
             Self::Ricevuta(tipo) => format!("ricevuta-{tipo}"),
             Self::RicevutaEstranea(tipo) => format!("ricevuta-estranea-{tipo}"),
             Self::Anomalia => "anomalia".to_owned(),
+            Self::FirmeAntivirus => "firme-antivirus".to_owned(),
         }
     }
 }
@@ -102,23 +106,42 @@ impl Entry {
     ) -> Self {
         let recipients: Vec<String> = recipients.iter().map(ToString::to_string).collect();
         let message = Daticert {
-            // There is no daticert.xml; of these data only those of the message are used.
-            tipo: Tipo::PostaCertificata,
-            errore: Errore::Altro,
             mittente: reverse_path.to_owned(),
             destinatari: recipients.iter().map(|r| Destinatario { indirizzo: r.clone(), tipo: TipoDestinatario::Certificato }).collect(),
-            risposte: String::new(),
             oggetto: header.subject(),
-            gestore_emittente: String::new(),
-            data: happened_at,
-            identificativo,
             msgid: header.text("Message-ID"),
-            ricevuta: None,
-            consegna: None,
-            ricezione: Vec::new(),
-            errore_esteso: None,
+            ..uncertified(identificativo, happened_at)
         };
         Self { recipients, ..Self::new(Event::Anomalia, &message, happened_at, queue_id) }
+    }
+
+    /// A row about no message: the virus scanner, by its own name for itself, has signatures of this age.
+    pub fn of_old_signatures(version: &str, age: &str, provider: &str, happened_at: Moment) -> Self {
+        let mut entry = Self::new(Event::FirmeAntivirus, &uncertified(version.to_owned(), happened_at), happened_at, NO_QUEUE_ID);
+        entry.certified_by = provider.to_owned();
+        entry.error = Some(format!("the virus scanner's signatures are {age}"));
+        entry
+    }
+}
+
+/// What a row is about that is about nothing certified. There is no daticert.xml; of these data only those of the message are
+/// used.
+fn uncertified(identificativo: String, data: Moment) -> Daticert {
+    Daticert {
+        tipo: Tipo::PostaCertificata,
+        errore: Errore::Altro,
+        mittente: String::new(),
+        destinatari: Vec::new(),
+        risposte: String::new(),
+        oggetto: None,
+        gestore_emittente: String::new(),
+        data,
+        identificativo,
+        msgid: None,
+        ricevuta: None,
+        consegna: None,
+        ricezione: Vec::new(),
+        errore_esteso: None,
     }
 }
 

@@ -12,24 +12,30 @@ pub const ENDLESS: &str = "archivio-senza-fine";
 
 /// Starts it; gives back where it listens.
 pub async fn start() -> Socket {
+    start_as("ClamAV 0").await
+}
+
+/// Starts one of this version.
+pub async fn start_as(version: &'static str) -> Socket {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let socket = Socket::Inet(listener.local_addr().unwrap().to_string());
     tokio::spawn(async move {
         loop {
             let (connection, _) = listener.accept().await.unwrap();
-            tokio::spawn(answer(connection));
+            tokio::spawn(answer(connection, version));
         }
     });
     socket
 }
 
-async fn answer(mut connection: TcpStream) {
+async fn answer(mut connection: TcpStream, version: &str) {
     let mut command = Vec::new();
     while command.last() != Some(&0) {
         command.push(connection.read_u8().await.unwrap());
     }
+    let named = format!("{version}\0");
     let answer = match &command[..] {
-        b"zVERSION\0" => "ClamAV 0\0",
+        b"zVERSION\0" => &named,
         b"zINSTREAM\0" => {
             let mut stream = Vec::new();
             loop {
