@@ -25,7 +25,7 @@ def test_the_shipped_configuration_is_good(net, program):
 
 WRONG = {
     "a missing file": (["pec_certificate_file=/etc/pec/none.pem"], "", "pec_certificate_file = /etc/pec/none.pem: No such file"),
-    "a key that cannot be read": (["pec_key_file=/tmp/key.pem"], "cp /etc/pec/key.pem /tmp/key.pem; chmod 0 /tmp/key.pem;", "pec_key_file = /tmp/key.pem: Permission denied"),
+    "a key that cannot be read": (["pec_signing_key=/tmp/key.pem"], "cp /etc/pec/key.pem /tmp/key.pem; chmod 0 /tmp/key.pem;", "pec_signing_key = /tmp/key.pem: Permission denied"),
     "a certificate that is not the key's": (["pec_certificate_file=/etc/pec/tls.pem"], "", "pec_certificate_file = /etc/pec/tls.pem: "),
     "no certificate in the file": (["pec_certificate_file=/etc/hosts"], "", "pec_certificate_file = /etc/hosts: "),
     "an unknown parameter": (["pec_certificat_file=/x"], "", "pec_certificat_file: unknown parameter"),

@@ -8,6 +8,7 @@ use pec_core::daticert::{Daticert, Destinatario, Errore, Tipo, TipoDestinatario,
 use pec_core::header::{Field, Header};
 use pec_core::identifier::{fresh, pec_identifier};
 use pec_core::maillog;
+use pec_core::notices::Issuer;
 use pec_core::notices::busta::busta;
 use pec_core::notices::non_accettazione::non_accettazione;
 use pec_milter::world::World;
@@ -103,7 +104,7 @@ impl AccessPoint {
         daticert.errore = errore;
         daticert.errore_esteso = Some(italiano);
         let message_id = pec_identifier(now, &fact_id, &world.settings.service_domain);
-        let notice = non_accettazione(world.issuer(), &daticert, &inglese, &message_id)?;
+        let notice = world.write(false, |issuer| Ok(non_accettazione(issuer, &daticert, &inglese, &message_id)?)).await?;
 
         let made = Made { sha256: notice.body.sha256().to_vec(), with: world.made_with() };
         let refused = NotAccepted { id, provider: world.settings.provider_name.clone(), daticert: daticert.to_xml(), inglese };
@@ -153,12 +154,12 @@ impl AccessPoint {
         let size = transaction.size();
         let received = received(connection, &transaction, &world.settings.hostname, now);
         let original = transaction.body;
-        let make = || -> anyhow::Result<_> {
-            let envelope = busta(world.issuer(), &daticert, header, original, received)?;
+        let make = |issuer: Issuer<'_>| {
+            let envelope = busta(issuer, &daticert, header, original, received)?;
             let body_sha256 = envelope.body.sha256();
             Ok((envelope, body_sha256))
         };
-        let (envelope, body_sha256) = if size >= LARGE as u64 { tokio::task::block_in_place(make)? } else { make()? };
+        let (envelope, body_sha256) = world.write(size >= LARGE as u64, make).await?;
 
         // The recipients of ours go the internal way, through our own Incoming Point: their reports then do not wait for
         // anybody else's server.

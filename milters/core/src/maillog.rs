@@ -156,6 +156,21 @@ pub fn scanner_blind(size: usize, what: &str) {
     warning_line!(NO_QUEUE_ID, "virus scanner: in a message of {size} bytes, which is allowed, it {what}; see docs/configuration.md");
 }
 
+/// The token with the signing key does not answer yet.
+pub fn waiting_for_token(why: &str) {
+    warning_line!(NO_QUEUE_ID, "waiting for the token: {why}");
+}
+
+/// The token with the signing key does not sign any more.
+pub fn token_down(why: &str) {
+    error_line!(NO_QUEUE_ID, "messages wait until the token with the signing key signs again: {why}");
+}
+
+/// The token signs again.
+pub fn token_up() {
+    info_line!(NO_QUEUE_ID, "the token with the signing key signs again");
+}
+
 /// The database does not answer yet.
 pub fn waiting_for_database(why: &str) {
     warning_line!(NO_QUEUE_ID, "waiting for the database: {why}");

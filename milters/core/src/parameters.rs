@@ -13,6 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::address::{Address, is_domain};
+use crate::smime::pkcs11::Pkcs11Uri;
 
 /// What a value may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub enum Kind {
     Text,
     /// An absolute path.
     Path,
+    /// A private key: an absolute path, or a `pkcs11:` URI.
+    Key,
     /// Where a milter listens: `unix:path` (below Postfix's queue_directory unless absolute) or `inet:host:port`.
     Socket,
     /// A number of bytes, at least the first and at most the second.
@@ -53,6 +56,7 @@ impl Kind {
             Self::Domain => "a mail domain".to_owned(),
             Self::Text => "a text that is not empty".to_owned(),
             Self::Path => "an absolute path".to_owned(),
+            Self::Key => "an absolute path or a pkcs11: URI".to_owned(),
             Self::Socket => "unix:path or inet:host:port".to_owned(),
             Self::Bytes(least, most) => format!("a number of bytes from {least} to {most}"),
             Self::Count(least, most) => format!("a number from {least} to {most}"),
@@ -72,6 +76,7 @@ impl Kind {
             Self::Domain => is_domain(value) && value.contains('.'),
             Self::Text => !value.is_empty(),
             Self::Path => value.starts_with('/'),
+            Self::Key => value.starts_with('/') || value.parse::<Pkcs11Uri>().is_ok(),
             Self::Socket => Socket::parse(value, Path::new("/")).is_some(),
             Self::Addresses => value == "all" || split_list(value).iter().all(|e| is_domain(e) || Address::parse(e).is_some()),
             Self::Bytes(least, most) | Self::Count(least, most) => value.parse().is_ok_and(|n| (least..=most).contains(&n)),
@@ -160,10 +165,28 @@ pub const TABLE: &[Parameter] = &[
         meaning: "PEM file with the certificate that signs, followed by the certificates above it. Its subjectAltName must hold posta-certificata@`pec_service_domain`. A root certificate may stand there; it is not sent along.",
     },
     Parameter {
-        name: "pec_key_file",
-        kind: Kind::Path,
+        name: "pec_signing_key",
+        kind: Kind::Key,
         unset: Unset::Required,
-        meaning: "PEM file with that certificate's private key, RSA of at least 2048 bits, without passphrase; readable by the user of the milters alone.",
+        meaning: "That certificate's private key, RSA of 2048 to 4096 bits. On a token (HSM): a URI such as `pkcs11:token=alfa;object=pec` (RFC 7512; token or serial, and object or id). For trying out: a PEM file without passphrase, readable by the user of the milters alone. See keys.md.",
+    },
+    Parameter {
+        name: "pec_pkcs11_module",
+        kind: Kind::Path,
+        unset: Unset::Nothing,
+        meaning: "The PKCS#11 library of the token's vendor, such as `/usr/lib/softhsm/libsofthsm2.so`. Needed where `pec_signing_key` is on a token.",
+    },
+    Parameter {
+        name: "pec_pkcs11_pin_file",
+        kind: Kind::Path,
+        unset: Unset::Nothing,
+        meaning: "File whose first line is the token's user PIN; closed to other users. Needed where `pec_signing_key` is on a token.",
+    },
+    Parameter {
+        name: "pec_pkcs11_time_limit",
+        kind: Kind::Time,
+        unset: Unset::Default("10s"),
+        meaning: "How long the token may take to sign, or to be opened. One that takes longer is given up for that moment: mail waits, and it is opened anew.",
     },
     Parameter {
         name: "pec_ca_file",
@@ -383,6 +406,30 @@ impl Socket {
     }
 }
 
+/// Where our private key is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SigningKey {
+    /// In a PEM file.
+    File(PathBuf),
+    /// On a token.
+    Token(Box<Token>),
+}
+
+/// A token with our key, and how it is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Which token, which key.
+    pub uri: Pkcs11Uri,
+    /// The vendor's library.
+    pub module: PathBuf,
+    /// The file with the PIN.
+    pub pin_file: PathBuf,
+    /// How long opening or one signature may take.
+    pub time_limit: Duration,
+    /// The program that talks to the library: pec-token, which lies beside the others.
+    pub program: PathBuf,
+}
+
 /// Who takes no ordinary mail.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OrdinaryMail {
@@ -412,8 +459,8 @@ pub struct Settings {
     pub provider_name: String,
     /// `pec_certificate_file`.
     pub certificate_file: PathBuf,
-    /// `pec_key_file`.
-    pub key_file: PathBuf,
+    /// `pec_signing_key`, with `pec_pkcs11_module`, `pec_pkcs11_pin_file`, `pec_pkcs11_time_limit`.
+    pub signing_key: SigningKey,
     /// `pec_ca_file`.
     pub ca_file: PathBuf,
     /// `pec_directory_file`.
@@ -538,10 +585,22 @@ impl Raw {
             }
         };
         if parameter.kind.admits(&value) {
-            Ok(Some(value))
-        } else {
-            Err(ParameterError::Value { name: parameter.name.to_owned(), value, allowed: parameter.kind.allowed() })
+            return Ok(Some(value));
         }
+        let mut allowed = parameter.kind.allowed();
+        let mut shown = value;
+        if parameter.kind == Kind::Key
+            && let Err(why) = shown.parse::<Pkcs11Uri>()
+            && shown.starts_with("pkcs11:")
+        {
+            allowed = format!("{allowed} (RFC 7512), and {why}");
+            // Whoever writes a PIN into the URI shall not find it in the log besides.
+            if let Some(pin) = shown.find("pin") {
+                shown.truncate(pin);
+                shown.push_str("...");
+            }
+        }
+        Err(ParameterError::Value { name: parameter.name.to_owned(), value: shown, allowed })
     }
 
     fn settings(&self, keys: impl Fn(&str) -> Result<Vec<String>, ParameterError>) -> Result<Settings, ParameterError> {
@@ -560,7 +619,7 @@ impl Raw {
             service_domain: text("pec_service_domain").to_ascii_lowercase(),
             provider_name: text("pec_provider_name"),
             certificate_file: path("pec_certificate_file"),
-            key_file: path("pec_key_file"),
+            signing_key: self.signing_key(&text("pec_signing_key"), &optional)?,
             ca_file: path("pec_ca_file"),
             directory_file: path("pec_directory_file"),
             database: text("pec_database"),
@@ -595,6 +654,21 @@ impl Raw {
         };
         self.check(&settings)?;
         Ok(settings)
+    }
+
+    fn signing_key(&self, value: &str, optional: &impl Fn(&str) -> Option<String>) -> Result<SigningKey, ParameterError> {
+        let Ok(uri) = value.parse::<Pkcs11Uri>() else { return Ok(SigningKey::File(value.into())) };
+        let needed = |name: &'static str| {
+            let allowed = format!("{}, since pec_signing_key is on a token", Kind::Path.allowed());
+            optional(name).map(PathBuf::from).ok_or_else(|| ParameterError::Missing { name, main_cf: self.main_cf.clone(), allowed })
+        };
+        Ok(SigningKey::Token(Box::new(Token {
+            uri,
+            module: needed("pec_pkcs11_module")?,
+            pin_file: needed("pec_pkcs11_pin_file")?,
+            time_limit: Duration::from_secs(optional("pec_pkcs11_time_limit").and_then(|t| seconds(&t)).unwrap_or_default()),
+            program: std::env::current_exe().unwrap_or_default().with_file_name("pec-token"),
+        })))
     }
 
     /// What two parameters must be to each other.
@@ -709,7 +783,7 @@ mod tests {
     use super::*;
 
     fn raw() -> Raw {
-        let text = "pec_service_domain = Gestore.Alfa.test\npec_provider_name = Alfa PEC S.p.A.\npec_certificate_file = /p/cert.pem\npec_key_file = /p/key.pem\n\
+        let text = "pec_service_domain = Gestore.Alfa.test\npec_provider_name = Alfa PEC S.p.A.\npec_certificate_file = /p/cert.pem\npec_signing_key = /p/key.pem\n\
             pec_ca_file = /p/ca.pem\npec_directory_file = /p/igpec.ldif\npec_database = host=127.0.0.1 dbname=pec\npec_store = /s\npec_access_milter = unix:pec/access\n\
             pec_incoming_milter = unix:/run/pec/incoming\npec_internal_milter = inet:127.0.0.1:9003\npec_triggers_milter = unix:pec/triggers\npec_reports_milter = unix:pec/reports\n\
             pec_clamd = unix:/run/clamav/clamd.ctl\npec_infected_store = /i\npec_blocked_attachments = .EXE, js\n\
@@ -761,7 +835,14 @@ mod tests {
     fn errors_name_parameter_value_and_what_is_allowed() {
         for (name, value, says) in [
             ("pec_service_domain", "alfa", "pec_service_domain = alfa: not allowed; it must be a mail domain"),
-            ("pec_key_file", "key.pem", "pec_key_file = key.pem: not allowed; it must be an absolute path"),
+            ("pec_signing_key", "key.pem", "pec_signing_key = key.pem: not allowed; it must be an absolute path or a pkcs11: URI"),
+            ("pec_signing_key", "pkcs11:object=pec", "and it names no token (token or serial)"),
+            (
+                "pec_signing_key",
+                "pkcs11:token=a;object=b",
+                "pec_pkcs11_module is not set in /etc/postfix/main.cf; it must be an absolute path, since",
+            ),
+            ("pec_pkcs11_module", "softhsm2.so", "pec_pkcs11_module = softhsm2.so: not allowed; it must be an absolute path"),
             ("pec_access_milter", "inet:9001", "it must be unix:path or inet:host:port"),
             ("pec_total_size_limit", "1000000", "from 31457280 to"),
             ("pec_message_size_limit", "30M", "pec_message_size_limit = 30M: not allowed"),
@@ -784,6 +865,26 @@ mod tests {
         ] {
             let error = settings(&with(name, value)).unwrap_err();
             assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_in_a_file_or_on_a_token() {
+        assert_eq!(settings(&raw()).unwrap().signing_key, SigningKey::File("/p/key.pem".into()));
+        let mut raw = with("pec_signing_key", "pkcs11:token=alfa;object=pec");
+        raw.values.insert("pec_pkcs11_module".into(), "/m.so".into());
+        assert!(settings(&raw).unwrap_err().starts_with("pec_pkcs11_pin_file is not set"));
+        raw.values.insert("pec_pkcs11_pin_file".into(), "/pin".into());
+        let SigningKey::Token(token) = settings(&raw).unwrap().signing_key else { panic!("on a token") };
+        assert_eq!((token.uri.token.as_deref(), token.uri.object.as_deref()), (Some("alfa"), Some("pec")));
+        assert_eq!((token.module, token.pin_file, token.time_limit), ("/m.so".into(), "/pin".into(), Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a_pin_in_the_wrong_place_is_not_repeated() {
+        for uri in ["pkcs11:token=a;object=b?pin-value=4711", "pkcs11:token=a;pin-value=4711;object=b"] {
+            let error = settings(&with("pec_signing_key", uri)).unwrap_err();
+            assert!(error.starts_with("pec_signing_key = pkcs11:token=a") && !error.contains("4711"), "{error}");
         }
     }
 

@@ -41,7 +41,7 @@ impl Alfa {
     fn new(oggetto: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let keys = Pki::new(directory.path()).provider("Alfa PEC S.p.A.", ADDRESS);
-        let signer = PemSigner::read(&keys.certificate_file, &keys.key_file, ADDRESS, Moment::from_unix(NOW)).unwrap();
+        let signer = keys.signer(ADDRESS, NOW).unwrap();
         let daticert = Daticert {
             tipo: Tipo::PostaCertificata,
             errore: Errore::Nessuno,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use bytes::Bytes;
 use pec_core::clock::Moment;
@@ -18,7 +19,7 @@ use pec_core::notices::{Issuer, Notice};
 use pec_core::smime::pem::PemSigner;
 use pec_core::smime::verify::{TrustedCas, VerifyError};
 use pec_test_support::judges::{openssl_verify, xmllint_valid};
-use pec_test_support::pki::{NOW, Pki};
+use pec_test_support::pki::{Keys, NOW, Pki};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -36,7 +37,7 @@ impl Alfa {
         let directory = tempfile::tempdir().unwrap();
         let pki = Pki::new(directory.path());
         let keys = pki.provider("Alfa PEC S.p.A.", ADDRESS);
-        let signer = PemSigner::read(&keys.certificate_file, &keys.key_file, ADDRESS, Moment::from_unix(NOW)).unwrap();
+        let signer = keys.signer(ADDRESS, NOW).unwrap();
         let cas = TrustedCas::read(&pki.ca_file()).unwrap();
         Self { directory, pki, signer, cas }
     }
@@ -190,9 +191,14 @@ fn keys_and_certificates_that_do_not_do_are_named() {
     let empty = alfa.directory.path().join("empty.pem");
     fs::write(&empty, "").unwrap();
     let absent = alfa.directory.path().join("absent.pem");
+    let small = alfa.pki.provider_of_bits("Small", ADDRESS, 1024);
+    let open = alfa.pki.provider("Open", ADDRESS);
+    fs::set_permissions(&open.key_file, fs::Permissions::from_mode(0o604)).unwrap();
     let year = 366 * 86_400;
     for (certificate, key, now, says) in [
         (&keys.certificate_file, &other.key_file, NOW, "is not the key of the certificate in"),
+        (&small.certificate_file, &small.key_file, NOW, "has 1024 bits; RSA of 2048 to 4096 bits is needed"),
+        (&open.certificate_file, &open.key_file, NOW, "every user of this machine may open it (mode 604)"),
         (&keys.certificate_file, &absent, NOW, "No such file"),
         (&keys.certificate_file, &empty, NOW, "no readable PEM private key"),
         (&absent, &keys.key_file, NOW, "No such file"),
@@ -201,7 +207,11 @@ fn keys_and_certificates_that_do_not_do_are_named() {
         (&keys.certificate_file, &keys.key_file, NOW + year, "has expired"),
         (&keys.certificate_file, &keys.key_file, NOW - year, "not valid before"),
     ] {
-        let error = PemSigner::read(certificate, key, ADDRESS, Moment::from_unix(now)).err().unwrap().to_string();
+        let error = Keys { certificate_file: certificate.clone(), key_file: key.clone(), sha1: String::new() }
+            .signer(ADDRESS, now)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains(says) && error.starts_with("pec_") && !error.contains('\n'), "{error}");
     }
 }

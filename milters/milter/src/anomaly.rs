@@ -5,8 +5,8 @@ use pec_core::clock::Moment;
 use pec_core::identifier::{fresh, pec_identifier};
 use pec_core::maillog;
 use pec_core::message::Body;
-use pec_core::notices::Notice;
 use pec_core::notices::anomalia::{Errore, anomalia};
+use pec_core::notices::{Issuer, Notice};
 use pec_state::log::Entry;
 
 use crate::world::World;
@@ -30,12 +30,13 @@ impl World {
     pub async fn wrap(&self, anomaly: Anomaly<'_>, body: Body) -> anyhow::Result<(Notice, [u8; 32])> {
         let (now, id) = (self.clock.now(), fresh()?);
         let large = body.len() >= LARGE;
-        let make = || -> anyhow::Result<_> {
-            let envelope = anomalia(self.issuer(), &anomaly.transaction.header, body, reverse_path(anomaly.transaction), anomaly.errore, now, &id)?;
+        let (header, errore) = (&anomaly.transaction.header, anomaly.errore);
+        let make = |issuer: Issuer<'_>| {
+            let envelope = anomalia(issuer, header, body, reverse_path(anomaly.transaction), errore, now, &id)?;
             let body_sha256 = envelope.body.sha256();
             Ok((envelope, body_sha256))
         };
-        let (envelope, body_sha256) = if large { tokio::task::block_in_place(make)? } else { make()? };
+        let (envelope, body_sha256) = self.write(large, make).await?;
         self.write_down(anomaly, &body_sha256, now, &id).await?;
         Ok((envelope, body_sha256))
     }

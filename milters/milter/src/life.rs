@@ -1,7 +1,7 @@
 //! What every program of ours does around its work: arguments, configuration, the wait for the database, signals.
 //!
 //! Promise: what is wrong at the start is one line on standard error and exit status 1; a database that is not there yet is
-//! waited for. SIGHUP takes a new configuration or keeps the old one and says why.
+//! waited for, and so is the token with the key. SIGHUP takes a new configuration or keeps the old one and says why.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,14 +12,16 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use pec_core::clock::{Clock, SystemClock};
 use pec_core::maillog;
 use pec_core::parameters::Settings;
+use pec_core::smime::sign::SignError;
 use pec_state::database::{ConnectError, Database};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How long a start waits for the database before it gives up and leaves the next try to systemd or Docker.
-const DATABASE_WAIT: Duration = Duration::from_secs(120);
+/// How long a start waits for the database, and for the token, before it gives up and leaves the next try to systemd or
+/// Docker.
+const START_WAIT: Duration = Duration::from_secs(120);
 
 /// How often it tries meanwhile.
-const DATABASE_RETRY: Duration = Duration::from_secs(1);
+const RETRY: Duration = Duration::from_secs(1);
 
 /// The arguments of every program.
 #[derive(Debug, Parser)]
@@ -113,11 +115,37 @@ async fn start<W>(
             _ = life.interrupted.recv() => return Ok(()),
         }
     };
-    let work = (life.make)(settings.clone(), Arc::clone(&life.clock), database)?;
-    if arguments.check { Ok(()) } else { live(life, settings, work).await }
+    if arguments.check {
+        (life.make)(settings, Arc::clone(&life.clock), database)?;
+        return Ok(());
+    }
+    let Some(work) = life.first(&settings, &database).await? else { return Ok(()) };
+    live(life, settings, work).await
 }
 
 impl<W> Life<W> {
+    /// Makes the work at the start. A token that does not answer yet is waited for. Nothing: a signal came first.
+    async fn first(&mut self, settings: &Settings, database: &Database) -> anyhow::Result<Option<W>> {
+        let started = tokio::time::Instant::now();
+        let mut said = false;
+        loop {
+            match (self.make)(settings.clone(), Arc::clone(&self.clock), database.clone()) {
+                Err(e) if matches!(e.downcast_ref(), Some(SignError::Away(_))) && started.elapsed() < START_WAIT => {
+                    if !said {
+                        maillog::waiting_for_token(&e.to_string());
+                        said = true;
+                    }
+                }
+                made => return made.map(Some),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                _ = self.terminated.recv() => return Ok(None),
+                _ = self.interrupted.recv() => return Ok(None),
+            }
+        }
+    }
+
     /// Waits for a signal. None is lost if the wait is broken off.
     pub async fn sign(&mut self) -> Sign {
         tokio::select! {
@@ -145,12 +173,12 @@ async fn wait_for_database(program: &str, settings: &Settings) -> anyhow::Result
     loop {
         match Database::connect(settings, program).await {
             Ok(database) => return Ok(database),
-            Err(e @ ConnectError::Unreachable { .. }) if started.elapsed() < DATABASE_WAIT => {
+            Err(e @ ConnectError::Unreachable { .. }) if started.elapsed() < START_WAIT => {
                 if !said {
                     maillog::waiting_for_database(&e.to_string());
                     said = true;
                 }
-                tokio::time::sleep(DATABASE_RETRY).await;
+                tokio::time::sleep(RETRY).await;
             }
             Err(e) => return Err(e.into()),
         }

@@ -3,17 +3,21 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pec_core::clock::Clock;
 use pec_core::directory::Directory;
 use pec_core::maillog;
 use pec_core::notices::{Issuer, service_address};
-use pec_core::parameters::Settings;
+use pec_core::parameters::{Settings, SigningKey, Token};
+use pec_core::smime::own::OwnCertificate;
 use pec_core::smime::pem::PemSigner;
 use pec_core::smime::sign::Signer;
 use pec_core::smime::verify::TrustedCas;
 use pec_state::database::Database;
 use pec_state::store::Store;
+use pec_token::TokenSigner;
+use tokio::sync::Semaphore;
 
 use crate::clamd::Scanner;
 use crate::mailbox::Mailboxes;
@@ -21,6 +25,12 @@ use crate::signatures::ScannerWatch;
 
 /// Names the bytes that this program makes: with another version or certificate a notice may come out differently.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How many signatures a token is asked for at the same time, by each program.
+const SIGN_AT_ONCE: usize = 4;
+
+/// How long a message waits for its turn at the token before it waits in its client's or our queue instead.
+const TURN_WAIT: Duration = Duration::from_secs(30);
 
 /// The milters' world, exchanged as a whole at reload.
 pub struct World {
@@ -30,6 +40,8 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
     /// Our key.
     pub signer: Box<dyn Signer>,
+    /// Turns at the token.
+    turns: Semaphore,
     /// Who may vouch for other providers.
     pub cas: TrustedCas,
     /// The providers.
@@ -51,7 +63,12 @@ impl World {
     /// Reads all that the settings name and makes sure that it fits together. Errors are one line.
     pub fn new(settings: Settings, clock: Arc<dyn Clock>, database: Database) -> anyhow::Result<Self> {
         let address = service_address(&settings.service_domain);
-        let signer = PemSigner::read(&settings.certificate_file, &settings.key_file, &address, clock.now())?;
+        let certificate = OwnCertificate::read(&settings.certificate_file, &address, clock.now())?;
+        let signer: Box<dyn Signer> = match &settings.signing_key {
+            SigningKey::File(file) => Box::new(PemSigner::read(certificate, file)?),
+            SigningKey::Token(token) => Box::new(TokenSigner::open(certificate, Token::clone(token))?),
+        };
+        let turns = Semaphore::new(SIGN_AT_ONCE);
         let cas = TrustedCas::read(&settings.ca_file)?;
         let directory = Directory::read(&settings.directory_file)?;
         let (providers, domains) = directory.size();
@@ -69,19 +86,8 @@ impl World {
         let scanner = Scanner::new(settings.clamd.clone());
         let doveadm_key = Settings::secret("pec_doveadm_key_file", &settings.doveadm_key_file)?;
         let mailboxes = Mailboxes::new(&settings.doveadm_url, &doveadm_key);
-        Ok(Self {
-            settings,
-            clock,
-            signer: Box::new(signer),
-            cas,
-            directory,
-            database,
-            store,
-            infected,
-            scanner,
-            mailboxes,
-            in_force: Arc::default(),
-        })
+        let in_force = Arc::default();
+        Ok(Self { settings, clock, signer, turns, cas, directory, database, store, infected, scanner, mailboxes, in_force })
     }
 
     /// Has the virus scanner looked at in the background, with messages of up to `largest` bytes. Without it mail waits; that
@@ -101,9 +107,17 @@ impl World {
         }
     }
 
-    /// Us, as writers of notices.
-    pub fn issuer(&self) -> Issuer<'_> {
-        Issuer { provider_name: &self.settings.provider_name, service_domain: &self.settings.service_domain, signer: &*self.signer }
+    /// Has a notice written and signed by `make`. What is `heavy`, or has to wait for a token, leaves this thread to others.
+    pub async fn write<T>(&self, heavy: bool, make: impl FnOnce(Issuer<'_>) -> anyhow::Result<T>) -> anyhow::Result<T> {
+        let issuer = Issuer { provider_name: &self.settings.provider_name, service_domain: &self.settings.service_domain, signer: &*self.signer };
+        if !self.signer.waits() {
+            return if heavy { tokio::task::block_in_place(|| make(issuer)) } else { make(issuer) };
+        }
+        let Ok(turn) = tokio::time::timeout(TURN_WAIT, self.turns.acquire()).await else {
+            anyhow::bail!("the token with the signing key has too much to do: no turn within {} s", TURN_WAIT.as_secs());
+        };
+        let _turn = turn?;
+        tokio::task::block_in_place(|| make(issuer))
     }
 
     /// The service address as an SMTP path: MAIL FROM of everything that we write.

@@ -8,7 +8,6 @@ use pec_core::header::Field;
 use pec_core::identifier::{fresh, pec_identifier};
 use pec_core::maillog;
 use pec_core::message::Body;
-use pec_core::notices::Notice;
 use pec_core::notices::accettazione::accettazione;
 use pec_core::notices::avvenuta_consegna::avvenuta_consegna;
 use pec_core::notices::mancata_consegna::{Causa, mancata_consegna};
@@ -16,6 +15,7 @@ use pec_core::notices::non_accettazione::non_accettazione;
 use pec_core::notices::preavviso::{Termine, preavviso};
 use pec_core::notices::presa_in_carico::presa_in_carico;
 use pec_core::notices::rilevazione_virus::rilevazione_virus;
+use pec_core::notices::{Issuer, Notice};
 use pec_milter::{Edits, NOTICE_FIELD, Transaction};
 use pec_state::database::Known;
 use pec_state::log::{Entry, Event};
@@ -171,49 +171,47 @@ impl NoticesPoint {
 
     /// Writes and signs the notice of a fact.
     async fn write_notice(&self, source: &Source, busta: &Daticert, fact: &Fact) -> anyhow::Result<Finished> {
-        let issuer = self.world.issuer();
         let (id, at) = (&fact.message_id, fact.happened_at);
-        let mut memory = None;
-        let notice = match (fact.kind, source) {
-            (FactKind::Accettazione, Source::Sent(_)) => accettazione(issuer, busta, id)?,
+        let (mut memory, mut original) = (None, None);
+        if let (FactKind::AvvenutaConsegna, Source::Custody(custody)) = (fact.kind, source)
+            && !custody.concise.contains(&fact.recipient)
+        {
+            let size = self.world.store.size(&custody.id).await?;
+            memory = Some(self.memory_for(size).await?);
+            original = Some(self.world.store.get(&custody.id).await?);
+        }
+        let make = |issuer: Issuer<'_>| match (fact.kind, source) {
+            (FactKind::Accettazione, Source::Sent(_)) => Ok(accettazione(issuer, busta, id)?),
             (FactKind::PresaInCarico, Source::Custody(custody)) => {
-                presa_in_carico(issuer, busta, &custody.mail_receipt, &custody.recipients, at, id)?
+                Ok(presa_in_carico(issuer, busta, &custody.mail_receipt, &custody.recipients, at, id)?)
             }
             (FactKind::AvvenutaConsegna, Source::Custody(custody)) => {
                 let consegna = as_written(&custody.recipients, &fact.recipient);
-                let original = if custody.concise.contains(&fact.recipient) {
-                    None
-                } else {
-                    let size = self.world.store.size(&custody.id).await?;
-                    memory = Some(self.memory_for(size).await?);
-                    Some(self.world.store.get(&custody.id).await?)
-                };
-                let make = || {
-                    let original = original.map(|original| match busta.ricevuta {
-                        Some(TipoRicevuta::Breve) => breve(&original),
-                        _ => Body::from_bytes(original),
-                    });
-                    avvenuta_consegna(issuer, busta, &consegna, at, original, id)
-                };
-                if memory.is_some() { tokio::task::block_in_place(make)? } else { make()? }
+                let original = original.map(|original| match busta.ricevuta {
+                    Some(TipoRicevuta::Breve) => breve(&original),
+                    _ => Body::from_bytes(original),
+                });
+                Ok(avvenuta_consegna(issuer, busta, &consegna, at, original, id)?)
             }
             (FactKind::RilevazioneVirus, Source::Custody(custody)) => {
                 let consegna = as_written(&custody.recipients, &fact.recipient);
-                rilevazione_virus(issuer, busta, &custody.mail_receipt, &consegna, &fact.status, at, id)?
+                Ok(rilevazione_virus(issuer, busta, &custody.mail_receipt, &consegna, &fact.status, at, id)?)
             }
             (FactKind::ErroreConsegna, Source::Custody(custody)) => {
-                mancata_consegna(issuer, busta, &as_written(&custody.recipients, &fact.recipient), &Causa::from_status(&fact.status), at, id)?
+                let consegna = as_written(&custody.recipients, &fact.recipient);
+                Ok(mancata_consegna(issuer, busta, &consegna, &Causa::from_status(&fact.status), at, id)?)
             }
             (FactKind::ErroreConsegna, Source::Sent(_)) => {
-                mancata_consegna(issuer, busta, &as_the_sender_wrote(busta, fact), &Causa::from_status(&fact.status), at, id)?
+                Ok(mancata_consegna(issuer, busta, &as_the_sender_wrote(busta, fact), &Causa::from_status(&fact.status), at, id)?)
             }
-            (FactKind::Preavviso12, Source::Sent(_)) => preavviso(issuer, busta, &as_the_sender_wrote(busta, fact), Termine::DodiciOre, at, id)?,
+            (FactKind::Preavviso12, Source::Sent(_)) => Ok(preavviso(issuer, busta, &as_the_sender_wrote(busta, fact), Termine::DodiciOre, at, id)?),
             (FactKind::Preavviso24, Source::Sent(_)) => {
-                preavviso(issuer, busta, &as_the_sender_wrote(busta, fact), Termine::VentiquattroOre, at, id)?
+                Ok(preavviso(issuer, busta, &as_the_sender_wrote(busta, fact), Termine::VentiquattroOre, at, id)?)
             }
-            (FactKind::NonAccettazione, Source::NotAccepted(refused)) => non_accettazione(issuer, busta, &refused.inglese, id)?,
+            (FactKind::NonAccettazione, Source::NotAccepted(refused)) => Ok(non_accettazione(issuer, busta, &refused.inglese, id)?),
             (kind, _) => anyhow::bail!("the fact {} is a {kind} of {}, about which there is no notice", fact.id, fact.source),
         };
+        let notice = self.world.write(memory.is_some(), make).await?;
         let made = Made { sha256: notice.body.sha256().to_vec(), with: self.world.made_with() };
         Ok(Finished { notice, made, memory })
     }

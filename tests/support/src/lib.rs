@@ -11,3 +11,4 @@ pub mod network;
 pub mod pki;
 pub mod postfix;
 pub mod smtpd;
+pub mod softhsm;

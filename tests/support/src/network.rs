@@ -13,7 +13,7 @@ use pec_core::identifier::{fresh, pec_identifier};
 use pec_core::message::Body;
 use pec_core::notices::busta::busta;
 use pec_core::notices::{Issuer, Notice};
-use pec_core::parameters::{OrdinaryMail, Settings, Socket};
+use pec_core::parameters::{OrdinaryMail, Settings, SigningKey, Socket};
 
 use crate::doveadm::Doveadm;
 use pec_core::smime::pem::PemSigner;
@@ -83,7 +83,7 @@ impl Network {
     /// A provider's signer.
     pub fn signer(&self, host: &Host) -> PemSigner {
         let address = pec_core::notices::service_address(&host.settings.service_domain);
-        PemSigner::read(&host.keys.certificate_file, &host.keys.key_file, &address, Moment::from_unix(NOW)).unwrap()
+        host.keys.signer(&address, NOW).unwrap()
     }
 }
 
@@ -102,7 +102,7 @@ async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, dom
         service_domain: service_domain.to_owned(),
         provider_name: name.to_owned(),
         certificate_file: keys.certificate_file.clone(),
-        key_file: keys.key_file.clone(),
+        signing_key: SigningKey::File(keys.key_file.clone()),
         ca_file: pki.ca_file(),
         directory_file: directory.join("igpec.ldif"),
         database: new_database().await,

@@ -1,6 +1,7 @@
 //! A certification authority for a test, and certificates of RFC 6109 s. 5.5's profile.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use openssl::asn1::Asn1Time;
@@ -10,7 +11,10 @@ use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::x509::extension::{AuthorityKeyIdentifier, BasicConstraints, KeyUsage, SubjectAlternativeName, SubjectKeyIdentifier};
 use openssl::x509::{X509, X509NameBuilder};
+use pec_core::clock::Moment;
 use pec_core::identifier::hex;
+use pec_core::smime::own::{KeyError, OwnCertificate};
+use pec_core::smime::pem::PemSigner;
 
 /// The middle of the certificates' life: tests that do not care what time it is begin here.
 pub const NOW: i64 = 1_795_000_000;
@@ -35,13 +39,20 @@ pub struct Keys {
     pub sha1: String,
 }
 
+impl Keys {
+    /// Certificate and key, as the milters read them at `now`.
+    pub fn signer(&self, address: &str, now: i64) -> Result<PemSigner, KeyError> {
+        PemSigner::read(OwnCertificate::read(&self.certificate_file, address, Moment::from_unix(now))?, &self.key_file)
+    }
+}
+
 impl Pki {
     /// Makes the CAs below `directory`.
     pub fn new(directory: &Path) -> Self {
-        let key = new_key();
+        let key = new_key(2048);
         let root = certificate("Prova Root CA", None, &key, None, NOW - YEAR, NOW + 9 * YEAR);
         let root = (root, key);
-        let key = new_key();
+        let key = new_key(2048);
         let issuing = certificate("Prova CA 1", None, &key, Some(&root), NOW - YEAR, NOW + 9 * YEAR);
         let pki = Self { directory: directory.to_owned(), root, issuing: (issuing, key) };
         fs::write(pki.ca_file(), pki.root.0.to_pem().unwrap()).unwrap();
@@ -65,7 +76,15 @@ impl Pki {
 
     /// The same, valid between two moments.
     pub fn provider_valid(&self, name: &str, address: &str, from: i64, to: i64) -> Keys {
-        let key = new_key();
+        self.issue(name, address, new_key(2048), from, to)
+    }
+
+    /// The same with a key of so many bits.
+    pub fn provider_of_bits(&self, name: &str, address: &str, bits: u32) -> Keys {
+        self.issue(name, address, new_key(bits), NOW - YEAR, NOW + YEAR)
+    }
+
+    fn issue(&self, name: &str, address: &str, key: PKey<Private>, from: i64, to: i64) -> Keys {
         let certificate = certificate(name, Some(address), &key, Some(&self.issuing), from, to);
         let keys = Keys {
             certificate_file: self.directory.join(format!("{name}.pem")),
@@ -74,12 +93,13 @@ impl Pki {
         };
         fs::write(&keys.certificate_file, [certificate.to_pem().unwrap(), self.issuing.0.to_pem().unwrap()].concat()).unwrap();
         fs::write(&keys.key_file, key.private_key_to_pem_pkcs8().unwrap()).unwrap();
+        fs::set_permissions(&keys.key_file, fs::Permissions::from_mode(0o600)).unwrap();
         keys
     }
 }
 
-fn new_key() -> PKey<Private> {
-    PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap()
+fn new_key(bits: u32) -> PKey<Private> {
+    PKey::from_rsa(Rsa::generate(bits).unwrap()).unwrap()
 }
 
 /// A CA's certificate, or, with an address, a provider's.

@@ -1,13 +1,17 @@
-//! S/MIME signatures: made ([`sign`]), by a key that lies in a file ([`pem`]), and checked ([`verify`]).
+//! S/MIME signatures: made ([`sign`]) under our certificate ([`own`]) by a key that lies in a file ([`pem`]) or on a token
+//! (named by a [`pkcs11`] URI, reached through the crate pec-token), and checked ([`verify`]).
 //!
 //! Promise: for the same content, moment and certificate the signature is the same bytes (RSASSA-PKCS1-v1_5 has no random
 //! part), which is what makes a notice that is made twice one notice.
 
+pub mod own;
 pub mod pem;
+pub mod pkcs11;
 pub mod sign;
 pub mod verify;
 
 use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
 use openssl::x509::{X509, X509Ref};
 
 use crate::identifier::hex;
@@ -33,4 +37,10 @@ pub fn certificates_from_pem(pem: &[u8]) -> Result<Vec<X509>, String> {
         Ok(certificates) => Ok(certificates),
         Err(e) => Err(format!("holds no readable PEM certificate: {e}")),
     }
+}
+
+/// The common name of a certificate's subject, to speak of it.
+pub fn common_name(certificate: &X509Ref) -> String {
+    let entry = certificate.subject_name().entries_by_nid(Nid::COMMONNAME).next();
+    entry.and_then(|e| e.data().to_string().ok()).unwrap_or_else(|| "an unnamed subject".to_owned())
 }

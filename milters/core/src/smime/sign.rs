@@ -22,9 +22,12 @@ const ID_CMS_ALGORITHM_PROTECTION: ObjectIdentifier = ObjectIdentifier::new_unwr
 /// Why a signature was not made. Always temporary: nothing was sent, the mail waits.
 #[derive(Debug, thiserror::Error)]
 pub enum SignError {
-    /// The key did not sign.
+    /// The key did not sign, and somebody must see to it.
     #[error("the signing key does not sign: {0}")]
     Key(String),
+    /// The token that holds the key does not answer now. It may answer again by itself.
+    #[error("the signing key cannot be reached: {0}")]
+    Away(String),
     /// The signature could not be put together.
     #[error("the signature cannot be encoded: {0}")]
     Encoding(#[from] der::Error),
@@ -48,6 +51,11 @@ pub trait Signer: Send + Sync {
 
     /// RSASSA-PKCS1-v1_5 with SHA-256 over `data`.
     fn sign(&self, data: &[u8]) -> Result<Vec<u8>, SignError>;
+
+    /// Whether [`Signer::sign`] waits for something outside of this process, which may be slow.
+    fn waits(&self) -> bool {
+        false
+    }
 }
 
 /// RFC 6211 s. 2: repeats the algorithms inside what is signed.

@@ -13,7 +13,7 @@ use openssl::x509::store::{X509Store, X509StoreBuilder};
 use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509PurposeId};
 
-use super::{certificate_addresses, certificate_hash, certificates_from_pem};
+use super::{certificate_addresses, certificate_hash, certificates_from_pem, common_name};
 use crate::clock::Moment;
 
 /// The CAs that are believed.
@@ -81,7 +81,7 @@ impl TrustedCas {
             sha1: certificate_hash(signer, MessageDigest::sha1()),
             sha256: certificate_hash(signer, MessageDigest::sha256()),
             addresses: certificate_addresses(signer),
-            common_name: super::pem::common_name(signer),
+            common_name: common_name(signer),
         })
     }
 

@@ -1,0 +1,132 @@
+//! Signing with a key on a PKCS#11 token (HSM).
+//!
+//! Promise: the vendor's library never runs in a milter. Processes of pec-token load it, one for each signature that is made
+//! at the same time; each keeps one session. What goes wrong in there (a hang, a crash, a session that the token closed, a
+//! token that was pulled) ends that process, and the next signature starts a new one, which is as fresh as a library can be
+//! (C_Initialize). So the token is served again as soon as it is back, and a hang lasts no longer than the time limit.
+//!
+//! No signature leaves here that the certificate's public key does not verify: another key in the same place, a token restored
+//! from the wrong backup or a broken one are errors, and mail waits.
+//!
+//! The PIN is read by pec-token from its file; it is in no argument and no message. A PIN that the token refused is not tried
+//! a second time before the next reload: tokens lock themselves after a few wrong ones.
+
+pub mod wire;
+mod worker;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use pec_core::maillog;
+use pec_core::parameters::Token;
+use pec_core::smime::own::OwnCertificate;
+use pec_core::smime::sign::{Identity, SignError, Signer};
+
+use crate::worker::{Failure, Worker};
+
+/// For how long after a failure no new process is started: the same answer is given instead.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What is signed to see whether key and certificate are a pair.
+const PROOF: &[u8] = b"Is this the key of the certificate?";
+
+/// The key on a token, with its certificate.
+pub struct TokenSigner {
+    certificate: OwnCertificate,
+    token: Token,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Processes that wait for work.
+    idle: Vec<Worker>,
+    /// The last failure to open the token, and when; nothing once it was opened.
+    failed: Option<(Failure, Instant)>,
+    /// Whether the administrator knows that nothing is signed.
+    down: bool,
+}
+
+impl TokenSigner {
+    /// Opens the token and has it sign something, which the certificate must verify.
+    pub fn open(certificate: OwnCertificate, token: Token) -> Result<Self, SignError> {
+        let signer = Self { certificate, token, state: Mutex::default() };
+        signer.signature(PROOF).map_err(|failure| signer.error(failure))?;
+        Ok(signer)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in there is half done after a panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn error(&self, failure: Failure) -> SignError {
+        let words = |why: String| format!("pec_signing_key = {}: {why}", self.token.uri);
+        match failure {
+            Failure::Away(why) => SignError::Away(words(why)),
+            Failure::Wrong(why) | Failure::PinRefused(why) => SignError::Key(words(why)),
+        }
+    }
+
+    /// By a process that is there, or by a new one.
+    fn signature(&self, data: &[u8]) -> Result<Vec<u8>, Failure> {
+        let deadline = Instant::now() + self.token.time_limit;
+        let idle = self.state().idle.pop();
+        if let Some(worker) = idle {
+            let done = self.signature_by(worker, data, deadline);
+            if done.is_ok() {
+                return done;
+            }
+            // What ended this session has ended the others, too. That alone is no reason to wait.
+            let ended = std::mem::take(&mut self.state().idle);
+            drop(ended);
+            if Instant::now() >= deadline {
+                return done;
+            }
+        }
+        let worker = self.start(deadline)?;
+        self.signature_by(worker, data, deadline)
+    }
+
+    fn signature_by(&self, mut worker: Worker, data: &[u8], deadline: Instant) -> Result<Vec<u8>, Failure> {
+        let signature = worker.sign(data, deadline)?;
+        if !self.certificate.verifies(data, &signature) {
+            return Err(Failure::Wrong(format!("what it signs does not verify with the certificate in {}", self.certificate.file().display())));
+        }
+        self.state().idle.push(worker);
+        Ok(signature)
+    }
+
+    fn start(&self, deadline: Instant) -> Result<Worker, Failure> {
+        match &self.state().failed {
+            Some((failure @ Failure::PinRefused(_), _)) => return Err(failure.clone()),
+            Some((failure, at)) if at.elapsed() < PAUSE => return Err(failure.clone()),
+            _ => {}
+        }
+        let started = Worker::start(&self.token, deadline);
+        self.state().failed = started.as_ref().err().map(|failure| (failure.clone(), Instant::now()));
+        started
+    }
+}
+
+impl Signer for TokenSigner {
+    fn identity(&self) -> &Identity {
+        self.certificate.identity()
+    }
+
+    fn sign(&self, data: &[u8]) -> Result<Vec<u8>, SignError> {
+        let signed = self.signature(data).map_err(|failure| self.error(failure));
+        let down = signed.is_err();
+        if std::mem::replace(&mut self.state().down, down) != down {
+            match &signed {
+                Ok(_) => maillog::token_up(),
+                Err(e) => maillog::token_down(&e.to_string()),
+            }
+        }
+        signed
+    }
+
+    fn waits(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,167 @@
+//! One session with a token, and the key in it.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::error::{Error, RvError};
+use cryptoki::mechanism::Mechanism;
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
+use cryptoki::session::{Session as TokenSession, UserType};
+use cryptoki::slot::{Slot, TokenInfo};
+use cryptoki::types::AuthPin;
+use openssl::bn::BigNum;
+use openssl::rsa::Rsa;
+use openssl::sha::sha256;
+use pec_core::smime::pkcs11::Pkcs11Uri;
+
+/// `DigestInfo` of a SHA-256 hash, up to the hash itself (RFC 8017 s. 9.2, note 1).
+const SHA256_DIGEST_INFO: [u8; 19] =
+    [0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20];
+
+/// Why there is no session or no signature; see [`pec_token::wire`].
+#[derive(Debug)]
+pub(crate) enum Trouble {
+    /// The token does not answer.
+    Away(String),
+    /// Somebody must change something.
+    Wrong(String),
+    /// The token does not take the PIN.
+    PinRefused(String),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Pkcs11(code, function) => Self::Away(format!("C_{function:?} says {}", constant(code))),
+            other => Self::Away(other.to_string()),
+        }
+    }
+}
+
+/// An open session.
+pub(crate) struct Session {
+    session: TokenSession,
+    key: ObjectHandle,
+    public_key: Vec<u8>,
+}
+
+impl Session {
+    /// Loads the vendor's library, finds token and key, logs in.
+    pub(crate) fn open(module: &Path, pin_file: &Path, uri: &Pkcs11Uri) -> Result<Self, Trouble> {
+        let pin = pin(pin_file)?;
+        let pkcs11 = Pkcs11::new(module).map_err(|e| Trouble::Wrong(format!("pec_pkcs11_module = {}: cannot be loaded: {e}", module.display())))?;
+        pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))?;
+        let (slot, info) = token(&pkcs11, uri)?;
+        if info.user_pin_locked() {
+            return Err(Trouble::PinRefused("the token has locked its user PIN".to_owned()));
+        }
+        if info.user_pin_final_try() {
+            let words = "one more wrong PIN would lock the token, so none is tried; log in once by the vendor's own means, then reload";
+            return Err(Trouble::PinRefused(words.to_owned()));
+        }
+        let session = pkcs11.open_ro_session(slot)?;
+        session.login(UserType::User, Some(&pin)).map_err(|error| match error {
+            Error::Pkcs11(
+                code @ (RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange | RvError::PinExpired | RvError::PinLocked),
+                _,
+            ) => Trouble::PinRefused(format!("the token does not take the PIN in pec_pkcs11_pin_file = {}: {}", pin_file.display(), constant(code))),
+            other => other.into(),
+        })?;
+        let key = key(&session, uri)?;
+        let public_key = public_key(&session, key)?;
+        Ok(Self { session, key, public_key })
+    }
+
+    /// The DER of the key's public half.
+    pub(crate) fn public_key(&self) -> &[u8] {
+        &self.public_key
+    }
+
+    /// RSASSA-PKCS1-v1_5 with SHA-256. The hash is made here, and the mechanism is the one that OpenSSL's and OpenSSH's
+    /// bridges to tokens use: the one that works with every vendor.
+    pub(crate) fn sign(&self, data: &[u8]) -> Result<Vec<u8>, Trouble> {
+        let digest_info = [&SHA256_DIGEST_INFO[..], &sha256(data)].concat();
+        Ok(self.session.sign(&Mechanism::RsaPkcs, self.key, &digest_info)?)
+    }
+}
+
+fn pin(file: &Path) -> Result<AuthPin, Trouble> {
+    let wrong = |why: String| Trouble::Wrong(format!("pec_pkcs11_pin_file = {}: {why}", file.display()));
+    let text = fs::read_to_string(file).map_err(|e| wrong(e.to_string()))?;
+    let mode = fs::metadata(file).map_err(|e| wrong(e.to_string()))?.mode();
+    if mode & 0o007 != 0 {
+        return Err(wrong(format!("every user of this machine may open it (mode {:o}); chmod 600 is needed", mode & 0o777)));
+    }
+    match text.lines().next() {
+        Some(line) if !line.is_empty() => Ok(AuthPin::from(line)),
+        _ => Err(wrong("is empty".to_owned())),
+    }
+}
+
+/// The one token that the URI names.
+fn token(pkcs11: &Pkcs11, uri: &Pkcs11Uri) -> Result<(Slot, TokenInfo), Trouble> {
+    let mut present = Vec::new();
+    let mut found = Vec::new();
+    for slot in pkcs11.get_slots_with_initialized_token()? {
+        let info = pkcs11.get_token_info(slot)?;
+        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value.trim_end());
+        if is(&uri.token, info.label())
+            && is(&uri.serial, info.serial_number())
+            && is(&uri.manufacturer, info.manufacturer_id())
+            && is(&uri.model, info.model())
+        {
+            found.push((slot, info));
+        } else {
+            present.push(format!("{:?} (serial {})", info.label().trim_end(), info.serial_number().trim_end()));
+        }
+    }
+    match (found.pop(), found.len()) {
+        (Some(found), 0) => Ok(found),
+        (Some(_), others) => Err(Trouble::Wrong(format!("{} tokens are called so; the URI must name one", others + 1))),
+        (None, _) if present.is_empty() => Err(Trouble::Away("there is no token".to_owned())),
+        (None, _) => Err(Trouble::Away(format!("this token is not there; there are {}", present.join(", ")))),
+    }
+}
+
+/// The one RSA private key that the URI names.
+fn key(session: &TokenSession, uri: &Pkcs11Uri) -> Result<ObjectHandle, Trouble> {
+    let mut template = vec![Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::KeyType(KeyType::RSA)];
+    template.extend(uri.object.as_ref().map(|label| Attribute::Label(label.clone().into_bytes())));
+    template.extend(uri.id.clone().map(Attribute::Id));
+    match session.find_objects(&template)?[..] {
+        [key] => Ok(key),
+        [] => Err(Trouble::Wrong("the token holds no RSA private key of this name".to_owned())),
+        ref several => Err(Trouble::Wrong(format!("the token holds {} RSA private keys of this name; the URI must name one", several.len()))),
+    }
+}
+
+fn public_key(session: &TokenSession, key: ObjectHandle) -> Result<Vec<u8>, Trouble> {
+    let unreadable = || Trouble::Wrong("the token does not tell the key's modulus and exponent".to_owned());
+    let (mut modulus, mut exponent) = (None, None);
+    for attribute in session.get_attributes(key, &[AttributeType::Modulus, AttributeType::PublicExponent])? {
+        match attribute {
+            Attribute::Modulus(bytes) => modulus = BigNum::from_slice(&bytes).ok(),
+            Attribute::PublicExponent(bytes) => exponent = BigNum::from_slice(&bytes).ok(),
+            _ => {}
+        }
+    }
+    let key = Rsa::from_public_components(modulus.ok_or_else(unreadable)?, exponent.ok_or_else(unreadable)?);
+    key.and_then(|key| key.public_key_to_der()).map_err(|_| unreadable())
+}
+
+/// A return code as the PKCS#11 specification and the vendors' manuals name it.
+fn constant(code: RvError) -> String {
+    if let RvError::VendorDefined(number) | RvError::UnknownErrorCode(number) = code {
+        return format!("{number:#x}");
+    }
+    let mut name = "CKR".to_owned();
+    for c in format!("{code:?}").chars() {
+        if c.is_ascii_uppercase() {
+            name.push('_');
+        }
+        name.push(c.to_ascii_uppercase());
+    }
+    name
+}
