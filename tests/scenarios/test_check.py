@@ -148,7 +148,7 @@ def test_what_stands_around_postfix_and_breaks_certified_mail_is_named(net):
         export PATH=/tmp/bin:$PATH"""
     done, found = check(
         net, script, "pec_access_milter=inet:0.0.0.0:9", "pec_database=host=127.0.0.1 port=9 dbname=pec user=pec", "pec_clamd=inet:127.0.0.1:9",
-        "pec_ca_file=/tmp/check/ca.pem", "pec_key_file=/tmp/check/key.pem", "pec_infected_store=/dev/shm", "virtual_transport=lmtp:inet:127.0.0.1:10025",
+        "pec_ca_file=/tmp/check/ca.pem", "pec_signing_key=/tmp/check/key.pem", "pec_infected_store=/dev/shm", "virtual_transport=lmtp:inet:127.0.0.1:10025",
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     expected = {
@@ -160,7 +160,7 @@ def test_what_stands_around_postfix_and_breaks_certified_mail_is_named(net):
         "virtual_transport (lmtp:inet:127.0.0.1:10025)",
         "pec_access_milter",
         "pec_clamd",
-        "pec_key_file",
+        "pec_signing_key",
         "pec_ca_file",
         "pec_infected_store",
     }

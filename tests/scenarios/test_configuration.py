@@ -27,6 +27,8 @@ WRONG = {
     "a missing file": (["pec_certificate_file=/etc/pec/none.pem"], "", "pec_certificate_file = /etc/pec/none.pem: No such file"),
     "a key that cannot be read": (["pec_signing_key=/tmp/key.pem"], "cp /etc/pec/key.pem /tmp/key.pem; chmod 0 /tmp/key.pem;", "pec_signing_key = /tmp/key.pem: Permission denied"),
     "a certificate that is not the key's": (["pec_certificate_file=/etc/pec/tls.pem"], "", "pec_certificate_file = /etc/pec/tls.pem: "),
+    "a certificate of another provider": (["pec_provider_name=Beta Posta S.r.l."], "", "neither CN nor O of its subject is pec_provider_name (Beta Posta S.r.l.), but Posta Certificata, Alfa PEC S.p.A."),
+    "a certificate that is not in the directory": (["pec_directory_file=/tmp/igpec.ldif"], "sed /^providerCertificateHash/s/..../0000/5 /etc/pec/igpec.ldif > /tmp/igpec.ldif;", "is not in our record of pec_directory_file (/tmp/igpec.ldif)"),
     "no certificate in the file": (["pec_certificate_file=/etc/hosts"], "", "pec_certificate_file = /etc/hosts: "),
     "an unknown parameter": (["pec_certificat_file=/x"], "", "pec_certificat_file: unknown parameter"),
     "a value that is not allowed": (["pec_total_size_limit=1"], "", "pec_total_size_limit = 1: not allowed; it must be a number of bytes from 31457280"),
@@ -49,6 +51,16 @@ def test_what_is_wrong_is_one_line_and_a_failure(net, what):
     assert done.returncode == 1
     lines = done.stderr.splitlines()
     assert len(lines) == 1 and lines[0].startswith("pec-access: ") and says in lines[0], done.stderr
+
+
+def test_a_key_and_the_request_for_its_certificate(net):
+    ask = "pecctl key request --bits 2048 --state Ancona /tmp/new.key"
+    done = net.execute("alfa", "postfix", "sh", "-c", f"rm -f /tmp/new.key; {ask} > /tmp/new.csr; stat -c %a /tmp/new.key; openssl req -in /tmp/new.csr -verify -noout -text 2>&1")
+    assert done.stdout.startswith("600\n") and "verify OK" in done.stdout
+    for part in ("C = IT, ST = Ancona, O = Alfa PEC S.p.A., CN = Posta Certificata", "email:posta-certificata@gestore.alfa.test", "Digital Signature"):
+        assert part.replace(" = ", "=") in done.stdout.replace(" = ", "="), done.stdout
+    again = net.execute("alfa", "postfix", "sh", "-c", f"cp /tmp/new.key /tmp/before; {ask}; echo $?; cmp /tmp/new.key /tmp/before")
+    assert again.stdout == "1\n" and "pecctl: /tmp/new.key: File exists" in again.stderr
 
 
 def test_a_store_that_cannot_be_written(net):

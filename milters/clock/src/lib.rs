@@ -7,6 +7,7 @@
 //!   by then.
 //! - pec-clock makes no notice itself and writes to nobody: it brings a trigger to Postfix's own smtpd on loopback, where
 //!   pec-notices turns it into the notice ([`smtp`]).
+//! - Every day our certificate is looked at, and the log says from 60 days before its end on that it ends.
 //! - An original is deleted when nobody can need it any more; in doubt it stays.
 //!
 //! What does not work in one round is logged and done in the next. Time comes from the injected clock alone.
@@ -26,6 +27,7 @@ use pec_core::identifier::{fresh, pec_identifier};
 use pec_core::maillog;
 use pec_core::notices::service_address;
 use pec_core::parameters::Settings;
+use pec_core::smime::own::OwnCertificate;
 use pec_milter::NOTICES_DOMAIN;
 use pec_state::database::Database;
 use pec_state::deadlines::{Deadline, Lock, ToRaise};
@@ -56,13 +58,15 @@ pub struct Clockwork {
     stands_by: bool,
     /// Facts without a notice, and since when they are known.
     without_notice: HashMap<String, Moment>,
+    /// The day (UTC) on which our certificate was looked at last.
+    certificate_seen: Option<i64>,
 }
 
 impl Clockwork {
     /// The work under these settings.
     pub fn new(settings: Settings, clock: Arc<dyn Clock>, database: Database) -> anyhow::Result<Self> {
         let store = Store::open("pec_store", &settings.store)?;
-        Ok(Self { settings, clock, database, store, lock: None, stands_by: false, without_notice: HashMap::new() })
+        Ok(Self { settings, clock, database, store, lock: None, stands_by: false, without_notice: HashMap::new(), certificate_seen: None })
     }
 
     /// Goes on where `before` stood, which had other settings.
@@ -76,6 +80,8 @@ impl Clockwork {
 
     /// One round, if no other process acts. `stopped`, once set, ends it after what is in hand.
     pub async fn round(&mut self, stopped: &AtomicBool) -> anyhow::Result<()> {
+        // Each host has its own.
+        self.see_to_certificate(self.clock.now());
         if !self.acts_alone().await? {
             return Ok(());
         }
@@ -83,6 +89,25 @@ impl Clockwork {
         self.see_to_deadlines(now, stopped).await?;
         self.raise(now, stopped).await?;
         self.delete_originals(now, stopped).await
+    }
+
+    /// Says once a day what an administrator should know of our certificate. The milters say it when they start, which may
+    /// be long ago.
+    fn see_to_certificate(&mut self, now: Moment) {
+        let today = now.unix().div_euclid(86_400);
+        if self.certificate_seen.replace(today) == Some(today) {
+            return;
+        }
+        let settings = &self.settings;
+        let address = service_address(&settings.service_domain);
+        match OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, now) {
+            Ok(certificate) => {
+                if let Some(days) = certificate.ends_soon(now) {
+                    maillog::certificate_ends(days, certificate.identity().not_after, certificate.file());
+                }
+            }
+            Err(e) => maillog::certificate_bad(&e.to_string()),
+        }
     }
 
     /// Whether this process is the one that acts. Two that did, because a connection broke, would do the same twice and

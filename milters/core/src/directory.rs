@@ -9,6 +9,9 @@ use std::path::Path;
 use crate::address::{Address, is_domain};
 use crate::identifier::unhex;
 
+/// How many certificates a provider may have at a time, by AgID's rules. Who has more is believed all the same.
+const MOST_CERTIFICATES: usize = 10;
+
 /// One record: a provider, or one of its operating environments (`providerUnit`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provider {
@@ -69,10 +72,9 @@ impl Directory {
         self.by_domain.get(&domain.to_ascii_lowercase()).map(|&i| &self.providers[i])
     }
 
-    /// The provider called `name`, its main environment first.
-    pub fn provider_named(&self, name: &str) -> Option<&Provider> {
-        let mut named = self.providers.iter().filter(|p| p.name == name);
-        named.clone().find(|p| p.unit.is_none()).or_else(|| named.next())
+    /// The record of the provider called `name`: of its main environment, or of a secondary one.
+    pub fn record(&self, name: &str, unit: Option<&str>) -> Option<&Provider> {
+        self.providers.iter().find(|p| p.name == name && p.unit.as_deref() == unit)
     }
 
     /// How many records and how many domains there are.
@@ -80,7 +82,7 @@ impl Directory {
         (self.providers.len(), self.by_domain.len())
     }
 
-    /// Domains and certificates that two records claim; the first keeps them.
+    /// Domains and certificates that two records claim (the first keeps them), and records with too many certificates.
     pub fn conflicts(&self) -> &[String] {
         &self.conflicts
     }
@@ -101,6 +103,9 @@ impl Directory {
         }
         if hashes == 0 {
             return Err(format!("{}: no providerCertificateHash", record.dn));
+        }
+        if hashes > MOST_CERTIFICATES {
+            self.conflicts.push(format!("{} has {hashes} certificates, {MOST_CERTIFICATES} are allowed", record.dn));
         }
         for domain in record.values("managedDomains") {
             if !is_domain(domain) {
@@ -224,6 +229,18 @@ mod tests {
     }
 
     #[test]
+    fn more_than_ten_certificates_are_believed_and_said() {
+        let with = |n: usize| {
+            let more: String = (0..n).map(|i| format!("providerCertificateHash: {i:040x}\n")).collect();
+            LDIF.replacen("mailReceipt: ", &format!("{more}mailReceipt: "), 1)
+        };
+        assert!(Directory::parse(&with(9)).unwrap().conflicts().is_empty());
+        let directory = Directory::parse(&with(10)).unwrap();
+        assert_eq!(directory.conflicts(), ["providerName=Alfa,o=postacert has 11 certificates, 10 are allowed"]);
+        assert!(directory.provider_of_certificate(&format!("{:040x}", 9)).is_some());
+    }
+
+    #[test]
     fn rfc6109_4_5_7_a_secondary_environment_has_its_own_domains_certificates_and_service_mailbox() {
         let secondary = "\ndn: providerUnit=Due,providerName=Alfa,o=postacert\nobjectclass: provider\nproviderName: Alfa\nproviderUnit: Due\n\
             providerCertificateHash: 0123456789abcdef0123456789abcdef01234567\nmailReceipt: ricevute@due.alfa.test\nmanagedDomains: pec.due.test\n";
@@ -232,7 +249,9 @@ mod tests {
             let unit = directory.provider_of_domain("pec.due.test").unwrap();
             assert_eq!((unit.unit.as_deref(), unit.mail_receipt.as_str()), (Some("Due"), "ricevute@due.alfa.test"));
             assert_eq!(directory.provider_of_certificate("0123456789abcdef0123456789abcdef01234567"), Some(unit));
-            assert_eq!(directory.provider_named("Alfa").unwrap().unit, None, "the main environment, whatever the order");
+            assert_eq!(directory.record("Alfa", None).unwrap().mail_receipt.as_str(), "ricevute@gestore.alfa.test", "whatever the order");
+            assert_eq!(directory.record("Alfa", Some("Due")), Some(unit));
+            assert_eq!(directory.record("Alfa", Some("Tre")), None);
         }
     }
 

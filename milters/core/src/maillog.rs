@@ -5,6 +5,7 @@
 //! `warning:` or `error:` after the queue id. Errors mean that mail waits, or that a rule of PEC could not be kept.
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use tracing::field::{Field, Visit};
@@ -154,6 +155,16 @@ pub fn signatures_old(age: &str, max_age: Duration) {
 /// The virus scanner would let a virus in a message of this size pass, or not take the message.
 pub fn scanner_blind(size: usize, what: &str) {
     warning_line!(NO_QUEUE_ID, "virus scanner: in a message of {size} bytes, which is allowed, it {what}; see docs/configuration.md");
+}
+
+/// The certificate that we sign with ends soon.
+pub fn certificate_ends(days: i64, not_after: Moment, file: &Path) {
+    warning_line!(NO_QUEUE_ID, "our certificate ends in {days} days, on {not_after}: pec_certificate_file = {}; see docs/keys.md", file.display());
+}
+
+/// The certificate that we sign with is not one to sign with, or cannot be read.
+pub fn certificate_bad(why: &str) {
+    error_line!(NO_QUEUE_ID, "our certificate: {why}");
 }
 
 /// The token with the signing key does not answer yet.

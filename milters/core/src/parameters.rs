@@ -91,6 +91,28 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// An error where the value is not allowed, which names it and says what is.
+    fn check(self, name: &str, value: &str) -> Result<(), ParameterError> {
+        if self.admits(value) {
+            return Ok(());
+        }
+        let (mut allowed, mut shown) = (self.allowed(), value.to_owned());
+        if self == Self::Key
+            && value.starts_with("pkcs11:")
+            && let Err(why) = value.parse::<Pkcs11Uri>()
+        {
+            allowed = format!("{allowed} (RFC 7512), and {why}");
+            // Whoever writes a PIN into the URI shall not find it in the log besides.
+            if let Some(pin) = shown.find("pin") {
+                shown.truncate(pin);
+                shown.push_str("...");
+            }
+        }
+        Err(ParameterError::Value { name: name.to_owned(), value: shown, allowed })
+    }
+}
+
 /// A time in seconds.
 fn seconds(text: &str) -> Option<u64> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -159,10 +181,16 @@ pub const TABLE: &[Parameter] = &[
         meaning: "The provider's name as the directory of providers has it (`providerName`). It stands in every receipt as `gestore-emittente`.",
     },
     Parameter {
+        name: "pec_provider_unit",
+        kind: Kind::Text,
+        unset: Unset::Nothing,
+        meaning: "Which operating environment of the provider this is, as the directory has it (`providerUnit`); not set for the main one. Certificate, domains and service mailbox are those of its own record.",
+    },
+    Parameter {
         name: "pec_certificate_file",
         kind: Kind::Path,
         unset: Unset::Required,
-        meaning: "PEM file with the certificate that signs, followed by the certificates above it. Its subjectAltName must hold posta-certificata@`pec_service_domain`. A root certificate may stand there; it is not sent along.",
+        meaning: "PEM file with the certificate that signs, followed by the certificates above it. It must be of the profile of RFC 6109 section 5.5, for posta-certificata@`pec_service_domain`, with `pec_provider_name` as O or CN, and in our record of the directory. A root certificate may stand there; it is not sent along.",
     },
     Parameter {
         name: "pec_signing_key",
@@ -430,6 +458,40 @@ pub struct Token {
     pub program: PathBuf,
 }
 
+/// How tokens are reached, whichever key of theirs is meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pkcs11 {
+    /// `pec_pkcs11_module`.
+    pub module: Option<PathBuf>,
+    /// `pec_pkcs11_pin_file`.
+    pub pin_file: Option<PathBuf>,
+    /// `pec_pkcs11_time_limit`.
+    pub time_limit: Duration,
+    /// See [`Token::program`].
+    pub program: PathBuf,
+    /// Where this is set.
+    pub main_cf: String,
+}
+
+impl Pkcs11 {
+    /// The key that `value` names, spelled as `pec_signing_key`.
+    pub fn key(&self, value: &str) -> Result<SigningKey, ParameterError> {
+        Kind::Key.check("pec_signing_key", value)?;
+        let Ok(uri) = value.parse::<Pkcs11Uri>() else { return Ok(SigningKey::File(value.into())) };
+        let needed = |name: &'static str, path: &Option<PathBuf>| {
+            let allowed = format!("{}, since the key is on a token", Kind::Path.allowed());
+            path.clone().ok_or_else(|| ParameterError::Missing { name, main_cf: self.main_cf.clone(), allowed })
+        };
+        Ok(SigningKey::Token(Box::new(Token {
+            uri,
+            module: needed("pec_pkcs11_module", &self.module)?,
+            pin_file: needed("pec_pkcs11_pin_file", &self.pin_file)?,
+            time_limit: self.time_limit,
+            program: self.program.clone(),
+        })))
+    }
+}
+
 /// Who takes no ordinary mail.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OrdinaryMail {
@@ -457,10 +519,14 @@ pub struct Settings {
     pub service_domain: String,
     /// `pec_provider_name`.
     pub provider_name: String,
+    /// `pec_provider_unit`.
+    pub provider_unit: Option<String>,
     /// `pec_certificate_file`.
     pub certificate_file: PathBuf,
-    /// `pec_signing_key`, with `pec_pkcs11_module`, `pec_pkcs11_pin_file`, `pec_pkcs11_time_limit`.
+    /// `pec_signing_key`.
     pub signing_key: SigningKey,
+    /// `pec_pkcs11_module`, `pec_pkcs11_pin_file`, `pec_pkcs11_time_limit`.
+    pub pkcs11: Pkcs11,
     /// `pec_ca_file`.
     pub ca_file: PathBuf,
     /// `pec_directory_file`.
@@ -584,23 +650,8 @@ impl Raw {
                 return Err(ParameterError::Missing { name: parameter.name, main_cf: self.main_cf.clone(), allowed: parameter.kind.allowed() });
             }
         };
-        if parameter.kind.admits(&value) {
-            return Ok(Some(value));
-        }
-        let mut allowed = parameter.kind.allowed();
-        let mut shown = value;
-        if parameter.kind == Kind::Key
-            && let Err(why) = shown.parse::<Pkcs11Uri>()
-            && shown.starts_with("pkcs11:")
-        {
-            allowed = format!("{allowed} (RFC 7512), and {why}");
-            // Whoever writes a PIN into the URI shall not find it in the log besides.
-            if let Some(pin) = shown.find("pin") {
-                shown.truncate(pin);
-                shown.push_str("...");
-            }
-        }
-        Err(ParameterError::Value { name: parameter.name.to_owned(), value: shown, allowed })
+        parameter.kind.check(parameter.name, &value)?;
+        Ok(Some(value))
     }
 
     fn settings(&self, keys: impl Fn(&str) -> Result<Vec<String>, ParameterError>) -> Result<Settings, ParameterError> {
@@ -615,11 +666,21 @@ impl Raw {
         let queue_directory = PathBuf::from(self.postfix("queue_directory"));
         let socket = |name: &str| Socket::parse(&text(name), &queue_directory).unwrap_or(Socket::Inet(String::new()));
 
+        let pkcs11 = Pkcs11 {
+            module: optional("pec_pkcs11_module").map(PathBuf::from),
+            pin_file: optional("pec_pkcs11_pin_file").map(PathBuf::from),
+            time_limit: Duration::from_secs(seconds(&text("pec_pkcs11_time_limit")).unwrap_or_default()),
+            program: std::env::current_exe().unwrap_or_default().with_file_name("pec-token"),
+            main_cf: self.main_cf.clone(),
+        };
+
         let settings = Settings {
             service_domain: text("pec_service_domain").to_ascii_lowercase(),
             provider_name: text("pec_provider_name"),
+            provider_unit: optional("pec_provider_unit"),
             certificate_file: path("pec_certificate_file"),
-            signing_key: self.signing_key(&text("pec_signing_key"), &optional)?,
+            signing_key: pkcs11.key(&text("pec_signing_key"))?,
+            pkcs11,
             ca_file: path("pec_ca_file"),
             directory_file: path("pec_directory_file"),
             database: text("pec_database"),
@@ -654,21 +715,6 @@ impl Raw {
         };
         self.check(&settings)?;
         Ok(settings)
-    }
-
-    fn signing_key(&self, value: &str, optional: &impl Fn(&str) -> Option<String>) -> Result<SigningKey, ParameterError> {
-        let Ok(uri) = value.parse::<Pkcs11Uri>() else { return Ok(SigningKey::File(value.into())) };
-        let needed = |name: &'static str| {
-            let allowed = format!("{}, since pec_signing_key is on a token", Kind::Path.allowed());
-            optional(name).map(PathBuf::from).ok_or_else(|| ParameterError::Missing { name, main_cf: self.main_cf.clone(), allowed })
-        };
-        Ok(SigningKey::Token(Box::new(Token {
-            uri,
-            module: needed("pec_pkcs11_module")?,
-            pin_file: needed("pec_pkcs11_pin_file")?,
-            time_limit: Duration::from_secs(optional("pec_pkcs11_time_limit").and_then(|t| seconds(&t)).unwrap_or_default()),
-            program: std::env::current_exe().unwrap_or_default().with_file_name("pec-token"),
-        })))
     }
 
     /// What two parameters must be to each other.

@@ -191,8 +191,9 @@ fn keys_and_certificates_that_do_not_do_are_named() {
     let empty = alfa.directory.path().join("empty.pem");
     fs::write(&empty, "").unwrap();
     let absent = alfa.directory.path().join("absent.pem");
+    let stranger = alfa.pki.provider("Alfa PEC Srl", ADDRESS);
     let small = alfa.pki.provider_of_bits("Small", ADDRESS, 1024);
-    let open = alfa.pki.provider("Open", ADDRESS);
+    let open = alfa.pki.provider("Alfa PEC S.p.A.", ADDRESS);
     fs::set_permissions(&open.key_file, fs::Permissions::from_mode(0o604)).unwrap();
     let year = 366 * 86_400;
     for (certificate, key, now, says) in [
@@ -204,14 +205,12 @@ fn keys_and_certificates_that_do_not_do_are_named() {
         (&absent, &keys.key_file, NOW, "No such file"),
         (&empty, &keys.key_file, NOW, "holds no certificate"),
         (&other.certificate_file, &other.key_file, NOW, "posta-certificata@gestore.alfa.test is needed"),
+        (&stranger.certificate_file, &stranger.key_file, NOW, "neither CN nor O of its subject is pec_provider_name (Alfa PEC S.p.A.), but"),
         (&keys.certificate_file, &keys.key_file, NOW + year, "has expired"),
         (&keys.certificate_file, &keys.key_file, NOW - year, "not valid before"),
     ] {
-        let error = Keys { certificate_file: certificate.clone(), key_file: key.clone(), sha1: String::new() }
-            .signer(ADDRESS, now)
-            .err()
-            .unwrap()
-            .to_string();
+        let error =
+            Keys { certificate_file: certificate.clone(), key_file: key.clone(), ..open.clone() }.signer(ADDRESS, now).err().unwrap().to_string();
         assert!(error.contains(says) && error.starts_with("pec_") && !error.contains('\n'), "{error}");
     }
 }

@@ -242,12 +242,9 @@ impl IncomingPoint {
         if body_sha256[..] != sent.body_sha256[..] {
             return not_believed("these are not the bytes that were signed");
         }
-        let Some(provider) = self.world.directory.provider_named(&self.world.settings.provider_name) else {
-            return Ok(Verdict::Wait("our own record is not in the directory of providers".to_owned()));
-        };
         // Under the name that we had when we signed it: by that name the facts about an envelope belong together, also if we
         // have another one by now.
-        let provider = Provider { name: sent.provider.clone(), ..provider.clone() };
+        let provider = Provider { name: sent.provider.clone(), ..self.world.own_record()?.clone() };
         let parts = signed_parts(&transaction.header, &body)?;
         let content_sha256 = sha256(&body[parts.content.clone()]);
         let contents = contents(&body, parts.content, Tipo::PostaCertificata)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pec_core::clock::Clock;
-use pec_core::directory::Directory;
+use pec_core::directory::{Directory, Provider};
 use pec_core::maillog;
 use pec_core::notices::{Issuer, service_address};
 use pec_core::parameters::{Settings, SigningKey, Token};
@@ -59,11 +59,31 @@ pub struct World {
     in_force: Arc<()>,
 }
 
+/// Our own record of the directory.
+fn own_record<'a>(settings: &Settings, directory: &'a Directory) -> anyhow::Result<&'a Provider> {
+    let (name, unit) = (&settings.provider_name, settings.provider_unit.as_deref());
+    directory.record(name, unit).ok_or_else(|| {
+        let file = settings.directory_file.display();
+        match unit {
+            None => {
+                anyhow::anyhow!("pec_provider_name = {name}: not allowed; it must be the providerName of a record in pec_directory_file ({file})")
+            }
+            Some(unit) => anyhow::anyhow!(
+                "pec_provider_unit = {unit}: not allowed; it must be the providerUnit of a record of {name} in pec_directory_file ({file})"
+            ),
+        }
+    })
+}
+
 impl World {
     /// Reads all that the settings name and makes sure that it fits together. Errors are one line.
     pub fn new(settings: Settings, clock: Arc<dyn Clock>, database: Database) -> anyhow::Result<Self> {
         let address = service_address(&settings.service_domain);
-        let certificate = OwnCertificate::read(&settings.certificate_file, &address, clock.now())?;
+        let certificate = OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, clock.now())?;
+        if let Some(days) = certificate.ends_soon(clock.now()) {
+            maillog::certificate_ends(days, certificate.identity().not_after, certificate.file());
+        }
+        let hashes = certificate.hashes();
         let signer: Box<dyn Signer> = match &settings.signing_key {
             SigningKey::File(file) => Box::new(PemSigner::read(certificate, file)?),
             SigningKey::Token(token) => Box::new(TokenSigner::open(certificate, Token::clone(token))?),
@@ -74,10 +94,12 @@ impl World {
         let (providers, domains) = directory.size();
         maillog::directory(providers, domains);
         directory.conflicts().iter().for_each(|conflict| maillog::directory_conflict(conflict));
-        if directory.provider_named(&settings.provider_name).is_none() {
+        let own = own_record(&settings, &directory)?;
+        if !hashes.iter().any(|hash| directory.provider_of_certificate(hash) == Some(own)) {
             anyhow::bail!(
-                "pec_provider_name = {}: not allowed; it must be the providerName of a record in pec_directory_file ({})",
-                settings.provider_name,
+                "pec_certificate_file = {}: the certificate (SHA-1 {}) is not in our record of pec_directory_file ({}), so nobody would believe what it signs",
+                settings.certificate_file.display(),
+                hashes[1],
                 settings.directory_file.display(),
             );
         }
@@ -110,6 +132,10 @@ impl World {
     /// Has a notice written and signed by `make`. What is `heavy`, or has to wait for a token, leaves this thread to others.
     pub async fn write<T>(&self, heavy: bool, make: impl FnOnce(Issuer<'_>) -> anyhow::Result<T>) -> anyhow::Result<T> {
         let issuer = Issuer { provider_name: &self.settings.provider_name, service_domain: &self.settings.service_domain, signer: &*self.signer };
+        let not_after = self.signer.identity().not_after;
+        if self.clock.now() > not_after {
+            anyhow::bail!("our certificate has expired on {not_after}: pec_certificate_file = {}", self.settings.certificate_file.display());
+        }
         if !self.signer.waits() {
             return if heavy { tokio::task::block_in_place(|| make(issuer)) } else { make(issuer) };
         }
@@ -123,6 +149,11 @@ impl World {
     /// The service address as an SMTP path: MAIL FROM of everything that we write.
     pub fn service_path(&self) -> String {
         format!("<{}>", service_address(&self.settings.service_domain))
+    }
+
+    /// Our own record of the directory: that of this operating environment.
+    pub fn own_record(&self) -> anyhow::Result<&Provider> {
+        own_record(&self.settings, &self.directory)
     }
 
     /// Names what makes our notices' bytes: program version, certificates, our name.

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod check;
+mod key;
 mod log;
 mod parameters;
 mod schema;
@@ -29,6 +30,9 @@ struct Arguments {
 enum Verb {
     /// Look at Postfix, Dovecot and what else certified mail hangs on, and name what breaks it. Run it as root, on the host.
     Check(check::Arguments),
+    /// Make a key and the request for its certificate.
+    #[command(subcommand)]
+    Key(key::Verb),
     /// Print the story of a message: every row of the retained log about it, in order.
     Log(log::Arguments),
     /// Print the pec_ parameters: what there is, or what is set.
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
     let is_check = matches!(arguments.verb, Verb::Check(_));
     let done = match arguments.verb {
         Verb::Check(check) => check::run(&arguments.config_directory, &check),
+        Verb::Key(verb) => key::run(&arguments.config_directory, &verb).map(|()| ExitCode::SUCCESS),
         Verb::Log(log) => log::run(&arguments.config_directory, &log).map(|()| ExitCode::SUCCESS),
         Verb::Parameters(parameters) => parameters::run(&arguments.config_directory, &parameters).map(|()| ExitCode::SUCCESS),
         Verb::Schema => schema::run().map(|()| ExitCode::SUCCESS),

@@ -17,6 +17,7 @@ mod worker;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use openssl::pkey::{PKey, Public};
 use pec_core::maillog;
 use pec_core::parameters::Token;
 use pec_core::smime::own::OwnCertificate;
@@ -26,6 +27,9 @@ use crate::worker::{Failure, Worker};
 
 /// For how long after a failure no new process is started: the same answer is given instead.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a token may take to make a key.
+const MAKE_TIME: Duration = Duration::from_secs(300);
 
 /// What is signed to see whether key and certificate are a pair.
 const PROOF: &[u8] = b"Is this the key of the certificate?";
@@ -51,21 +55,13 @@ impl TokenSigner {
     /// Opens the token and has it sign something, which the certificate must verify.
     pub fn open(certificate: OwnCertificate, token: Token) -> Result<Self, SignError> {
         let signer = Self { certificate, token, state: Mutex::default() };
-        signer.signature(PROOF).map_err(|failure| signer.error(failure))?;
+        signer.signature(PROOF).map_err(|failure| error(&signer.token, failure))?;
         Ok(signer)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing in there is half done after a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn error(&self, failure: Failure) -> SignError {
-        let words = |why: String| format!("pec_signing_key = {}: {why}", self.token.uri);
-        match failure {
-            Failure::Away(why) => SignError::Away(words(why)),
-            Failure::Wrong(why) | Failure::PinRefused(why) => SignError::Key(words(why)),
-        }
     }
 
     /// By a process that is there, or by a new one.
@@ -103,9 +99,54 @@ impl TokenSigner {
             Some((failure, at)) if at.elapsed() < PAUSE => return Err(failure.clone()),
             _ => {}
         }
-        let started = Worker::start(&self.token, deadline);
+        let started = Worker::start(&self.token, None, deadline);
         self.state().failed = started.as_ref().err().map(|failure| (failure.clone(), Instant::now()));
-        started
+        started.map(|(worker, _)| worker)
+    }
+}
+
+fn error(token: &Token, failure: Failure) -> SignError {
+    let words = |why: String| format!("pec_signing_key = {}: {why}", token.uri);
+    match failure {
+        Failure::Away(why) => SignError::Away(words(why)),
+        Failure::Wrong(why) | Failure::PinRefused(why) => SignError::Key(words(why)),
+    }
+}
+
+/// A key on a token for which there is no certificate yet.
+pub struct TokenKey {
+    worker: Worker,
+    token: Token,
+    public_key: PKey<Public>,
+}
+
+impl TokenKey {
+    /// Makes a key of so many bits. It cannot leave the token. One that has the name already is not touched: that is an error.
+    pub fn make(token: Token, bits: u32) -> Result<Self, SignError> {
+        let until = Instant::now() + MAKE_TIME.max(token.time_limit);
+        Self::start(token, Some(bits), until)
+    }
+
+    /// The key that is there.
+    pub fn open(token: Token) -> Result<Self, SignError> {
+        let until = Instant::now() + token.time_limit;
+        Self::start(token, None, until)
+    }
+
+    fn start(token: Token, make: Option<u32>, until: Instant) -> Result<Self, SignError> {
+        let (worker, der) = Worker::start(&token, make, until).map_err(|failure| error(&token, failure))?;
+        let public_key = PKey::public_key_from_der(&der).map_err(|e| SignError::Key(e.to_string()))?;
+        Ok(Self { worker, token, public_key })
+    }
+
+    /// Its public half.
+    pub fn public_key(&self) -> &PKey<Public> {
+        &self.public_key
+    }
+
+    /// RSASSA-PKCS1-v1_5 with SHA-256 over `data`.
+    pub fn sign(&mut self, data: &[u8]) -> Result<Vec<u8>, SignError> {
+        self.worker.sign(data, Instant::now() + self.token.time_limit).map_err(|failure| error(&self.token, failure))
     }
 }
 
@@ -115,7 +156,7 @@ impl Signer for TokenSigner {
     }
 
     fn sign(&self, data: &[u8]) -> Result<Vec<u8>, SignError> {
-        let signed = self.signature(data).map_err(|failure| self.error(failure));
+        let signed = self.signature(data).map_err(|failure| error(&self.token, failure));
         let down = signed.is_err();
         if std::mem::replace(&mut self.state().down, down) != down {
             match &signed {

@@ -27,6 +27,9 @@ struct Arguments {
     pin_file: PathBuf,
     /// The key (pec_signing_key).
     key: Pkcs11Uri,
+    /// Make the key first, of so many bits.
+    #[arg(long, value_name = "BITS")]
+    make: Option<u32>,
 }
 
 #[allow(clippy::print_stderr)]
@@ -52,7 +55,7 @@ fn socket() -> io::Result<UnixStream> {
 }
 
 fn serve(arguments: &Arguments, socket: &UnixStream) -> io::Result<()> {
-    let session = match Session::open(&arguments.module, &arguments.pin_file, &arguments.key) {
+    let session = match Session::open(&arguments.module, &arguments.pin_file, &arguments.key, arguments.make) {
         Ok(session) => session,
         Err(trouble) => return say(socket, &trouble),
     };

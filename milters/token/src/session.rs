@@ -48,8 +48,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Loads the vendor's library, finds token and key, logs in.
-    pub(crate) fn open(module: &Path, pin_file: &Path, uri: &Pkcs11Uri) -> Result<Self, Trouble> {
+    /// Loads the vendor's library, finds the token, logs in, finds the key or makes it (of so many bits).
+    pub(crate) fn open(module: &Path, pin_file: &Path, uri: &Pkcs11Uri, make: Option<u32>) -> Result<Self, Trouble> {
         let pin = pin(pin_file)?;
         let pkcs11 = Pkcs11::new(module).map_err(|e| Trouble::Wrong(format!("pec_pkcs11_module = {}: cannot be loaded: {e}", module.display())))?;
         pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))?;
@@ -61,7 +61,7 @@ impl Session {
             let words = "one more wrong PIN would lock the token, so none is tried; log in once by the vendor's own means, then reload";
             return Err(Trouble::PinRefused(words.to_owned()));
         }
-        let session = pkcs11.open_ro_session(slot)?;
+        let session = if make.is_some() { pkcs11.open_rw_session(slot)? } else { pkcs11.open_ro_session(slot)? };
         session.login(UserType::User, Some(&pin)).map_err(|error| match error {
             Error::Pkcs11(
                 code @ (RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange | RvError::PinExpired | RvError::PinLocked),
@@ -69,6 +69,9 @@ impl Session {
             ) => Trouble::PinRefused(format!("the token does not take the PIN in pec_pkcs11_pin_file = {}: {}", pin_file.display(), constant(code))),
             other => other.into(),
         })?;
+        if let Some(bits) = make {
+            make_key(&session, uri, bits)?;
+        }
         let key = key(&session, uri)?;
         let public_key = public_key(&session, key)?;
         Ok(Self { session, key, public_key })
@@ -135,6 +138,50 @@ fn key(session: &TokenSession, uri: &Pkcs11Uri) -> Result<ObjectHandle, Trouble>
         [] => Err(Trouble::Wrong("the token holds no RSA private key of this name".to_owned())),
         ref several => Err(Trouble::Wrong(format!("the token holds {} RSA private keys of this name; the URI must name one", several.len()))),
     }
+}
+
+/// A key pair whose private half cannot leave the token and can do nothing but sign.
+fn make_key(session: &TokenSession, uri: &Pkcs11Uri, bits: u32) -> Result<(), Trouble> {
+    let Some(label) = &uri.object else { return Err(Trouble::Wrong("a key that is to be made needs a name (object)".to_owned())) };
+    let label = Attribute::Label(label.clone().into_bytes());
+    let id = match &uri.id {
+        Some(id) => id.clone(),
+        None => {
+            let mut id = vec![0; 8];
+            openssl::rand::rand_bytes(&mut id).map_err(|e| Trouble::Wrong(e.to_string()))?;
+            id
+        }
+    };
+    let id = Attribute::Id(id);
+    // Also half a pair, or a key of another kind: whoever looks for it by name must find one.
+    for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
+        for name in [&label, &id] {
+            if !session.find_objects(&[Attribute::Class(class), name.clone()])?.is_empty() {
+                return Err(Trouble::Wrong("the token has a key of this name or id already, which is not touched".to_owned()));
+            }
+        }
+    }
+    let public = [
+        Attribute::Token(true),
+        Attribute::Verify(true),
+        Attribute::ModulusBits(u64::from(bits).into()),
+        Attribute::PublicExponent(vec![1, 0, 1]),
+        label.clone(),
+        id.clone(),
+    ];
+    let private = [
+        Attribute::Token(true),
+        Attribute::Private(true),
+        Attribute::Sensitive(true),
+        Attribute::Extractable(false),
+        Attribute::Sign(true),
+        Attribute::Decrypt(false),
+        Attribute::Unwrap(false),
+        label,
+        id,
+    ];
+    session.generate_key_pair(&Mechanism::RsaPkcsKeyPairGen, &public, &private)?;
+    Ok(())
 }
 
 fn public_key(session: &TokenSession, key: ObjectHandle) -> Result<Vec<u8>, Trouble> {

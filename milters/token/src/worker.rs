@@ -32,20 +32,22 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts a process and waits until its session is open.
-    pub(crate) fn start(token: &Token, deadline: Instant) -> Result<Self, Failure> {
+    /// Starts a process and waits until its session is open; with the DER of the key's public half. With `make` the process
+    /// makes the key first, of so many bits.
+    pub(crate) fn start(token: &Token, make: Option<u32>, deadline: Instant) -> Result<(Self, Vec<u8>), Failure> {
         let failed = |e: io::Error| Failure::Wrong(format!("{} cannot be started: {e}", token.program.display()));
         let (socket, theirs) = UnixStream::pair().map_err(failed)?;
         let child = Command::new(&token.program)
             .args([&token.module, &token.pin_file])
             .arg(token.uri.to_string())
+            .args(make.map(|bits| format!("--make={bits}")))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()
             .map_err(failed)?;
         let mut worker = Self { child: Some(child), socket };
-        worker.answer(deadline)?;
-        Ok(worker)
+        let public_key = worker.answer(deadline)?;
+        Ok((worker, public_key))
     }
 
     /// RSASSA-PKCS1-v1_5 with SHA-256 over `data`.

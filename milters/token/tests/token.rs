@@ -14,6 +14,7 @@ use pec_core::clock::Moment;
 use pec_core::envelope::signed_parts;
 use pec_core::parameters::{SigningKey, Token};
 use pec_core::smime::own::OwnCertificate;
+use pec_core::smime::request::{Subject, request};
 use pec_core::smime::sign::{SignError, Signer, detached};
 use pec_core::smime::verify::TrustedCas;
 use pec_test_support::judges::openssl_verify;
@@ -21,7 +22,7 @@ use pec_test_support::network::Network;
 use pec_test_support::pki::{Keys, NOW, Pki};
 use pec_test_support::postfix::{Mail, Outcome, start};
 use pec_test_support::softhsm::{PIN, SoftHsm};
-use pec_token::TokenSigner;
+use pec_token::{TokenKey, TokenSigner};
 use tempfile::TempDir;
 
 const ADDRESS: &str = "posta-certificata@gestore.alfa.test";
@@ -72,7 +73,7 @@ impl Alfa {
 }
 
 fn certificate(keys: &Keys) -> OwnCertificate {
-    OwnCertificate::read(&keys.certificate_file, ADDRESS, Moment::from_unix(NOW)).unwrap()
+    OwnCertificate::read(&keys.certificate_file, ADDRESS, &keys.name, Moment::from_unix(NOW)).unwrap()
 }
 
 fn tapped_library(directory: &Path) -> PathBuf {
@@ -226,6 +227,44 @@ fn a_library_that_hangs_is_left_after_the_time_limit_and_opened_anew() {
     fs::remove_file(alfa.hsm.tap("hang")).unwrap();
     signer.sign(b"x").unwrap();
     eventually("the process that hung is gone", || !workers().contains(&hung[0]));
+}
+
+#[test]
+fn a_key_is_made_on_the_token_never_twice_and_requests_its_certificate() {
+    let directory = tempfile::tempdir().unwrap();
+    let hsm = SoftHsm::new(directory.path());
+    hsm.new_token("alfa");
+    let token = hsm.token(program(), "pkcs11:token=alfa;object=pec%202027");
+    assert!(TokenKey::open(token.clone()).err().unwrap().to_string().contains("holds no RSA private key of this name"));
+    let mut key = TokenKey::make(token.clone(), 2048).unwrap();
+    let public_key = key.public_key().clone();
+    let subject =
+        Subject { provider_name: "Società Alfa S.p.A.", state: Some("Ancona"), locality: None, common_name: "Posta Certificata", address: ADDRESS };
+    let der = request(&subject, &public_key, |data| key.sign(data)).unwrap();
+
+    let file = directory.path().join("request.der");
+    fs::write(&file, der).unwrap();
+    let openssl = Command::new("openssl")
+        .args(["req", "-inform", "DER", "-verify", "-noout", "-text", "-nameopt", "utf8,sep_comma_plus", "-in"])
+        .arg(&file)
+        .output();
+    let output = openssl.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("verify OK"), "{text}");
+    for part in [
+        "Subject: C=IT,ST=Ancona,O=Società Alfa S.p.A.,CN=Posta Certificata",
+        "Public-Key: (2048 bit)",
+        "X509v3 Key Usage: critical Digital Signature X509v3",
+        "X509v3 Subject Alternative Name: email:posta-certificata@gestore.alfa.test ",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+
+    for uri in ["pkcs11:token=alfa;object=pec%202027", "pkcs11:token=alfa;object=pec%202027;id=%01"] {
+        let again = TokenKey::make(hsm.token(program(), uri), 2048).err().unwrap().to_string();
+        assert!(again.contains("already, which is not touched"), "{again}");
+    }
+    assert!(TokenKey::open(token).unwrap().public_key().public_eq(&public_key), "the key is the one from before");
 }
 
 /// Alfa's Access Point with its key on a token.

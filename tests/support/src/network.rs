@@ -13,7 +13,7 @@ use pec_core::identifier::{fresh, pec_identifier};
 use pec_core::message::Body;
 use pec_core::notices::busta::busta;
 use pec_core::notices::{Issuer, Notice};
-use pec_core::parameters::{OrdinaryMail, Settings, SigningKey, Socket};
+use pec_core::parameters::{OrdinaryMail, Pkcs11, Settings, SigningKey, Socket};
 
 use crate::doveadm::Doveadm;
 use pec_core::smime::pem::PemSigner;
@@ -101,8 +101,10 @@ async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, dom
     let settings = Settings {
         service_domain: service_domain.to_owned(),
         provider_name: name.to_owned(),
+        provider_unit: None,
         certificate_file: keys.certificate_file.clone(),
         signing_key: SigningKey::File(keys.key_file.clone()),
+        pkcs11: Pkcs11::default(),
         ca_file: pki.ca_file(),
         directory_file: directory.join("igpec.ldif"),
         database: new_database().await,

@@ -37,12 +37,14 @@ pub struct Keys {
     pub key_file: PathBuf,
     /// SHA-1 of the certificate, hexadecimal.
     pub sha1: String,
+    /// The provider's name.
+    pub name: String,
 }
 
 impl Keys {
     /// Certificate and key, as the milters read them at `now`.
     pub fn signer(&self, address: &str, now: i64) -> Result<PemSigner, KeyError> {
-        PemSigner::read(OwnCertificate::read(&self.certificate_file, address, Moment::from_unix(now))?, &self.key_file)
+        PemSigner::read(OwnCertificate::read(&self.certificate_file, address, &self.name, Moment::from_unix(now))?, &self.key_file)
     }
 }
 
@@ -86,10 +88,13 @@ impl Pki {
 
     fn issue(&self, name: &str, address: &str, key: PKey<Private>, from: i64, to: i64) -> Keys {
         let certificate = certificate(name, Some(address), &key, Some(&self.issuing), from, to);
+        // A provider has several, while one replaces another.
+        let sha1 = hex(&certificate.digest(MessageDigest::sha1()).unwrap());
         let keys = Keys {
-            certificate_file: self.directory.join(format!("{name}.pem")),
-            key_file: self.directory.join(format!("{name}.key")),
-            sha1: hex(&certificate.digest(MessageDigest::sha1()).unwrap()),
+            certificate_file: self.directory.join(format!("{name} {sha1}.pem")),
+            key_file: self.directory.join(format!("{name} {sha1}.key")),
+            sha1,
+            name: name.to_owned(),
         };
         fs::write(&keys.certificate_file, [certificate.to_pem().unwrap(), self.issuing.0.to_pem().unwrap()].concat()).unwrap();
         fs::write(&keys.key_file, key.private_key_to_pem_pkcs8().unwrap()).unwrap();

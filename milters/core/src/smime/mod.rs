@@ -1,5 +1,6 @@
-//! S/MIME signatures: made ([`sign`]) under our certificate ([`own`]) by a key that lies in a file ([`pem`]) or on a token
-//! (named by a [`pkcs11`] URI, reached through the crate pec-token), and checked ([`verify`]).
+//! S/MIME signatures: made ([`sign`]) under our certificate ([`own`], [`profile`]) by a key that lies in a file ([`pem`]) or on
+//! a token (named by a [`pkcs11`] URI, reached through the crate pec-token), and checked ([`verify`]). A certificate begins as
+//! a [`request`].
 //!
 //! Promise: for the same content, moment and certificate the signature is the same bytes (RSASSA-PKCS1-v1_5 has no random
 //! part), which is what makes a notice that is made twice one notice.
@@ -7,6 +8,8 @@
 pub mod own;
 pub mod pem;
 pub mod pkcs11;
+pub mod profile;
+pub mod request;
 pub mod sign;
 pub mod verify;
 

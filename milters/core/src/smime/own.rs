@@ -12,13 +12,18 @@ use openssl::sign::Verifier;
 use openssl::x509::{X509, X509Ref, X509VerifyResult};
 use x509_cert::Certificate;
 
+use super::profile::breaches;
 use super::sign::Identity;
-use super::{certificate_addresses, certificates_from_pem, common_name};
+use super::{certificate_addresses, certificate_hash, certificates_from_pem, common_name};
 use crate::clock::Moment;
 use crate::identifier::hex;
 
 /// How long our RSA key may be, in bits.
 pub const KEY_BITS: std::ops::RangeInclusive<u32> = 2048..=4096;
+
+/// From so many days before its end on, each start and each day warns of it. A new certificate takes weeks: request, CA,
+/// directory.
+const WARN_DAYS: i64 = 60;
 
 /// A key, a certificate or the two together are not usable. One line that names parameter, value and trouble.
 #[derive(Debug, thiserror::Error)]
@@ -51,9 +56,10 @@ pub struct OwnCertificate {
 }
 
 impl OwnCertificate {
-    /// Reads `file` (our certificate, then those above it) and makes sure that it is one to sign with for `address` at
-    /// `now`: of an RSA key of 2048 to 4096 bits, valid in time, with `address` in the subjectAltName (RFC 6109 s. 2.1).
-    pub fn read(file: &Path, address: &str, now: Moment) -> Result<Self, KeyError> {
+    /// Reads `file` (our certificate, then those above it) and makes sure that it is one to sign with at `now` for `address`
+    /// and the provider of this name: of an RSA key of 2048 to 4096 bits, valid in time, with `address` in the
+    /// subjectAltName (RFC 6109 s. 2.1), and of the profile of section 5.5.
+    pub fn read(file: &Path, address: &str, provider_name: &str, now: Moment) -> Result<Self, KeyError> {
         let error = |trouble: String| KeyError::of_certificate(file, trouble);
         let pem = fs::read(file).map_err(|e| error(e.to_string()))?;
         let mut certificates = certificates_from_pem(&pem).map_err(error)?;
@@ -67,6 +73,10 @@ impl OwnCertificate {
         if public_key.id() != Id::RSA || !KEY_BITS.contains(&public_key.bits()) {
             return Err(error(format!("the certificate's key has {} bits; RSA of 2048 to 4096 bits is needed", public_key.bits())));
         }
+        let breaches = breaches(&certificate, provider_name).map_err(error)?;
+        if !breaches.is_empty() {
+            return Err(error(format!("the certificate breaks the profile of RFC 6109 s. 5.5: {}", breaches.join("; "))));
+        }
 
         // The root is known to whoever trusts it.
         certificates.retain(|c| c.issued(c) != X509VerifyResult::OK);
@@ -78,6 +88,7 @@ impl OwnCertificate {
             certificate: parsed(&certificate).map_err(error)?,
             chain: certificates.iter().map(parsed).collect::<Result<_, _>>().map_err(error)?,
             fingerprint: hex(&fingerprint.finish()),
+            not_after: not_after(&certificate).map_err(error)?,
         };
         Ok(Self { file: file.to_owned(), certificate, public_key, identity })
     }
@@ -92,9 +103,15 @@ impl OwnCertificate {
         &self.file
     }
 
-    /// The certificate itself.
-    pub fn certificate(&self) -> &X509Ref {
-        &self.certificate
+    /// Its hashes in lower-case hexadecimal, SHA-256 and SHA-1, by either of which the directory may name it.
+    pub fn hashes(&self) -> [String; 2] {
+        [MessageDigest::sha256(), MessageDigest::sha1()].map(|digest| certificate_hash(&self.certificate, digest))
+    }
+
+    /// How many whole days are left at `now`, if the administrator should know.
+    pub fn ends_soon(&self, now: Moment) -> Option<i64> {
+        let days = (self.identity.not_after.unix() - now.unix()).div_euclid(86_400);
+        (days < WARN_DAYS).then_some(days)
     }
 
     /// The key whose private half signs.
@@ -117,6 +134,12 @@ fn check_validity(certificate: &X509Ref, now: Moment) -> Result<(), String> {
         return Err(format!("the certificate has expired on {}", certificate.not_after()));
     }
     Ok(())
+}
+
+fn not_after(certificate: &X509Ref) -> Result<Moment, String> {
+    let epoch = Asn1Time::from_unix(0).map_err(|e| e.to_string())?;
+    let since = epoch.diff(certificate.not_after()).map_err(|e| e.to_string())?;
+    Ok(Moment::from_unix(i64::from(since.days) * 86_400 + i64::from(since.secs)))
 }
 
 fn describe(addresses: &[String]) -> String {

@@ -42,6 +42,8 @@ pub struct Identity {
     pub chain: Vec<Certificate>,
     /// SHA-256 over all of them in hexadecimal.
     pub fingerprint: String,
+    /// The last moment at which the signer's certificate is valid.
+    pub not_after: Moment,
 }
 
 /// Something that holds a provider's key: a file, a token.

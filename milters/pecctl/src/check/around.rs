@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_key_that_others_read_and_a_certificate_near_its_end_are_named() {
-        assert!(found(keys, |seen| seen.owned[0].state = Ok((0o100_640, 100)))[0].contains("pec_key_file = /etc/pec/key.pem, mode 640"));
+        assert!(found(keys, |seen| seen.owned[0].state = Ok((0o100_640, 100)))[0].contains("pec_signing_key = /etc/pec/key.pem, mode 640"));
         assert!(found(keys, |seen| seen.owned[0].state = Ok((0o100_600, 0)))[0].ends_with("Mend: chown 100 /etc/pec/key.pem"));
         let in_days = |days: i64| found(keys, |seen| seen.certificates[0].2 = Moment::from_unix(seen.now.unix() + days * 86_400));
         assert!(in_days(29)[0].contains("in 29 days: it must be valid for 30 days at least"), "{:?}", in_days(29));

@@ -18,7 +18,7 @@ use openssl::x509::X509;
 use pec_core::clock::{Moment, SystemClock};
 use pec_core::directory::Directory;
 use pec_core::notices::service_address;
-use pec_core::parameters::{Settings, Socket, TABLE, split_list};
+use pec_core::parameters::{Settings, SigningKey, Socket, TABLE, split_list};
 use pec_milter::clamd::{Examination, Scanner};
 use pec_milter::mailbox::Mailboxes;
 use pec_milter::world::World;
@@ -146,8 +146,13 @@ impl Seen {
             self.sockets.push((parameter, socket.clone(), directory, connect(socket).map(|_| ())));
         }
         let secret = settings.database_password_file.as_ref().map(|f| ("pec_database_password_file", f));
+        // The PIN is as good as the key; the token guards itself.
+        let key = match &settings.signing_key {
+            SigningKey::File(file) => ("pec_signing_key", file),
+            SigningKey::Token(token) => ("pec_pkcs11_pin_file", &token.pin_file),
+        };
         let owned = [
-            ("pec_key_file", &settings.key_file),
+            key,
             ("pec_doveadm_key_file", &settings.doveadm_key_file),
             ("pec_store", &settings.store),
             ("pec_infected_store", &settings.infected_store),
@@ -171,7 +176,13 @@ impl Seen {
             self.world = World::new(settings.clone(), Arc::new(SystemClock), database).map(|_| ()).map_err(|e| format!("{e:#}"));
         }
         let mut needed = vec![service_address(&settings.service_domain)];
-        needed.extend(self.directory.as_ref().ok().and_then(|d| d.provider_named(&settings.provider_name)).map(|p| p.mail_receipt.to_string()));
+        needed.extend(
+            self.directory
+                .as_ref()
+                .ok()
+                .and_then(|d| d.record(&settings.provider_name, settings.provider_unit.as_deref()))
+                .map(|p| p.mail_receipt.to_string()),
+        );
         if let Ok(key) = Settings::secret("pec_doveadm_key_file", &settings.doveadm_key_file) {
             let mailboxes = Mailboxes::new(&settings.doveadm_url, &key);
             for address in needed {
@@ -372,7 +383,7 @@ pub(super) mod tests {
             mailboxes: vec![("posta-certificata@gestore.alfa.test".into(), Ok(true))],
             sockets: vec![("pec_access_milter", Socket::Unix("/q/pec/access".into()), Some(0o42750), Ok(()))],
             owned: vec![
-                Owned { parameter: "pec_key_file", path: "/etc/pec/key.pem".into(), state: Ok((0o100_600, 100)) },
+                Owned { parameter: "pec_signing_key", path: "/etc/pec/key.pem".into(), state: Ok((0o100_600, 100)) },
                 Owned { parameter: "pec_store", path: "/var/lib/pec/store".into(), state: Ok((0o40_700, 100)) },
             ],
             database: Ok(()),

@@ -1,0 +1,110 @@
+//! `pecctl key request`: a new key, in a file or on a token, and the request for its certificate (RFC 6109 s. 5.5).
+//!
+//! Promise: no key that exists is changed or overwritten.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use openssl::hash::MessageDigest;
+use openssl::pkey::{PKey, Private};
+use openssl::rsa::Rsa;
+use openssl::sign::Signer;
+use openssl::x509::X509Req;
+use pec_core::notices::service_address;
+use pec_core::parameters::{Settings, SigningKey};
+use pec_core::smime::request::{Subject, request};
+use pec_core::smime::sign::SignError;
+use pec_token::TokenKey;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Verb {
+    /// Make a key and print the request for its certificate, which goes to the CA.
+    Request(Request),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Request {
+    /// Where the key is to be: an absolute path, or a pkcs11: URI with token and object.
+    key: String,
+
+    /// How long it is to be.
+    #[arg(long, default_value_t = 3072, value_parser = clap::value_parser!(u32).range(2048..=4096))]
+    bits: u32,
+
+    /// Ask for a certificate for a key that is there already.
+    #[arg(long, conflicts_with = "bits")]
+    existing: bool,
+
+    /// ST of the subject, if the CA wants one.
+    #[arg(long)]
+    state: Option<String>,
+
+    /// L of the subject, if the CA wants one.
+    #[arg(long)]
+    locality: Option<String>,
+
+    /// CN of the subject.
+    #[arg(long, default_value = "Posta Certificata")]
+    common_name: String,
+}
+
+pub(crate) fn run(config_directory: &Path, verb: &Verb) -> anyhow::Result<()> {
+    let Verb::Request(arguments) = verb;
+    let settings = Settings::read(config_directory)?;
+    let subject = Subject {
+        provider_name: &settings.provider_name,
+        state: arguments.state.as_deref(),
+        locality: arguments.locality.as_deref(),
+        common_name: &arguments.common_name,
+        address: &service_address(&settings.service_domain),
+    };
+    let der = match settings.pkcs11.key(&arguments.key)? {
+        SigningKey::File(file) => {
+            let key = if arguments.existing { read_key(&file)? } else { make_key(&file, arguments.bits)? };
+            let public_key = PKey::public_key_from_der(&key.public_key_to_der()?)?;
+            request(&subject, &public_key, |data| sign(&key, data))?
+        }
+        SigningKey::Token(token) => {
+            let mut key = if arguments.existing { TokenKey::open(*token)? } else { TokenKey::make(*token, arguments.bits)? };
+            let public_key = key.public_key().clone();
+            request(&subject, &public_key, |data| key.sign(data))?
+        }
+    };
+    let request = X509Req::from_der(&der)?;
+    if !request.verify(&*request.public_key()?)? {
+        bail!("{}: what it signs does not verify with its public half", arguments.key);
+    }
+    print!("{}", String::from_utf8(request.to_pem()?)?);
+    Ok(())
+}
+
+fn sign(key: &PKey<Private>, data: &[u8]) -> Result<Vec<u8>, SignError> {
+    let signed = Signer::new(MessageDigest::sha256(), key).and_then(|mut signer| signer.sign_oneshot_to_vec(data));
+    signed.map_err(|e| SignError::Key(e.to_string()))
+}
+
+fn read_key(file: &Path) -> anyhow::Result<PKey<Private>> {
+    let pem = std::fs::read(file).with_context(|| file.display().to_string())?;
+    let key = PKey::private_key_from_pem_passphrase(&pem, b"");
+    key.ok().with_context(|| format!("{}: holds no readable PEM private key without passphrase", file.display()))
+}
+
+/// A new file for the owner alone, on disk before anybody asks for a certificate of it.
+fn make_key(file: &Path, bits: u32) -> anyhow::Result<PKey<Private>> {
+    // Opened before the key is made: if something lies there, that is said at once.
+    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).with_context(|| file.display().to_string())?;
+    let written = (|| {
+        let key = PKey::from_rsa(Rsa::generate(bits)?)?;
+        out.write_all(&key.private_key_to_pem_pkcs8()?)?;
+        out.sync_all()?;
+        anyhow::Ok(key)
+    })();
+    if written.is_err() {
+        // Half a key is none; it is ours, since nothing was there.
+        let _ = std::fs::remove_file(file);
+    }
+    written.with_context(|| file.display().to_string())
+}
