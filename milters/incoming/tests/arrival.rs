@@ -309,10 +309,12 @@ async fn rfc6109_2_2_2_a_certificate_of_an_unknown_ca_is_not_believed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc6109_2_2_2_a_certificate_is_believed_in_its_time_only() {
     let mut network = Network::new().await;
+    // Alfa's certificate ends; Beta's own does not.
+    network.alfa.keys = network.pki.provider_valid("Alfa PEC S.p.A.", "posta-certificata@gestore.alfa.test", NOW - 86_400, NOW + 86_400);
+    network.write_directory(&[&network.alfa, &network.beta]);
     let (incoming, _doveadm) = beta_with_mailboxes(&mut network).await;
     let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
-    // Alfa's certificate ends; Beta's own, made later, does not.
-    network.clock.set(Moment::from_unix(NOW + 400 * 86_400));
+    network.clock.set(Moment::from_unix(NOW + 2 * 86_400));
     let queued = mail.clone().give_to(incoming).await.queued();
     assert_eq!(queued.mail.header.text("X-Trasporto").as_deref(), Some("errore"));
     network.clock.set(Moment::from_unix(NOW));
