@@ -188,7 +188,7 @@ pub fn forger(pki: &Pki, profile: &Profile) -> Forger {
     }
     Forger {
         key,
-        identity: Identity { certificate: parsed(&certificate), chain, fingerprint: String::new() },
+        identity: Identity { certificate: parsed(&certificate), chain, fingerprint: String::new(), not_after: Moment::from_unix(profile.to) },
         sha1: hex(&certificate.digest(MessageDigest::sha1()).unwrap()),
     }
 }
