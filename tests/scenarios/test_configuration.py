@@ -28,7 +28,7 @@ WRONG = {
     "a key that cannot be read": (["pec_signing_key=/tmp/key.pem"], "cp /etc/pec/key.pem /tmp/key.pem; chmod 0 /tmp/key.pem;", "pec_signing_key = /tmp/key.pem: Permission denied"),
     "a certificate that is not the key's": (["pec_certificate_file=/etc/pec/tls.pem"], "", "pec_certificate_file = /etc/pec/tls.pem: "),
     "a certificate of another provider": (["pec_provider_name=Beta Posta S.r.l."], "", "neither CN nor O of its subject is pec_provider_name (Beta Posta S.r.l.), but Posta Certificata, Alfa PEC S.p.A."),
-    "a certificate that is not in the directory": (["pec_directory_file=/tmp/igpec.ldif"], "sed /^providerCertificateHash/s/..../0000/5 /etc/pec/igpec.ldif > /tmp/igpec.ldif;", "is not in our record of pec_directory_file (/tmp/igpec.ldif)"),
+    "a certificate that is not in the directory": (["pec_directory_file=/tmp/igpec.ldif"], "sed '/^providerCertificateHash/s/: ......../: 00000000/' /etc/pec/igpec.ldif > /tmp/igpec.ldif;", "is not in our record of pec_directory_file (/tmp/igpec.ldif)"),
     "no certificate in the file": (["pec_certificate_file=/etc/hosts"], "", "pec_certificate_file = /etc/hosts: "),
     "an unknown parameter": (["pec_certificat_file=/x"], "", "pec_certificat_file: unknown parameter"),
     "a value that is not allowed": (["pec_total_size_limit=1"], "", "pec_total_size_limit = 1: not allowed; it must be a number of bytes from 31457280"),
