@@ -167,7 +167,7 @@ fn what_is_wrong_is_named_and_only_an_absent_token_is_waited_for() {
         (Token { pin_file: empty, ..token() }, false, "is empty"),
         (Token { pin_file: open, ..token() }, false, "every user of this machine may open it (mode 644)"),
         (Token { program: absent, ..token() }, false, "cannot be started"),
-        (of("pkcs11:token=gamma;object=pec"), true, "this token is not there; there are \"alfa\" (serial "),
+        (of("pkcs11:token=gamma;object=pec"), true, "this token is not there; there are \""),
         (of("pkcs11:token=alfa;object=cep"), false, "holds no RSA private key of this name"),
         (of("pkcs11:token=beta;object=pec"), false, "holds 2 RSA private keys of this name"),
         (of("pkcs11:token=beta;object=pec;id=%01"), false, "does not verify with the certificate in"),
