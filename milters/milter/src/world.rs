@@ -91,9 +91,6 @@ impl World {
         let turns = Semaphore::new(SIGN_AT_ONCE);
         let cas = TrustedCas::read(&settings.ca_file)?;
         let directory = Directory::read(&settings.directory_file)?;
-        let (providers, domains) = directory.size();
-        maillog::directory(providers, domains);
-        directory.conflicts().iter().for_each(|conflict| maillog::directory_conflict(conflict));
         let own = own_record(&settings, &directory)?;
         if !hashes.iter().any(|hash| directory.provider_of_certificate(hash) == Some(own)) {
             anyhow::bail!(
@@ -108,6 +105,10 @@ impl World {
         let scanner = Scanner::new(settings.clamd.clone());
         let doveadm_key = Settings::secret("pec_doveadm_key_file", &settings.doveadm_key_file)?;
         let mailboxes = Mailboxes::new(&settings.doveadm_url, &doveadm_key);
+        // Said when everything is in order: an error at the start is one line.
+        let (providers, domains) = directory.size();
+        maillog::directory(providers, domains);
+        directory.conflicts().iter().for_each(|conflict| maillog::directory_conflict(conflict));
         let in_force = Arc::default();
         Ok(Self { settings, clock, signer, turns, cas, directory, database, store, infected, scanner, mailboxes, in_force })
     }
