@@ -8,15 +8,14 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
-use openssl::sign::Signer;
 use openssl::x509::X509Req;
 use pec_core::notices::service_address;
 use pec_core::parameters::{Settings, SigningKey};
+use pec_core::smime::own::KEY_BITS;
+use pec_core::smime::pem::{private_key, sign};
 use pec_core::smime::request::{Subject, request};
-use pec_core::smime::sign::SignError;
 use pec_token::TokenKey;
 
 #[derive(Debug, clap::Subcommand)]
@@ -31,7 +30,7 @@ pub(crate) struct Request {
     key: String,
 
     /// How long it is to be.
-    #[arg(long, default_value_t = 3072, value_parser = clap::value_parser!(u32).range(2048..=4096))]
+    #[arg(long, default_value_t = 3072, value_parser = clap::value_parser!(u32).range(i64::from(*KEY_BITS.start())..=i64::from(*KEY_BITS.end())))]
     bits: u32,
 
     /// Ask for a certificate for a key that is there already.
@@ -63,7 +62,8 @@ pub(crate) fn run(config_directory: &Path, verb: &Verb) -> anyhow::Result<()> {
     };
     let der = match settings.pkcs11.key(&arguments.key)? {
         SigningKey::File(file) => {
-            let key = if arguments.existing { read_key(&file)? } else { make_key(&file, arguments.bits)? };
+            let existing = || private_key(&file).map_err(|why| anyhow::anyhow!("{}: {why}", file.display()));
+            let key = if arguments.existing { existing()? } else { make_key(&file, arguments.bits)? };
             let public_key = PKey::public_key_from_der(&key.public_key_to_der()?)?;
             request(&subject, &public_key, |data| sign(&key, data))?
         }
@@ -79,17 +79,6 @@ pub(crate) fn run(config_directory: &Path, verb: &Verb) -> anyhow::Result<()> {
     }
     print!("{}", String::from_utf8(request.to_pem()?)?);
     Ok(())
-}
-
-fn sign(key: &PKey<Private>, data: &[u8]) -> Result<Vec<u8>, SignError> {
-    let signed = Signer::new(MessageDigest::sha256(), key).and_then(|mut signer| signer.sign_oneshot_to_vec(data));
-    signed.map_err(|e| SignError::Key(e.to_string()))
-}
-
-fn read_key(file: &Path) -> anyhow::Result<PKey<Private>> {
-    let pem = std::fs::read(file).with_context(|| file.display().to_string())?;
-    let key = PKey::private_key_from_pem_passphrase(&pem, b"");
-    key.ok().with_context(|| format!("{}: holds no readable PEM private key without passphrase", file.display()))
 }
 
 /// A new file for the owner alone, on disk before anybody asks for a certificate of it.

@@ -1,7 +1,6 @@
 //! One session with a token, and the key in it.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -14,6 +13,7 @@ use cryptoki::types::AuthPin;
 use openssl::bn::BigNum;
 use openssl::rsa::Rsa;
 use openssl::sha::sha256;
+use pec_core::smime::closed_to_others;
 use pec_core::smime::pkcs11::Pkcs11Uri;
 
 /// `DigestInfo` of a SHA-256 hash, up to the hash itself (RFC 8017 s. 9.2, note 1).
@@ -93,10 +93,7 @@ impl Session {
 fn pin(file: &Path) -> Result<AuthPin, Trouble> {
     let wrong = |why: String| Trouble::Wrong(format!("pec_pkcs11_pin_file = {}: {why}", file.display()));
     let text = fs::read_to_string(file).map_err(|e| wrong(e.to_string()))?;
-    let mode = fs::metadata(file).map_err(|e| wrong(e.to_string()))?.mode();
-    if mode & 0o007 != 0 {
-        return Err(wrong(format!("every user of this machine may open it (mode {:o}); chmod 600 is needed", mode & 0o777)));
-    }
+    closed_to_others(file).map_err(wrong)?;
     match text.lines().next() {
         Some(line) if !line.is_empty() => Ok(AuthPin::from(line)),
         _ => Err(wrong("is empty".to_owned())),

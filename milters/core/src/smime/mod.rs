@@ -13,6 +13,10 @@ pub mod request;
 pub mod sign;
 pub mod verify;
 
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::x509::{X509, X509Ref};
@@ -46,4 +50,13 @@ pub fn certificates_from_pem(pem: &[u8]) -> Result<Vec<X509>, String> {
 pub fn common_name(certificate: &X509Ref) -> String {
     let entry = certificate.subject_name().entries_by_nid(Nid::COMMONNAME).next();
     entry.and_then(|e| e.data().to_string().ok()).unwrap_or_else(|| "an unnamed subject".to_owned())
+}
+
+/// A secret's file, a key or a PIN, is not for every user of this machine. The error does not name the file.
+pub fn closed_to_others(file: &Path) -> Result<(), String> {
+    let mode = fs::metadata(file).map_err(|e| e.to_string())?.mode();
+    if mode & 0o007 != 0 {
+        return Err(format!("every user of this machine may open it (mode {:o}); chmod 600 is needed", mode & 0o777));
+    }
+    Ok(())
 }
