@@ -101,11 +101,7 @@ impl Clockwork {
         let settings = &self.settings;
         let address = service_address(&settings.service_domain);
         match OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, now) {
-            Ok(certificate) => {
-                if let Some(days) = certificate.ends_soon(now) {
-                    maillog::certificate_ends(days, certificate.identity().not_after, certificate.file());
-                }
-            }
+            Ok(certificate) => certificate.warn_of_end(now),
             Err(e) => maillog::certificate_bad(&e.to_string()),
         }
     }

@@ -80,9 +80,7 @@ impl World {
     pub fn new(settings: Settings, clock: Arc<dyn Clock>, database: Database) -> anyhow::Result<Self> {
         let address = service_address(&settings.service_domain);
         let certificate = OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, clock.now())?;
-        if let Some(days) = certificate.ends_soon(clock.now()) {
-            maillog::certificate_ends(days, certificate.identity().not_after, certificate.file());
-        }
+        certificate.warn_of_end(clock.now());
         let hashes = certificate.hashes();
         let signer: Box<dyn Signer> = match &settings.signing_key {
             SigningKey::File(file) => Box::new(PemSigner::read(certificate, file)?),

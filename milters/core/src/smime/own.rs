@@ -17,6 +17,7 @@ use super::sign::Identity;
 use super::{certificate_addresses, certificate_hash, certificates_from_pem, common_name};
 use crate::clock::Moment;
 use crate::identifier::hex;
+use crate::maillog;
 
 /// How long our RSA key may be, in bits.
 pub const KEY_BITS: std::ops::RangeInclusive<u32> = 2048..=4096;
@@ -112,6 +113,13 @@ impl OwnCertificate {
     pub fn ends_soon(&self, now: Moment) -> Option<i64> {
         let days = (self.identity.not_after.unix() - now.unix()).div_euclid(86_400);
         (days < WARN_DAYS).then_some(days)
+    }
+
+    /// Warns in the log if the administrator should know at `now` how many days are left.
+    pub fn warn_of_end(&self, now: Moment) {
+        if let Some(days) = self.ends_soon(now) {
+            maillog::certificate_ends(days, self.identity.not_after, &self.file);
+        }
     }
 
     /// The key whose private half signs.
