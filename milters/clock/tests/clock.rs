@@ -20,7 +20,7 @@ use pec_state::log::{Entry, Event};
 use pec_state::rows::{Custody, Fact, FactKind, Made, Ricevuta, Sent, TimeSource};
 use pec_state::store::Store;
 use pec_test_support::judges::{openssl_verify, xmllint_valid};
-use pec_test_support::network::{Network, column, daticert_of, run};
+use pec_test_support::network::{Network, column, daticert_of, run, sent};
 use pec_test_support::pki::NOW;
 use pec_test_support::postfix::{Mail, Outcome, Queued, start_shared};
 use pec_test_support::smtpd::Smtpd;
@@ -80,16 +80,8 @@ impl Alfa {
             d.tipo = TipoDestinatario::Esterno;
         }
         let local = |r: &&str| r.split_once('@').is_some_and(|(_, domain)| self.settings.local_domains.contains(domain));
-        let sent = Sent {
-            id: id.into(),
-            envid: format!("envid-{id}"),
-            provider: "Alfa PEC S.p.A.".into(),
-            identificativo: daticert.identificativo.clone(),
-            daticert: daticert.to_xml(),
-            body_sha256: vec![0; 32],
-            local_recipients: recipients.iter().copied().filter(local).map(str::to_owned).collect(),
-            signed_at: daticert.data,
-        };
+        let local_recipients = recipients.iter().copied().filter(local).map(str::to_owned).collect();
+        let sent = Sent { local_recipients, ..sent(id, &format!("envid-{id}"), &daticert, &[0; 32]) };
         self.database.insert_sent(&sent, &Entry::new(Event::Accesso, &daticert, daticert.data, "4j")).await.unwrap();
         if accepted {
             self.fact(&daticert, FactKind::Accettazione, "", id, 0, true).await;

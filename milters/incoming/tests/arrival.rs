@@ -19,7 +19,7 @@ use pec_state::log::{Entry, Event};
 use pec_state::rows::{Fact, FactKind, Made, Sent, TimeSource};
 use pec_test_support::doveadm::Doveadm;
 use pec_test_support::judges::openssl_verify;
-use pec_test_support::network::{Host, Network, arriving, column, daticert_of, envelope, run};
+use pec_test_support::network::{Host, Network, arriving, column, daticert_of, envelope, run, sent};
 use pec_test_support::pki::NOW;
 use pec_test_support::postfix::{Mail, Outcome, Queued, start};
 
@@ -482,16 +482,7 @@ async fn presa_in_carico_is_a_fact(host: &Host, daticert: &Daticert, source: &st
 async fn sent_by_alfa(network: &Network) -> Daticert {
     let header = pec_core::header::Header::parse(b"Subject: Prova\r\nMessage-ID: <1@client.test>\r\n").unwrap();
     let daticert = daticert_of(&network.alfa, &[BRUNO], &header);
-    let sent = Sent {
-        id: "11".into(),
-        envid: "1111".into(),
-        provider: "Alfa PEC S.p.A.".into(),
-        identificativo: daticert.identificativo.clone(),
-        daticert: daticert.to_xml(),
-        body_sha256: vec![0; 32],
-        local_recipients: vec![],
-        signed_at: daticert.data,
-    };
+    let sent = sent("11", "1111", &daticert, &[0; 32]);
     let log = Entry::new(Event::Accesso, &daticert, daticert.data, "4j");
     Database::connect(&network.alfa.settings, "test").await.unwrap().insert_sent(&sent, &log).await.unwrap();
     daticert

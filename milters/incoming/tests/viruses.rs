@@ -14,11 +14,10 @@ use pec_incoming::{Door, IncomingPoint};
 use pec_notices::NoticesPoint;
 use pec_state::database::Database;
 use pec_state::log::{Entry, Event};
-use pec_state::rows::Sent;
 use pec_test_support::clamd::{self, ENDLESS, VIRUS};
 use pec_test_support::doveadm::Doveadm;
 use pec_test_support::judges::{openssl_verify, xmllint_valid};
-use pec_test_support::network::{Host, Network, column, envelope};
+use pec_test_support::network::{Host, Network, column, envelope, sent};
 use pec_test_support::postfix::{Mail, Queued, start, start_shared};
 
 const ANNA: &str = "anna@pec.alfa.test";
@@ -54,16 +53,7 @@ fn daticert_in(network: &Network, mail: &Mail) -> Daticert {
 async fn infected(network: &Network) -> Mail {
     let mail = envelope(network, &network.alfa, &[BRUNO, CARLO], &letter(VIRUS));
     let daticert = daticert_in(network, &mail);
-    let sent = Sent {
-        id: "11".into(),
-        envid: "1111".into(),
-        provider: "Alfa PEC S.p.A.".into(),
-        identificativo: daticert.identificativo.clone(),
-        daticert: daticert.to_xml(),
-        body_sha256: openssl::sha::sha256(&mail.body).to_vec(),
-        local_recipients: vec![],
-        signed_at: daticert.data,
-    };
+    let sent = sent("11", "1111", &daticert, &openssl::sha::sha256(&mail.body));
     let log = Entry::new(Event::Accesso, &daticert, daticert.data, "4j");
     Database::connect(&network.alfa.settings, "test").await.unwrap().insert_sent(&sent, &log).await.unwrap();
     mail

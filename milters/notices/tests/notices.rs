@@ -15,11 +15,11 @@ use pec_milter::mailbox::Mailboxes;
 use pec_notices::{Door, NoticesPoint};
 use pec_state::database::Database;
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{Custody, Sent};
+use pec_state::rows::Custody;
 use pec_state::store::Store;
 use pec_test_support::doveadm::Doveadm;
 use pec_test_support::judges::{openssl_verify, xmllint_valid};
-use pec_test_support::network::{Host, Network, column, daticert_of, envelope, run};
+use pec_test_support::network::{Host, Network, column, daticert_of, envelope, run, sent};
 use pec_test_support::pki::NOW;
 use pec_test_support::postfix::{Mail, Outcome, Queued, report, start_shared};
 
@@ -62,16 +62,7 @@ impl Notices {
     async fn sent(&self, network: &Network, recipients: &[&str]) -> Mail {
         let mail = envelope(network, &network.alfa, recipients, LETTER);
         let daticert = daticert_in(&mail);
-        let sent = Sent {
-            id: "aa11".into(),
-            envid: SENT_ENVID.into(),
-            provider: "Alfa PEC S.p.A.".into(),
-            identificativo: daticert.identificativo.clone(),
-            daticert: daticert.to_xml(),
-            body_sha256: openssl::sha::sha256(&mail.body).to_vec(),
-            local_recipients: vec![],
-            signed_at: daticert.data,
-        };
+        let sent = sent("aa11", SENT_ENVID, &daticert, &openssl::sha::sha256(&mail.body));
         self.database.insert_sent(&sent, &Entry::new(Event::Accesso, &daticert, daticert.data, "4j")).await.unwrap();
         to(&mail, "accettazione+aa11@notices.pec.internal")
     }
@@ -554,16 +545,7 @@ async fn rfc6109_2_2_1_a_message_without_message_id_gets_none_invented() {
     let mail = envelope(&network, &network.alfa, &[BRUNO], &LETTER.replace("Message-ID: <1@client.test>\n", ""));
     assert_eq!(daticert_of(&network.alfa, &[BRUNO], &pec_core::header::Header::default()).msgid, None);
     let daticert = daticert_in(&mail);
-    let sent = Sent {
-        id: "aa11".into(),
-        envid: SENT_ENVID.into(),
-        provider: "Alfa PEC S.p.A.".into(),
-        identificativo: daticert.identificativo.clone(),
-        daticert: daticert.to_xml(),
-        body_sha256: openssl::sha::sha256(&mail.body).to_vec(),
-        local_recipients: vec![],
-        signed_at: daticert.data,
-    };
+    let sent = sent("aa11", SENT_ENVID, &daticert, &openssl::sha::sha256(&mail.body));
     alfa.database.insert_sent(&sent, &Entry::new(Event::Accesso, &daticert, daticert.data, "4j")).await.unwrap();
     let queued = to(&mail, "accettazione+aa11@notices.pec.internal").give_to(alfa.triggers).await.queued();
     assert_eq!(is_signed_notice(&network, &queued, "accettazione").msgid, None);

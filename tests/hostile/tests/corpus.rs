@@ -27,9 +27,8 @@ use pec_hostile::submissions::{Access, Submission, submissions};
 use pec_incoming::{Door, IncomingPoint};
 use pec_state::database::Database;
 use pec_state::log::{Entry, Event};
-use pec_state::rows::Sent;
 use pec_test_support::clamd;
-use pec_test_support::network::{Host, Network, column};
+use pec_test_support::network::{Host, Network, column, sent};
 use pec_test_support::pki::NOW;
 use pec_test_support::postfix::{Mail, Outcome, Queued, start};
 
@@ -257,16 +256,7 @@ async fn sent_by_beta(network: &Network) {
             .as_bytes(),
     )
     .unwrap();
-    let sent = Sent {
-        id: "11".into(),
-        envid: "1111".into(),
-        provider: "Beta Posta S.r.l.".into(),
-        identificativo: SENT.into(),
-        daticert: daticert.to_xml(),
-        body_sha256: vec![0; 32],
-        local_recipients: vec![],
-        signed_at: daticert.data,
-    };
+    let sent = sent("11", "1111", &daticert, &[0; 32]);
     let log = Entry::new(Event::Accesso, &daticert, daticert.data, "4j");
     Database::connect(&network.beta.settings, "test").await.unwrap().insert_sent(&sent, &log).await.unwrap();
 }

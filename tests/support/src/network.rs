@@ -19,6 +19,7 @@ use crate::doveadm::Doveadm;
 use pec_core::smime::pem::PemSigner;
 use pec_milter::world::World;
 use pec_state::database::{Database, MIGRATIONS};
+use pec_state::rows::Sent;
 use tempfile::TempDir;
 use tokio_postgres::NoTls;
 
@@ -201,6 +202,20 @@ pub fn daticert_of(host: &Host, recipients: &[&str], original: &Header) -> Datic
         consegna: None,
         ricezione: Vec::new(),
         errore_esteso: None,
+    }
+}
+
+/// The row of an envelope with these data that its provider has signed, for nobody of its own.
+pub fn sent(id: &str, envid: &str, daticert: &Daticert, body_sha256: &[u8]) -> Sent {
+    Sent {
+        id: id.to_owned(),
+        envid: envid.to_owned(),
+        provider: daticert.gestore_emittente.clone(),
+        identificativo: daticert.identificativo.clone(),
+        daticert: daticert.to_xml(),
+        body_sha256: body_sha256.to_vec(),
+        local_recipients: Vec::new(),
+        signed_at: daticert.data,
     }
 }
 
