@@ -1,11 +1,14 @@
-//! The formal checks of RFC 6109 s. 3.1.1, each with its own cause.
+//! Why a message is not accepted, each cause in its own words, and the formal checks of RFC 6109 s. 3.1.1.
 
 use std::collections::HashSet;
 use std::fmt;
 
 use pec_core::address::Address;
+use pec_core::attachments::Blocked;
+use pec_core::header::Field;
 use pec_core::identifier::is_identifier;
-use pec_core::message::MAX_LINE_LENGTH;
+use pec_core::message::{Body, MAX_LINE_LENGTH};
+use pec_core::mime::MimeError;
 use pec_milter::Transaction;
 
 /// Fields that only providers write. A submitted message that has one pretends to be a notice.
@@ -13,6 +16,9 @@ const RESERVED_FIELDS: [&str; 5] = ["X-Ricevuta", "X-Trasporto", "X-Riferimento-
 
 /// Fields that may stand at most once (RFC 5322 s. 3.6) and that the checks and the envelope go by.
 const SINGLE_FIELDS: [&str; 9] = ["From", "To", "Cc", "Reply-To", "Message-ID", "Subject", "Date", "Content-Type", "Content-Transfer-Encoding"];
+
+/// What Postfix makes of a line of mbox files (`From x`) before the header: the original would be carried with this field.
+const MAILBOX_LINE: &str = "X-Mailbox-Line";
 
 /// Why a message is not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,10 +71,16 @@ pub enum Eccezione {
     MessageId(String),
     /// A NUL, or a CR that ends no line.
     NulOrBareCr,
+    /// Before the header stands a line that is no field.
+    MailboxLine,
     /// A field that may stand once stands several times.
     Repeated(&'static str),
     /// A field that only providers write.
     Reserved(&'static str),
+    /// Attachments of kinds that this provider does not take.
+    Blocked(Vec<Blocked>),
+    /// Parts that cannot be taken apart.
+    Mime(MimeError),
 }
 
 impl fmt::Display for Eccezione {
@@ -89,8 +101,11 @@ impl fmt::Display for Eccezione {
             Self::LineTooLong(length) => write!(f, "a line has {length} characters, at most {MAX_LINE_LENGTH} are allowed"),
             Self::MessageId(text) => write!(f, "the Message-ID: field must hold one identifier, <left@right>, it holds {text:?}"),
             Self::NulOrBareCr => f.write_str("the text holds a NUL character or a CR that ends no line, which cannot be carried unchanged"),
+            Self::MailboxLine => f.write_str("the header begins with a line that is no field (From ...), which cannot be carried unchanged"),
             Self::Repeated(field) => write!(f, "the {field}: field stands more than once"),
             Self::Reserved(field) => write!(f, "the {field}: field is reserved for certified mail providers"),
+            Self::Blocked(found) => write!(f, "attachments of a kind that is not allowed: {}", list(found, ToString::to_string)),
+            Self::Mime(e) => write!(f, "a malformed MIME structure ({e})"),
         }
     }
 }
@@ -114,10 +129,17 @@ impl Eccezione {
             Self::LineTooLong(length) => format!("riga di {length} caratteri, oltre il massimo di {MAX_LINE_LENGTH}"),
             Self::MessageId(text) => format!("campo Message-ID non valido ({text:?})"),
             Self::NulOrBareCr => "caratteri NUL o CR isolati, che non possono essere trasmessi inalterati".to_owned(),
+            Self::MailboxLine => "prima riga (From ...) che non è un campo dell'intestazione, e che non può essere trasmessa inalterata".to_owned(),
             Self::Repeated(field) => format!("campo {field} presente più volte"),
             Self::Reserved(field) => format!("campo {field} riservato ai gestori di posta certificata"),
+            Self::Blocked(found) => format!("allegati di tipo non ammesso: {}", list(found, Blocked::italiano)),
+            Self::Mime(e) => format!("struttura MIME non valida ({})", e.italiano()),
         }
     }
+}
+
+fn list(found: &[Blocked], words: fn(&Blocked) -> String) -> String {
+    found.iter().map(words).collect::<Vec<_>>().join(", ")
 }
 
 /// How many causes a notice names; the others are counted.
@@ -199,8 +221,12 @@ pub fn formal_exceptions(transaction: &Transaction, sender: &Address, limits: Li
     if let Some(text) = header.text("Message-ID").filter(|text| !is_message_id(text)) {
         found.push(Eccezione::MessageId(quoted(&text)));
     }
-    if transaction.body.has_nul_or_bare_cr() {
+    let stray_in_field = |field: &Field| Body::from_bytes(field.value.clone()).has_nul_or_bare_cr();
+    if transaction.body.has_nul_or_bare_cr() || header.fields().iter().any(stray_in_field) {
         found.push(Eccezione::NulOrBareCr);
+    }
+    if header.fields().first().is_some_and(|field| field.is(MAILBOX_LINE)) {
+        found.push(Eccezione::MailboxLine);
     }
     found.extend(SINGLE_FIELDS.into_iter().filter(|name| header.all(name).count() > 1).map(Eccezione::Repeated));
     found.extend(RESERVED_FIELDS.into_iter().filter(|name| header.first(name).is_some()).map(Eccezione::Reserved));
@@ -219,7 +245,7 @@ fn distinct<'a>(addresses: impl Iterator<Item = &'a Address>, others: &HashSet<&
 }
 
 fn longest_header_line(transaction: &Transaction) -> usize {
-    let of_field = |f: &pec_core::header::Field| {
+    let of_field = |f: &Field| {
         let mut lines = f.value.split(|&b| b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line).len());
         (f.name.len() + 1 + lines.next().unwrap_or_default()).max(lines.max().unwrap_or_default())
     };
@@ -237,7 +263,7 @@ mod tests {
 
     fn check(header: &str, recipients: &[&str], body: &str) -> Vec<Eccezione> {
         let mut transaction = Transaction::new("<anna@pec.alfa.test>");
-        for field in header.replace("\n ", "\u{1}").lines() {
+        for field in header.replace("\n ", "\u{1}").split_terminator('\n') {
             let (name, value) = field.split_once(':').unwrap();
             transaction.push_field(name.as_bytes(), value.replace('\u{1}', "\n ").as_bytes());
         }
@@ -296,8 +322,12 @@ mod tests {
         let line = format!("{}\r\n", "a".repeat(98));
         let body = line.repeat(160_000);
         let found = check(GOOD, BOTH, &body);
-        assert!(matches!(&found[..], [Eccezione::TotalTooLarge { recipients: 2, limit: GUARANTEED_SIZE, .. }]), "{found:?}");
-        assert_eq!(check(GOOD, BOTH, &line.repeat(157_000)), []);
+        let [Eccezione::TotalTooLarge { size, recipients: 2, limit: GUARANTEED_SIZE }] = &found[..] else { panic!("{found:?}") };
+        // What the body may have for two of the message to be as much as is allowed.
+        let most = usize::try_from(GUARANTEED_SIZE / 2 - (size - body.len() as u64)).unwrap();
+        let body = |length: usize| format!("{}{}\r\n", line.repeat(length / 100 - 1), "a".repeat(98 + length % 100));
+        assert_eq!(check(GOOD, BOTH, &body(most)), []);
+        assert_eq!(check(GOOD, BOTH, &body(most + 1)).len(), 1);
     }
 
     #[test]
@@ -313,6 +343,16 @@ mod tests {
     fn rfc5321_2_3_8_what_smtp_does_not_carry() {
         assert_eq!(check(GOOD, BOTH, "a\rb\r\n"), [Eccezione::NulOrBareCr]);
         assert_eq!(check(GOOD, BOTH, "a\0b\r\n"), [Eccezione::NulOrBareCr]);
+        for field in ["X: a\rb\n", "X: a\r\n b\n", "X: a\n b\r\n", "X:\r\n"] {
+            // LF is the fold: whatever CR there is stands for itself.
+            assert_eq!(check(&format!("{GOOD}{field}"), BOTH, ""), [Eccezione::NulOrBareCr], "{field:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_before_the_header_is_no_part_of_an_original() {
+        assert_eq!(check(&format!("X-Mailbox-Line: From anna@pec.alfa.test Thu Nov 19\n{GOOD}"), BOTH, ""), [Eccezione::MailboxLine]);
+        assert_eq!(check(&format!("{GOOD}X-Mailbox-Line: x\n"), BOTH, ""), [], "a field that the client wrote");
     }
 
     #[test]
@@ -343,6 +383,88 @@ mod tests {
         };
         assert_eq!(of(50), []);
         assert_eq!(of(51), [Eccezione::TooManyRecipients { recipients: 51, limit: 50 }]);
+    }
+
+    #[test]
+    fn rfc6109_3_1_2_each_cause_has_its_own_words_in_both_languages() {
+        use pec_core::attachments::Why;
+        let text = || "x".to_owned();
+        let blocked = |name: &str, why| Blocked { name: name.to_owned(), why };
+        let attachments = vec![blocked("a.exe", Why::Name("exe".to_owned())), blocked("b", Why::Content("msi"))];
+        for (cause, italiano, inglese) in [
+            (Eccezione::FromMissing, "campo From assente", "the From: field is missing"),
+            (
+                Eccezione::FromNotOneAddress(text()),
+                "campo From che non contiene un solo indirizzo di posta (\"x\")",
+                "the From: field must hold exactly one mail address, it holds \"x\"",
+            ),
+            (
+                Eccezione::FromIsNotSender { from: "a@x.test".to_owned(), sender: "b@x.test".to_owned() },
+                "indirizzo nel campo From (a@x.test) diverso da quello del mittente (b@x.test)",
+                "the From: field says a@x.test, the sender is b@x.test",
+            ),
+            (Eccezione::ToMissing, "campo To privo di indirizzi di posta", "the To: field names no mail address"),
+            (
+                Eccezione::NotAnAddress { field: "Cc", text: text() },
+                "indirizzo non valido nel campo Cc (\"x\")",
+                "the Cc: field holds \"x\", which is no mail address",
+            ),
+            (Eccezione::Bcc, "destinatari in copia nascosta (campo Bcc) non ammessi", "blind copies (Bcc:) are not allowed"),
+            (
+                Eccezione::RecipientNotInHeader("a@x.test".to_owned()),
+                "destinatario a@x.test non presente nei campi To o Cc",
+                "the recipient a@x.test stands neither in To: nor in Cc:",
+            ),
+            (
+                Eccezione::HeaderNotInRecipients("a@x.test".to_owned()),
+                "indirizzo a@x.test presente nei campi To o Cc ma non tra i destinatari",
+                "a@x.test stands in To: or Cc: but is not among the recipients",
+            ),
+            (
+                Eccezione::TooManyRecipients { recipients: 51, limit: 50 },
+                "numero di destinatari (51) superiore al massimo di 50",
+                "51 recipients, at most 50 are allowed",
+            ),
+            (
+                Eccezione::TotalTooLarge { size: 20, recipients: 2, limit: 30 },
+                "superamento della dimensione massima (20 byte per 2 destinatari, massimo 30 byte in totale)",
+                "20 bytes for 2 recipients: together more than the 30 bytes that are allowed",
+            ),
+            (Eccezione::LineTooLong(999), "riga di 999 caratteri, oltre il massimo di 998", "a line has 999 characters, at most 998 are allowed"),
+            (
+                Eccezione::MessageId(text()),
+                "campo Message-ID non valido (\"x\")",
+                "the Message-ID: field must hold one identifier, <left@right>, it holds \"x\"",
+            ),
+            (
+                Eccezione::NulOrBareCr,
+                "caratteri NUL o CR isolati, che non possono essere trasmessi inalterati",
+                "the text holds a NUL character or a CR that ends no line, which cannot be carried unchanged",
+            ),
+            (
+                Eccezione::MailboxLine,
+                "prima riga (From ...) che non è un campo dell'intestazione, e che non può essere trasmessa inalterata",
+                "the header begins with a line that is no field (From ...), which cannot be carried unchanged",
+            ),
+            (Eccezione::Repeated("To"), "campo To presente più volte", "the To: field stands more than once"),
+            (
+                Eccezione::Reserved("X-Ricevuta"),
+                "campo X-Ricevuta riservato ai gestori di posta certificata",
+                "the X-Ricevuta: field is reserved for certified mail providers",
+            ),
+            (
+                Eccezione::Blocked(attachments),
+                "allegati di tipo non ammesso: \"a.exe\" (.exe), \"b\" (.msi per il suo contenuto)",
+                "attachments of a kind that is not allowed: \"a.exe\" (.exe), \"b\" (.msi by its content)",
+            ),
+            (
+                Eccezione::Mime(MimeError::NoBoundary),
+                "struttura MIME non valida (un multipart non indica il boundary)",
+                "a malformed MIME structure (a multipart names no boundary)",
+            ),
+        ] {
+            assert_eq!(described(&[cause]), (italiano.to_owned(), inglese.to_owned()));
+        }
     }
 
     #[test]

@@ -2,13 +2,13 @@
 //!
 //! Promise: nothing becomes an envelope that the scanner has not had to its last byte.
 
-use pec_core::attachments::{Blocked, blocked};
-use pec_core::daticert::Errore;
+use pec_core::attachments::blocked;
 use pec_core::maillog;
 use pec_core::mime::walk;
 use pec_milter::clamd::Scan;
 use pec_milter::{LARGE, Reply, Transaction};
 
+use crate::checks::Eccezione;
 use crate::session::AccessPoint;
 
 /// Messages whose attachments are looked through at the same time: each may unpack
@@ -19,8 +19,10 @@ pub(crate) const EXAMINED_AT_ONCE: usize = 4;
 pub(crate) enum Carries {
     /// Nothing that keeps it here.
     Nothing,
-    /// Something for which its sender gets a notice of non-acceptance: the cause, in Italian and in English.
-    NotAccepted(Errore, (String, String)),
+    /// A virus, by its name.
+    Virus(String),
+    /// Something else for which its sender gets a notice of non-acceptance.
+    NotAccepted(Eccezione),
     /// The scanner's limits are too low for it: waiting would not help.
     NotScanned(Reply),
 }
@@ -30,7 +32,7 @@ impl AccessPoint {
     pub(crate) async fn carries(&self, transaction: &Transaction) -> anyhow::Result<Carries> {
         match self.world.scanner.scan(&transaction.header, &transaction.body).await? {
             Scan::Clean => {}
-            Scan::Found(virus) => return Ok(Carries::NotAccepted(Errore::Virus, (virus.clone(), virus))),
+            Scan::Found(virus) => return Ok(Carries::Virus(virus)),
             Scan::NotScanned(why) => {
                 maillog::not_scanned(transaction.queue_id(), &why);
                 let text = "the message is too large or too complex to be scanned for viruses, nothing was accepted";
@@ -39,7 +41,6 @@ impl AccessPoint {
         }
         let _turn = self.examining.acquire().await?;
         let body = transaction.body.clone().into_bytes();
-        let altro = |italiano: String, inglese: String| Ok(Carries::NotAccepted(Errore::Altro, (italiano, inglese)));
         let kinds = &self.world.settings.blocked_attachments;
         // Where no kind is blocked the message must be a message all the same (RFC 6109 s. 3.1.1).
         let examine = || match kinds.is_empty() {
@@ -48,16 +49,10 @@ impl AccessPoint {
         };
         // To walk a small message is quicker than to make room for it; what may be unpacked is not known before.
         let examined = if kinds.is_empty() && body.len() < LARGE { examine() } else { tokio::task::block_in_place(examine) };
-        match examined {
-            Ok(found) if found.is_empty() => Ok(Carries::Nothing),
-            Ok(found) => {
-                let named = |words: fn(&Blocked) -> String| found.iter().map(words).collect::<Vec<_>>().join(", ");
-                altro(
-                    format!("allegati di tipo non ammesso: {}", named(Blocked::italiano)),
-                    format!("attachments of a kind that is not allowed: {}", named(ToString::to_string)),
-                )
-            }
-            Err(e) => altro(format!("struttura MIME non valida ({e})"), format!("a malformed MIME structure ({e})")),
-        }
+        Ok(match examined {
+            Ok(found) if found.is_empty() => Carries::Nothing,
+            Ok(found) => Carries::NotAccepted(Eccezione::Blocked(found)),
+            Err(e) => Carries::NotAccepted(Eccezione::Mime(e)),
+        })
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use pec_core::address::Address;
 use pec_core::clock::Moment;
 use pec_core::daticert::{Daticert, Destinatario, Errore, Tipo, TipoDestinatario, TipoRicevuta};
+use pec_core::directory::Directory;
 use pec_core::header::{Field, Header};
 use pec_core::identifier::{fresh, pec_identifier};
 use pec_core::maillog;
@@ -40,11 +41,12 @@ impl AccessPoint {
     fn classify(&self, recipients: &[Recipient]) -> Vec<Destinatario> {
         let mut seen = HashSet::new();
         let addresses = recipients.iter().filter_map(|r| r.address.as_ref()).filter(|a| seen.insert(a.key()));
-        addresses.map(|a| Destinatario { indirizzo: a.to_string(), tipo: self.type_of(&a.domain()) }).collect()
+        let directory = self.world.directory.now();
+        addresses.map(|a| Destinatario { indirizzo: a.to_string(), tipo: self.type_of(&directory, &a.domain()) }).collect()
     }
 
-    fn type_of(&self, domain: &str) -> TipoDestinatario {
-        if self.world.is_local(domain) || self.world.directory.provider_of_domain(domain).is_some() {
+    fn type_of(&self, directory: &Directory, domain: &str) -> TipoDestinatario {
+        if self.world.is_local(domain) || directory.provider_of_domain(domain).is_some() {
             TipoDestinatario::Certificato
         } else {
             TipoDestinatario::Esterno
@@ -72,16 +74,24 @@ impl AccessPoint {
         }
     }
 
-    /// An envelope, if neither its form nor what it carries speaks against it.
-    async fn decide(&self, connection: &Connection, transaction: Transaction, sender: Address, exceptions: &[Eccezione]) -> anyhow::Result<Verdict> {
-        let (errore, cause) = if exceptions.is_empty() {
-            match self.carries(&transaction).await? {
-                Carries::Nothing => return Ok(Verdict::Change(self.accept(connection, transaction, sender).await?)),
-                Carries::NotAccepted(errore, cause) => (errore, cause),
-                Carries::NotScanned(reply) => return Ok(Verdict::Refuse(reply)),
+    /// An envelope, if neither its form nor what it carries speaks against it. All causes stand in one notice.
+    async fn decide(
+        &self,
+        connection: &Connection,
+        transaction: Transaction,
+        sender: Address,
+        mut exceptions: Vec<Eccezione>,
+    ) -> anyhow::Result<Verdict> {
+        let (errore, cause) = match self.carries(&transaction).await? {
+            Carries::Virus(virus) => (Errore::Virus, (virus.clone(), virus)),
+            Carries::NotScanned(reply) if exceptions.is_empty() => return Ok(Verdict::Refuse(reply)),
+            Carries::Nothing if exceptions.is_empty() => return Ok(Verdict::Change(self.accept(connection, transaction, sender).await?)),
+            carries => {
+                if let Carries::NotAccepted(exception) = carries {
+                    exceptions.push(exception);
+                }
+                (Errore::Altro, described(&exceptions))
             }
-        } else {
-            (Errore::Altro, described(exceptions))
         };
         Ok(Verdict::Change(self.refuse(connection, &transaction, &sender, errore, cause).await?))
     }
@@ -126,6 +136,7 @@ impl AccessPoint {
         log.envid = Some(fact.id.clone());
         log.account = transaction.account.clone();
         log.client_address = Some(connection.client_address.clone());
+        log.tls = transaction.tls.as_ref().map(ToString::to_string);
         log.error = daticert.errore_esteso.clone();
         if errore == Errore::Virus {
             // A crash after this leaves a file that no row names; the client submits again.
@@ -185,6 +196,7 @@ impl AccessPoint {
         log.envid = Some(envid.clone());
         log.account = transaction.account.clone();
         log.client_address = Some(connection.client_address.clone());
+        log.tls = transaction.tls.as_ref().map(ToString::to_string);
         // A crash from here on leaves a row that says "signed" and that no trigger ever asks for: no receipt, no message.
         world.database.insert_sent(&sent, &log).await?;
         maillog::busta(&queue_id, &daticert, sent.local_recipients.len(), usize::try_from(size).unwrap_or(usize::MAX));
@@ -223,6 +235,7 @@ impl Point for AccessPoint {
         match &recipient.address {
             None => Err(Reply::refuse("553", "5.1.3", format!("{}: is no mail address", recipient.path))),
             Some(address) if is_internal_domain(&address.domain()) => Err(Reply::refuse("550", "5.1.1", format!("{address}: no such mailbox"))),
+            Some(address) if address.domain() == self.world.settings.service_domain => Err(Reply::automatic_mailbox(address)),
             Some(_) => Ok(()),
         }
     }
@@ -242,7 +255,7 @@ impl Point for AccessPoint {
         }
         let limits = Limits { total_size: settings.total_size_limit, recipients: settings.recipient_limit };
         let exceptions = formal_exceptions(&transaction, &sender, limits);
-        let decided = self.decide(connection, transaction, sender, &exceptions).await;
+        let decided = self.decide(connection, transaction, sender, exceptions).await;
         decided.unwrap_or_else(|e| Verdict::Wait(format!("{e:#}")))
     }
 }

@@ -132,11 +132,15 @@ async fn rfc6109_2_3_the_log_is_never_changed() {
     assert_eq!(column(database, "SELECT oggetto FROM log").await, ["Prova"]);
     let granted = "SELECT string_agg(privilege_type, ' ' ORDER BY privilege_type) FROM information_schema.role_table_grants \
                    WHERE grantee = 'pec_milter' AND table_name = 'log'";
-    assert_eq!(column(database, granted).await, ["INSERT SELECT"]);
+    assert_eq!(column(database, granted).await, ["SELECT"]);
+    // It adds rows, but neither says which number they have nor when they came in.
+    let columns = "SELECT string_agg(column_name, ' ' ORDER BY ordinal_position) FROM information_schema.columns c WHERE table_name = 'log' \
+                   AND NOT has_column_privilege('pec_milter', 'log', column_name, 'INSERT')";
+    assert_eq!(column(database, columns).await, ["seq recorded_at"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn originals_are_carried_byte_for_byte() {
+async fn rfc6109_3_1_5_originals_are_carried_byte_for_byte() {
     let (network, access) = alfa().await;
     let long = "x".repeat(998);
     let parts: String = (0..2000).map(|i| format!("--b\nContent-Type: text/plain\n\n{i}\n")).collect();
@@ -218,6 +222,15 @@ async fn nobody_submits_a_trigger() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_2_5_who_answers_a_receipt_hears_that_nobody_reads_it() {
+    let (_network, access) = alfa().await;
+    for address in ["posta-certificata@gestore.alfa.test", "ricevute@Gestore.Alfa.test"] {
+        let refused = Mail::submitted(ANNA, &[BRUNO, address], LETTER.as_bytes()).give_to(access).await.rejected();
+        assert!(refused.starts_with("550 5.7.1") && refused.contains(address) && refused.contains("casella automatica"), "{refused}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rfc6109_3_1_2_what_fails_a_check_becomes_the_notice_of_that_and_goes_nowhere() {
     let (network, access) = alfa().await;
     let letter = LETTER.replace("anna@", "altra@").replace("X-Mailer: x", "Bcc: x@y.test\nReceived: from somewhere");
@@ -285,7 +298,7 @@ async fn rfc6109_3_1_2_a_message_id_that_is_none_is_not_repeated() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_too_large_or_cut_by_postfix_is_refused() {
+async fn rfc6109_3_1_2_what_is_too_large_or_cut_by_postfix_is_refused() {
     let mut network = Network::new().await;
     network.alfa.settings = Settings { message_size_limit: 100_000, ..network.alfa.settings.clone() };
     let access = start(AccessPoint::new(network.world(&network.alfa).await), ()).await;

@@ -41,10 +41,10 @@ fn not_accepted(network: &Network, queued: &Queued, errore: Errore) -> Mail {
     queued.mail.clone()
 }
 
-/// The messages in Alfa's infected store.
+/// The messages in Alfa's infected store, as the auditor reads them.
 fn kept(network: &Network) -> Vec<Vec<u8>> {
     let directories = fs::read_dir(&network.alfa.settings.infected_store).unwrap();
-    directories.flat_map(|d| fs::read_dir(d.unwrap().path()).unwrap()).map(|f| fs::read(f.unwrap().path()).unwrap()).collect()
+    directories.flat_map(|d| fs::read_dir(d.unwrap().path()).unwrap()).map(|f| network.pki.opened(&fs::read(f.unwrap().path()).unwrap())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -150,10 +150,20 @@ impl Search<'_> {
     }
 
     /// A zip archive. Every record that describes a file counts, wherever it stands: programs disagree about which of them a
-    /// crafted archive means.
+    /// crafted archive means, and some read what stands before each file alone.
     fn archive(&mut self, name: &str, archive: &[u8], depth: usize) {
-        for at in memmem::find_iter(archive, ZippedFile::SIGNATURE) {
-            let Some(file) = ZippedFile::read(archive, at) else { continue };
+        let described = memmem::find_iter(archive, ZippedFile::SIGNATURE).map(|at| (true, ZippedFile::read(archive, at)));
+        let local = memmem::find_iter(archive, ZippedFile::LOCAL_SIGNATURE).map(|at| (false, ZippedFile::read_local(archive, at)));
+        let mut seen = HashSet::new();
+        for (is_described, file) in described.chain(local) {
+            let Some(file) = file else { continue };
+            // What stands before a file says nothing new where the directory leads there.
+            let place = (file.packed.start, file.name.clone());
+            if is_described {
+                seen.insert(place);
+            } else if seen.contains(&place) {
+                continue;
+            }
             // Records may overlap: a small archive can name its files at great length.
             if self.files == 0 || file.described > self.names {
                 return self.add(name, Why::Endless);
@@ -212,7 +222,7 @@ impl Search<'_> {
     }
 }
 
-/// A file as an archive's central directory describes it (APPNOTE.TXT 4.3.12).
+/// A file as an archive describes it.
 struct ZippedFile {
     name: String,
     /// A second name, which some programs prefer (4.6.9).
@@ -227,7 +237,24 @@ struct ZippedFile {
 
 impl ZippedFile {
     const SIGNATURE: &[u8] = b"PK\x01\x02";
+    const LOCAL_SIGNATURE: &[u8] = b"PK\x03\x04";
 
+    /// From what stands before its bytes (APPNOTE.TXT 4.3.7). The size there may be missing: all that follows is read.
+    fn read_local(archive: &[u8], at: usize) -> Option<Self> {
+        let record = archive.get(at..at + 30)?;
+        let u16_at = |at: usize| u16::from_le_bytes([record[at], record[at + 1]]);
+        let name = archive.get(at + 30..at + 30 + usize::from(u16_at(26)))?;
+        Some(Self {
+            name: String::from_utf8_lossy(name).into_owned(),
+            unicode_name: None,
+            described: name.len(),
+            method: u16_at(8),
+            encrypted: u16_at(6) & 1 != 0,
+            packed: packed(archive, at as u64, u64::MAX)?,
+        })
+    }
+
+    /// From the archive's central directory (4.3.12).
     fn read(archive: &[u8], at: usize) -> Option<Self> {
         let record = archive.get(at..at + 46)?;
         let u16_at = |at: usize| u16::from_le_bytes([record[at], record[at + 1]]);
@@ -280,7 +307,7 @@ fn packed(archive: &[u8], offset: u64, size: u64) -> Option<std::ops::Range<usiz
     let local = archive.get(offset..offset.checked_add(30)?)?;
     let length = |at: usize| usize::from(u16::from_le_bytes([local[at], local[at + 1]]));
     let start = offset + 30 + length(26) + length(28);
-    (local.starts_with(b"PK\x03\x04") && start <= archive.len()).then(|| start..start.saturating_add(size).min(archive.len()))
+    (local.starts_with(ZippedFile::LOCAL_SIGNATURE) && start <= archive.len()).then(|| start..start.saturating_add(size).min(archive.len()))
 }
 
 fn extra_field(mut extra: &[u8], id: u16) -> Option<&[u8]> {
@@ -579,10 +606,30 @@ mod tests {
     }
 
     #[test]
+    fn an_archive_that_was_cut_has_what_stands_before_its_files() {
+        let whole = zip(&[("doc/run.JS", b"x", true), ("foto.jpg", &PE, true), ("testo.txt", b"x", false)]);
+        let without_directory = &whole[..memmem::find(&whole, ZippedFile::SIGNATURE).unwrap()];
+        let expected = ["\"d.z01/doc/run.JS\" (.js)", "\"d.z01/foto.jpg\" (.exe by its content)"];
+        assert_eq!(reasons(&attached("Content-Type: a/b; name=d.z01", without_directory)), expected);
+        let outer = zip(&[("dentro.zip", without_directory, true)]);
+        assert_eq!(reasons(&attached("Content-Type: a/b; name=d.zip", &outer)).len(), 2);
+    }
+
+    #[test]
+    fn a_file_that_the_directory_of_an_archive_does_not_name_is_found() {
+        let (hidden, shown) = (zip(&[("run.JS", b"x", true)]), zip(&[("testo.txt", b"x", true)]));
+        let local = &hidden[..memmem::find(&hidden, ZippedFile::SIGNATURE).unwrap()];
+        assert_eq!(reasons(&attached("Content-Type: a/b; name=d.zip", &[local, &shown].concat())), ["\"d.zip/run.JS\" (.js)"]);
+    }
+
+    #[test]
     fn an_encrypted_archive_shows_its_names() {
         let mut archive = zip(&[("a.exe", &PE, false), ("b.txt", &PE, false)]);
-        for at in memmem::find_iter(&archive.clone(), b"PK\x01\x02") {
+        for at in memmem::find_iter(&archive.clone(), ZippedFile::SIGNATURE) {
             archive[at + 8] |= 1;
+        }
+        for at in memmem::find_iter(&archive.clone(), ZippedFile::LOCAL_SIGNATURE) {
+            archive[at + 6] |= 1;
         }
         assert_eq!(reasons(&attached("Content-Type: a/b; name=d.zip", &archive)), ["\"d.zip/a.exe\" (.exe)"]);
     }

@@ -249,6 +249,13 @@ mod tests {
     }
 
     #[test]
+    fn lines_that_end_in_lf_alone_do_not_hide_the_hash() {
+        let original = Bytes::from("X: y\nContent-Type: application/pdf; name=a.pdf\n\nx");
+        let brief = String::from_utf8(breve(&original).into_bytes().to_vec()).unwrap().replace("\r\n", "\n");
+        assert_eq!(brief, format!("X: y\n{}", hash_part("a.pdf.hash", &sha1("x"))));
+    }
+
+    #[test]
     fn rfc6109_3_3_2_2_what_cms_holds_stays() {
         for kind in ["application/pkcs7-mime", "application/x-pkcs7-mime", "Application/PKCS7-MIME"] {
             let entity =
@@ -299,6 +306,14 @@ mod tests {
             |n: usize| format!("{HEAD}Content-Type: multipart/mixed; boundary=b\n\n{}--b--\n", "--b\nContent-Type: a/b; name=n\n\n\n".repeat(n));
         assert_eq!(brief(&parts(MOST_PARTS)).matches("n.hash").count(), 2 * MOST_PARTS);
         stays(&parts(MOST_PARTS + 1));
+        // The bound is that of the message, not of each level.
+        let inner =
+            |n: usize| format!("--b\nContent-Type: multipart/mixed; boundary=c\n\n{}--c--\n", "--c\nContent-Type: a/b; name=n\n\n\n".repeat(n));
+        let both =
+            |first: usize, second: usize| format!("{HEAD}Content-Type: multipart/mixed; boundary=b\n\n{}{}--b--\n", inner(first), inner(second));
+        let half = MOST_PARTS / 2 - 1;
+        assert_eq!(brief(&both(half, half)).matches("n.hash").count(), 4 * half);
+        stays(&both(half, half + 1));
         let tiny = Bytes::from(format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{}--b--\r\n", "--b\r\n\r\n\r\n".repeat(1_400_000)));
         assert_eq!(breve(&tiny).pieces(), [tiny]);
     }

@@ -89,6 +89,11 @@ impl Moment {
         Some(Self(zoned.timestamp().as_second()))
     }
 
+    /// Reads ISO 8601 with its offset, as the retained log writes times; parts of seconds are left out.
+    pub fn from_iso8601(text: &str) -> Option<Self> {
+        Some(Self(text.parse::<Timestamp>().ok()?.as_second()))
+    }
+
     /// Reads `Sat Nov 21 10:31:05 2026`, as C's `ctime` writes the local time of this machine.
     pub fn from_ctime(text: &str) -> Option<Self> {
         let civil = DateTime::strptime("%a %b %e %H:%M:%S %Y", text.trim()).ok()?;
@@ -159,6 +164,7 @@ mod tests {
             let moment = Moment::from_unix(seconds);
             assert_eq!(Moment::from_daticert(&moment.giorno(), &moment.ora(), &moment.zona()), Some(moment));
             assert_eq!(Moment::from_rfc5322(&moment.rfc5322()), Some(moment));
+            assert_eq!(Moment::from_iso8601(&moment.to_string().replace('Z', ".987654Z")), Some(moment));
         }
         assert_eq!(Moment::from_daticert("31/02/2026", "10:00:00", "+0100"), None);
         assert_eq!(Moment::from_daticert("01/02/2026", "10:00:00", "0100"), None);

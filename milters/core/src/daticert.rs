@@ -15,6 +15,10 @@ use crate::identifier::is_identifier;
 /// The largest daticert.xml that is read. One of 500 recipients has some 50,000 bytes.
 pub const MAX_BYTES: usize = 1024 * 1024;
 
+/// What can stand in a document besides elements.
+const END: &str = "the end of the file";
+const TEXT: &str = "text";
+
 /// An enumeration whose values have one spelling each, in a document or a table.
 #[macro_export]
 macro_rules! spelled {
@@ -175,6 +179,24 @@ pub enum DaticertError {
         /// What it holds.
         value: String,
     },
+}
+
+impl DaticertError {
+    /// The same in Italian, but for the XML reader's own words.
+    pub fn italiano(&self) -> String {
+        let in_italian = |thing: &str| match thing {
+            END => "la fine del file".to_owned(),
+            TEXT => "un testo".to_owned(),
+            element => element.to_owned(),
+        };
+        match self {
+            Self::TooLarge(bytes) => format!("daticert.xml ha {bytes} byte, il massimo è {MAX_BYTES}"),
+            Self::NotUtf8 => "daticert.xml non è in UTF-8".to_owned(),
+            Self::Xml(words) => format!("daticert.xml non è XML valido ({words})"),
+            Self::Unexpected { wanted, found } => format!("daticert.xml: al posto di {} si trova {}", in_italian(wanted), in_italian(found)),
+            Self::Value { what, value } => format!("daticert.xml: il valore di {what} è {value:?}"),
+        }
+    }
 }
 
 impl Daticert {
@@ -398,7 +420,7 @@ impl<'x> Elements<'x> {
     fn end(&mut self) -> Result<(), DaticertError> {
         match self.next()? {
             Event::Eof => Ok(()),
-            other => Err(unexpected("the end of the file", &other)),
+            other => Err(unexpected(END, &other)),
         }
     }
 
@@ -444,8 +466,8 @@ fn unexpected(wanted: &'static str, found: &Event<'_>) -> DaticertError {
     let found = match found {
         Event::Start(start) => format!("<{}>", start.name().as_ref()),
         Event::End(end) => format!("</{}>", end.name().as_ref()),
-        Event::Eof => "the end of the file".to_owned(),
-        _ => "text".to_owned(),
+        Event::Eof => END.to_owned(),
+        _ => TEXT.to_owned(),
     };
     DaticertError::Unexpected { wanted, found }
 }
@@ -514,6 +536,47 @@ mod tests {
     }
 
     #[test]
+    fn rfc6109_4_4_what_is_written_is_this() {
+        let all = Daticert { ricezione: vec!["a@b".into(), "c@d".into()], errore_esteso: Some("x".into()), ..example() };
+        let xml = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+            <postacert tipo=\"avvenuta-consegna\" errore=\"nessuno\">\n    <intestazione>\n        <mittente>anna@pec.alfa.test</mittente>\n        \
+            <destinatari tipo=\"certificato\">bruno@pec.beta.test</destinatari>\n        <destinatari tipo=\"esterno\">carla@posta.test</destinatari>\n        \
+            <risposte>anna@pec.alfa.test</risposte>\n        <oggetto>Città &lt;&amp;&gt; &quot;virgolette&quot;</oggetto>\n    </intestazione>\n    \
+            <dati>\n        <gestore-emittente>Alfa &amp; C. S.p.A.</gestore-emittente>\n        <data zona=\"+0100\">\n            \
+            <giorno>13/11/2018</giorno>\n            <ora>16:39:26</ora>\n        </data>\n        \
+            <identificativo>pec.20181113163926.x@gestore.alfa.test</identificativo>\n        <msgid>&lt;1$a@x&gt;</msgid>\n        \
+            <ricevuta tipo=\"completa\"/>\n        <consegna>bruno@pec.beta.test</consegna>\n        \
+            <ricezione>a@b</ricezione>\n        <ricezione>c@d</ricezione>\n        <errore-esteso>x</errore-esteso>\n    \
+            </dati>\n</postacert>\n";
+        assert_eq!(all.to_xml(), xml);
+        let bare = Daticert { oggetto: None, msgid: None, ricevuta: None, consegna: None, ..example() }.to_xml();
+        assert!(!["oggetto", "msgid", "ricevuta", "consegna>", "ricezione", "errore-esteso"].iter().any(|name| bare.contains(name)), "{bare}");
+    }
+
+    #[test]
+    fn a_notice_about_the_same_envelope_has_its_data_and_nothing_of_another_notice() {
+        let busta = Daticert { errore: Errore::Virus, ricezione: vec!["a@b".into()], errore_esteso: Some("x".into()), ..example() };
+        let at = Moment::from_unix(1_600_000_000);
+        let expected = Daticert { tipo: Tipo::Accettazione, gestore_emittente: "Beta".into(), data: at, ricevuta: None, consegna: None, ..example() };
+        assert_eq!(busta.about_same_message(Tipo::Accettazione, "Beta", at), expected);
+    }
+
+    #[test]
+    fn whatever_xml_allows_between_and_in_elements_is_read() {
+        let xml = example().to_xml();
+        let subject = |oggetto: &str| Daticert { oggetto: Some(oggetto.into()), ..example() };
+        let replaced = |with: &str| Daticert::parse(xml.replace("Città &lt;&amp;&gt; &quot;virgolette&quot;", with).as_bytes());
+        assert_eq!(replaced(" \t\r\n Citt\u{e0} \n"), Ok(subject("Città")));
+        assert_eq!(replaced("Citt&#224; &#xe8;<!-- x --> &lt;&amp;&gt;&quot;&apos;"), Ok(subject("Città è <&>\"'")));
+        assert_eq!(replaced("a<![CDATA[<b> & c]]>d"), Ok(subject("a<b> & cd")));
+        assert_eq!(replaced(""), Ok(subject("")));
+        assert_eq!(
+            Daticert::parse(format!("\u{feff}{}\n<?x y?>\n<!-- z -->", xml.replace("<dati>", "<!-- x -->\t<dati>")).as_bytes()),
+            Ok(example())
+        );
+    }
+
+    #[test]
     fn both_dialects_are_read() {
         let jpec = example().to_xml().replace("errore=\"nessuno\"", "").replace("\n", "\r\n") + "\r\n";
         assert_eq!(Daticert::parse(jpec.as_bytes()).unwrap(), example());
@@ -523,8 +586,8 @@ mod tests {
 
     #[test]
     fn control_characters_do_not_break_the_file() {
-        let daticert = Daticert { oggetto: Some("a\u{0}b\nc\u{ffff}d".into()), ..example() };
-        assert_eq!(Daticert::parse(daticert.to_xml().as_bytes()).unwrap().oggetto.as_deref(), Some("a b c d"));
+        let daticert = Daticert { oggetto: Some("a\u{0}b\nc\u{ffff}d\u{fffe}e".into()), ..example() };
+        assert_eq!(Daticert::parse(daticert.to_xml().as_bytes()).unwrap().oggetto.as_deref(), Some("a b c d e"));
     }
 
     #[test]
@@ -543,12 +606,80 @@ mod tests {
             ("cut", "</dati>", ""),
             ("text between elements", "<dati>", "text<dati>"),
             ("repeated msgid", "<msgid>", "<msgid>a</msgid><msgid>"),
+            ("unknown attribute", "<dati>", "<dati x=\"y\">"),
+            ("attribute of another element", "<data zona", "<data tipo=\"x\" zona"),
+            ("attribute of another element", "<ricevuta tipo", "<ricevuta errore=\"x\" tipo"),
+            ("attribute twice", "tipo=\"completa\"", "tipo=\"completa\" tipo=\"completa\""),
+            ("second attribute twice", "errore=\"nessuno\"", "errore=\"nessuno\" errore=\"nessuno\""),
+            ("three attributes", "errore=\"nessuno\"", "errore=\"nessuno\" x=\"y\""),
+            ("no type", " tipo=\"avvenuta-consegna\"", ""),
+            ("no zone", " zona=\"+0100\"", ""),
+            ("no type of receipt", " tipo=\"completa\"", ""),
+            ("element in a text", "Città", "<b>Città</b>"),
+            ("an element in the receipt's type", "/>\n        <consegna>", "><x/></ricevuta>\n        <consegna>"),
+            ("no identifier", "pec.20181113163926.x@gestore.alfa.test", "x"),
+            ("control character", "Città", "Citt\u{1f}"),
+            ("another root", "<postacert ", "<postacert><postacert "),
         ] {
             let bad = good.replacen(from, to, 1);
             assert_ne!(bad, good, "{what}");
             assert!(Daticert::parse(bad.as_bytes()).is_err(), "{what}");
         }
-        assert_eq!(Daticert::parse(b"\xff"), Err(DaticertError::NotUtf8));
-        assert_eq!(Daticert::parse(&vec![b' '; MAX_BYTES + 1]), Err(DaticertError::TooLarge(MAX_BYTES + 1)));
+        assert_eq!(MAX_BYTES, 1_048_576);
+        assert!(!matches!(Daticert::parse(&vec![b' '; MAX_BYTES]), Err(DaticertError::TooLarge(_))));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_both_languages() {
+        let good = example().to_xml();
+        let error = |from: &str, to: &str| {
+            let error = Daticert::parse(good.replacen(from, to, 1).as_bytes()).unwrap_err();
+            (error.to_string(), error.italiano())
+        };
+        for (from, to, english, italian) in [
+            (
+                "<mittente>anna@pec.alfa.test</mittente>",
+                "",
+                "daticert.xml: <destinatari> stands where mittente should",
+                "daticert.xml: al posto di mittente si trova <destinatari>",
+            ),
+            ("<dati>", "x<dati>", "daticert.xml: text stands where dati should", "daticert.xml: al posto di dati si trova un testo"),
+            (
+                "</postacert>",
+                "</postacert><postacert/>",
+                "daticert.xml: <postacert> stands where the end of the file should",
+                "daticert.xml: al posto di la fine del file si trova <postacert>",
+            ),
+            (
+                "<consegna>bruno@pec.beta.test</consegna>\n    </dati>",
+                "</dati><consegna>",
+                "daticert.xml: <consegna> stands where postacert should",
+                "daticert.xml: al posto di postacert si trova <consegna>",
+            ),
+            (
+                "<risposte>anna@pec.alfa.test</risposte>\n        <oggetto>Città &lt;&amp;&gt; &quot;virgolette&quot;</oggetto>\n",
+                "",
+                "daticert.xml: </intestazione> stands where risposte should",
+                "daticert.xml: al posto di risposte si trova </intestazione>",
+            ),
+            ("esterno", "interno", "daticert.xml: destinatari/@tipo is \"interno\"", "daticert.xml: il valore di destinatari/@tipo è \"interno\""),
+            (
+                "13/11/2018",
+                "32/11/2018",
+                "daticert.xml: data is \"32/11/2018 16:39:26 +0100\"",
+                "daticert.xml: il valore di data è \"32/11/2018 16:39:26 +0100\"",
+            ),
+            ("Città", "&x;", "daticert.xml: the entity \"x\" is not allowed", "daticert.xml non è XML valido (the entity \"x\" is not allowed)"),
+        ] {
+            assert_eq!(error(from, to), (english.to_owned(), italian.to_owned()));
+        }
+        for (bytes, english, italian) in [
+            (&b"\xff"[..], "daticert.xml is not UTF-8", "daticert.xml non è in UTF-8"),
+            (&vec![b' '; MAX_BYTES + 1], "daticert.xml has 1048577 bytes, 1048576 are allowed", "daticert.xml ha 1048577 byte, il massimo è 1048576"),
+            (b"", "daticert.xml: the end of the file stands where postacert should", "daticert.xml: al posto di postacert si trova la fine del file"),
+        ] {
+            let error = Daticert::parse(bytes).unwrap_err();
+            assert_eq!((error.to_string().as_str(), error.italiano().as_str()), (english, italian));
+        }
     }
 }

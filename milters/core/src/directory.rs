@@ -1,16 +1,31 @@
 //! The index of the PEC providers (RFC 6109 s. 4.5), read from its LDIF file (RFC 2849).
 //!
-//! Promise: who answers for a certificate or a domain is one look-up in memory, without regard to case.
+//! Promise: who answers for a certificate or a domain is one look-up in memory, without regard to case. A million domains are
+//! some forty megabytes: the names stand behind each other in one text, and a table knows where.
+
+pub mod changes;
+pub mod ldif;
+pub mod signed;
+pub mod signer;
 
 use std::collections::HashMap;
-use std::fs;
+use std::collections::hash_map::RandomState;
+use std::fs::File;
+use std::hash::BuildHasher as _;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+
+use hashbrown::HashTable;
 
 use crate::address::{Address, is_domain};
 use crate::identifier::unhex;
+use ldif::Record;
 
 /// How many certificates a provider may have at a time, by AgID's rules. Who has more is believed all the same.
-const MOST_CERTIFICATES: usize = 10;
+pub const MOST_CERTIFICATES: usize = 10;
+
+/// How many conflicts are named; the rest is counted.
+const MOST_CONFLICTS: usize = 100;
 
 /// One record: a provider, or one of its operating environments (`providerUnit`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +36,15 @@ pub struct Provider {
     pub unit: Option<String>,
     /// `mailReceipt`: the service mailbox that takes presa in carico and virus notices.
     pub mail_receipt: Address,
+    /// `LDIFLocationURL`: where the provider's own file is to be had.
+    pub location: Option<String>,
+}
+
+impl Provider {
+    /// Names the record to a person.
+    pub fn title(&self) -> String {
+        self.unit.as_ref().map_or_else(|| self.name.clone(), |unit| format!("{}, {unit}", self.name))
+    }
 }
 
 /// All providers.
@@ -28,8 +52,54 @@ pub struct Provider {
 pub struct Directory {
     providers: Vec<Provider>,
     by_certificate: HashMap<String, usize>,
-    by_domain: HashMap<String, usize>,
+    domains: Domains,
     conflicts: Vec<String>,
+    more_conflicts: usize,
+    location: Option<String>,
+}
+
+/// Domains in lower case, each with the place of its provider's record.
+#[derive(Debug, Default)]
+struct Domains {
+    /// One a line.
+    text: String,
+    table: HashTable<Domain>,
+    hasher: RandomState,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Domain {
+    begins: u32,
+    length: u16,
+    provider: u16,
+}
+
+impl Domain {
+    fn name(self, text: &str) -> &str {
+        text.get(self.begins as usize..self.begins as usize + usize::from(self.length)).unwrap_or_default()
+    }
+}
+
+impl Domains {
+    fn get(&self, domain: &str) -> Option<usize> {
+        let found = self.table.find(self.hasher.hash_one(domain), |d| d.name(&self.text) == domain)?;
+        Some(usize::from(found.provider))
+    }
+
+    /// Adds one that is not there yet.
+    fn insert(&mut self, domain: &str, provider: usize) -> Result<(), String> {
+        let too_much = |_| "holds more than can be kept".to_owned();
+        let new = Domain {
+            begins: self.text.len().try_into().map_err(too_much)?,
+            length: domain.len().try_into().map_err(too_much)?,
+            provider: provider.try_into().map_err(too_much)?,
+        };
+        self.text.push_str(domain);
+        self.text.push('\n');
+        let Self { text, table, hasher } = self;
+        table.insert_unique(hasher.hash_one(domain), new, |d| hasher.hash_one(d.name(text)));
+        Ok(())
+    }
 }
 
 /// The directory file is not usable. One line.
@@ -44,21 +114,25 @@ impl Directory {
     /// Reads the LDIF file.
     pub fn read(file: &Path) -> Result<Self, DirectoryError> {
         let error = |trouble: String| DirectoryError { path: file.display().to_string(), trouble };
-        let text = fs::read_to_string(file).map_err(|e| error(e.to_string()))?;
-        Self::parse(&text).map_err(error)
+        let opened = File::open(file).map_err(|e| error(e.to_string()))?;
+        Self::read_from(BufReader::new(opened)).map_err(error)
     }
 
     /// Reads LDIF text; the error names the line or the record.
-    pub fn parse(ldif: &str) -> Result<Self, String> {
+    pub fn parse(ldif: &(impl AsRef<[u8]> + ?Sized)) -> Result<Self, String> {
+        Self::read_from(ldif.as_ref())
+    }
+
+    fn read_from(ldif: impl BufRead) -> Result<Self, String> {
         let mut directory = Self::default();
-        for record in records(ldif)? {
-            if record.values("objectClass").any(|class| class.eq_ignore_ascii_case("provider")) {
-                directory.add(&record)?;
-            }
-        }
+        ldif::records(ldif, |record| directory.add(record))?;
         if directory.providers.is_empty() {
             return Err("holds no provider".to_owned());
         }
+        if directory.more_conflicts > 0 {
+            directory.conflicts.push(format!("and {} more of this kind", directory.more_conflicts));
+        }
+        directory.domains.text.shrink_to_fit();
         Ok(directory)
     }
 
@@ -69,7 +143,7 @@ impl Directory {
 
     /// The provider that manages `domain`.
     pub fn provider_of_domain(&self, domain: &str) -> Option<&Provider> {
-        self.by_domain.get(&domain.to_ascii_lowercase()).map(|&i| &self.providers[i])
+        self.domains.get(&domain.to_ascii_lowercase()).map(|i| &self.providers[i])
     }
 
     /// The record of the provider called `name`: of its main environment, or of a secondary one.
@@ -77,9 +151,31 @@ impl Directory {
         self.providers.iter().find(|p| p.name == name && p.unit.as_deref() == unit)
     }
 
+    /// All records, in the file's order.
+    pub fn providers(&self) -> &[Provider] {
+        &self.providers
+    }
+
+    /// All certificates by their hashes, in lower case, sorted, each with its record.
+    pub fn certificates(&self) -> Vec<(&str, &Provider)> {
+        let mut all: Vec<_> = self.by_certificate.iter().map(|(hash, &i)| (hash.as_str(), &self.providers[i])).collect();
+        all.sort_unstable_by_key(|(hash, _)| *hash);
+        all
+    }
+
+    /// All domains in lower case, in the file's order, each with its record.
+    pub fn domains(&self) -> impl Iterator<Item = (&str, &Provider)> {
+        self.domains.text.lines().filter_map(|domain| Some((domain, &self.providers[self.domains.get(domain)?])))
+    }
+
     /// How many records and how many domains there are.
     pub fn size(&self) -> (usize, usize) {
-        (self.providers.len(), self.by_domain.len())
+        (self.providers.len(), self.domains.table.len())
+    }
+
+    /// `LDIFLocationURL` of the directory itself: where it says that it is to be had.
+    pub fn location(&self) -> Option<&str> {
+        self.location.as_deref()
     }
 
     /// Domains and certificates that two records claim (the first keeps them), and records with too many certificates.
@@ -87,112 +183,58 @@ impl Directory {
         &self.conflicts
     }
 
-    fn add(&mut self, record: &Record) -> Result<(), String> {
-        let name = record.value("providerName").ok_or_else(|| format!("{}: no providerName", record.dn))?;
-        let mail_receipt = record.value("mailReceipt").ok_or_else(|| format!("{}: no mailReceipt", record.dn))?;
-        let mail_receipt = Address::parse(mail_receipt).ok_or_else(|| format!("{}: mailReceipt {mail_receipt:?} is no mail address", record.dn))?;
+    fn add(&mut self, record: Record) -> Result<(), String> {
+        let Record { dn, is_provider, name, unit, mail_receipt, hashes, domains, location } = record;
+        if !is_provider {
+            self.location = self.location.take().or(location);
+            return Ok(());
+        }
+        let name = name.ok_or_else(|| format!("{dn}: no providerName"))?;
+        let mail_receipt = mail_receipt.ok_or_else(|| format!("{dn}: no mailReceipt"))?;
+        let mail_receipt = Address::parse(&mail_receipt).ok_or_else(|| format!("{dn}: mailReceipt {mail_receipt:?} is no mail address"))?;
         let index = self.providers.len();
 
-        let mut hashes = 0;
-        for hash in record.values("providerCertificateHash") {
+        for hash in &hashes {
             if !unhex(hash).is_some_and(|bytes| matches!(bytes.len(), 20 | 32)) {
-                return Err(format!("{}: providerCertificateHash {hash:?} is neither SHA-1 nor SHA-256 in hexadecimal", record.dn));
+                return Err(format!("{dn}: providerCertificateHash {hash:?} is neither SHA-1 nor SHA-256 in hexadecimal"));
             }
-            Self::claim(&mut self.by_certificate, &mut self.conflicts, hash.to_ascii_lowercase(), index, &record.dn);
-            hashes += 1;
-        }
-        if hashes == 0 {
-            return Err(format!("{}: no providerCertificateHash", record.dn));
-        }
-        if hashes > MOST_CERTIFICATES {
-            self.conflicts.push(format!("{} has {hashes} certificates, {MOST_CERTIFICATES} are allowed", record.dn));
-        }
-        for domain in record.values("managedDomains") {
-            if !is_domain(domain) {
-                return Err(format!("{}: managedDomains {domain:?} is no domain", record.dn));
+            let hash = hash.to_ascii_lowercase();
+            match self.by_certificate.get(&hash) {
+                Some(&other) if other != index => self.conflict(format!("{hash}: claimed again by {dn}")),
+                Some(_) => {}
+                None => {
+                    self.by_certificate.insert(hash, index);
+                }
             }
-            Self::claim(&mut self.by_domain, &mut self.conflicts, domain.to_ascii_lowercase(), index, &record.dn);
         }
-        self.providers.push(Provider { name: name.to_owned(), unit: record.value("providerUnit").map(str::to_owned), mail_receipt });
+        if hashes.is_empty() {
+            return Err(format!("{dn}: no providerCertificateHash"));
+        }
+        if hashes.len() > MOST_CERTIFICATES {
+            self.conflict(format!("{dn} has {} certificates, {MOST_CERTIFICATES} are allowed", hashes.len()));
+        }
+        for mut domain in domains {
+            if !is_domain(&domain) {
+                return Err(format!("{dn}: managedDomains {domain:?} is no domain"));
+            }
+            domain.make_ascii_lowercase();
+            match self.domains.get(&domain) {
+                Some(other) if other != index => self.conflict(format!("{domain}: claimed again by {dn}")),
+                Some(_) => {}
+                None => self.domains.insert(&domain, index)?,
+            }
+        }
+        self.providers.push(Provider { name, unit, mail_receipt, location });
         Ok(())
     }
 
-    fn claim(map: &mut HashMap<String, usize>, conflicts: &mut Vec<String>, key: String, index: usize, dn: &str) {
-        match map.get(&key) {
-            Some(&other) if other != index => conflicts.push(format!("{key}: claimed again by {dn}")),
-            Some(_) => {}
-            None => {
-                map.insert(key, index);
-            }
+    fn conflict(&mut self, words: String) {
+        if self.conflicts.len() < MOST_CONFLICTS {
+            self.conflicts.push(words);
+        } else {
+            self.more_conflicts += 1;
         }
     }
-}
-
-struct Record {
-    dn: String,
-    attributes: Vec<(String, String)>,
-}
-
-impl Record {
-    fn values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.attributes.iter().filter(move |(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
-    }
-
-    fn value<'a>(&'a self, name: &'a str) -> Option<&'a str> {
-        self.values(name).next()
-    }
-}
-
-/// Unfolds the lines, drops comments and options (`;binary`), decodes base64. Values that are not text (certificates) are
-/// not needed here and left out.
-fn records(ldif: &str) -> Result<Vec<Record>, String> {
-    let mut logical: Vec<(usize, String)> = Vec::new();
-    for (number, line) in ldif.lines().enumerate() {
-        match (line.strip_prefix(' '), logical.last_mut()) {
-            (Some(rest), Some((_, last))) if !last.is_empty() => last.push_str(rest),
-            (Some(_), _) => return Err(format!("line {}: continues nothing", number + 1)),
-            _ => logical.push((number + 1, line.to_owned())),
-        }
-    }
-
-    let mut records: Vec<Record> = Vec::new();
-    let mut open = false;
-    for (number, line) in logical {
-        if line.is_empty() {
-            open = false;
-            continue;
-        }
-        if line.starts_with('#') {
-            continue;
-        }
-        let (name, rest) = line.split_once(':').ok_or_else(|| format!("line {number}: {line:?} is no attribute"))?;
-        let (name, options) = name.split_once(';').unwrap_or((name, ""));
-        let value = match rest.strip_prefix(':') {
-            Some(_) if options.eq_ignore_ascii_case("binary") => continue,
-            Some(encoded) => {
-                let bytes = encodify::base64::STANDARD.decode(encoded.trim()).map_err(|_| format!("line {number}: not base64"))?;
-                String::from_utf8(bytes).map_err(|_| format!("line {number}: not UTF-8"))?
-            }
-            None => rest.trim().to_owned(),
-        };
-        if name.eq_ignore_ascii_case("version") && !open {
-            continue;
-        }
-        match (name.eq_ignore_ascii_case("dn"), open) {
-            (true, false) => {
-                records.push(Record { dn: value, attributes: Vec::new() });
-                open = true;
-            }
-            (true, true) => return Err(format!("line {number}: a record begins without an empty line before it")),
-            (false, true) => {
-                if let Some(record) = records.last_mut() {
-                    record.attributes.push((name.to_owned(), value));
-                }
-            }
-            (false, false) => return Err(format!("line {number}: {name:?} stands before any dn")),
-        }
-    }
-    Ok(records)
 }
 
 #[cfg(test)]
@@ -263,7 +305,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn an_error_is_one_line_whatever_the_name_holds() {
+        let text = LDIF.replace("dn:: cHJvdmlkZXJOYW1lPUJldMOgLG89cG9zdGFjZXJ0", "dn:: YQpi").replace("mailReceipt: r@", "mailReceipt: r");
+        assert_eq!(Directory::parse(&text).unwrap_err(), "a b: mailReceipt \"rgestore.beta.test\" is no mail address");
+    }
+
+    #[test]
+    fn rfc6109_4_5_what_is_wrong_is_named() {
         for (from, to, says) in [
             ("mailReceipt: r@", "mailReceipt: r", "mailReceipt"),
             ("mailReceipt: ricevute@gestore.alfa.test\n", "", "no mailReceipt"),

@@ -24,7 +24,7 @@ pub struct RecipientReport {
     pub recipient: Address,
     /// How it ended.
     pub action: Action,
-    /// Enhanced status code (RFC 3463).
+    /// Enhanced status code (RFC 3463); 5.1.10 for a domain that takes no mail at all (RFC 7505 s. 4.1).
     pub status: String,
     /// The next hop's own words, if any.
     pub diagnostic: String,
@@ -107,6 +107,7 @@ impl Report {
             // The original recipient is the one that was asked for, before any rewriting.
             let named: Vec<String> = ["Original-Recipient", "Final-Recipient"].iter().filter_map(|name| group.text(name)).collect();
             let address = named.iter().find_map(|text| Address::parse(text.split_once(';')?.1.trim()));
+            let (status, diagnostic) = (group.text("Status").unwrap_or_default(), group.text("Diagnostic-Code").unwrap_or_default());
             self.recipients.push(RecipientReport {
                 recipient: address.ok_or_else(|| ReportError::BadRecipient(named.join(", ")))?,
                 action: match action.to_ascii_lowercase().as_str() {
@@ -114,12 +115,17 @@ impl Report {
                     "failed" => Action::Failed,
                     _ => Action::Pending,
                 },
-                status: group.text("Status").unwrap_or_default(),
-                diagnostic: group.text("Diagnostic-Code").unwrap_or_default(),
+                status: if is_null_mx(&diagnostic) { "5.1.10".to_owned() } else { status },
+                diagnostic,
             });
         }
         Ok(())
     }
+}
+
+/// Whether Postfix's own smtp client says that the domain takes no mail, which it does under 5.1.0.
+fn is_null_mx(diagnostic: &str) -> bool {
+    diagnostic.to_ascii_lowercase().starts_with("x-postfix;") && diagnostic.ends_with("(nullMX)")
 }
 
 /// The field groups of a delivery-status part, separated by empty lines.
@@ -175,6 +181,17 @@ mod tests {
         assert_eq!((failed.recipient.as_str(), failed.action, failed.status.as_str()), ("nessuno@pec.beta.test", Action::Failed, "5.1.1"));
         assert_eq!(failed.diagnostic, "smtp; 550 5.1.1 User    doesn't exist");
         assert_eq!(report.original_header.text("Message-ID").as_deref(), Some("<pec.1@gestore.alfa.test>"));
+    }
+
+    #[test]
+    fn rfc7505_a_domain_that_takes_no_mail_has_its_own_status() {
+        let status = |diagnostic: &str| {
+            let report = BODY.replace("Status: 5.1.1", "Status: 5.1.0").replace("smtp; 550 5.1.1 User\n    doesn't exist", diagnostic);
+            parse(&report).unwrap().recipients[1].status.clone()
+        };
+        assert_eq!(status("X-Postfix; Domain pec.beta.test does not accept mail\n    (nullMX)"), "5.1.10");
+        // In the words of another server it means nothing.
+        assert_eq!(status("smtp; 550 5.1.0 no (nullMX)"), "5.1.0");
     }
 
     #[test]

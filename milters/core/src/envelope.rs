@@ -54,6 +54,23 @@ pub enum EnvelopeError {
     },
 }
 
+impl EnvelopeError {
+    /// The same in Italian.
+    pub fn italiano(&self) -> String {
+        match self {
+            Self::NotSigned => "il messaggio non è firmato".to_owned(),
+            Self::Mime(e) => e.italiano(),
+            Self::Parts(parts) => format!("un messaggio firmato ha due parti, questo ne ha {parts}"),
+            Self::NoSignature => "la seconda parte non è una firma S/MIME".to_owned(),
+            Self::Daticert(parts) => format!("le parti di nome daticert.xml sono {parts}, ne serve una"),
+            Self::DaticertContent(e) => e.italiano(),
+            Self::Originals(parts) => format!("{parts} parti sono messaggi, l'originale è uno solo"),
+            Self::NoPostacert => "la busta non contiene postacert.eml".to_owned(),
+            Self::Contradiction { header, daticert } => format!("l'intestazione indica {header:?} e daticert.xml indica {daticert:?}"),
+        }
+    }
+}
+
 /// Where content and signature lie in a `multipart/signed` body.
 #[derive(Debug)]
 pub struct SignedParts {

@@ -1,6 +1,7 @@
 //! A header section as the bytes that arrived: field names and raw values, order kept, nothing normalised.
 //!
-//! Promise: [`Header::to_bytes`] gives back exactly what was put in. Reading (addresses, subject, media types) works on copies.
+//! Promise: [`Header::to_bytes`] gives back exactly what was put in, but for a field that ended in LF alone: it ends in CRLF
+//! then. Reading (addresses, subject, media types) works on copies.
 
 use mail_parser::parsers::MessageStream;
 use mail_parser::{Address as ParsedAddress, HeaderValue};
@@ -66,7 +67,7 @@ impl Header {
             while section.get(end).is_some_and(|b| matches!(b, b' ' | b'\t')) {
                 end = line_end(section, end);
             }
-            let line = section[at..end].strip_suffix(b"\r\n").unwrap_or(&section[at..end]);
+            let line = &section[at..before_line_break(section, end)];
             let colon = line.iter().position(|&b| b == b':').ok_or(at)?;
             let name = std::str::from_utf8(&line[..colon]).map_err(|_| at)?;
             if name.is_empty() || !name.bytes().all(|b| (b'!'..=b'~').contains(&b)) {
@@ -131,9 +132,23 @@ impl Header {
         Ok(found)
     }
 
+    /// The name before the first address in the first field called `name`, encoded words decoded.
+    pub fn display_name(&self, name: &str) -> Option<String> {
+        let input = self.first(name)?.stream_input();
+        match MessageStream::new(&input).parse_address() {
+            HeaderValue::Address(ParsedAddress::List(list)) => Some(list.into_iter().next()?.name?.into_owned()),
+            _ => None,
+        }
+    }
+
     /// The subject in Unicode, encoded words decoded (RFC 2047), control characters as blanks; `None` where there is no field.
+    /// Bytes beyond ASCII that no encoded word explains are UTF-8, or else ISO 8859-1, in which old programs write Italian.
     pub fn subject(&self) -> Option<String> {
-        Some(unstructured(&self.first("Subject")?.stream_input()))
+        let input = self.first("Subject")?.stream_input();
+        Some(match str::from_utf8(&input) {
+            Ok(_) => unstructured(&input),
+            Err(_) => unstructured(input.iter().copied().map(char::from).collect::<String>().as_bytes()),
+        })
     }
 
     /// The media type; `None` where the field is missing or is no media type.
@@ -277,6 +292,12 @@ pub(crate) fn line_end(bytes: &[u8], from: usize) -> usize {
     memchr(b'\n', &bytes[from..]).map_or(bytes.len(), |lf| from + lf + 1)
 }
 
+/// Where the line that ends at `at` ends without its CRLF or LF.
+pub(crate) fn before_line_break(bytes: &[u8], at: usize) -> usize {
+    let bytes = &bytes[..at];
+    bytes.strip_suffix(b"\r\n").or_else(|| bytes.strip_suffix(b"\n")).unwrap_or(bytes).len()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -289,6 +310,12 @@ mod tests {
     fn what_goes_in_comes_out() {
         let odd = b"X:a\r\nX: a\r\nX:\t a\r\n  folded \r\n\tagain\r\nEmpty:\r\nSubject: caf\xe9 \r\n";
         assert_eq!(Header::parse(odd).unwrap().to_bytes(), odd);
+    }
+
+    #[test]
+    fn a_field_that_ends_in_lf_alone_does_not_end_the_header() {
+        let header = Header::parse(b"A: 1\nB: 2\n folded\nC: 3\r\n").unwrap();
+        assert_eq!(header.to_bytes(), b"A: 1\r\nB: 2\n folded\r\nC: 3\r\n");
     }
 
     #[test]
@@ -315,8 +342,20 @@ mod tests {
     }
 
     #[test]
+    fn display_names_are_read() {
+        let name = |from: &str| header(&format!("From: {from}\n")).display_name("from");
+        assert_eq!(name("\"Per conto di: a@x.test\" <b@x.test>").as_deref(), Some("Per conto di: a@x.test"));
+        assert_eq!(name("\"Per conto di: \\\"a\\\"@x.test\"\n <b@x.test>").as_deref(), Some("Per conto di: \"a\"@x.test"));
+        assert_eq!(name("=?utf-8?q?Per_conto_di=3A_a=40x.test?= <b@x.test>").as_deref(), Some("Per conto di: a@x.test"));
+        assert_eq!((name("b@x.test"), name("<b@x.test>"), Header::default().display_name("From")), (None, None, None));
+    }
+
+    #[test]
     fn subjects_are_decoded() {
         assert_eq!(header("Subject: =?iso-8859-1?Q?citt=E0?= e\n  altro\n").subject().as_deref(), Some("città e altro"));
+        assert_eq!(header("Subject: città =?utf-8?q?perch=C3=A9?=\n").subject().as_deref(), Some("città perché"));
+        let latin = Header::parse(b"Subject: citt\xe0 \x9b =?utf-8?q?perch=C3=A9?=\r\n").unwrap();
+        assert_eq!(latin.subject().as_deref(), Some("città   perché"));
         assert_eq!(header("Subject:\n").subject().as_deref(), Some(""));
         assert_eq!(header("From: a@b\n").subject(), None);
     }

@@ -23,12 +23,14 @@ pub mod daticert;
 pub mod directory;
 pub mod dsn;
 pub mod envelope;
+pub mod files;
 pub mod header;
 pub mod identifier;
 pub mod maillog;
 pub mod message;
 pub mod mime;
 pub mod notices;
+pub mod outages;
 pub mod parameters;
 pub mod smime;
 

@@ -5,7 +5,9 @@
 //! `warning:` or `error:` after the queue id. Errors mean that mail waits, or that a rule of PEC could not be kept.
 
 use std::fmt;
+use std::io;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tracing::field::{Field, Visit};
@@ -132,6 +134,58 @@ pub fn directory_conflict(conflict: &str) {
     warning_line!(NO_QUEUE_ID, "directory: {conflict}");
 }
 
+/// The certificate of another provider breaks rules of RFC 6109 s. 5.5 that do not make it worthless.
+pub fn profile_broken(provider: &str, sha1: &str, breaches: &str) {
+    warning_line!(
+        NO_QUEUE_ID,
+        "certificate: that of {provider} (SHA-1 {sha1}) breaks the profile of RFC 6109 s. 5.5, it is believed all the same: {breaches}"
+    );
+}
+
+/// Another directory of providers is in force: signed when, and how much of it is different.
+pub fn directory_new(from: &str, signed: Option<Moment>, providers: usize, domains: usize, changes: usize) {
+    let signed = signed.map_or("unknown".to_owned(), |at| at.to_string());
+    info_line!(NO_QUEUE_ID, "directory: new: url={from} date={signed} providers={providers} domains={domains} changes={changes}");
+}
+
+/// One difference between the directory of providers in force and the one before.
+pub fn directory_change(change: &str) {
+    info_line!(NO_QUEUE_ID, "directory: {change}");
+}
+
+/// The directory of providers could not be fetched, or what was fetched does not count; the one in force stays.
+pub fn directory_refused(from: &str, why: &str) {
+    warning_line!(NO_QUEUE_ID, "directory: not taken, the one in force stays: url={from} reason={why}");
+}
+
+/// The directory file has changed and is not usable; the program goes on with what it has read before.
+pub fn directory_unreadable(why: &str) {
+    error_line!(NO_QUEUE_ID, "directory: the changed file is not taken up, the one from before stays in force: {why}");
+}
+
+/// A signature is believed though its certificate may have been revoked: who, and why it is not known.
+pub fn crl_warning(words: &str) {
+    warning_line!(NO_QUEUE_ID, "CRL: {words}");
+}
+
+/// A certificate names this address of its CRL besides others; it is not asked.
+pub fn crl_skipped(url: &str) {
+    info_line!(NO_QUEUE_ID, "CRL: skipped, since only http: is asked: url={url}");
+}
+
+/// A new CRL is in force.
+pub fn crl_new(url: &str, this_update: Moment, next_update: Moment, revoked: usize) {
+    info_line!(NO_QUEUE_ID, "CRL: new: url={url} this_update={this_update} next_update={next_update} revoked={revoked}");
+}
+
+/// A CRL could not be fetched, or what was fetched does not count; the one from before, if there is one, stays in force.
+pub fn crl_refused(url: &str, why: &str, in_force_until: Option<Moment>) {
+    match in_force_until {
+        Some(until) => warning_line!(NO_QUEUE_ID, "CRL: not taken, the one from before stays in force until {until}: url={url} reason={why}"),
+        None => error_line!(NO_QUEUE_ID, "CRL: not taken, and there is none from before: url={url} reason={why}"),
+    }
+}
+
 /// The virus scanner answers.
 pub fn scanner(version: &str) {
     info_line!(NO_QUEUE_ID, "virus scanner: {version}");
@@ -185,6 +239,51 @@ pub fn token_up() {
 /// The database does not answer yet.
 pub fn waiting_for_database(why: &str) {
     warning_line!(NO_QUEUE_ID, "waiting for the database: {why}");
+}
+
+/// A day of the retained log has its file.
+pub fn day_closed(day: &str, rows: u64, sha256: &str) {
+    info_line!(NO_QUEUE_ID, "day closed: day={day} rows={rows} sha256={sha256}");
+}
+
+/// A checkpoint of the retained log goes to be signed and timestamped.
+pub fn checkpoint_attested(size: u64) {
+    info_line!(NO_QUEUE_ID, "checkpoint to be signed: rows={size}");
+}
+
+/// The log key has a new endorsement.
+pub fn log_key_endorsed(public: &str) {
+    info_line!(NO_QUEUE_ID, "log key signed: key={public}");
+}
+
+/// A witness has a checkpoint.
+pub fn witnessed(witness: &str, size: u64) {
+    info_line!(NO_QUEUE_ID, "checkpoint witnessed: witness={witness} rows={size}");
+}
+
+/// `pec_tsa_url` is not set.
+pub fn no_timestamps() {
+    warning_line!(NO_QUEUE_ID, "pec_tsa_url is not set: the retained log has no timestamps, and nobody but us says when its days were closed");
+}
+
+/// Something that proves the retained log is not there yet. Mail does not wait for it.
+pub fn proof_missing(why: &str) {
+    warning_line!(NO_QUEUE_ID, "the retained log's proofs wait, and are tried again every minute: {why}");
+}
+
+/// What was missing is there.
+pub fn proof_made(what: &str) {
+    info_line!(NO_QUEUE_ID, "the retained log's proofs go on: what={what}");
+}
+
+/// A row about no message cannot be written into the retained log yet: it waits, mail does not.
+pub fn fact_waits(words: &str, why: &str) {
+    warning_line!(NO_QUEUE_ID, "retained log: a row waits to be written: {why}: {words}");
+}
+
+/// A row about no message is not in the retained log and will not be.
+pub fn fact_lost(words: &str) {
+    error_line!(NO_QUEUE_ID, "retained log: not written: {words}");
 }
 
 /// The Access Point put a message into an envelope.
@@ -261,6 +360,16 @@ pub fn not_scanned(queue_id: &str, why: &str) {
     warning_line!(queue_id, "refused, the virus scanner does not scan it: {why}; see docs/configuration.md");
 }
 
+/// A receipt with a virus in what its provider signed: it is a proof, and goes on.
+pub fn virus_in_receipt(queue_id: &str, provider: &str, virus: &str) {
+    warning_line!(queue_id, "virus in a receipt, which is delivered all the same: provider={provider} virus={virus}");
+}
+
+/// The scanner's own limits keep it from scanning a receipt.
+pub fn receipt_not_scanned(queue_id: &str, provider: &str, why: &str) {
+    warning_line!(queue_id, "a receipt is delivered that the virus scanner does not scan: provider={provider} {why}; see docs/configuration.md");
+}
+
 /// An envelope that is in custody already came again and was not taken again.
 pub fn duplicate(queue_id: &str, busta: &Daticert, provider: &str) {
     info_line!(queue_id, "duplicate: identificativo={} provider={provider}, taken in charge before", busta.identificativo);
@@ -288,6 +397,16 @@ pub fn ricevuta(queue_id: &str, ricevuta: &Daticert, provider: &str) {
         ricevuta.tipo,
         ricevuta.identificativo,
         ricevuta.consegna.as_deref().unwrap_or("none")
+    );
+}
+
+/// A receipt that speaks of people besides those about whom it counts.
+pub fn ricevuta_in_part(queue_id: &str, ricevuta: &Daticert, provider: &str, others: usize) {
+    warning_line!(
+        queue_id,
+        "ricevuta speaks of {others} recipients whom the message did not have or {provider} does not serve, who are left out: tipo={} identificativo={}",
+        ricevuta.tipo,
+        ricevuta.identificativo
     );
 }
 
@@ -340,6 +459,11 @@ pub fn notice_came_back(queue_id: &str, message_id: &str, recipient: &str, diagn
     error_line!(queue_id, "a notice could not be delivered, {what}: message-id={message_id} recipient={recipient} reason={diagnostic}");
 }
 
+/// A receipt that would have to be made again cannot be: whatever asked for it is dropped.
+pub fn original_is_gone(queue_id: &str, message_id: &str) {
+    error_line!(queue_id, "a receipt cannot be made again, its original is deleted; if Postfix never sent it, it is lost: message-id={message_id}");
+}
+
 /// A trigger whose notice pec-clock has already brought into the queue.
 pub fn trigger_repeated(queue_id: &str, message_id: &str) {
     info_line!(queue_id, "trigger dropped, its notice was started before: message-id={message_id}");
@@ -348,6 +472,31 @@ pub fn trigger_repeated(queue_id: &str, message_id: &str) {
 /// pec-clock acts, alone on this database.
 pub fn acting() {
     info_line!(NO_QUEUE_ID, "acting: no other pec-clock acts on this database");
+}
+
+/// pec-clock seals the register, which has so many rows.
+pub fn sealing(rows: u64) {
+    info_line!(NO_QUEUE_ID, "sealing: the register has {rows} sealed rows");
+}
+
+/// Nothing is sealed, for this reason. Mail goes on.
+pub fn not_sealed(why: &str) {
+    error_line!(NO_QUEUE_ID, "the register is not sealed: {why}");
+}
+
+/// Rows are sealed again.
+pub fn sealing_again() {
+    info_line!(NO_QUEUE_ID, "the register is sealed again");
+}
+
+/// A rule of certified mail was not kept.
+pub fn audit_violation(rule: &str, identificativo: &str, what: &str) {
+    error_line!(NO_QUEUE_ID, "audit violation: {rule}: identificativo={identificativo} {what}");
+}
+
+/// The rules could not be asked.
+pub fn not_audited(why: &str) {
+    error_line!(NO_QUEUE_ID, "the rules of certified mail were not asked: {why}");
 }
 
 /// Another pec-clock acts on this database.
@@ -386,52 +535,52 @@ pub fn false_trigger(queue_id: &str, trigger: &str, why: &str) {
     error_line!(queue_id, "no notice, the trigger is not believed: trigger={trigger} reason={why}");
 }
 
+/// What `log` logs in this thread, for tests; with priorities, as for journald, or without.
+pub fn captured(journal: bool, log: impl FnOnce()) -> String {
+    let sink = Sink::default();
+    let writer = sink.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).event_format(Lines { journal }).finish();
+    tracing::subscriber::with_default(subscriber, log);
+    let bytes = sink.0.lock().unwrap_or_else(PoisonError::into_inner);
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io;
-    use std::sync::{Arc, Mutex};
-
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Sink(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Sink {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn logged(journal: bool, log: impl FnOnce()) -> String {
-        let sink = Sink::default();
-        let writer = sink.clone();
-        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).event_format(Lines { journal }).finish();
-        tracing::subscriber::with_default(subscriber, log);
-        String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()
-    }
 
     #[test]
     fn lines_start_with_the_queue_id() {
-        assert_eq!(logged(false, || refused("4abc", "a@b", "550 no")), "4abc: refused: from=a@b reply=550 no\n");
-        assert_eq!(logged(false, || waits("4abc", "no database")), "4abc: error: waits: no database\n");
-        assert_eq!(logged(false, || tracing::warn!("of a library")), "NOQUEUE: warning: of a library\n");
+        assert_eq!(captured(false, || refused("4abc", "a@b", "550 no")), "4abc: refused: from=a@b reply=550 no\n");
+        assert_eq!(captured(false, || waits("4abc", "no database")), "4abc: error: waits: no database\n");
+        assert_eq!(captured(false, || tracing::warn!("of a library")), "NOQUEUE: warning: of a library\n");
     }
 
     #[test]
     fn nothing_unprintable_gets_through() {
         assert_eq!(
-            logged(false, || refused("4abc", "a\r\n4def: accettazione", "\u{1b}[31m")),
+            captured(false, || refused("4abc", "a\r\n4def: accettazione", "\u{1b}[31m")),
             "4abc: refused: from=a??4def: accettazione reply=?[31m\n"
         );
     }
 
     #[test]
     fn journald_gets_the_priority() {
-        assert_eq!(logged(true, || stopped("pec-access")), "<6>NOQUEUE: stopped: program=pec-access\n");
-        assert_eq!(logged(true, || waits("4abc", "x")), "<3>4abc: error: waits: x\n");
+        assert_eq!(captured(true, || stopped("pec-access")), "<6>NOQUEUE: stopped: program=pec-access\n");
+        assert_eq!(captured(true, || waits("4abc", "x")), "<3>4abc: error: waits: x\n");
     }
 }

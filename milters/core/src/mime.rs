@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use crate::header::{Header, line_end};
+use crate::header::{Header, before_line_break, line_end};
 
 /// How deep multiparts and attached messages may lie in each other. Mail programs stop much earlier.
 pub const DEEPEST: usize = 30;
@@ -50,6 +50,24 @@ pub enum MimeError {
     /// A transfer encoding that is not what it says.
     #[error("a part is not valid {0}")]
     BadEncoding(&'static str),
+}
+
+impl MimeError {
+    /// The same in Italian.
+    pub fn italiano(&self) -> String {
+        match self {
+            Self::NoBoundary => "un multipart non indica il boundary".to_owned(),
+            Self::NoParts(boundary) => format!("nessuna parte inizia con il boundary {boundary:?}"),
+            Self::NotClosed(boundary) => format!("il boundary {boundary:?} non viene mai chiuso"),
+            Self::TooManyParts(most) => format!("più di {most} parti"),
+            Self::BadHeader => "l'intestazione di una parte non è valida".to_owned(),
+            Self::HeaderTooLong => format!("l'intestazione di una parte supera {MAX_PART_HEADER} byte"),
+            Self::TooDeep => format!("le parti sono annidate oltre {DEEPEST} livelli"),
+            Self::Ambiguous(field) => format!("il campo {field} può essere letto in più modi"),
+            Self::EncodedMultipart(encoding) => format!("un multipart non deve essere codificato, questo lo è in {encoding:?}"),
+            Self::BadEncoding(encoding) => format!("una parte non è correttamente codificata in {encoding}"),
+        }
+    }
 }
 
 /// A body part: its header, read, and where its body lies.
@@ -234,11 +252,6 @@ pub fn header_end(bytes: &[u8]) -> Option<(usize, usize)> {
         at = end;
     }
     None
-}
-
-fn before_line_break(bytes: &[u8], at: usize) -> usize {
-    let bytes = &bytes[..at];
-    bytes.strip_suffix(b"\r\n").or_else(|| bytes.strip_suffix(b"\n")).unwrap_or(bytes).len()
 }
 
 #[cfg(test)]

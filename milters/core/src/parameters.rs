@@ -4,7 +4,7 @@
 //! `pec_` parameter, a missing one or a value that is not allowed is one line with name, value and what is allowed. What
 //! Postfix knows already (`virtual_mailbox_domains`, `message_size_limit` ...) is asked of Postfix, never set twice.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::address::{Address, is_domain};
 use crate::smime::pkcs11::Pkcs11Uri;
+use crate::smime::verify::TooOld;
 
 /// What a value may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +39,12 @@ pub enum Kind {
     Domains,
     /// An `http://` address.
     Url,
+    /// An `https://` address.
+    HttpsUrl,
+    /// An `http://` or `https://` address.
+    WebUrl,
+    /// Mail addresses, and `http://` or `https://` addresses with a public key behind `#`, separated by blanks or commas.
+    Witnesses,
     /// An address and port of this machine alone.
     Loopback,
     /// Where another program listens, as [`Kind::Socket`], or `none`.
@@ -48,6 +55,8 @@ pub enum Kind {
     Extensions,
     /// `yes` or `no`.
     YesNo,
+    /// One of two words.
+    Word(&'static str, &'static str),
 }
 
 impl Kind {
@@ -63,11 +72,15 @@ impl Kind {
             Self::Addresses => "mail domains and addresses, or all".to_owned(),
             Self::Domains => "a list of host names".to_owned(),
             Self::Url => "an http:// address".to_owned(),
+            Self::HttpsUrl => "an https:// address".to_owned(),
+            Self::WebUrl => "an http:// or https:// address".to_owned(),
+            Self::Witnesses => "a list of mail addresses and of http:// or https:// addresses, each of these with #NAME+ID+KEY behind it".to_owned(),
             Self::Loopback => "a loopback address with its port".to_owned(),
             Self::Peer => "unix:path, inet:host:port or none".to_owned(),
             Self::Time => "a time such as 45s, 30m, 6h or 2d".to_owned(),
             Self::Extensions => "a list of file name extensions such as exe, js".to_owned(),
             Self::YesNo => "yes or no".to_owned(),
+            Self::Word(one, other) => format!("{one} or {other}"),
         }
     }
 
@@ -82,10 +95,14 @@ impl Kind {
             Self::Bytes(least, most) | Self::Count(least, most) => value.parse().is_ok_and(|n| (least..=most).contains(&n)),
             Self::Domains => split_list(value).iter().all(|e| is_domain(e)),
             Self::Url => value.strip_prefix("http://").is_some_and(|rest| !rest.is_empty()),
+            Self::HttpsUrl => value.strip_prefix("https://").is_some_and(|rest| !rest.is_empty() && !rest.contains(' ')),
+            Self::WebUrl => is_web_url(value),
+            Self::Witnesses => split_list(value).iter().all(|e| Witness::parse(e).is_some()),
             Self::Loopback => value.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback() && address.port() > 0),
             Self::Peer => value == "none" || Socket::parse(value, Path::new("/")).is_some(),
             Self::Time => seconds(value).is_some(),
             Self::YesNo => matches!(value, "yes" | "no"),
+            Self::Word(one, other) => value == one || value == other,
             Self::Extensions => extensions(value).iter().all(|e| !e.is_empty() && e.bytes().all(|b| b.is_ascii_alphanumeric())),
         }
     }
@@ -111,6 +128,17 @@ impl Kind {
         }
         Err(ParameterError::Value { name: name.to_owned(), value: shown, allowed })
     }
+}
+
+fn is_web_url(value: &str) -> bool {
+    let rest = value.strip_prefix("https://").or_else(|| value.strip_prefix("http://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.contains(' '))
+}
+
+/// A value without the password or PIN that somebody wrote into it instead of a file of its own.
+fn without_secrets(value: &str) -> String {
+    let secret = ["password", "pin-value"].iter().filter_map(|word| value.find(word)).min();
+    secret.map_or_else(|| value.to_owned(), |at| format!("{}...", &value[..at]))
 }
 
 /// A time in seconds.
@@ -220,13 +248,67 @@ pub const TABLE: &[Parameter] = &[
         name: "pec_ca_file",
         kind: Kind::Path,
         unset: Unset::Required,
-        meaning: "PEM file with the CAs that may vouch for other providers' certificates. No other CA is believed, the system's own store included.",
+        meaning: "PEM file with the CAs that may vouch for other providers' certificates. No other CA is believed, the system's own store included. A CA that stands here is itself never asked about: to have an issuing CA revoked by its root, name the root alone.",
+    },
+    Parameter {
+        name: "pec_crl_directory",
+        kind: Kind::Path,
+        unset: Unset::Default("/var/lib/pec/crl"),
+        meaning: "Directory in which the CAs' revocation lists (CRLs) lie, one file for each address that certificates name. pec-clock fetches them, pec-incoming those of a new CA. Writable by the user of the milters.",
+    },
+    Parameter {
+        name: "pec_crl_refresh",
+        kind: Kind::Time,
+        unset: Unset::Default("1h"),
+        meaning: "How often CRLs are fetched. What fails is tried again after five minutes.",
+    },
+    Parameter {
+        name: "pec_crl_too_old",
+        kind: Kind::Word("wait", "believe"),
+        unset: Unset::Default("wait"),
+        meaning: "What becomes of certified mail whose CA has not renewed its CRL in time. `wait`: it waits (451), and the log names the CRL. `believe`: the old CRL counts on, with a warning. Without any CRL mail always waits.",
     },
     Parameter {
         name: "pec_directory_file",
         kind: Kind::Path,
         unset: Unset::Required,
-        meaning: "The directory of providers as an LDIF file (RFC 6109 section 4.5): who signs with which certificate, which domains are certified, where a presa in carico goes. Our own record must be in it.",
+        meaning: "The directory of providers as an LDIF file (RFC 6109 section 4.5): who signs with which certificate, which domains are certified, where a presa in carico goes. Our own record must be in it. The programs notice when it changes. Where `pec_directory_url` is set, what was fetched is kept here: its directory must be writable by the user of the milters.",
+    },
+    Parameter {
+        name: "pec_directory_url",
+        kind: Kind::HttpsUrl,
+        unset: Unset::Nothing,
+        meaning: "Where the signed directory of providers (`.p7m`) is fetched. Not set: nothing is fetched, and the administrator puts `pec_directory_file` to its place.",
+    },
+    Parameter {
+        name: "pec_directory_signer_file",
+        kind: Kind::Path,
+        unset: Unset::Nothing,
+        meaning: "PEM file with the certificates that may sign the directory: AgID's, each of them by itself; no CA can vouch for another. Needed with `pec_directory_url`.",
+    },
+    Parameter {
+        name: "pec_directory_client_certificate_file",
+        kind: Kind::Path,
+        unset: Unset::Nothing,
+        meaning: "PEM file with the certificate, followed by those above it, by which the directory's server knows us. Needed with `pec_directory_url`.",
+    },
+    Parameter {
+        name: "pec_directory_client_key_file",
+        kind: Kind::Path,
+        unset: Unset::Nothing,
+        meaning: "That certificate's private key: a PEM file without passphrase, readable by the user of the milters alone. Needed with `pec_directory_url`.",
+    },
+    Parameter {
+        name: "pec_directory_ca_file",
+        kind: Kind::Path,
+        unset: Unset::Default("/etc/ssl/certs/ca-certificates.crt"),
+        meaning: "PEM file with the CAs that may vouch for the directory's server. What it brings must be signed besides.",
+    },
+    Parameter {
+        name: "pec_directory_refresh",
+        kind: Kind::Time,
+        unset: Unset::Default("12h"),
+        meaning: "How often the directory is fetched, by pec-clock on each host. What fails is tried again after five minutes.",
     },
     Parameter {
         name: "pec_database",
@@ -239,6 +321,66 @@ pub const TABLE: &[Parameter] = &[
         kind: Kind::Path,
         unset: Unset::Nothing,
         meaning: "File whose first line is the password of the user in `pec_database`.",
+    },
+    Parameter {
+        name: "pec_register",
+        kind: Kind::Path,
+        unset: Unset::Default("/var/lib/pec/register"),
+        meaning: "Directory of what proves the retained log: the tree's tiles and checkpoint (C2SP tlog-tiles), each day's file with signature and timestamp. It may be served over HTTP but for `days`, whose files have the rows. Writable by the user of pec-clock; on another disk than the database.",
+    },
+    Parameter {
+        name: "pec_register_key",
+        kind: Kind::Key,
+        unset: Unset::Required,
+        meaning: "The Ed25519 key that signs the register's checkpoints: a PEM file without passphrase, readable by the user of pec-clock alone, made by `pecctl key log`; or on a token, as `pec_signing_key`.",
+    },
+    Parameter {
+        name: "pec_register_database",
+        kind: Kind::Text,
+        unset: Unset::Required,
+        meaning: "How pec-clock and pecctl reach PostgreSQL to seal the retained log: as `pec_database`, with another user, who has the role `pec_registrar`. The milters' user can seal nothing.",
+    },
+    Parameter {
+        name: "pec_register_password_file",
+        kind: Kind::Path,
+        unset: Unset::Nothing,
+        meaning: "File whose first line is the password of the user in `pec_register_database`.",
+    },
+    Parameter {
+        name: "pec_tsa_url",
+        kind: Kind::WebUrl,
+        unset: Unset::Nothing,
+        meaning: "Where the timestamping authority (TSA, RFC 3161) answers. It says when the retained log's days were closed. Not set: nothing is timestamped, which the rules do not allow a provider, and each start of pec-clock warns of it.",
+    },
+    Parameter {
+        name: "pec_tsa_ca_file",
+        kind: Kind::Path,
+        unset: Unset::Nothing,
+        meaning: "PEM file with the CAs that may vouch for the TSA's certificate. Needed with `pec_tsa_url`.",
+    },
+    Parameter {
+        name: "pec_witnesses",
+        kind: Kind::Witnesses,
+        unset: Unset::Nothing,
+        meaning: "To whom the register's checkpoints are sent, so that not even we can write another past: mail addresses, and addresses of C2SP witnesses (tlog-witness), each with the witness's public key behind `#`: `https://witness.example/#witness.example+1a2b3c4d+BASE64`. See register.md.",
+    },
+    Parameter {
+        name: "pec_witness_interval",
+        kind: Kind::Time,
+        unset: Unset::Default("1h"),
+        meaning: "How often the newest checkpoint is sent to `pec_witnesses`, if it is a new one.",
+    },
+    Parameter {
+        name: "pec_metrics_file",
+        kind: Kind::Path,
+        unset: Unset::Nothing,
+        meaning: "File in which pec-clock writes every ten minutes, for Prometheus' node_exporter (textfile collector), how far the register is sealed and which rules of certified mail are broken.",
+    },
+    Parameter {
+        name: "pec_log_months",
+        kind: Kind::Count(30, 1200),
+        unset: Unset::Default("30"),
+        meaning: "For how many months rows of the retained log stay in the database (DPR 68/2005 art. 11: thirty at least). `pecctl log retire` has older months leave; nothing leaves by itself.",
     },
     Parameter {
         name: "pec_store",
@@ -356,6 +498,12 @@ pub const TABLE: &[Parameter] = &[
         meaning: "Directory in which messages with viruses are kept, for thirty months (RFC 6109 section 2.2.4); nothing is ever deleted there. Writable by the user of the milters alone, and out of reach of any scanner that removes files.",
     },
     Parameter {
+        name: "pec_infected_certificate_file",
+        kind: Kind::Path,
+        unset: Unset::Required,
+        meaning: "PEM file with the certificate (RSA) of the auditor. What goes into `pec_infected_store` is encrypted for it, and the key to it, which does not belong on this host, opens it: `pecctl infected show`.",
+    },
+    Parameter {
         name: "pec_blocked_attachments",
         kind: Kind::Extensions,
         unset: Unset::Nothing,
@@ -443,6 +591,63 @@ pub enum SigningKey {
     Token(Box<Token>),
 }
 
+/// What the retained log is sealed with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Register {
+    /// `pec_register`.
+    pub directory: PathBuf,
+    /// `pec_register_key`.
+    pub key: SigningKey,
+    /// `pec_register_database`.
+    pub database: String,
+    /// `pec_register_password_file`.
+    pub password_file: Option<PathBuf>,
+    /// `pec_metrics_file`.
+    pub metrics_file: Option<PathBuf>,
+    /// Who says when; nothing where `pec_tsa_url` is not set.
+    pub timestamps: Option<Timestamps>,
+    /// `pec_witnesses`.
+    pub witnesses: Vec<Witness>,
+    /// `pec_witness_interval`.
+    pub witness_interval: Duration,
+}
+
+/// The timestamping authority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timestamps {
+    /// `pec_tsa_url`.
+    pub url: String,
+    /// `pec_tsa_ca_file`.
+    pub ca_file: PathBuf,
+}
+
+/// Somebody to whom checkpoints are sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Witness {
+    /// By mail.
+    Mail(Address),
+    /// A program that speaks C2SP tlog-witness.
+    Web {
+        /// Where, without what comes behind `#`, and without `/` at its end.
+        url: String,
+        /// Its public key (C2SP signed-note: `NAME+ID+KEY`).
+        key: String,
+    },
+}
+
+impl Witness {
+    /// Reads an entry of `pec_witnesses`.
+    pub fn parse(text: &str) -> Option<Self> {
+        if !text.contains("://") {
+            return Address::parse(text).map(Self::Mail);
+        }
+        let (url, key) = text.split_once('#')?;
+        let [name, id, bytes] = key.splitn(3, '+').collect::<Vec<_>>()[..] else { return None };
+        let is_key = !name.is_empty() && id.len() == 8 && id.bytes().all(|b| b.is_ascii_hexdigit()) && !bytes.is_empty();
+        (is_web_url(url) && is_key).then(|| Self::Web { url: url.trim_end_matches('/').to_owned(), key: key.to_owned() })
+    }
+}
+
 /// A token with our key, and how it is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
@@ -512,6 +717,21 @@ impl OrdinaryMail {
     }
 }
 
+/// Where the directory of providers is fetched, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectorySource {
+    /// `pec_directory_url`.
+    pub url: String,
+    /// `pec_directory_signer_file`.
+    pub signer_file: PathBuf,
+    /// `pec_directory_client_certificate_file`.
+    pub certificate_file: PathBuf,
+    /// `pec_directory_client_key_file`.
+    pub key_file: PathBuf,
+    /// `pec_directory_ca_file`.
+    pub ca_file: PathBuf,
+}
+
 /// The configuration in force, as the programs use it.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -529,14 +749,28 @@ pub struct Settings {
     pub pkcs11: Pkcs11,
     /// `pec_ca_file`.
     pub ca_file: PathBuf,
+    /// `pec_crl_directory`.
+    pub crl_directory: PathBuf,
+    /// `pec_crl_refresh`.
+    pub crl_refresh: Duration,
+    /// `pec_crl_too_old`.
+    pub crl_too_old: TooOld,
     /// `pec_directory_file`.
     pub directory_file: PathBuf,
+    /// `pec_directory_url` and what it needs; nothing where it is not set.
+    pub directory_source: Option<DirectorySource>,
+    /// `pec_directory_refresh`.
+    pub directory_refresh: Duration,
     /// `pec_database`.
     pub database: String,
     /// `pec_database_password_file`.
     pub database_password_file: Option<PathBuf>,
+    /// The parameters of the register.
+    pub register: Register,
     /// `pec_store`.
     pub store: PathBuf,
+    /// `pec_log_months`.
+    pub log_months: u32,
     /// `pec_access_milter`.
     pub access_milter: Socket,
     /// `pec_incoming_milter`.
@@ -575,6 +809,10 @@ pub struct Settings {
     pub clamd_max_age: Duration,
     /// `pec_infected_store`.
     pub infected_store: PathBuf,
+    /// `pec_infected_certificate_file`.
+    pub infected_certificate_file: PathBuf,
+    /// What is set, and what of Postfix's the milters go by, as it stands in main.cf; of secrets nothing.
+    pub values: BTreeMap<String, String>,
     /// `pec_blocked_attachments`, in lower case, without dots.
     pub blocked_attachments: HashSet<String>,
     /// The largest message that port 25 takes, in bytes: Postfix's `message_size_limit` less what a receipt adds.
@@ -673,6 +911,27 @@ impl Raw {
             program: std::env::current_exe().unwrap_or_default().with_file_name("pec-token"),
             main_cf: self.main_cf.clone(),
         };
+        let register_key = pkcs11.key(&text("pec_register_key"))?;
+
+        let directory_source = optional("pec_directory_url").map(|url| {
+            let needed = |name: &'static str| {
+                let allowed = format!("{}, since pec_directory_url is set", Kind::Path.allowed());
+                optional(name).map(PathBuf::from).ok_or_else(|| ParameterError::Missing { name, main_cf: self.main_cf.clone(), allowed })
+            };
+            Ok::<_, ParameterError>(DirectorySource {
+                url,
+                signer_file: needed("pec_directory_signer_file")?,
+                certificate_file: needed("pec_directory_client_certificate_file")?,
+                key_file: needed("pec_directory_client_key_file")?,
+                ca_file: path("pec_directory_ca_file"),
+            })
+        });
+
+        let timestamps = optional("pec_tsa_url").map(|url| {
+            let allowed = format!("{}, since pec_tsa_url is set", Kind::Path.allowed());
+            let missing = || ParameterError::Missing { name: "pec_tsa_ca_file", main_cf: self.main_cf.clone(), allowed };
+            Ok::<_, ParameterError>(Timestamps { url, ca_file: optional("pec_tsa_ca_file").map(PathBuf::from).ok_or_else(missing)? })
+        });
 
         let settings = Settings {
             service_domain: text("pec_service_domain").to_ascii_lowercase(),
@@ -682,10 +941,26 @@ impl Raw {
             signing_key: pkcs11.key(&text("pec_signing_key"))?,
             pkcs11,
             ca_file: path("pec_ca_file"),
+            crl_directory: path("pec_crl_directory"),
+            crl_refresh: Duration::from_secs(seconds(&text("pec_crl_refresh")).unwrap_or_default()),
+            crl_too_old: if text("pec_crl_too_old") == "believe" { TooOld::Believe } else { TooOld::Wait },
             directory_file: path("pec_directory_file"),
+            directory_source: directory_source.transpose()?,
+            directory_refresh: Duration::from_secs(seconds(&text("pec_directory_refresh")).unwrap_or_default()),
             database: text("pec_database"),
             database_password_file: optional("pec_database_password_file").map(PathBuf::from),
+            register: Register {
+                directory: path("pec_register"),
+                key: register_key,
+                database: text("pec_register_database"),
+                password_file: optional("pec_register_password_file").map(PathBuf::from),
+                metrics_file: optional("pec_metrics_file").map(PathBuf::from),
+                timestamps: timestamps.transpose()?,
+                witnesses: split_list(&text("pec_witnesses")).iter().filter_map(|e| Witness::parse(e)).collect(),
+                witness_interval: Duration::from_secs(seconds(&text("pec_witness_interval")).unwrap_or_default()),
+            },
             store: path("pec_store"),
+            log_months: text("pec_log_months").parse().unwrap_or(30),
             access_milter: socket("pec_access_milter"),
             incoming_milter: socket("pec_incoming_milter"),
             internal_milter: socket("pec_internal_milter"),
@@ -705,6 +980,8 @@ impl Raw {
             clamd: Socket::parse(&text("pec_clamd"), &queue_directory),
             clamd_max_age: Duration::from_secs(seconds(&text("pec_clamd_max_age")).unwrap_or_default()),
             infected_store: path("pec_infected_store"),
+            infected_certificate_file: path("pec_infected_certificate_file"),
+            values: self.values.iter().filter(|(_, value)| !value.is_empty()).map(|(name, value)| (name.clone(), without_secrets(value))).collect(),
             blocked_attachments: extensions(&text("pec_blocked_attachments")).into_iter().collect(),
             envelope_size_limit: match self.postfix("message_size_limit").parse::<u64>() {
                 Ok(0) | Err(_) => u64::MAX,
@@ -830,9 +1107,9 @@ mod tests {
 
     fn raw() -> Raw {
         let text = "pec_service_domain = Gestore.Alfa.test\npec_provider_name = Alfa PEC S.p.A.\npec_certificate_file = /p/cert.pem\npec_signing_key = /p/key.pem\n\
-            pec_ca_file = /p/ca.pem\npec_directory_file = /p/igpec.ldif\npec_database = host=127.0.0.1 dbname=pec\npec_store = /s\npec_access_milter = unix:pec/access\n\
+            pec_ca_file = /p/ca.pem\npec_directory_file = /p/igpec.ldif\npec_database = host=127.0.0.1 dbname=pec\npec_register_key = /p/log.pem\npec_register_database = host=127.0.0.1 dbname=pec user=registrar\npec_store = /s\npec_access_milter = unix:pec/access\n\
             pec_incoming_milter = unix:/run/pec/incoming\npec_internal_milter = inet:127.0.0.1:9003\npec_triggers_milter = unix:pec/triggers\npec_reports_milter = unix:pec/reports\n\
-            pec_clamd = unix:/run/clamav/clamd.ctl\npec_infected_store = /i\npec_blocked_attachments = .EXE, js\n\
+            pec_clamd = unix:/run/clamav/clamd.ctl\npec_infected_store = /i\npec_infected_certificate_file = /i.pem\npec_blocked_attachments = .EXE, js\n\
             pec_doveadm_url = http://127.0.0.1:8080/doveadm/v1\npec_doveadm_key_file = /p/key\nmyhostname = mail.gestore.alfa.test\nqueue_directory = /q\n\
             virtual_mailbox_domains = gestore.alfa.test, PEC.alfa.test inline:{a.test=1, b.test=2}\nmessage_size_limit = 33554432\nsmtpd_recipient_limit = 1000\n";
         let values = text.lines().filter_map(|l| l.split_once(" = ")).map(|(n, v)| (n.to_owned(), v.to_owned()));
@@ -861,6 +1138,7 @@ mod tests {
         assert_eq!(settings.internal_milter, Socket::Inet("127.0.0.1:9003".into()));
         assert_eq!((settings.message_size_limit, settings.envelope_size_limit), (31_457_280, 32_505_856));
         assert_eq!(settings.database_password_file, None);
+        assert_eq!((settings.crl_directory.to_str(), settings.crl_too_old), (Some("/var/lib/pec/crl"), TooOld::Wait));
         assert_eq!(settings.notices_smtpd.to_string(), "127.0.0.1:10025");
         assert_eq!(settings.clamd, Some(Socket::Unix("/run/clamav/clamd.ctl".into())));
         assert_eq!(settings.clamd_max_age, Duration::from_secs(6 * 3600));
@@ -899,8 +1177,19 @@ mod tests {
             ("smtpd_recipient_limit", "499", "smtpd_recipient_limit = 499: not allowed; it must be at least pec_recipient_limit (500)"),
             ("pec_refuse_ordinary_mail", "pec.alfa.test *", "mail domains and addresses, or all"),
             ("pec_require_tls", "true", "pec_require_tls = true: not allowed; it must be yes or no"),
+            ("pec_crl_too_old", "ignore", "pec_crl_too_old = ignore: not allowed; it must be wait or believe"),
+            ("pec_crl_refresh", "often", "pec_crl_refresh = often: not allowed; it must be a time such as 45s"),
+            ("pec_crl_directory", "crl", "pec_crl_directory = crl: not allowed; it must be an absolute path"),
             ("pec_mx_hosts", "mx1.alfa.test *", "pec_mx_hosts = mx1.alfa.test *: not allowed; it must be a list of host names"),
             ("pec_doveadm_url", "https://x", "an http:// address"),
+            ("pec_tsa_url", "tsa.test", "pec_tsa_url = tsa.test: not allowed; it must be an http:// or https:// address"),
+            (
+                "pec_tsa_url",
+                "http://tsa.test",
+                "pec_tsa_ca_file is not set in /etc/postfix/main.cf; it must be an absolute path, since pec_tsa_url is set",
+            ),
+            ("pec_witnesses", "https://witness.test/", "each of these with #NAME+ID+KEY behind it"),
+            ("pec_witness_interval", "hourly", "a time such as 45s"),
             ("pec_notices_smtpd", "192.0.2.1:25", "pec_notices_smtpd = 192.0.2.1:25: not allowed; it must be a loopback address with its port"),
             ("pec_notices_smtpd", "localhost:25", "a loopback address"),
             ("pec_clamd", "", "pec_clamd is not set in /etc/postfix/main.cf; it must be unix:path, inet:host:port or none"),
@@ -932,6 +1221,13 @@ mod tests {
             let error = settings(&with("pec_signing_key", uri)).unwrap_err();
             assert!(error.starts_with("pec_signing_key = pkcs11:token=a") && !error.contains("4711"), "{error}");
         }
+    }
+
+    #[test]
+    fn witnesses_are_mailboxes_and_web_addresses_with_a_key() {
+        let settings = settings(&with("pec_witnesses", "Notaio@studio.test, https://w.test/log/#w.test/x+1a2b3c4d+BAb+/=")).unwrap();
+        let web = Witness::Web { url: "https://w.test/log".to_owned(), key: "w.test/x+1a2b3c4d+BAb+/=".to_owned() };
+        assert_eq!(settings.register.witnesses, [Witness::Mail(Address::parse("Notaio@studio.test").unwrap()), web]);
     }
 
     #[test]

@@ -7,9 +7,11 @@ use std::process::Command;
 
 use der::{Decode as _, Encode as _};
 use openssl::x509::X509;
-use pec_core::clock::Moment;
+use pec_core::clock::{Clock as _, Moment, SystemClock};
 use pec_core::smime::own::OwnCertificate;
+use pec_core::smime::pem::{private_key, sign};
 use pec_core::smime::profile::breaches;
+use pec_core::smime::request::{Subject, request};
 use pec_test_support::pki::{NOW, Pki};
 use tempfile::TempDir;
 use x509_cert::certificate::{Certificate, TbsCertificate, Version};
@@ -53,6 +55,28 @@ impl Ca {
     }
 }
 
+impl Ca {
+    /// The rules that the certificate breaks, which is none to start with: the error is one line with all of them.
+    fn refused(&self, certificate: &X509) -> Vec<String> {
+        let breaches = breaches(certificate, NAME).unwrap();
+        let error = self.read(certificate).unwrap_err();
+        let file = self.directory.path().join("own.pem");
+        let begin = format!(
+            "pec_certificate_file = {}: the certificate breaks the profile of RFC 6109 s. 5.5 for pec_provider_name = {NAME}: ",
+            file.display()
+        );
+        assert_eq!(error, begin + &breaches.join("; "));
+        breaches
+    }
+
+    /// As the programs read it at their start.
+    fn read(&self, certificate: &X509) -> Result<OwnCertificate, String> {
+        let file = self.directory.path().join("own.pem");
+        fs::write(&file, certificate.to_pem().unwrap()).unwrap();
+        OwnCertificate::read(&file, ADDRESS, NAME, SystemClock.now()).map_err(|e| e.to_string())
+    }
+}
+
 fn with(extension: &'static str) -> Vec<&'static str> {
     [&MINIMAL[..], &[extension]].concat()
 }
@@ -85,8 +109,47 @@ fn rfc6109_5_5_certificates_of_the_profile_pass() {
         (SUBJECT, instead(ALT_NAME, "subjectAltName=DNS:gestore.alfa.test,email:posta-certificata@gestore.alfa.test")),
         ("/C=IT/ST=Ancona/L=Senigallia/O=Alfa PEC S.p.A./organizationIdentifier=VATIT-0/CN=Posta", MINIMAL.to_vec()),
     ] {
-        assert_eq!(breaches(&ca.certificate(subject, &extensions), NAME).unwrap(), Vec::<String>::new(), "{subject} {extensions:?}");
+        let certificate = ca.certificate(subject, &extensions);
+        assert_eq!(breaches(&certificate, NAME).unwrap(), Vec::<String>::new(), "{subject} {extensions:?}");
+        ca.read(&certificate).unwrap();
     }
+}
+
+#[test]
+fn our_key_is_rsa_of_2048_to_4096_bits_and_no_request_is_made_for_another() {
+    let ca = Ca::new();
+    let subject = Subject { provider_name: NAME, state: None, locality: None, common_name: "Posta Certificata", address: ADDRESS };
+    // Large ones of more than two primes, which are found sooner.
+    for (kind, says) in [
+        ("RSA -pkeyopt rsa_keygen_bits:1024", Some("has 1024 bits; RSA of 2048 to 4096 bits is needed")),
+        ("RSA -pkeyopt rsa_keygen_bits:2040", Some("has 2040 bits; RSA of 2048 to 4096 bits is needed")),
+        ("RSA -pkeyopt rsa_keygen_bits:2048", None),
+        ("RSA -pkeyopt rsa_keygen_bits:4096 -pkeyopt rsa_keygen_primes:4", None),
+        ("RSA -pkeyopt rsa_keygen_bits:4104 -pkeyopt rsa_keygen_primes:4", Some("has 4104 bits; RSA of 2048 to 4096 bits is needed")),
+        ("RSA -pkeyopt rsa_keygen_bits:8192 -pkeyopt rsa_keygen_primes:5", Some("has 8192 bits; RSA of 2048 to 4096 bits is needed")),
+        ("EC -pkeyopt ec_paramgen_curve:P-256", Some("is not RSA; RSA of 2048 to 4096 bits is needed")),
+    ] {
+        ca.openssl(&format!("genpkey -quiet -out provider.key -algorithm {kind}"));
+        let certificate = ca.certificate(SUBJECT, &MINIMAL);
+        let key = private_key(&ca.directory.path().join("provider.key")).unwrap();
+        let requested = request(&subject, &certificate.public_key().unwrap(), |data| sign(&key, data));
+        match says {
+            None => drop((ca.read(&certificate).unwrap(), requested.unwrap())),
+            Some(says) => {
+                let error = ca.read(&certificate).unwrap_err();
+                assert!(error.starts_with("pec_certificate_file = ") && error.ends_with(&format!(": the certificate's key {says}")), "{error}");
+                assert!(requested.unwrap_err().to_string().ends_with(&format!("the key {says}")));
+            }
+        }
+    }
+}
+
+#[test]
+fn our_certificate_is_for_the_address_that_everything_comes_from() {
+    let ca = Ca::new();
+    let other = instead(ALT_NAME, "subjectAltName=email:posta-certificata@gestore.beta.test");
+    let error = ca.read(&ca.certificate(SUBJECT, &other)).unwrap_err();
+    assert!(error.ends_with("the certificate is for posta-certificata@gestore.beta.test; posta-certificata@gestore.alfa.test is needed"), "{error}");
 }
 
 #[test]
@@ -96,12 +159,12 @@ fn rfc6109_5_5_each_rule_that_is_broken_is_named() {
         (
             "/C=IT/O=Altra/CN=Posta Certificata",
             MINIMAL.to_vec(),
-            "neither CN nor O of its subject is pec_provider_name (Alfa PEC S.p.A.), but Posta Certificata, Altra",
+            "neither CN nor O of its subject is the provider's name (Alfa PEC S.p.A.), but Posta Certificata, Altra",
         ),
         (
             "/C=IT/O=alfa pec s.p.a./CN=x",
             MINIMAL.to_vec(),
-            "neither CN nor O of its subject is pec_provider_name (Alfa PEC S.p.A.), but x, alfa pec s.p.a.",
+            "neither CN nor O of its subject is the provider's name (Alfa PEC S.p.A.), but x, alfa pec s.p.a.",
         ),
         ("/C=IT/O=Alfa PEC S.p.A./emailAddress=a@alfa.test", MINIMAL.to_vec(), "its subject holds an e-mail address"),
         (SUBJECT, without(KEY_USAGE), "keyUsage is missing"),
@@ -116,7 +179,7 @@ fn rfc6109_5_5_each_rule_that_is_broken_is_named() {
         (SUBJECT, with("basicConstraints=CA:FALSE"), "basicConstraints is there"),
         (SUBJECT, with("extendedKeyUsage=critical,emailProtection"), "the extension 2.5.29.37 is critical"),
     ] {
-        assert_eq!(breaches(&ca.certificate(subject, &extensions), NAME).unwrap(), [says]);
+        assert_eq!(ca.refused(&ca.certificate(subject, &extensions)), [says]);
     }
     // Newer versions of the command will not make these.
     let good = ca.certificate(SUBJECT, &MINIMAL);
@@ -128,9 +191,9 @@ fn rfc6109_5_5_each_rule_that_is_broken_is_named() {
         (edited(&good, twice), "the extension 2.5.29.15 stands there twice"),
         (edited(&good, |c| c.version = Version::V2), "it is not of version 3"),
     ] {
-        assert_eq!(breaches(&certificate, NAME).unwrap(), [says]);
+        assert_eq!(ca.refused(&certificate), [says]);
     }
-    let several = breaches(&ca.certificate("/CN=x", &with("basicConstraints=critical,CA:TRUE")), NAME).unwrap();
+    let several = ca.refused(&ca.certificate("/CN=x", &with("basicConstraints=critical,CA:TRUE")));
     assert_eq!(several.len(), 3, "all of them: {several:?}");
 }
 
@@ -142,7 +205,11 @@ fn rfc6109_5_5_our_own_certificate_is_refused_by_rule_and_looked_at_in_time() {
     let keys = pki.provider_valid(NAME, ADDRESS, NOW - day, NOW + 365 * day);
     let read = |file: &Path, name: &str, now: i64| OwnCertificate::read(file, ADDRESS, name, Moment::from_unix(now));
     let error = read(&keys.certificate_file, "Beta Posta S.r.l.", NOW).unwrap_err().to_string();
-    assert!(error.starts_with("pec_certificate_file = ") && error.contains("breaks the profile of RFC 6109 s. 5.5: neither CN nor O"), "{error}");
+    assert!(
+        error.starts_with("pec_certificate_file = ")
+            && error.contains("breaks the profile of RFC 6109 s. 5.5 for pec_provider_name = Beta Posta S.r.l.: neither CN nor O"),
+        "{error}"
+    );
     for (now, left) in
         [(NOW, None), (NOW + 305 * day, None), (NOW + 305 * day + 1, Some(59)), (NOW + 365 * day - 1, Some(0)), (NOW + 365 * day, Some(0))]
     {

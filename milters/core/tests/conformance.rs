@@ -1,5 +1,6 @@
 //! docs/conformance.md and the sources agree: every test that it names exists, every file, every name in a file; every test
-//! of RFC 6109 is named there; every section of the RFC that demands something has a row.
+//! of RFC 6109 is named there, and every row that is tested names one that says so in its name; every section of the RFC that
+//! demands something has a row.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -221,6 +222,20 @@ fn every_test_of_the_rfc_is_in_the_document() {
     let named: BTreeSet<_> = rows(&document).iter().flat_map(|row| code(&row.tests).into_iter().map(str::to_owned).collect::<Vec<_>>()).collect();
     let forgotten: Vec<_> = tests().into_iter().filter(|name| is_of_the_rfc(name) && !named.contains(name)).collect();
     nothing_wrong(&forgotten.iter().map(|name| format!("{DOCUMENT}: no row names the test {name}")).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_row_that_is_tested_names_a_test_of_the_rfc() {
+    let mut wrong = Vec::new();
+    for row in rows(&document()) {
+        let named = code(&row.tests);
+        // What AgID demands beyond the RFC is in none of its sections.
+        let is_agids = |name: &&str| row.requirement.contains("AgID") && name.strip_prefix("test_").unwrap_or(name).starts_with("agid_");
+        if !named.is_empty() && !named.iter().any(|name| is_of_the_rfc(name) || is_agids(name)) {
+            wrong.push(at(&row, "names no test that has a section of the RFC in its name (rfc6109_...)"));
+        }
+    }
+    nothing_wrong(&wrong);
 }
 
 #[test]

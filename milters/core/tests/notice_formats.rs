@@ -13,9 +13,11 @@ use pec_core::notices::accettazione::accettazione;
 use pec_core::notices::anomalia::{self, anomalia};
 use pec_core::notices::avvenuta_consegna::avvenuta_consegna;
 use pec_core::notices::busta::busta;
-use pec_core::notices::mancata_consegna::{Causa, mancata_consegna};
+use pec_core::notices::mancata_consegna::{Causa, mancata_consegna, virus_status};
 use pec_core::notices::non_accettazione::non_accettazione;
+use pec_core::notices::preavviso::{Termine, preavviso};
 use pec_core::notices::presa_in_carico::presa_in_carico;
+use pec_core::notices::rilevazione_virus::rilevazione_virus;
 use pec_core::notices::{Issuer, Notice};
 use pec_core::smime::pem::PemSigner;
 use pec_test_support::judges::xmllint_valid;
@@ -26,6 +28,7 @@ const ADDRESS: &str = "posta-certificata@gestore.alfa.test";
 const BRUNO: &str = "bruno@pec.beta.test";
 const IDENTIFICATIVO: &str = "pec.20261118120640.0123456789abcdef0123@gestore.alfa.test";
 const WHEN: &str = "18/11/2026 alle ore 12:06:40 (+0100)";
+const ON: &str = "18/11/2026 at 12:06:40 (+0100)";
 const DATE: &str = "Wed, 18 Nov 2026 12:06:40 +0100";
 const ORIGINAL: &[u8] = b"From: anna@pec.alfa.test\r\nTo: bruno@pec.beta.test\r\nCc: carla@posta.test\r\nMessage-ID: <1@client.test>\r\n\r\nCiao\r\n";
 const RULE: &str = "-----------------------------------------------------------------------------------------";
@@ -95,9 +98,18 @@ impl Alfa {
         avvenuta_consegna(self.issuer(), &self.daticert, BRUNO, moment, original, "pec.1@gestore.alfa.test").unwrap()
     }
 
-    fn mancata_consegna(&self) -> Notice {
-        let causa = Causa::from_status("5.1.1");
+    fn mancata_consegna(&self, status: &str) -> Notice {
+        let causa = Causa::from_status(status);
         mancata_consegna(self.issuer(), &self.daticert, BRUNO, &causa, Moment::from_unix(NOW), "pec.1@gestore.alfa.test").unwrap()
+    }
+
+    fn rilevazione_virus(&self) -> Notice {
+        let (to, at) = ("ricevute@gestore.beta.test", Moment::from_unix(NOW));
+        rilevazione_virus(self.issuer(), &self.daticert, to, BRUNO, "Eicar-Test-Signature", at, "pec.1@gestore.alfa.test").unwrap()
+    }
+
+    fn preavviso(&self, termine: Termine) -> Notice {
+        preavviso(self.issuer(), &self.daticert, BRUNO, termine, Moment::from_unix(NOW), "pec.1@gestore.alfa.test").unwrap()
     }
 
     fn anomalia(&self, original: &[u8]) -> Notice {
@@ -116,7 +128,11 @@ impl Alfa {
             self.presa_in_carico(),
             self.avvenuta_consegna(Some(ORIGINAL)),
             self.avvenuta_consegna(None),
-            self.mancata_consegna(),
+            self.mancata_consegna("5.1.1"),
+            self.mancata_consegna(&virus_status("Eicar-Test-Signature")),
+            self.rilevazione_virus(),
+            self.preavviso(Termine::DodiciOre),
+            self.preavviso(Termine::VentiquattroOre),
         ]
     }
 }
@@ -196,9 +212,17 @@ fn has_text(notice: &Notice, italian: &str) {
     let (italiano, inglese) = plain.split_once(RULE).unwrap();
     assert_eq!(italiano.trim_end(), italian.trim_start());
     let identifier = if notice.header.text("X-Trasporto").as_deref() == Some("errore") { "" } else { IDENTIFICATIVO };
-    for said in ["On 18/11/2026 at 12:06:40 (+0100)", "\"Prova\"", identifier] {
+    for said in [format!("On {ON}").as_str(), "\"Prova\"", identifier] {
         assert!(inglese.contains(said), "{said}: {inglese}");
     }
+}
+
+/// The text is this in Italian, and this in English.
+#[track_caller]
+fn has_texts(notice: &Notice, italian: &str, english: &str) {
+    let (plain, _) = texts(notice);
+    let (italiano, inglese) = plain.split_once(RULE).unwrap();
+    assert_eq!((italiano.trim(), inglese.trim()), (italian.trim(), english.trim()));
 }
 
 #[test]
@@ -343,6 +367,153 @@ fn rfc6109_2_1_1_2_the_envelope_inherits_fields_unmodified() {
 }
 
 #[test]
+fn rfc6109_3_1_6_header_and_text_of_the_notices_of_a_timeout() {
+    let alfa = Alfa::new("Prova");
+    let (dodici, ventiquattro) = (alfa.preavviso(Termine::DodiciOre), alfa.preavviso(Termine::VentiquattroOre));
+    for notice in [&dodici, &ventiquattro] {
+        has_header(
+            notice,
+            &[
+                ("X-Ricevuta", "preavviso-errore-consegna"),
+                ("Date", DATE),
+                ("Subject", "AVVISO DI MANCATA CONSEGNA PER SUP. TEMPO MASSIMO: Prova"),
+                ("From", ADDRESS),
+                ("To", "anna@pec.alfa.test"),
+                ("X-Riferimento-Message-ID", "<1@client.test>"),
+            ],
+        );
+    }
+    has_texts(
+        &dodici,
+        &format!(
+            "
+Avviso di mancata consegna
+Il giorno {WHEN} il messaggio
+\"Prova\" proveniente da \"anna@pec.alfa.test\"
+e destinato all'utente \"bruno@pec.beta.test\"
+non è stato consegnato nelle prime dodici ore dal suo invio. Non escludendo
+che questo possa avvenire in seguito, si ritiene utile considerare che l'invio
+potrebbe non andare a buon fine. Il sistema provvederà comunque ad inviare
+un ulteriore avviso di mancata consegna se nelle prossime dodici ore non vi
+sarà la conferma della ricezione da parte del destinatario.
+Identificativo messaggio: {IDENTIFICATIVO}"
+        ),
+        &format!(
+            "
+Non delivery PEC notification
+On {ON} the message
+\"Prova\" originating from \"anna@pec.alfa.test\"
+and addressed to \"bruno@pec.beta.test\"
+has not been delivered within the first 12 hours following its dispatch.
+Not excluding that the message might eventually be delivered, it is deemed
+useful to consider that dispatch might not have a positive outcome. The system
+will see to sending another non-delivery PEC notification if in the following
+twelve hours no confirmation is received from the recipient.
+Message identifier: {IDENTIFICATIVO}"
+        ),
+    );
+    has_texts(
+        &ventiquattro,
+        &format!(
+            "
+Avviso di mancata consegna
+Il giorno {WHEN} il messaggio
+\"Prova\" proveniente da \"anna@pec.alfa.test\"
+e destinato all'utente \"bruno@pec.beta.test\"
+non è stato consegnato nelle ventiquattro ore successive al suo invio.
+Si ritiene che la spedizione debba considerarsi non andata a buon fine.
+Identificativo messaggio: {IDENTIFICATIVO}"
+        ),
+        &format!(
+            "
+Non delivery PEC notification
+On {ON} the message
+\"Prova\" originating from \"anna@pec.alfa.test\"
+and addressed to \"bruno@pec.beta.test\"
+has not been delivered within 24 hours of its dispatch.
+The transaction is deemed to be considered terminated with a negative outcome.
+Message identifier: {IDENTIFICATIVO}"
+        ),
+    );
+}
+
+#[test]
+fn rfc6109_3_2_3_header_and_text_of_the_virus_detection() {
+    let notice = Alfa::new("Prova").rilevazione_virus();
+    has_header(
+        &notice,
+        &[
+            ("X-Ricevuta", "rilevazione-virus"),
+            ("X-Mittente", "anna@pec.alfa.test"),
+            ("Date", DATE),
+            ("Subject", "PROBLEMA DI SICUREZZA: Prova"),
+            ("From", ADDRESS),
+            ("To", "ricevute@gestore.beta.test"),
+            ("X-Riferimento-Message-ID", "<1@client.test>"),
+        ],
+    );
+    has_texts(
+        &notice,
+        &format!(
+            "
+Avviso di rilevazione virus informatico
+Il giorno {WHEN} nel messaggio
+\"Prova\" proveniente da \"anna@pec.alfa.test\"
+e destinato all'utente \"bruno@pec.beta.test\"
+è stato rilevato un problema di sicurezza Eicar-Test-Signature.
+Identificativo messaggio: {IDENTIFICATIVO}"
+        ),
+        &format!(
+            "
+Virus detection PEC notification
+On {ON} in the message
+\"Prova\" from \"anna@pec.alfa.test\"
+and addressed to \"bruno@pec.beta.test\"
+a security problem was detected Eicar-Test-Signature.
+Message identifier: {IDENTIFICATIVO}"
+        ),
+    );
+}
+
+#[test]
+fn rfc6109_3_2_4_header_and_text_of_the_non_delivery_for_a_virus() {
+    let notice = Alfa::new("Prova").mancata_consegna(&virus_status("Eicar-Test-Signature"));
+    has_header(
+        &notice,
+        &[
+            ("X-Ricevuta", "errore-consegna"),
+            ("X-VerificaSicurezza", "errore"),
+            ("Date", DATE),
+            ("Subject", "AVVISO DI MANCATA CONSEGNA PER VIRUS: Prova"),
+            ("From", ADDRESS),
+            ("To", "anna@pec.alfa.test"),
+            ("X-Riferimento-Message-ID", "<1@client.test>"),
+        ],
+    );
+    has_texts(
+        &notice,
+        &format!(
+            "
+Avviso di mancata consegna per virus informatico
+Il giorno {WHEN} nel messaggio
+\"Prova\" destinato all'utente \"bruno@pec.beta.test\"
+è stato rilevato un problema di sicurezza Eicar-Test-Signature.
+Il messaggio non è stato consegnato.
+Identificativo messaggio: {IDENTIFICATIVO}"
+        ),
+        &format!(
+            "
+Delivery error PEC notification due to virus
+On {ON} in the message
+\"Prova\" addressed to \"bruno@pec.beta.test\"
+a security problem was detected Eicar-Test-Signature.
+The message was not delivered.
+Message identifier: {IDENTIFICATIVO}"
+        ),
+    );
+}
+
+#[test]
 fn rfc6109_3_2_1_header_and_text_of_the_presa_in_carico() {
     let notice = Alfa::new("Prova").presa_in_carico();
     has_header(
@@ -445,7 +616,7 @@ Identificativo messaggio: {IDENTIFICATIVO}"
 
 #[test]
 fn rfc6109_3_3_3_header_and_text_of_the_non_delivery() {
-    let notice = Alfa::new("Prova").mancata_consegna();
+    let notice = Alfa::new("Prova").mancata_consegna("5.1.1");
     has_header(
         &notice,
         &[
@@ -558,18 +729,16 @@ fn rfc6109_4_4_every_type_of_message_is_valid_against_the_dtd() {
             Tipo::PostaCertificata => (true, false, 0, false),
             Tipo::AvvenutaConsegna => (true, true, 0, false),
             Tipo::PresaInCarico => (false, false, 1, false),
-            Tipo::ErroreConsegna => (false, true, 0, true),
+            Tipo::ErroreConsegna | Tipo::PreavvisoErroreConsegna | Tipo::RilevazioneVirus => (false, true, 0, true),
             Tipo::NonAccettazione => (false, false, 0, true),
             _ => (false, false, 0, false),
         };
         assert_eq!(has, expected, "{tipo}");
     }
     // What the DTD allows and no message here has.
-    for tipo in ["preavviso-errore-consegna", "rilevazione-virus"] {
-        for errore in ["nessuno", "no-dest", "no-dominio", "virus", "altro"] {
-            let daticert = Daticert { tipo: tipo.parse().unwrap(), errore: errore.parse().unwrap(), ..alfa.daticert.clone() };
-            xmllint_valid(&daticert.to_xml()).unwrap();
-        }
+    for errore in ["nessuno", "no-dest", "no-dominio", "virus", "altro"] {
+        let daticert = Daticert { tipo: Tipo::RilevazioneVirus, errore: errore.parse().unwrap(), ..alfa.daticert.clone() };
+        xmllint_valid(&daticert.to_xml()).unwrap();
     }
     assert!(xmllint_valid(&alfa.daticert.to_xml().replace("<risposte>studio@studio.example</risposte>", "")).is_err(), "the judge judges");
 }

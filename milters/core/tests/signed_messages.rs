@@ -184,10 +184,10 @@ fn rfc6109_3_1_6_the_two_notices_of_a_timeout_differ_in_their_text_and_in_errore
 }
 
 #[test]
-fn keys_and_certificates_that_do_not_do_are_named() {
+fn rfc6109_5_5_keys_and_certificates_that_do_not_do_are_named() {
     let alfa = Alfa::new();
     let keys = alfa.pki.provider("Alfa PEC S.p.A.", ADDRESS);
-    let other = alfa.pki.provider("Beta", "posta-certificata@gestore.beta.test");
+    let other = alfa.pki.provider("Alfa PEC S.p.A.", "posta-certificata@gestore.beta.test");
     let empty = alfa.directory.path().join("empty.pem");
     fs::write(&empty, "").unwrap();
     let absent = alfa.directory.path().join("absent.pem");
@@ -205,7 +205,7 @@ fn keys_and_certificates_that_do_not_do_are_named() {
         (&absent, &keys.key_file, NOW, "No such file"),
         (&empty, &keys.key_file, NOW, "holds no certificate"),
         (&other.certificate_file, &other.key_file, NOW, "posta-certificata@gestore.alfa.test is needed"),
-        (&stranger.certificate_file, &stranger.key_file, NOW, "neither CN nor O of its subject is pec_provider_name (Alfa PEC S.p.A.), but"),
+        (&stranger.certificate_file, &stranger.key_file, NOW, "neither CN nor O of its subject is the provider's name (Alfa PEC S.p.A.), but"),
         (&keys.certificate_file, &keys.key_file, NOW + year, "has expired"),
         (&keys.certificate_file, &keys.key_file, NOW - year, "not valid before"),
     ] {

@@ -2,8 +2,10 @@
 //!
 //! | signature verifies, signer in the directory | header, contents | what it is |
 //! | --- | --- | --- |
+//! | cannot be known now (revocation list) | | nothing yet: it waits |
+//! | signer, or that he serves the sender's domain, not in the directory | | a newer directory is asked for once; then as below |
 //! | no | | ordinary mail: anomaly, or refused where a mailbox takes certified mail only |
-//! | yes | header at odds with certificate, daticert.xml unreadable or at odds with header or SMTP envelope | damaged: anomaly, never refused |
+//! | yes | header at odds with certificate, daticert.xml unreadable or at odds with header (type, sender, identifiers) or SMTP envelope | damaged: anomaly, never refused |
 //! | yes | envelope of a sender whom that provider serves, to its recipients | envelope: taken in charge |
 //! | yes | receipt or notice | receipt: delivered |
 //! | yes, ours | busta di anomalia | our own anomaly envelope: delivered, not wrapped again |
@@ -15,11 +17,12 @@ use bytes::Bytes;
 use pec_core::address::Address;
 use pec_core::clock::Moment;
 use pec_core::daticert::{Daticert, Tipo};
+use pec_core::directory::signer::NoSigner;
 use pec_core::directory::{Directory, Provider};
 use pec_core::envelope::{EnvelopeError, SignedParts, claimed_type, contents, signed_parts};
 use pec_core::header::Header;
 use pec_core::notices::anomalia::Errore;
-use pec_core::smime::verify::{SignedBy, TrustedCas};
+use pec_core::smime::verify::{NotKnown, SignedBy, TrustedCas, VerifyError};
 use pec_milter::MARK_FIELD;
 
 /// What a message is.
@@ -40,6 +43,8 @@ pub enum Arrived {
     Ricevuta {
         /// Its certification data.
         daticert: Daticert,
+        /// Where what the provider signed lies in the body.
+        content: Range<usize>,
         /// Who signed it.
         provider: Provider,
     },
@@ -51,7 +56,11 @@ pub enum Arrived {
         errore: Errore,
         /// The provider of the directory that signed it, if one did.
         provider: Option<Provider>,
+        /// Whether a newer directory may know the signer, or that he serves the sender's domain.
+        is_unknown: bool,
     },
+    /// Nobody can say now, for want of a revocation list.
+    NotKnown(NotKnown),
 }
 
 /// By what a message is judged.
@@ -67,8 +76,20 @@ pub struct Judge<'a> {
     pub now: Moment,
 }
 
+/// Why a message does not count as signed by a provider.
+enum Unsigned {
+    Anomalous(Errore),
+    /// A CA vouches for the signer, and the directory does not know him.
+    Unknown(Errore),
+    NotKnown(NotKnown),
+}
+
 /// Fields by which mail programs show a message: twice in a header, they show one thing to us and another to the reader.
-const SINGLE_FIELDS: [&str; 8] = ["From", "To", "Subject", "Message-ID", "Content-Type", "Content-Transfer-Encoding", "X-Trasporto", "X-Ricevuta"];
+const SINGLE_FIELDS: [&str; 9] =
+    ["From", "To", "Subject", "Message-ID", "Content-Type", "Content-Transfer-Encoding", "X-Trasporto", "X-Ricevuta", "X-Riferimento-Message-ID"];
+
+/// What stands in an envelope's `From:` before its sender: in the network, and in RFC 6109 s. 3.1.5.
+const ON_BEHALF_OF: [&str; 2] = ["per conto di:", "on behalf of:"];
 
 /// Whether a message with this header may be signed: then its body is needed in one piece.
 pub fn may_be_signed(header: &Header) -> bool {
@@ -81,35 +102,45 @@ impl Judge<'_> {
     pub fn decide(self, header: &Header, body: &Bytes, reverse_path: Option<&Address>, recipients: &[Address]) -> Arrived {
         let (parts, signed_by, provider) = match self.signed(header, body) {
             Ok(signed) => signed,
-            Err(errore) => return Arrived::Anomalous { errore, provider: None },
+            Err(Unsigned::Anomalous(errore)) => return Arrived::Anomalous { errore, provider: None, is_unknown: false },
+            Err(Unsigned::Unknown(errore)) => return Arrived::Anomalous { errore, provider: None, is_unknown: true },
+            Err(Unsigned::NotKnown(not_known)) => return Arrived::NotKnown(not_known),
         };
-        self.decide_signed(header, body, parts, &signed_by, provider, reverse_path, recipients)
-            .unwrap_or_else(|errore| Arrived::Anomalous { errore, provider: Some(provider.clone()) })
+        self.decide_signed(header, body, parts, &signed_by, provider, reverse_path, recipients).unwrap_or_else(|errore| Arrived::Anomalous {
+            errore,
+            provider: Some(provider.clone()),
+            is_unknown: false,
+        })
     }
 
     /// "Signature existence", "signature origin" and "signature validity": what is not signed by a provider is ordinary mail.
-    fn signed(&self, header: &Header, body: &Bytes) -> Result<(SignedParts, SignedBy, &Provider), Errore> {
-        let not_authentic =
-            |why: String| Errore::new(format!("Firma non presente o non autentica ({why})"), format!("Signature missing or not authentic ({why})"));
+    fn signed(&self, header: &Header, body: &Bytes) -> Result<(SignedParts, SignedBy, &Provider), Unsigned> {
+        let not_authentic = |perche: String, why: String| {
+            Unsigned::Anomalous(Errore::new(
+                format!("Firma non presente o non autentica ({perche})"),
+                format!("Signature missing or not authentic ({why})"),
+            ))
+        };
         let parts = match signed_parts(header, body) {
             Ok(parts) => parts,
             Err(EnvelopeError::NotSigned) => {
-                return Err(Errore::new(
+                return Err(Unsigned::Anomalous(Errore::new(
                     "Firma non presente o non autentica: il messaggio non proviene da un gestore di posta certificata",
                     "Signature missing or not authentic: the message does not come from a certified mail provider",
-                ));
+                )));
             }
-            Err(e) => return Err(not_authentic(e.to_string())),
+            Err(e) => return Err(not_authentic(e.italiano(), e.to_string())),
         };
-        let signed_by = self.cas.verify(&body[parts.content.clone()], &parts.signature, self.now).map_err(|e| not_authentic(e.to_string()))?;
-        let provider = [&signed_by.sha256, &signed_by.sha1].into_iter().find_map(|hash| self.directory.provider_of_certificate(hash));
-        let Some(provider) = provider else {
-            let (name, sha1) = (&signed_by.common_name, &signed_by.sha1);
-            return Err(Errore::new(
-                format!("il certificato che ha firmato ({name}, SHA-1 {sha1}) non appartiene a un gestore di posta certificata"),
-                format!("the certificate that signed ({name}, SHA-1 {sha1}) is not in the directory of providers"),
-            ));
-        };
+        let signer = self.directory.signer(self.cas, &body[parts.content.clone()], &parts.signature, self.now);
+        let (signed_by, provider) = signer.map_err(|no_signer| match no_signer {
+            NoSigner::NotBelieved(VerifyError::NotKnown(not_known)) => Unsigned::NotKnown(not_known),
+            NoSigner::NotBelieved(e) => not_authentic(e.italiano(), e.to_string()),
+            NoSigner::Unknown(SignedBy { common_name, sha1, .. }) => Unsigned::Unknown(Errore::new(
+                format!("il certificato che ha firmato ({common_name}, SHA-1 {sha1}) non appartiene a un gestore di posta certificata"),
+                format!("the certificate that signed ({common_name}, SHA-1 {sha1}) is not in the directory of providers"),
+            )),
+        })?;
+        self.cas.name_breaches(&signed_by, &provider.name);
         Ok((parts, signed_by, provider))
     }
 
@@ -168,12 +199,20 @@ impl Judge<'_> {
                 "the message is signed by a provider but is neither an envelope nor a receipt",
             ));
         };
-        let unreadable = |e: EnvelopeError| Errore::new(format!("formato non conforme alle regole tecniche ({e})"), e.to_string());
+        let unreadable = |e: EnvelopeError| Errore::new(format!("formato non conforme alle regole tecniche ({})", e.italiano()), e.to_string());
         let content = parts.content.clone();
         let contents = contents(body, parts.content, claimed).map_err(unreadable)?;
         let daticert = contents.daticert;
+        if let (Some(reference), Some(msgid)) = (header.text("X-Riferimento-Message-ID"), &daticert.msgid)
+            && bare(&reference) != bare(msgid)
+        {
+            return Err(Errore::new(
+                format!("il campo X-Riferimento-Message-ID indica {reference}, e daticert.xml indica {msgid}"),
+                format!("the X-Riferimento-Message-ID: field says {reference}, and daticert.xml says {msgid}"),
+            ));
+        }
         if claimed != Tipo::PostaCertificata {
-            return Ok(Arrived::Ricevuta { daticert, provider: provider.clone() });
+            return Ok(Arrived::Ricevuta { daticert, content, provider: provider.clone() });
         }
 
         let Some(mittente) = Address::parse(&daticert.mittente) else {
@@ -192,10 +231,11 @@ impl Judge<'_> {
         }
         if self.directory.provider_of_domain(&mittente.domain()) != Some(provider) {
             let (name, domain) = (&provider.name, mittente.domain());
-            return Err(Errore::new(
+            let errore = Errore::new(
                 format!("dominio mittente non di posta certificata: {domain} non è gestito da {name}"),
                 format!("{name} does not serve the sender's domain, {domain}"),
-            ));
+            );
+            return Ok(Arrived::Anomalous { errore, provider: Some(provider.clone()), is_unknown: true });
         }
         // The provider certifies whom the sender wrote to; whoever else gets hold of the envelope cannot have its delivery
         // certified.
@@ -206,7 +246,32 @@ impl Judge<'_> {
                 format!("it was not sent to {stranger}: daticert.xml does not name this recipient"),
             ));
         }
+        let (message_id, identificativo) = (header.text("Message-ID").unwrap_or_default(), &daticert.identificativo);
+        if bare(&message_id) != bare(identificativo) {
+            return Err(Errore::new(
+                format!("il campo Message-ID ({message_id}) non è l'identificativo in daticert.xml ({identificativo})"),
+                format!("the Message-ID: field ({message_id}) is not the identifier in daticert.xml ({identificativo})"),
+            ));
+        }
+        let name = header.display_name("From").unwrap_or_default();
+        if on_behalf_of(&name).as_ref() != Some(&mittente) {
+            return Err(Errore::new(
+                format!("il campo From ({name}) non indica il mittente in daticert.xml ({mittente})"),
+                format!("the From: field ({name}) does not name the sender in daticert.xml ({mittente})"),
+            ));
+        }
         let Some(postacert) = contents.postacert else { return Err(unreadable(EnvelopeError::NoPostacert)) };
         Ok(Arrived::Busta { daticert, postacert, content, provider: provider.clone() })
     }
+}
+
+/// An identifier without what may be written around it or in it: brackets, folds.
+fn bare(identifier: &str) -> String {
+    identifier.split_whitespace().collect::<String>().trim_start_matches('<').trim_end_matches('>').to_owned()
+}
+
+/// For whom an envelope comes, by the name in its `From:`.
+fn on_behalf_of(name: &str) -> Option<Address> {
+    let prefix = ON_BEHALF_OF.into_iter().find(|prefix| name.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix)))?;
+    Address::parse(name[prefix.len()..].trim())
 }

@@ -8,6 +8,7 @@
 
 pub mod decision;
 mod session;
+mod triggers;
 mod virus;
 
 pub use session::{Door, IncomingPoint};

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use openssl::sha::sha256;
 use pec_core::address::Address;
 use pec_core::daticert::{Daticert, Tipo, TipoRicevuta};
-use pec_core::directory::Provider;
+use pec_core::directory::{Directory, Provider};
 use pec_core::envelope::{EnvelopeError, contents, signed_parts};
 use pec_core::header::{Field, Header};
 use pec_core::identifier::fresh;
@@ -18,14 +18,17 @@ use pec_milter::anomaly::Anomaly;
 use pec_milter::world::World;
 use pec_milter::{
     Connection, Edits, Keeps, LARGE, MARK_FIELD, NOTICE_FIELD, NOTIFY_BOTH, NOTIFY_FAILURE, Point, RICEZIONE, RICEZIONE_DOMAIN, Recipient, Reply,
-    Transaction, Verdict, is_internal_domain,
+    SPAM_FIELD, Transaction, Verdict, is_internal_domain,
 };
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{Custody, FactKind, Ricevuta, trigger_name};
+use pec_state::rows::{Custody, FactKind, Ricevuta};
 use tokio::sync::Semaphore;
 
 use crate::decision::{Arrived, Judge, may_be_signed};
 use crate::virus::{Infected, Scanned};
+
+/// The status (RFC 3463) of a delivery to a mailbox that takes no letters.
+const NO_LETTERS: &str = "5.2.1";
 
 /// Where a message comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +55,17 @@ impl IncomingPoint {
         Self { world, large: Semaphore::new(1) }
     }
 
+    /// What came from outside. What a spam filter before us wrote is read for ordinary mail, and goes no further with any.
     async fn arrived_at_port25(&self, connection: &Connection, mut transaction: Transaction) -> anyhow::Result<Verdict> {
+        let marks = transaction.header.all(SPAM_FIELD).count();
+        transaction.header.fields_mut().retain(|field| !field.is(SPAM_FIELD));
+        Ok(match self.arrived(connection, transaction, marks > 0).await? {
+            Verdict::Change(edits) => Verdict::Change(edits.remove_fields(SPAM_FIELD, marks)),
+            other => other,
+        })
+    }
+
+    async fn arrived(&self, connection: &Connection, mut transaction: Transaction, is_spam: bool) -> anyhow::Result<Verdict> {
         let world = &self.world;
         if let Some(why) = transaction.header_refused {
             return Ok(Verdict::Refuse(Reply::refuse("554", "5.6.0", why.to_string())));
@@ -69,14 +82,30 @@ impl IncomingPoint {
         // What may be signed came in one piece; of what is not, only the header matters.
         let body = if may_be_signed(&transaction.header) { Body::from_bytes(body.into_bytes()) } else { body };
         let whole = body.pieces().first().cloned().unwrap_or_default();
-        let judge = Judge { cas: &world.cas, directory: &world.directory, our_name: &world.settings.provider_name, now: world.clock.now() };
-        let decide = || judge.decide(&transaction.header, &whole, transaction.sender.as_ref(), &recipients);
-        let arrived = if whole.len() >= LARGE {
+        let now = world.clock.now();
+        let mut directory = world.directory.now();
+        let decide = async |directory: &Directory| {
+            let judge = Judge { cas: &world.cas, directory, our_name: &world.settings.provider_name, now };
+            let decide = || judge.decide(&transaction.header, &whole, transaction.sender.as_ref(), &recipients);
+            if whole.len() < LARGE {
+                return Ok(decide());
+            }
             let _turn = self.large.acquire().await?;
-            tokio::task::block_in_place(decide)
-        } else {
-            decide()
+            anyhow::Ok(tokio::task::block_in_place(decide))
         };
+        let mut arrived = decide(&directory).await?;
+        // A signer may be missing in our directory, then a list of its CA, or that first and then a domain.
+        for _ in 0..2 {
+            match &arrived {
+                Arrived::NotKnown(not_known) => world.crls.fetch_wanted(&not_known.wanted, now).await,
+                Arrived::Anomalous { is_unknown: true, .. } => match world.newer_directory(&directory).await {
+                    Some(newer) => directory = newer,
+                    None => break,
+                },
+                _ => break,
+            }
+            arrived = decide(&directory).await?;
+        }
         if let Arrived::Busta { provider, .. } | Arrived::Ricevuta { provider, .. } = &arrived
             && transaction.tls.is_none()
         {
@@ -100,18 +129,25 @@ impl IncomingPoint {
                 let Some(recipients) = not_taken(transaction.queue_id(), &daticert, &provider, recipients, &taken.recipients) else {
                     return Ok(Verdict::Consume);
                 };
-                let infected = match self.scanned_envelope(&transaction, &body, content).await? {
-                    Scanned::Clean => None,
-                    Scanned::Infected(infected) => Some(infected),
-                    Scanned::Refuse(reply) => return Ok(Verdict::Refuse(reply)),
-                };
+                let scanned = self.scanned_signed(&transaction, &body, content).await?;
+                if let Some(reply) = scanned.refusal(transaction.queue_id()) {
+                    return Ok(Verdict::Refuse(reply));
+                }
+                let infected = if let Scanned::Infected(infected) = scanned { Some(infected) } else { None };
                 let envelope = Envelope { daticert, postacert, body_sha256: sha256(&whole), content_sha256, recipients, provider, infected };
                 self.take_in_charge(Door::Port25, connection, &transaction, envelope).await
             }
-            Arrived::Ricevuta { daticert, provider } => match self.no_such_mailbox(&recipients).await? {
-                Some(reply) => Ok(Verdict::Refuse(reply)),
-                None => self.pass_receipt(connection, &transaction, &daticert, &provider, &sha256(&whole)).await,
-            },
+            Arrived::Ricevuta { daticert, content, provider } => {
+                if let Some(reply) = self.no_such_mailbox(&recipients, true).await? {
+                    return Ok(Verdict::Refuse(reply));
+                }
+                let scanned = self.scanned_signed(&transaction, &body, content.clone()).await?;
+                if let Some(reply) = scanned.refusal_of_receipt(transaction.queue_id(), &provider.name) {
+                    return Ok(Verdict::Refuse(reply));
+                }
+                let hashes = Hashes { body: sha256(&whole), content: sha256(&whole[content]) };
+                self.pass_receipt(connection, &transaction, &daticert, &provider, hashes).await
+            }
             Arrived::Anomalia => {
                 if let Some(reply) = self.not_admitted(&transaction, &body, None, &recipients).await? {
                     return Ok(Verdict::Refuse(reply));
@@ -121,7 +157,13 @@ impl IncomingPoint {
                 world.write_down_unwrapped(anomaly, &sha256(&whole)).await?;
                 Ok(Verdict::Change(tell_failures_only(Edits::default(), &transaction)))
             }
-            Arrived::Anomalous { errore, provider } => self.anomalous(connection, &transaction, body, &errore, provider.as_ref(), &recipients).await,
+            Arrived::Anomalous { provider: None, .. } if is_spam => {
+                Ok(Verdict::Refuse(Reply::refuse("550", "5.7.1", "the message looks like spam; certified mail is never refused for that")))
+            }
+            Arrived::NotKnown(not_known) => Ok(Verdict::Wait(not_known.to_string())),
+            Arrived::Anomalous { errore, provider, .. } => {
+                self.anomalous(connection, &transaction, body, &errore, provider.as_ref(), &recipients).await
+            }
         }
     }
 
@@ -187,24 +229,27 @@ impl IncomingPoint {
         {
             return Ok(Some(reply));
         }
-        if let Some(reply) = self.no_such_mailbox(recipients).await? {
+        if let Some(reply) = self.no_such_mailbox(recipients, provider.is_some()).await? {
             return Ok(Some(reply));
         }
         Ok(match self.scanned(transaction, body).await? {
-            Scanned::Clean => None,
             Scanned::Infected(infected) => Some(Reply::refuse("554", "5.7.1", format!("the message carries a virus: {}", infected.virus))),
-            Scanned::Refuse(reply) => Some(reply),
+            scanned => scanned.refusal(transaction.queue_id()),
         })
     }
 
-    /// Once in the queue, mail for nobody would be bounced to whoever it says it is from.
-    async fn no_such_mailbox(&self, recipients: &[Address]) -> anyhow::Result<Option<Reply>> {
+    /// Once in the queue, mail for nobody would be bounced to whoever it says it is from. What a provider signed has a sender who
+    /// may hear of a missing mailbox by Postfix's report, and those who are there must not miss it.
+    async fn no_such_mailbox(&self, recipients: &[Address], signed: bool) -> anyhow::Result<Option<Reply>> {
+        let mut missing = Vec::new();
         for recipient in recipients {
             if !self.world.mailboxes.exists(&recipient.key()).await? {
-                return Ok(Some(Reply::refuse("550", "5.1.1", format!("{recipient}: no such mailbox"))));
+                missing.push(recipient);
             }
         }
-        Ok(None)
+        let refused = if signed { missing.len() == recipients.len() } else { !missing.is_empty() };
+        let first = missing.first().filter(|_| refused);
+        Ok(first.map(|recipient| Reply::refuse("550", "5.1.1", format!("{recipient}: no such mailbox"))))
     }
 
     /// Why ordinary mail is not taken for these recipients, if it is not.
@@ -222,7 +267,7 @@ impl IncomingPoint {
         if !transaction.is_null_path()
             && let Some(service) = recipients.iter().find(|r| r.domain() == settings.service_domain)
         {
-            return Some(Reply::refuse("550", "5.7.1", format!("{service}: an automatic mailbox, which nobody reads")));
+            return Some(Reply::automatic_mailbox(service));
         }
         None
     }
@@ -244,7 +289,7 @@ impl IncomingPoint {
         }
         // Under the name that we had when we signed it: by that name the facts about an envelope belong together, also if we
         // have another one by now.
-        let provider = Provider { name: sent.provider.clone(), ..self.world.own_record()?.clone() };
+        let provider = Provider { name: sent.provider.clone(), ..self.world.own_record()? };
         let parts = signed_parts(&transaction.header, &body)?;
         let content_sha256 = sha256(&body[parts.content.clone()]);
         let contents = contents(&body, parts.content, Tipo::PostaCertificata)?;
@@ -309,6 +354,7 @@ impl IncomingPoint {
         log.message_sha256 = Some(custody.body_sha256.clone());
         log.envid = Some(custody.envid.clone());
         log.client_address = Some(connection.client_address.clone());
+        log.tls = transaction.tls.as_ref().map(ToString::to_string);
         log.error = infected.as_ref().map(|infected| infected.virus.clone());
         // A crash after this leaves a row about a copy that is in no queue: no trigger asks for it, no report speaks of it.
         world.database.insert_custody(&custody, &log).await?;
@@ -317,6 +363,11 @@ impl IncomingPoint {
             maillog::virus_in_envelope(queue_id, &daticert, &provider.name, &infected.virus, &custody.id);
             return self.become_virus_notices(transaction, &custody, &infected.virus).await;
         }
+
+        // Nobody reads in the service mailboxes (RFC 6109 s. 2.2.5): the sender hears so, and the others get the message.
+        let (automatic, recipients): (Vec<_>, Vec<_>) = recipients.into_iter().partition(|r| r.domain() == world.settings.service_domain);
+        let automatic: Vec<String> = automatic.iter().map(ToString::to_string).collect();
+        let triggers = self.triggers_about(&custody, FactKind::ErroreConsegna, &automatic, NO_LETTERS).await?;
 
         let mut edits = Edits::default().sender(transaction.sender_path.clone(), Some(format!("RET=HDRS ENVID={}", custody.envid)));
         edits = edits.add_field(Field::written(MARK_FIELD, &custody.mark));
@@ -334,7 +385,7 @@ impl IncomingPoint {
                 }
             }
         }
-        Ok(Verdict::Change(edits.add_trigger(&trigger_name(FactKind::PresaInCarico, &custody.id))))
+        Ok(Verdict::Change(triggers.iter().fold(edits, |edits, trigger| edits.add_trigger(trigger))))
     }
 
     /// A correct receipt or notice: written down if it is about an envelope of ours, and delivered as it came.
@@ -344,29 +395,43 @@ impl IncomingPoint {
         transaction: &Transaction,
         daticert: &Daticert,
         provider: &Provider,
-        body_sha256: &[u8],
+        hashes: Hashes,
     ) -> anyhow::Result<Verdict> {
         let world = &self.world;
         let queue_id = transaction.queue_id();
         let mut seen = HashSet::new();
         let about = daticert.consegna.iter().chain(&daticert.ricezione).filter(|r| seen.insert(r.to_ascii_lowercase()));
-        let about: Vec<String> = about.cloned().collect();
-        let sent = world.database.sent_with_identifier(&daticert.identificativo).await?;
-        let sent = sent.filter(|sent| self.may_speak_of(&sent.daticert, &about, provider));
+        let mut about: Vec<String> = about.cloned().collect();
+        let mut sent = world.database.sent_with_identifier(&daticert.identificativo).await?;
+        if let Some(of) = &sent {
+            let counts = self.may_speak_of(&of.daticert, &about, provider);
+            if counts.is_empty() {
+                sent = None;
+            } else {
+                if counts.len() < about.len() {
+                    maillog::ricevuta_in_part(queue_id, daticert, &provider.name, about.len() - counts.len());
+                }
+                about = counts;
+            }
+        }
 
         let tipo = daticert.tipo.as_str();
         let message_id = transaction.header.text("Message-ID").unwrap_or_default();
         let message_id = message_id.trim_start_matches('<').trim_end_matches('>').to_owned();
         let event = if sent.is_some() { Event::Ricevuta(tipo) } else { Event::RicevutaEstranea(tipo) };
-        let mut log = Entry::new(event, daticert, daticert.data, queue_id);
+        // The event is the arrival, and who certifies is who signed, whatever the XML says of either.
+        let mut log = Entry::new(event, daticert, world.clock.now(), queue_id);
+        log.certified_by = provider.name.clone();
         log.recipients = about.clone();
         log.message_id = Some(message_id.clone());
-        log.message_sha256 = Some(body_sha256.to_vec());
+        log.message_sha256 = Some(hashes.body.to_vec());
         log.client_address = Some(connection.client_address.clone());
+        log.tls = transaction.tls.as_ref().map(ToString::to_string);
         log.error = daticert.errore_esteso.clone();
         let (mut triggers, mut is_due) = (Vec::new(), false);
         if let Some(sent) = sent {
             log.message.gestore_emittente = world.settings.provider_name.clone();
+            log.envid = Some(sent.envid.clone());
             let ricevuta = Ricevuta {
                 identificativo: daticert.identificativo.clone(),
                 kind: daticert.tipo,
@@ -374,13 +439,14 @@ impl IncomingPoint {
                 provider: provider.name.clone(),
                 message_id,
                 happened_at: daticert.data,
+                content_sha256: hashes.content.to_vec(),
             };
             let is_new = world.database.insert_ricevuta(&ricevuta, &log).await?;
             let is_for = |r: &Address| r.domain() == world.settings.service_domain || r.as_str().eq_ignore_ascii_case(&daticert.mittente);
             is_due = is_new && transaction.recipients.iter().all(|r| r.address.as_ref().is_some_and(is_for));
             maillog::ricevuta(queue_id, daticert, &provider.name);
             if daticert.tipo == Tipo::RilevazioneVirus {
-                triggers = self.virus_not_delivered(queue_id, &sent, daticert, &about, provider, body_sha256).await?;
+                triggers = self.virus_not_delivered(queue_id, &sent, daticert, &about, provider, &hashes.body).await?;
             }
         } else {
             world.database.insert_log(&log).await?;
@@ -397,14 +463,25 @@ impl IncomingPoint {
         Ok(Verdict::Change(triggers.iter().fold(edits, |edits, trigger| edits.add_trigger(trigger))))
     }
 
-    /// Whether a receipt about `recipients` of the envelope with this daticert.xml may come from `provider`: they are
+    /// Those of `recipients` about whom a receipt of `provider` about the envelope with this daticert.xml counts: they are
     /// recipients of it, and of domains that the provider serves.
-    fn may_speak_of(&self, sent_daticert: &str, recipients: &[String], provider: &Provider) -> bool {
-        let Ok(sent) = Daticert::parse(sent_daticert.as_bytes()) else { return false };
+    fn may_speak_of(&self, sent_daticert: &str, recipients: &[String], provider: &Provider) -> Vec<String> {
+        let Ok(sent) = Daticert::parse(sent_daticert.as_bytes()) else { return Vec::new() };
         let addressed: HashSet<String> = sent.destinatari.iter().map(|d| d.indirizzo.to_ascii_lowercase()).collect();
-        let is_served = |r: &Address| addressed.contains(&r.key()) && self.world.directory.provider_of_domain(&r.domain()) == Some(provider);
-        !recipients.is_empty() && recipients.iter().all(|r| Address::parse(r).is_some_and(|r| is_served(&r)))
+        let directory = self.world.directory.now();
+        // By name: one environment of a provider may answer for another, and since the receipt was judged another directory may
+        // have come.
+        let serves = |domain: &str| directory.provider_of_domain(domain).is_some_and(|p| p.name == provider.name);
+        let is_served = |r: &Address| addressed.contains(&r.key()) && serves(&r.domain());
+        recipients.iter().filter(|r| Address::parse(r).is_some_and(|r| is_served(&r))).cloned().collect()
     }
+}
+
+/// SHA-256 of a receipt.
+struct Hashes {
+    body: [u8; 32],
+    /// Of what the provider signed.
+    content: [u8; 32],
 }
 
 /// An envelope that may be taken.

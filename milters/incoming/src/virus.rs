@@ -2,31 +2,33 @@
 //!
 //! Promise: an envelope with a virus is taken in charge, kept in the infected store, and delivered to nobody; the sender's
 //! provider gets an avviso di rilevazione virus for each recipient. One that another provider found in an envelope of ours
-//! becomes an avviso di mancata consegna per virus. Ordinary mail with a virus is refused. Receipts are not scanned: to lose
-//! one is worse, and what they carry is what our own user sent.
+//! becomes an avviso di mancata consegna per virus. Ordinary mail with a virus is refused. A receipt goes on whatever its
+//! provider signed: to lose one is worse, and what it carries is what our own user sent. A virus around what a provider signed
+//! is refused, whatever it is.
 
 use std::ops::Range;
 
 use pec_core::daticert::Daticert;
 use pec_core::directory::Provider;
-use pec_core::header::{Field, Header};
-use pec_core::identifier::{fresh, pec_identifier};
 use pec_core::maillog;
 use pec_core::message::Body;
 use pec_core::mime::part;
 use pec_core::notices::mancata_consegna::virus_status;
 use pec_milter::clamd::Scan;
 use pec_milter::{Edits, Reply, Transaction, Verdict};
-use pec_state::rows::{Custody, Fact, FactKind, Sent, TimeSource, trigger_name};
+use pec_state::rows::{Custody, FactKind, Sent, trigger_name};
 
 use crate::session::IncomingPoint;
 
 /// What the scanner says of an arrival.
 pub(crate) enum Scanned {
     Clean,
+    /// In ordinary mail, or in what a provider signed.
     Infected(Infected),
-    /// The scanner's limits are too low for it: waiting would not help.
-    Refuse(Reply),
+    /// Around what a provider signed.
+    Around(String),
+    /// Beyond this limit of the scanner's: waiting would not help.
+    Beyond(String),
 }
 
 /// A message with a virus.
@@ -37,49 +39,64 @@ pub(crate) struct Infected {
     pub(crate) body: Body,
 }
 
+impl Scanned {
+    /// Why a message that can be refused is not let in. A virus in what a provider signed is for the caller.
+    pub(crate) fn refusal(&self, queue_id: &str) -> Option<Reply> {
+        match self {
+            Self::Clean | Self::Infected(_) => None,
+            Self::Around(virus) => Some(around(virus)),
+            Self::Beyond(why) => {
+                maillog::not_scanned(queue_id, why);
+                Some(Reply::refuse("552", "5.3.4", "the message is too large or too complex to be scanned for viruses"))
+            }
+        }
+    }
+
+    /// The same for a receipt: as long as nobody has put anything around it, it goes on.
+    pub(crate) fn refusal_of_receipt(&self, queue_id: &str, provider: &str) -> Option<Reply> {
+        match self {
+            Self::Clean => {}
+            Self::Around(virus) => return Some(around(virus)),
+            Self::Infected(infected) => maillog::virus_in_receipt(queue_id, provider, &infected.virus),
+            Self::Beyond(why) => maillog::receipt_not_scanned(queue_id, provider, why),
+        }
+        None
+    }
+}
+
+fn around(virus: &str) -> Reply {
+    Reply::refuse("554", "5.7.1", format!("a virus outside of what the provider signed: {virus}"))
+}
+
 impl IncomingPoint {
     /// Scans a message that arrives.
     pub(crate) async fn scanned(&self, transaction: &Transaction, body: &Body) -> anyhow::Result<Scanned> {
         Ok(match self.world.scanner.scan(&transaction.header, body).await? {
             Scan::Clean => Scanned::Clean,
             Scan::Found(virus) => Scanned::Infected(Infected { virus, body: body.clone() }),
-            Scan::NotScanned(why) => {
-                maillog::not_scanned(transaction.queue_id(), &why);
-                Scanned::Refuse(Reply::refuse("552", "5.3.4", "the message is too large or too complex to be scanned for viruses"))
-            }
+            Scan::NotScanned(why) => Scanned::Beyond(why),
         })
     }
 
-    /// Scans an envelope. Only what its provider signed can be held against it: what surrounds that, header, preamble and
-    /// epilogue, is anybody's who has the envelope.
-    pub(crate) async fn scanned_envelope(&self, transaction: &Transaction, body: &Body, content: Range<usize>) -> anyhow::Result<Scanned> {
+    /// Scans what a provider signed. Only that can be held against it: what surrounds it, header, preamble and epilogue, is
+    /// anybody's who has the message.
+    pub(crate) async fn scanned_signed(&self, transaction: &Transaction, body: &Body, content: Range<usize>) -> anyhow::Result<Scanned> {
         let infected = match self.scanned(transaction, body).await? {
             Scanned::Infected(infected) => infected,
             other => return Ok(other),
         };
         let whole = body.clone().into_bytes();
         let signed = part(&whole, content)?;
-        let mut header = Header::default();
-        header.push(Field::written("Subject", "signed content"));
-        signed.header.fields().iter().for_each(|field| header.push(field.clone()));
-        Ok(match self.world.scanner.scan(&header, &Body::from_bytes(whole.slice(signed.body))).await? {
+        Ok(match self.world.scanner.scan(&signed.header, &Body::from_bytes(whole.slice(signed.body))).await? {
             Scan::Found(_) => Scanned::Infected(infected),
-            Scan::Clean | Scan::NotScanned(_) => {
-                let text = format!("a virus outside of what the provider signed: {}", infected.virus);
-                Scanned::Refuse(Reply::refuse("554", "5.7.1", text))
-            }
+            Scan::Clean => Scanned::Around(infected.virus),
+            Scan::NotScanned(why) => Scanned::Beyond(why),
         })
     }
 
     /// An envelope in custody becomes the triggers of its notices: presa in carico, and a rilevazione virus for each recipient.
     pub(crate) async fn become_virus_notices(&self, transaction: &Transaction, custody: &Custody, virus: &str) -> anyhow::Result<Verdict> {
-        let mut triggers = vec![trigger_name(FactKind::PresaInCarico, &custody.id)];
-        for recipient in &custody.recipients {
-            let fact = self.fact(FactKind::RilevazioneVirus, &custody.provider, &custody.identificativo, recipient, &custody.id, virus)?;
-            triggers.push(self.trigger_of(fact).await?);
-        }
-        // A crash after this leaves facts whose triggers nobody sends; the envelope comes again, and finds them.
-        self.world.database.insert_trigger_bodies(&triggers[1..], &custody.body_sha256).await?;
+        let triggers = self.triggers_about(custody, FactKind::RilevazioneVirus, &custody.recipients, virus).await?;
         let edits = Edits::default().sender(transaction.sender_path.clone(), Some(format!("RET=HDRS ENVID={}", custody.envid)));
         let edits = edits.delete_recipients(&transaction.recipients);
         Ok(Verdict::Change(triggers.iter().fold(edits, |edits, trigger| edits.add_trigger(trigger))))
@@ -102,34 +119,16 @@ impl IncomingPoint {
                 maillog::failure_contradicted(queue_id, &sent.identificativo, recipient);
                 continue;
             }
-            maillog::virus_missed(queue_id, rilevazione, &provider.name, recipient, virus);
             let status = virus_status(virus);
             let fact = self.fact(FactKind::ErroreConsegna, &sent.provider, &sent.identificativo, recipient, &sent.id, &status)?;
-            triggers.push(self.trigger_of(fact).await?);
+            let held = self.world.database.hold_fact(&fact).await?;
+            // The sender knows: who brings the receipt again, or comes after another cause, tells nothing new.
+            if held.made.is_none() {
+                maillog::virus_missed(queue_id, rilevazione, &provider.name, recipient, virus);
+                triggers.push(trigger_name(held.fact.kind, &held.fact.id));
+            }
         }
         self.world.database.insert_trigger_bodies(&triggers, body_sha256).await?;
         Ok(triggers)
-    }
-
-    fn fact(&self, kind: FactKind, provider: &str, identificativo: &str, recipient: &str, source: &str, status: &str) -> anyhow::Result<Fact> {
-        let (id, now) = (fresh()?, self.world.clock.now());
-        Ok(Fact {
-            message_id: pec_identifier(now, &id, &self.world.settings.service_domain),
-            id,
-            provider: provider.to_owned(),
-            identificativo: identificativo.to_owned(),
-            kind,
-            recipient: recipient.to_ascii_lowercase(),
-            source: source.to_owned(),
-            happened_at: now,
-            time_source: TimeSource::Clock,
-            status: status.to_owned(),
-        })
-    }
-
-    /// Writes a fact before its notice. If it was written before, the first holds, and the trigger is that one's.
-    async fn trigger_of(&self, fact: Fact) -> anyhow::Result<String> {
-        let held = self.world.database.hold_fact(&fact).await?;
-        Ok(trigger_name(held.kind, &held.id))
     }
 }

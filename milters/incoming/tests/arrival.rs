@@ -19,13 +19,12 @@ use pec_state::log::{Entry, Event};
 use pec_state::rows::{Fact, FactKind, Made, Sent, TimeSource};
 use pec_test_support::doveadm::Doveadm;
 use pec_test_support::judges::openssl_verify;
-use pec_test_support::network::{Host, Network, arriving, column, daticert_of, envelope, run, sent};
-use pec_test_support::pki::NOW;
+use pec_test_support::network::{Host, LETTER, Network, arriving, column, daticert_of, envelope, run, sent};
+use pec_test_support::pki::{NOW, only_for};
 use pec_test_support::postfix::{Mail, Outcome, Queued, start};
 
 const ANNA: &str = "anna@pec.alfa.test";
 const BRUNO: &str = "bruno@pec.beta.test";
-const LETTER: &str = "From: anna@pec.alfa.test\nTo: bruno@pec.beta.test\nSubject: Prova\nMessage-ID: <1@client.test>\n\nCiao\n";
 
 /// Beta's Incoming Point for port 25.
 async fn beta(network: &Network) -> SocketAddr {
@@ -105,6 +104,25 @@ async fn rfc6109_5_3_certified_mail_in_clear_text_is_taken_or_waits_as_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_spam_filter_marks_is_refused_unless_a_provider_signed_it() {
+    let network = Network::new().await;
+    let incoming = beta(&network).await;
+    let marked = |mail: &Mail| twice(&twice(mail, "X-Pec-Spam", "Yes"), "x-pec-spam", "Yes");
+    let ordinary = Mail { account: None, ..Mail::submitted("x@posta.test", &[BRUNO], LETTER.as_bytes()) };
+    assert!(marked(&ordinary).give_to(incoming).await.rejected().starts_with("550 5.7.1"));
+    ordinary.clone().give_to(incoming).await.queued();
+
+    let certified = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+    let taken = marked(&certified).give_to(incoming).await.queued();
+    assert!(taken.mail.header.first("X-Pec-Spam").is_none());
+    assert_eq!(taken.mail.body, certified.body);
+    let damaged = with_field(&envelope(&network, &network.alfa, &[BRUNO], LETTER), "X-Trasporto", "altro");
+    let anomaly = marked(&damaged).give_to(incoming).await.queued();
+    let whole = [anomaly.mail.header.to_bytes(), anomaly.mail.body].concat();
+    assert!(!String::from_utf8_lossy(&whole).to_ascii_lowercase().contains("x-pec-spam"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rfc6109_3_3_2_the_header_says_which_receipt_where_daticert_is_silent() {
     let network = Network::new().await;
     let incoming = beta(&network).await;
@@ -152,6 +170,12 @@ fn anomaly(network: &Network, mail: &Mail, outcome: Outcome, says: &str) -> Queu
     let words = String::from_utf8_lossy(&inside[words.clone()]).replace("=\r\n", "").replace("=3D", "=");
     assert!(words.contains("Anomalia nel messaggio") && words.contains(says), "{words}");
     queued
+}
+
+/// Beta's pec-notices, where its triggers come round.
+async fn beta_notices(network: &Network) -> SocketAddr {
+    let notices = pec_notices::NoticesPoint::new(network.world(&network.beta).await).unwrap();
+    start(notices, pec_notices::Door::Triggers).await
 }
 
 /// Beta, whose mailboxes a test can set.
@@ -221,6 +245,26 @@ async fn rfc6109_2_2_5_nobody_writes_to_the_service_mailboxes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_2_5_an_envelope_for_a_service_mailbox_has_its_mancata_consegna_and_reaches_the_others() {
+    let network = Network::new().await;
+    let (incoming, notices) = (beta(&network).await, beta_notices(&network).await);
+    for others in [&[BRUNO][..], &[]] {
+        let to: Vec<&str> = others.iter().copied().chain(["Posta-Certificata@gestore.beta.test"]).collect();
+        let queued = envelope(&network, &network.alfa, &to, LETTER).give_to(incoming).await.queued();
+        let trigger = queued.recipient("errore-consegna+");
+        let stay: Vec<_> = queued.mail.recipients.iter().filter(|r| !r.ends_with(".pec.internal>")).map(|r| r.trim_matches(['<', '>'])).collect();
+        assert_eq!((stay, queued.added.len()), (others.to_vec(), 2), "and the presa in carico");
+        queued.recipient("presa-in-carico+");
+
+        let notice = queued.copy_for(&trigger).give_to(notices).await.queued().mail;
+        openssl_verify(&notice.to_bytes(), &network.pki.ca_file()).unwrap();
+        assert_eq!((notice.header.text("X-Ricevuta").as_deref(), &notice.recipients[..]), (Some("errore-consegna"), &[format!("<{ANNA}>")][..]));
+    }
+    let said = "5.2.1 - Beta Posta S.r.l. - casella disattivata o che non accetta messaggi";
+    assert_eq!(rows(&network.beta, "SELECT error FROM log WHERE event = 'errore-consegna'").await, [said; 2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rfc6109_3_2_2_our_own_anomaly_envelope_is_not_wrapped_again() {
     let mut network = Network::new().await;
     let (incoming, _doveadm) = beta_with_mailboxes(&mut network).await;
@@ -261,6 +305,13 @@ async fn rfc6109_2_2_2_what_is_wrong_with_an_envelope_is_found_and_it_goes_on_as
         ("the header says nothing", with_field(&good, "X-Trasporto", ""), "neither an envelope nor a receipt"),
         ("the mark is not theirs to write", with_field(&good, "X-Pec-Custody", "00"), "written by the provider of the recipient"),
         ("somebody to whom it was not sent", Mail { recipients: vec!["<altro@comune.example>".into()], ..good.clone() }, "was not sent to altro@"),
+        ("another Message-ID", with_field(&good, "Message-ID", "<altro@gestore.alfa.test>"), "is not the identifier in daticert.xml"),
+        ("a reference to another message", with_field(&good, "X-Riferimento-Message-ID", "<2@client.test>"), "field says &lt;2@client.test&gt;"),
+        (
+            "in the name of somebody else",
+            with_field(&good, "From", "\"Per conto di: altra@pec.alfa.test\" <posta-certificata@gestore.alfa.test>"),
+            "does not name the sender in daticert.xml",
+        ),
         ("two content types", twice(&good, "Content-Type", "text/plain"), "Content-Type: field stands more than once"),
         ("no second part", replaced(&good, "application/x-pkcs7-signature", "text/plain"), "no S/MIME signature"),
         ("a broken signature", replaced(&good, &certificate_line, &certificate_line.to_lowercase()), "ignature"),
@@ -304,6 +355,27 @@ async fn rfc6109_2_2_2_a_certificate_of_an_unknown_ca_is_not_believed() {
     let (incoming, _doveadm) = beta_with_mailboxes(&mut network).await;
     let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
     anomaly(&network, &mail, mail.clone().give_to(incoming).await, "does not verify");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_2_2_a_certificate_whose_ca_may_not_vouch_for_its_names_is_not_believed() {
+    for (domain, organisation, good) in [
+        ("gestore.alfa.test", "Alfa PEC S.p.A.", true),
+        ("gestore.beta.test", "Alfa PEC S.p.A.", false),
+        ("gestore.alfa.test", "Beta Posta S.r.l.", false),
+    ] {
+        let mut network = Network::new().await;
+        network.pki.issuing = network.pki.root.below("Prova CA 2", &[only_for(domain, organisation)]);
+        network.certify_alfa(&[]);
+        network.write_directory(&[&network.alfa, &network.beta]);
+        let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+        let outcome = mail.give_to(beta(&network).await).await;
+        if good {
+            outcome.queued().recipient("presa-in-carico+");
+        } else {
+            anomaly(&network, &mail, outcome, "permitted subtree violation");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -517,7 +589,40 @@ async fn rfc6109_2_2_2_a_correct_receipt_is_delivered_untouched_and_written_down
         ["accesso", "ricevuta-avvenuta-consegna"],
         "once, however often it comes"
     );
-    assert_eq!(rows(&network.alfa, "SELECT certified_by FROM log WHERE event LIKE 'ricevuta%'").await, ["Beta Posta S.r.l."]);
+    // The event is the arrival; the time that the receipt certifies is in the table of receipts.
+    let row = "concat_ws('|', certified_by, extract(epoch from happened_at)::int8, time_source, envid)";
+    assert_eq!(
+        rows(&network.alfa, &format!("SELECT {row} FROM log WHERE event LIKE 'ricevuta%'")).await,
+        [format!("Beta Posta S.r.l.|{NOW}|clock|1111")]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_receipt_about_the_same_is_written_down_too() {
+    let network = Network::new().await;
+    let incoming = start(IncomingPoint::new(network.world(&network.alfa).await), Door::Port25).await;
+    let busta = sent_by_alfa(&network).await;
+    let first = delivery_receipt(&network, &network.beta, &busta, BRUNO);
+    let other = delivery_receipt(&network, &network.beta, &Daticert { oggetto: Some("Altro".into()), ..busta }, BRUNO);
+    for mail in [&first, &other, &first, &other, &with_field(&other, "Message-ID", "<of.whom.brings.it@x>")] {
+        mail.give_to(incoming).await.queued();
+    }
+    assert_eq!(rows(&network.alfa, "SELECT oggetto FROM log WHERE event = 'ricevuta-avvenuta-consegna' ORDER BY seq").await, ["Prova", "Altro"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_counts_about_those_of_whom_its_provider_may_speak() {
+    let network = Network::new().await;
+    let incoming = start(IncomingPoint::new(network.world(&network.alfa).await), Door::Port25).await;
+    let busta = sent_by_alfa(&network).await;
+    let signer = network.signer(&network.beta);
+    let issuer = Issuer { provider_name: "Beta Posta S.r.l.", service_domain: "gestore.beta.test", signer: &signer };
+    let about = ["altro@pec.beta.test", BRUNO, ANNA, "x@posta.test"].map(str::to_owned);
+    let notice = presa_in_carico(issuer, &busta, "ricevute@gestore.alfa.test", &about, Moment::from_unix(NOW), "pec.2.x@gestore.beta.test").unwrap();
+    arriving(notice, &issuer.address(), &["ricevute@gestore.alfa.test"]).give_to(incoming).await.queued();
+    assert_eq!(rows(&network.alfa, "SELECT kind || ' ' || recipient FROM ricevuta").await, [format!("presa-in-carico {BRUNO}")]);
+    let row = "SELECT event || ' ' || array_to_string(recipients, ' ') FROM log WHERE event <> 'accesso'";
+    assert_eq!(rows(&network.alfa, row).await, [format!("ricevuta-presa-in-carico {BRUNO}")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

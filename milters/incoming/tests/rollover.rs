@@ -10,13 +10,12 @@ use pec_core::parameters::SigningKey;
 use pec_incoming::{Door, IncomingPoint};
 use pec_milter::world::World;
 use pec_state::database::Database;
-use pec_test_support::network::{Host, Network, column, envelope};
+use pec_test_support::network::{Host, LETTER, Network, column, envelope};
 use pec_test_support::pki::{Keys, NOW};
 use pec_test_support::postfix::start_shared;
 
 const ADDRESS: &str = "posta-certificata@gestore.alfa.test";
 const BRUNO: &str = "bruno@pec.beta.test";
-const LETTER: &str = "From: anna@pec.alfa.test\nTo: bruno@pec.beta.test\nSubject: Prova\nMessage-ID: <1@client.test>\n\nCiao\n";
 
 async fn new_world(network: &Network, host: &Host) -> anyhow::Result<World> {
     World::new(host.settings.clone(), network.clock.clone(), Database::connect(&host.settings, "test").await.unwrap())
@@ -100,5 +99,9 @@ async fn nothing_is_signed_with_a_certificate_that_has_expired_meanwhile() {
         let signed = world.write(false, |issuer| Ok(issuer.signer.sign(b"x")?)).await;
         assert_eq!(signed.is_ok(), signs);
         assert!(signed.err().is_none_or(|e| e.to_string().starts_with("our certificate has expired on ")));
+        // And no program starts with it.
+        let started = new_world(&network, &network.alfa).await;
+        assert_eq!(started.is_ok(), signs);
+        assert!(started.err().is_none_or(|e| e.to_string().contains("the certificate has expired on ")));
     }
 }

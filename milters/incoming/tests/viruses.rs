@@ -9,6 +9,9 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use pec_core::daticert::{Daticert, Errore};
 use pec_core::envelope::{claimed_type, contents, signed_parts};
+use pec_core::message::Body;
+use pec_core::notices::Issuer;
+use pec_core::notices::avvenuta_consegna::avvenuta_consegna;
 use pec_core::parameters::Socket;
 use pec_incoming::{Door, IncomingPoint};
 use pec_notices::NoticesPoint;
@@ -17,7 +20,7 @@ use pec_state::log::{Entry, Event};
 use pec_test_support::clamd::{self, ENDLESS, VIRUS};
 use pec_test_support::doveadm::Doveadm;
 use pec_test_support::judges::{openssl_verify, xmllint_valid};
-use pec_test_support::network::{Host, Network, column, envelope, sent};
+use pec_test_support::network::{Host, Network, arriving, column, envelope, sent};
 use pec_test_support::postfix::{Mail, Queued, start, start_shared};
 
 const ANNA: &str = "anna@pec.alfa.test";
@@ -80,8 +83,8 @@ async fn rfc6109_3_2_3_an_envelope_with_a_virus_becomes_notices_and_rfc6109_3_2_
     let kinds: Vec<_> = queued.mail.recipients.iter().map(|r| r.split('+').next().unwrap()).collect();
     assert_eq!(kinds, ["<presa-in-carico", "<rilevazione-virus", "<rilevazione-virus"], "delivered to nobody");
     let id = rows(&network.beta, "SELECT id FROM custody").await.remove(0);
-    let file = |host: &Host, id: &str| host.settings.infected_store.join(&id[..2]).join(format!("{id}.eml"));
-    assert_eq!(std::fs::read(file(&network.beta, &id)).unwrap(), mail.to_bytes(), "rfc6109_2_2_4: kept whole");
+    let file = |host: &Host, id: &str| host.settings.infected_store.join(&id[..2]).join(format!("{id}.p7m"));
+    assert_eq!(network.pki.opened(&std::fs::read(file(&network.beta, &id)).unwrap()), mail.to_bytes(), "rfc6109_2_2_4: kept whole");
     assert!(!network.beta.settings.store.join(&id[..2]).exists(), "no receipt will need the original");
     assert_eq!(rows(&network.beta, "SELECT error FROM log WHERE event = 'ricezione'").await, ["Virus-Di-Prova"]);
 
@@ -100,23 +103,24 @@ async fn rfc6109_3_2_3_an_envelope_with_a_virus_becomes_notices_and_rfc6109_3_2_
         assert_eq!((daticert.tipo.as_str(), daticert.errore), ("rilevazione-virus", Errore::Virus));
         assert_eq!(daticert.errore_esteso.as_deref(), Some("Virus-Di-Prova"));
         assert_eq!(notice.header.text("X-Mittente").as_deref(), Some(ANNA));
-        for _ in 0..2 {
-            // However often it comes, it is one fact.
-            let arrived = notice.give_to(alfa.0).await.queued();
-            let [service, trigger] = &copies(&arrived)[..] else { panic!("{:?}", arrived.mail.recipients) };
-            assert_eq!(service.recipients, ["<ricevute@gestore.alfa.test>"], "it is delivered too");
-            let mancata = trigger.give_to(alfa.1).await.queued().mail;
-            let daticert = daticert_in(&network, &mancata);
-            assert_eq!(
-                (daticert.tipo.as_str(), daticert.errore, &mancata.recipients[..]),
-                ("errore-consegna", Errore::Virus, &[format!("<{ANNA}>")][..])
-            );
-            assert_eq!(daticert.errore_esteso.as_deref(), Some("5.5.1 - Alfa PEC S.p.A. - presenza di un virus nel messaggio"));
-            assert_eq!(mancata.header.text("X-VerificaSicurezza").as_deref(), Some("errore"));
-            told.extend(daticert.consegna);
-        }
+        let first = notice.give_to(alfa.0).await.queued();
+        let again = notice.give_to(alfa.0).await.queued();
+        assert_eq!(first.mail.recipients, again.mail.recipients, "as long as the sender was not told, whoever brings it starts the same notice");
+        let [service, trigger] = &copies(&first)[..] else { panic!("{:?}", first.mail.recipients) };
+        assert_eq!(service.recipients, ["<ricevute@gestore.alfa.test>"], "it is delivered too");
+        let mancata = trigger.give_to(alfa.1).await.queued().mail;
+        let daticert = daticert_in(&network, &mancata);
+        assert_eq!(
+            (daticert.tipo.as_str(), daticert.errore, &mancata.recipients[..]),
+            ("errore-consegna", Errore::Virus, &[format!("<{ANNA}>")][..])
+        );
+        assert_eq!(daticert.errore_esteso.as_deref(), Some("5.5.1 - Alfa PEC S.p.A. - presenza di un virus nel messaggio"));
+        assert_eq!(mancata.header.text("X-VerificaSicurezza").as_deref(), Some("errore"));
+        told.extend(daticert.consegna);
+        // Replayed, by whomever: the sender has heard of it.
+        assert_eq!(notice.give_to(alfa.0).await.queued().mail.recipients, ["<ricevute@gestore.alfa.test>"]);
     }
-    assert_eq!(told, [BRUNO, BRUNO, CARLO, CARLO]);
+    assert_eq!(told, [BRUNO, CARLO]);
     assert_eq!(rows(&network.alfa, "SELECT recipient FROM fact WHERE kind = 'errore-consegna' ORDER BY recipient").await, [BRUNO, CARLO]);
     assert_eq!(rows(&network.alfa, "SELECT recipient FROM ricevuta WHERE kind = 'rilevazione-virus' ORDER BY recipient").await, [BRUNO, CARLO]);
 }
@@ -195,6 +199,30 @@ async fn what_stands_around_the_signed_content_is_not_held_against_the_envelope(
     }
     assert!(rows(&network.beta, "SELECT id FROM fact").await.is_empty() && rows(&network.beta, "SELECT id FROM custody").await.is_empty());
     good.give_to(incoming).await.queued();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_goes_on_whatever_its_provider_signed_and_nothing_comes_along_around_it() {
+    let mut network = network().await;
+    network.alfa.settings.clamd.clone_from(&network.beta.settings.clamd);
+    let incoming = provider(&network, &network.alfa).await.0;
+    let mail = infected(&network).await;
+    let busta = daticert_in(&network, &mail);
+    let signer = network.signer(&network.beta);
+    let issuer = Issuer { provider_name: "Beta Posta S.r.l.", service_domain: "gestore.beta.test", signer: &signer };
+    let receipt = |original: &str, id: &str| {
+        let original = Body::from_bytes(format!("Subject: x\r\n\r\n{original}\r\n").into_bytes());
+        let notice = avvenuta_consegna(issuer, &busta, BRUNO, busta.data, Some(original), id).unwrap();
+        arriving(notice, &issuer.address(), &[ANNA])
+    };
+    for (what, id) in [("Ciao", "1@x"), (VIRUS, "2@x"), (ENDLESS, "3@x")] {
+        receipt(what, id).give_to(incoming).await.queued();
+    }
+    let clean = receipt("Ciao", "4@x");
+    let refused = Mail { body: [&clean.body[..], b"\r\n", VIRUS.as_bytes()].concat(), ..clean.clone() }.give_to(incoming).await.rejected();
+    assert!(refused.starts_with("554 5.7.1") && refused.contains("outside of what the provider signed"), "{refused}");
+    clean.give_to(incoming).await.queued();
+    assert_eq!(rows(&network.alfa, "SELECT message_id FROM log WHERE event LIKE 'ricevuta%' ORDER BY seq").await, ["1@x", "2@x", "3@x", "4@x"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -54,6 +54,7 @@ impl World {
         log.certified_by = self.settings.provider_name.clone();
         log.message_sha256 = Some(body_sha256.to_vec());
         log.client_address = connection.map(|c| c.client_address.clone());
+        log.tls = transaction.tls.as_ref().map(ToString::to_string);
         log.error = Some(errore.italiano.clone());
         self.database.insert_log(&log).await?;
         maillog::anomalia(transaction.queue_id(), reverse_path(transaction), recipients.len(), provider, &errore.inglese);

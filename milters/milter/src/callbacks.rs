@@ -76,7 +76,18 @@ struct Session<P: Point> {
 struct Message<P> {
     point: Arc<P>,
     transaction: Transaction,
+    header_ended: bool,
     _in_hand: OneInHand,
+}
+
+impl<P: Point> Message<P> {
+    /// The header is complete, whether Postfix said so or went on: what is kept of the body is settled before its first byte.
+    fn end_header(&mut self, door: P::Door) {
+        if !self.header_ended {
+            self.header_ended = true;
+            self.transaction.keep(self.point.keeps(door, &self.transaction.header));
+        }
+    }
 }
 
 /// Serves `door` on `listener` until `shutdown` completes. `point` may be exchanged at any time; it holds from the next
@@ -118,7 +129,7 @@ fn callbacks<P: Point>(door: P::Door, point: Arc<ArcSwap<P>>, in_hand: InHand) -
                 transaction.tls = tls(&context.macros);
                 let session = context.data.get_or_insert_with(|| Session { connection: Connection::default(), message: None });
                 let decision = point.mail(door, &session.connection, &transaction);
-                session.message = Some(Message { point, transaction, _in_hand: in_hand });
+                session.message = Some(Message { point, transaction, header_ended: false, _in_hand: in_hand });
                 if decision.is_err() {
                     session.message = None;
                 }
@@ -147,15 +158,15 @@ fn callbacks<P: Point>(door: P::Door, point: Arc<ArcSwap<P>>, in_hand: InHand) -
         .on_eoh(move |context| {
             Box::pin(async move {
                 if let Some(message) = context.data.as_mut().and_then(|s| s.message.as_mut()) {
-                    let keeps = message.point.keeps(door, &message.transaction.header);
-                    message.transaction.keep(keeps);
+                    message.end_header(door);
                 }
                 Status::Noreply
             })
         })
-        .on_body(|context, piece| {
+        .on_body(move |context, piece| {
             Box::pin(async move {
                 if let Some(message) = context.data.as_mut().and_then(|s| s.message.as_mut()) {
+                    message.end_header(door);
                     message.transaction.push_body(piece);
                 }
                 Status::Noreply
@@ -196,6 +207,7 @@ fn negotiate<P: Point>(context: &mut NegotiateContext<Session<P>>, offered: Prot
 async fn end_of_message<P: Point>(context: &mut EomContext<Session<P>>, door: P::Door) -> Status {
     let Some(session) = &mut context.data else { return Status::Tempfail };
     let Some(mut message) = session.message.take() else { return Status::Tempfail };
+    message.end_header(door);
     message.transaction.finish();
     if let Some(queue_id) = macro_text(&context.macros, c"i") {
         message.transaction.queue_id = Some(queue_id);
@@ -279,4 +291,57 @@ fn macro_text(macros: &Macros, name: &CStr) -> Option<String> {
 
 fn text(bytes: &CStr) -> String {
     bytes.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use indymilter_test::TestConnection;
+    use pec_core::header::Header;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::Keeps;
+
+    /// Lets everything pass that was kept as it said.
+    struct Keeping;
+
+    impl Point for Keeping {
+        type Door = Keeps;
+
+        fn keeps(&self, door: Keeps, _: &Header) -> Keeps {
+            door
+        }
+
+        fn mail(&self, _: Keeps, _: &Connection, _: &Transaction) -> Result<(), Reply> {
+            Ok(())
+        }
+
+        fn rcpt(&self, _: Keeps, _: &Transaction, _: &Recipient) -> Result<(), Reply> {
+            Ok(())
+        }
+
+        async fn end_of_message(&self, door: Keeps, _: &Connection, transaction: Transaction) -> Verdict {
+            let as_said = match door {
+                Keeps::Hash => transaction.body.is_empty() && transaction.body_sha256.is_some(),
+                Keeps::Pieces(_) | Keeps::Whole(_) => transaction.body.is_empty() && transaction.too_large,
+            };
+            if as_said { Verdict::pass() } else { Verdict::Wait("it was kept in another way".to_owned()) }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_of_a_body_does_not_wait_for_the_end_of_the_header() {
+        for keeps in [Keeps::Hash, Keeps::Pieces(3), Keeps::Whole(3)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            tokio::spawn(serve(listener, keeps, Arc::new(ArcSwap::from_pointee(Keeping)), InHand::default(), std::future::pending::<()>()));
+            let mut postfix = TestConnection::open(address).await.unwrap();
+            postfix.connect("client.test", [192, 0, 2, 1]).await.unwrap();
+            postfix.mail(["<a@x.test>"]).await.unwrap();
+            postfix.rcpt(["<b@x.test>"]).await.unwrap();
+            postfix.body("Ciao\r\n").await.unwrap();
+            let (_, status) = postfix.eom().await.unwrap();
+            assert_eq!(status, indymilter_test::Status::Continue, "{keeps:?}");
+        }
+    }
 }

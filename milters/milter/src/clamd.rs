@@ -13,6 +13,7 @@ use pec_core::clock::Moment;
 use pec_core::header::{Field, Header};
 use pec_core::maillog;
 use pec_core::message::Body;
+use pec_core::outages::{self, Thing};
 use pec_core::parameters::Socket;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
@@ -24,6 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The longest answer that is read, in bytes. Names of viruses are shorter.
 const MOST_ANSWER: u64 = 4096;
+
+/// What stands before each message. clamd tells mail by its first bytes, and the sender may begin his as he likes: by a long
+/// field of no known name he would hide what is attached.
+const BEGINNING: &[u8] = b"Received: by pec\r\n";
 
 /// How often a clamd that does not answer at the start is asked again, and how many times: it reads its signatures for
 /// half a minute before it listens.
@@ -66,7 +71,7 @@ impl Scanner {
         let Some(socket) = &self.clamd else { return Ok(Scan::Clean) };
         let mut header = header.to_bytes();
         header.extend_from_slice(b"\r\n");
-        let mut pieces = vec![Bytes::from(header)];
+        let mut pieces = vec![Bytes::from_static(BEGINNING), Bytes::from(header)];
         pieces.extend(body.pieces().iter().cloned());
         let answer = self.ask(socket, b"zINSTREAM\0", Some(&pieces)).await?;
         judged(&answer).ok_or_else(|| self.error(socket, format!("it answered {answer:?}")))
@@ -83,10 +88,15 @@ impl Scanner {
                 }
             }
         };
-        let answered = timeout(self.patience, asking).await;
+        let answered = match timeout(self.patience, asking).await {
+            Ok(answered) => answered.map_err(|e| self.error(socket, e.to_string())),
+            Err(_) => Err(self.error(socket, format!("no answer in {} seconds", self.patience.as_secs()))),
+        };
+        match &answered {
+            Ok(_) => outages::up(Thing::Scanner),
+            Err(e) => outages::down(Thing::Scanner, &e.to_string()),
+        }
         answered
-            .map_err(|_| self.error(socket, format!("no answer in {} seconds", self.patience.as_secs())))?
-            .map_err(|e| self.error(socket, e.to_string()))
     }
 
     fn error(&self, socket: &Socket, trouble: String) -> ScanError {
@@ -337,7 +347,7 @@ mod tests {
         let (scanner, streamed) = scanner(Does::Say("stream: OK\0")).await;
         let (header, body) = message(0);
         assert_eq!(scanner.scan(&header, &body).await.unwrap(), Scan::Clean);
-        assert_eq!(*streamed.lock().await, b"Subject: x\r\n folded\r\n\r\none\r\ntwo\r\n");
+        assert_eq!(*streamed.lock().await, b"Received: by pec\r\nSubject: x\r\n folded\r\n\r\none\r\ntwo\r\n");
     }
 
     #[tokio::test]
@@ -390,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn the_date_of_the_signatures() {
+    fn rfc6109_5_4_the_date_of_the_signatures() {
         assert!(signatures_of("ClamAV 1.4.3/27456/Sat Nov 21 10:31:05 2026").is_some());
         assert!(signatures_of("ClamAV 1.4.3/27456/Sun Nov  1 10:31:05 2026").is_some());
         assert_eq!(signatures_of("ClamAV 1.4.3"), None);

@@ -43,6 +43,13 @@ impl Edits {
         self
     }
 
+    /// Takes the `count` fields of this name out, which are all that the message has.
+    pub fn remove_fields(mut self, name: &str, count: usize) -> Self {
+        // From the last, so that the numbers before it hold.
+        self.fields.extend((1..=count).rev().map(|index| FieldEdit::Change(name.to_owned(), i32::try_from(index).unwrap_or(i32::MAX), None)));
+        self
+    }
+
     /// Gives `permit` back when the edits are carried out or dropped: it stands for the memory that they take.
     pub fn holding(mut self, permit: Option<OwnedSemaphorePermit>) -> Self {
         self.held = permit;

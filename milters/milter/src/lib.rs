@@ -8,14 +8,21 @@
 pub mod anomaly;
 pub mod callbacks;
 pub mod clamd;
+pub mod crls;
+pub mod directories;
 pub mod edits;
+pub mod facts;
+pub mod infected;
+pub mod kernel_clock;
 pub mod life;
 pub mod mailbox;
 pub mod program;
 pub mod signatures;
+mod together;
 pub mod transaction;
 pub mod world;
 
+use pec_core::address::Address;
 use pec_core::header::Header;
 
 pub use edits::Edits;
@@ -37,6 +44,10 @@ pub const MARK_FIELD: &str = "X-Pec-Custody";
 /// A field that the milters write into receipts and notices for mailboxes here: Postfix hands those to Dovecot's listener that
 /// knows no quota (`milter_header_checks` in postfix-conf/main.cf, which sees only what milters write).
 pub const NOTICE_FIELD: &str = "X-Pec-Notice";
+
+/// The field by which a spam filter before pec-incoming marks a message (postfix-conf/rspamd): ordinary mail that has it is
+/// refused, certified mail loses it.
+pub const SPAM_FIELD: &str = "X-Pec-Spam";
 
 /// What Postfix tells about a recipient of which only the failure matters. Never NEVER: a trigger that cannot be delivered
 /// would vanish, and all receipts of the message with it.
@@ -68,6 +79,12 @@ impl Reply {
     /// A permanent refusal.
     pub fn refuse(code: &'static str, status: &'static str, text: impl Into<String>) -> Self {
         Self { code, status, text: text.into() }
+    }
+
+    /// To whoever answers a receipt, at `address` of the service domain (RFC 6109 s. 2.2.5): people read this.
+    pub fn automatic_mailbox(address: &Address) -> Self {
+        let text = format!("{address}: casella automatica che nessuno legge, scrivere al mittente; an automatic mailbox, which nobody reads");
+        Self::refuse("550", "5.7.1", text)
     }
 }
 

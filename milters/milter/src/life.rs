@@ -8,10 +8,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::facts;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use pec_core::clock::{Clock, SystemClock};
 use pec_core::maillog;
+use pec_core::notices::service_address;
 use pec_core::parameters::Settings;
+use pec_core::smime::own::OwnCertificate;
 use pec_core::smime::sign::SignError;
 use pec_state::database::{ConnectError, Database};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -120,7 +123,11 @@ async fn start<W>(
         return Ok(());
     }
     let Some(work) = life.first(&settings, &database).await? else { return Ok(()) };
-    live(life, settings, work).await
+    facts::begin(program, env!("CARGO_PKG_VERSION"), &settings, Arc::clone(&life.clock), database.clone());
+    life.in_force(&settings, &database);
+    let lived = live(life, settings, work).await;
+    facts::end().await;
+    lived
 }
 
 impl<W> Life<W> {
@@ -146,6 +153,16 @@ impl<W> Life<W> {
         }
     }
 
+    /// Says in the retained log what this program goes by from now on.
+    fn in_force(&self, settings: &Settings, database: &Database) {
+        facts::configured(settings, &self.config_directory, database);
+        let address = service_address(&settings.service_domain);
+        // It has just been read; pec-clock, which signs for no message, may do without.
+        if let Ok(own) = OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, self.clock.now()) {
+            facts::signs_with(&own.hashes()[0], own.identity().not_after);
+        }
+    }
+
     /// Waits for a signal. None is lost if the wait is broken off.
     pub async fn sign(&mut self) -> Sign {
         tokio::select! {
@@ -160,7 +177,8 @@ impl<W> Life<W> {
         let read = async {
             let settings = Settings::read(&self.config_directory)?;
             let database = Database::connect(&settings, self.program).await?;
-            let work = (self.make)(settings.clone(), Arc::clone(&self.clock), database)?;
+            let work = (self.make)(settings.clone(), Arc::clone(&self.clock), database.clone())?;
+            self.in_force(&settings, &database);
             anyhow::Ok((settings, work))
         };
         read.await.inspect_err(|e| maillog::not_reloaded(self.program, &format!("{e:#}"))).ok()

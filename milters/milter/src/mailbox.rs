@@ -13,6 +13,9 @@ use crate::MARK_FIELD;
 /// How long Dovecot may take before the report waits instead.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Seconds.
+const A_DAY: i64 = 86_400;
+
 /// doveadm's exit code for a user that does not exist (`EX_NOUSER`).
 const NO_USER: i64 = 67;
 
@@ -54,10 +57,13 @@ impl Mailboxes {
         Self { agent, url: url.to_owned(), authorization: format!("X-Dovecot-API {}", encodify::base64::STANDARD.encode(key)) }
     }
 
-    /// The moments at which the mailbox of `user` received copies of the message with this mark, in no order. The mark is
-    /// what pec-incoming wrote into it; no other message can have it. None: it has none any more, or there is no such mailbox.
-    pub async fn received(&self, user: &str, mark: &str) -> Result<Vec<Moment>, MailboxError> {
-        Ok(self.fetch(user, &["mailbox", "*", "HEADER", MARK_FIELD, mark]).await?.unwrap_or_default())
+    /// The moments, from `since` on and perhaps some before, at which the mailbox of `user` received copies of the message with
+    /// this mark, in no order. The mark is what pec-incoming wrote into it; no other message can have it. None: it has none any
+    /// more, or there is no such mailbox.
+    pub async fn received(&self, user: &str, mark: &str, since: Moment) -> Result<Vec<Moment>, MailboxError> {
+        // The headers of all that is younger are read, of a large mailbox not of all. Dovecot may count in days, and in any zone.
+        let since = (since.unix() - A_DAY).to_string();
+        Ok(self.fetch(user, &["mailbox", "*", "SINCE", &since, "HEADER", MARK_FIELD, mark]).await?.unwrap_or_default())
     }
 
     /// Whether `user` has a mailbox.

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use crate::Point;
 use crate::callbacks::{InHand, serve};
 use crate::life::{self, Life, Sign};
+use crate::together::Together;
 use crate::world::{VERSION, World};
 
 /// How long SIGTERM waits for messages in hand; what is still there then gets 451.
@@ -56,8 +57,8 @@ async fn live<P: Point>(
     let (stop, _) = watch::channel(false);
     let mut serving = tokio::task::JoinSet::new();
     for (door, parameter, socket) in doors(&settings) {
-        let listener =
-            Closable { inner: Some(listen(&socket).with_context(|| format!("{parameter} = {socket}"))?), closed: stop_accepting.subscribe() };
+        let listener = listen(&socket).with_context(|| format!("{parameter} = {socket}"))?;
+        let listener = Together(Closable { inner: Some(listener), closed: stop_accepting.subscribe() });
         let (point, in_hand, mut stopped) = (Arc::clone(&shared), in_hand.clone(), stop.subscribe());
         maillog::started(program, VERSION, &socket.to_string());
         serving.spawn(async move { serve(listener, door, point, in_hand, async move { stopped.wait_for(|s| *s).await.map(|_| ()) }).await });

@@ -1,5 +1,7 @@
 //! A message as Postfix tells it, event by event.
 
+use std::fmt;
+
 use bytes::Bytes;
 use openssl::sha::Sha256;
 use pec_core::NO_QUEUE_ID;
@@ -77,6 +79,13 @@ pub struct Tls {
     pub bits: String,
 }
 
+/// As the retained log has it: `TLSv1.3 TLS_AES_256_GCM_SHA384`.
+impl fmt::Display for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.version, self.cipher)
+    }
+}
+
 /// One message.
 pub struct Transaction {
     /// Postfix's queue id, once it has one.
@@ -150,16 +159,17 @@ impl Transaction {
         self.size + 2
     }
 
-    /// Takes a header field. `value` has its leading blank, and LF where the field was folded.
+    /// Takes a header field. `value` has its leading blank, and LF where the field was folded: a CR before it is one that the
+    /// client wrote.
     pub fn push_field(&mut self, name: &[u8], value: &[u8]) {
-        let mut unfolded = Vec::with_capacity(value.len() + 8);
+        let mut with_crlf = Vec::with_capacity(value.len() + 8);
         for &b in value {
-            if b == b'\n' && unfolded.last() != Some(&b'\r') {
-                unfolded.push(b'\r');
+            if b == b'\n' {
+                with_crlf.push(b'\r');
             }
-            unfolded.push(b);
+            with_crlf.push(b);
         }
-        let field = Field { name: String::from_utf8_lossy(name).into_owned(), value: unfolded };
+        let field = Field { name: String::from_utf8_lossy(name).into_owned(), value: with_crlf };
         self.count(field.size());
         if name.len() + 1 + value.len() >= HEADER_FIELD_LIMIT {
             self.header_refused = Some(HeaderRefused::FieldTooLong);
@@ -231,7 +241,8 @@ mod tests {
         transaction.push_field(b"X", b"a");
         transaction.push_field(b"Subject", b" caf\xe9\n\tfolded");
         transaction.push_body(Bytes::from_static(b"1\r\n"));
-        assert_eq!(transaction.header.to_bytes(), b"X:a\r\nSubject: caf\xe9\r\n\tfolded\r\n");
+        transaction.push_field(b"X", b" a\rb\r\n c\r");
+        assert_eq!(transaction.header.to_bytes(), b"X:a\r\nSubject: caf\xe9\r\n\tfolded\r\nX: a\rb\r\r\n c\r\r\n");
         assert_eq!(transaction.size(), transaction.header.size() as u64 + 2 + 3);
         assert!(!transaction.too_large);
     }

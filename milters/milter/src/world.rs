@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use pec_core::clock::Clock;
 use pec_core::directory::{Directory, Provider};
-use pec_core::maillog;
 use pec_core::notices::{Issuer, service_address};
 use pec_core::parameters::{Settings, SigningKey, Token};
+use pec_core::smime::crl::CrlDirectory;
 use pec_core::smime::own::OwnCertificate;
 use pec_core::smime::pem::PemSigner;
 use pec_core::smime::sign::Signer;
@@ -20,6 +20,9 @@ use pec_token::TokenSigner;
 use tokio::sync::Semaphore;
 
 use crate::clamd::Scanner;
+use crate::crls::Crls;
+use crate::directories::{Directories, InForce, log_content, own_record};
+use crate::infected::InfectedStore;
 use crate::mailbox::Mailboxes;
 use crate::signatures::ScannerWatch;
 
@@ -44,14 +47,18 @@ pub struct World {
     turns: Semaphore,
     /// Who may vouch for other providers.
     pub cas: TrustedCas,
+    /// Who fetches what the CAs say of revoked certificates.
+    pub crls: Crls,
     /// The providers.
-    pub directory: Directory,
+    pub directory: Arc<InForce>,
+    /// Who fetches them, if anybody does.
+    pub directories: Option<Directories>,
     /// Facts, custody, log.
     pub database: Database,
     /// Originals.
     pub store: Store,
     /// Messages with viruses.
-    pub infected: Store,
+    pub infected: InfectedStore,
     /// The virus scanner.
     pub scanner: Scanner,
     /// The mailboxes.
@@ -59,19 +66,11 @@ pub struct World {
     in_force: Arc<()>,
 }
 
-/// Our own record of the directory.
-fn own_record<'a>(settings: &Settings, directory: &'a Directory) -> anyhow::Result<&'a Provider> {
-    let (name, unit) = (&settings.provider_name, settings.provider_unit.as_deref());
-    directory.record(name, unit).ok_or_else(|| {
-        let file = settings.directory_file.display();
-        match unit {
-            None => {
-                anyhow::anyhow!("pec_provider_name = {name}: not allowed; it must be the providerName of a record in pec_directory_file ({file})")
-            }
-            Some(unit) => anyhow::anyhow!(
-                "pec_provider_unit = {unit}: not allowed; it must be the providerUnit of a record of {name} in pec_directory_file ({file})"
-            ),
-        }
+/// The key of `pec_signing_key`, for this certificate.
+pub fn signer(settings: &Settings, certificate: OwnCertificate) -> anyhow::Result<Box<dyn Signer>> {
+    Ok(match &settings.signing_key {
+        SigningKey::File(file) => Box::new(PemSigner::read(certificate, file)?),
+        SigningKey::Token(token) => Box::new(TokenSigner::open(certificate, Token::clone(token))?),
     })
 }
 
@@ -82,14 +81,14 @@ impl World {
         let certificate = OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, clock.now())?;
         certificate.warn_of_end(clock.now());
         let hashes = certificate.hashes();
-        let signer: Box<dyn Signer> = match &settings.signing_key {
-            SigningKey::File(file) => Box::new(PemSigner::read(certificate, file)?),
-            SigningKey::Token(token) => Box::new(TokenSigner::open(certificate, Token::clone(token))?),
-        };
+        let signer = signer(&settings, certificate)?;
         let turns = Semaphore::new(SIGN_AT_ONCE);
-        let cas = TrustedCas::read(&settings.ca_file)?;
-        let directory = Directory::read(&settings.directory_file)?;
-        let own = own_record(&settings, &directory)?;
+        let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)));
+        let cas = TrustedCas::read(&settings.ca_file)?.asking(Arc::clone(crls.directory()), settings.crl_too_old);
+        let directories = Directories::new(&settings, database.clone())?;
+        let in_file = Arc::new(InForce::read(&settings)?);
+        let directory = in_file.now();
+        let own = own_record(&settings.provider_name, settings.provider_unit.as_deref(), &settings.directory_file, &directory)?;
         if !hashes.iter().any(|hash| directory.provider_of_certificate(hash) == Some(own)) {
             anyhow::bail!(
                 "pec_certificate_file = {}: the certificate (SHA-1 {}) is not in our record of pec_directory_file ({}), so nobody would believe what it signs",
@@ -99,16 +98,15 @@ impl World {
             );
         }
         let store = Store::open("pec_store", &settings.store)?;
-        let infected = Store::open("pec_infected_store", &settings.infected_store)?;
+        let infected = InfectedStore::open(&settings)?;
         let scanner = Scanner::new(settings.clamd.clone());
         let doveadm_key = Settings::secret("pec_doveadm_key_file", &settings.doveadm_key_file)?;
         let mailboxes = Mailboxes::new(&settings.doveadm_url, &doveadm_key);
         // Said when everything is in order: an error at the start is one line.
-        let (providers, domains) = directory.size();
-        maillog::directory(providers, domains);
-        directory.conflicts().iter().for_each(|conflict| maillog::directory_conflict(conflict));
-        let in_force = Arc::default();
-        Ok(Self { settings, clock, signer, turns, cas, directory, database, store, infected, scanner, mailboxes, in_force })
+        log_content(&directory);
+        in_file.keep_looking();
+        let (directory, in_force) = (in_file, Arc::default());
+        Ok(Self { settings, clock, signer, turns, cas, crls, directory, directories, database, store, infected, scanner, mailboxes, in_force })
     }
 
     /// Has the virus scanner looked at in the background, with messages of up to `largest` bytes. Without it mail waits; that
@@ -151,8 +149,20 @@ impl World {
     }
 
     /// Our own record of the directory: that of this operating environment.
-    pub fn own_record(&self) -> anyhow::Result<&Provider> {
-        own_record(&self.settings, &self.directory)
+    pub fn own_record(&self) -> anyhow::Result<Provider> {
+        let settings = &self.settings;
+        let (name, unit) = (&settings.provider_name, settings.provider_unit.as_deref());
+        own_record(name, unit, &settings.directory_file, &self.directory.now()).cloned()
+    }
+
+    /// Has the directory fetched for a message that is unknown by `before`, unless that was tried just now. What is in force
+    /// then, if it is another one.
+    pub async fn newer_directory(&self, before: &Arc<Directory>) -> Option<Arc<Directory>> {
+        self.directories.as_ref()?.refresh_for_mail(self.clock.now()).await;
+        // Also what another program has fetched.
+        let in_file = Arc::clone(&self.directory);
+        tokio::task::spawn_blocking(move || in_file.look()).await.ok()?;
+        Some(self.directory.now()).filter(|now| !Arc::ptr_eq(now, before))
     }
 
     /// Names what makes our notices' bytes: program version, certificates, our name.

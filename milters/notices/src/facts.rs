@@ -169,6 +169,22 @@ impl NoticesPoint {
         }
     }
 
+    /// Whether the receipt of a fact was made and cannot be any more: pec-clock has deleted the original that it carries, five days
+    /// after the last receipt about that copy. What asks for it so late (a report that Postfix kept, an envelope that its
+    /// provider brings once more) would wait for ever.
+    pub(crate) async fn is_past(&self, queue_id: &str, known: &Known) -> anyhow::Result<bool> {
+        let fact = &known.fact;
+        if fact.kind != FactKind::AvvenutaConsegna || known.made.is_none() || !self.world.database.is_original_deleted(&fact.source).await? {
+            return Ok(false);
+        }
+        // Without an original it is made as ever.
+        let is_concise = matches!(self.source_of(fact).await?, Source::Custody(custody) if custody.concise.contains(&fact.recipient));
+        if !is_concise {
+            maillog::original_is_gone(queue_id, &fact.message_id);
+        }
+        Ok(!is_concise)
+    }
+
     /// Writes and signs the notice of a fact.
     async fn write_notice(&self, source: &Source, busta: &Daticert, fact: &Fact) -> anyhow::Result<Finished> {
         let (id, at) = (&fact.message_id, fact.happened_at);
@@ -241,9 +257,12 @@ impl NoticesPoint {
         entry.recipients = fact.recipient.split(' ').filter(|r| !r.is_empty()).map(str::to_owned).collect();
         entry.message_id = Some(fact.message_id.clone());
         entry.message_sha256 = Some(made.sha256.clone());
-        if let Source::Custody(custody) = source {
-            entry.envid = Some(custody.envid.clone());
-        }
+        entry.envid = match source {
+            Source::Sent(sent) => Some(sent.envid.clone()),
+            Source::Custody(custody) => Some(custody.envid.clone()),
+            // The message went nowhere, and had none.
+            Source::NotAccepted(_) => None,
+        };
         let gestore = &self.world.settings.provider_name;
         entry.error = match fact.kind {
             FactKind::ErroreConsegna => Some(Causa::from_status(&fact.status).errore_esteso(gestore)),

@@ -74,7 +74,7 @@ impl NoticesPoint {
             outcomes.push(match &subject {
                 Subject::Taken(custody) => self.delivered_or_failed(&queue_id, custody, recipient, written).await?,
                 Subject::Sent(sent) => self.failed_to_leave(&queue_id, sent, recipient, written).await?,
-                Subject::Notice(known) => self.notice_came_back(&queue_id, known, recipient, written),
+                Subject::Notice(known) => self.notice_came_back(&queue_id, known, recipient),
                 Subject::Other if recipient.action == Action::Failed => Outcome::AsItIs,
                 Subject::Other => Outcome::Nothing("about nothing of ours"),
             });
@@ -135,7 +135,7 @@ impl NoticesPoint {
             };
             let fact = match *due {
                 Due::Written(known) => known.fact,
-                Due::New(fact) => self.world.database.hold_fact(&fact).await?,
+                Due::New(fact) => self.world.database.hold_fact(&fact).await?.fact,
             };
             names.push(trigger_name(fact.kind, &fact.id));
         }
@@ -182,12 +182,16 @@ impl NoticesPoint {
         let (key, identificativo) = (report.recipient.key(), &custody.identificativo);
         let fact = |kind: FactKind| database.fact(&custody.provider, identificativo, kind.as_str(), &key);
         if let Some(known) = fact(FactKind::AvvenutaConsegna).await? {
+            if self.is_past(queue_id, &known).await? {
+                return Ok(Outcome::Nothing("its receipt was made long ago"));
+            }
             return Ok(Outcome::Fact(Box::new(Due::Written(known))));
         }
         // A user can put a copy with any date into the mailbox; only the time between custody and report counts.
-        let first = database.first_custody(&custody.provider, identificativo, &custody.body_sha256).await?;
+        let first = database.first_custody(&custody.provider, identificativo, &custody.content_sha256).await?;
         let since = first.map_or(custody.taken_at, |(at, _)| at);
-        let received = self.world.mailboxes.received(&key, &custody.mark).await?.into_iter().filter(|at| (since..=written).contains(at)).min();
+        let received = self.world.mailboxes.received(&key, &custody.mark, since).await?;
+        let received = received.into_iter().filter(|at| (since..=written).contains(at)).min();
         let (kind, at, time_source) = match (report.action, received) {
             // Also where Postfix says that it failed: the mailbox's 250 was lost on the way, and the next attempt refused.
             (_, Some(at)) => (FactKind::AvvenutaConsegna, at, TimeSource::Mailbox),
@@ -232,11 +236,12 @@ impl NoticesPoint {
     }
 
     /// A notice of ours that could not be delivered. One that found nobody at home goes out again, the same bytes.
-    fn notice_came_back(&self, queue_id: &str, known: &Known, report: &RecipientReport, written: Moment) -> Outcome {
+    fn notice_came_back(&self, queue_id: &str, known: &Known, report: &RecipientReport) -> Outcome {
         if report.action != Action::Failed {
             return Outcome::Nothing("about a notice of ours, which is under way");
         }
-        let age = written.unix() - known.fact.happened_at.unix();
+        // By our clock, not by the report's date: the report may have waited, and pec-clock deletes the original after five days.
+        let age = self.world.clock.now().unix() - known.fact.happened_at.unix();
         let again = report.status.starts_with('4') && age < NOTICE_LIFETIME;
         maillog::notice_came_back(queue_id, &known.fact.message_id, report.recipient.as_str(), &report.diagnostic, again);
         if again { Outcome::Fact(Box::new(Due::Written(known.clone()))) } else { Outcome::AsItIs }

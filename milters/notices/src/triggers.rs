@@ -86,6 +86,9 @@ impl NoticesPoint {
                     maillog::trigger_repeated(transaction.queue_id(), &known.fact.message_id);
                     return Ok(Verdict::Consume);
                 }
+                if self.is_past(transaction.queue_id(), &known).await? {
+                    return Ok(Verdict::Consume);
+                }
                 let source = self.source_of(&known.fact).await?;
                 Ok(Verdict::Change(self.become_notice(&transaction, source, Due::Written(known)).await?))
             }

@@ -69,6 +69,10 @@ impl Notices {
 
     /// Alfa's envelope was taken in charge here, at Beta; the copy that comes round for its presa in carico.
     async fn custody(&self, recipients: &[&str], mail: &Mail, id: &str, envid: &str) -> Mail {
+        self.custody_at(NOW, recipients, mail, id, envid).await
+    }
+
+    async fn custody_at(&self, taken_at: i64, recipients: &[&str], mail: &Mail, id: &str, envid: &str) -> Mail {
         let daticert = daticert_in(mail);
         let body = Bytes::from(mail.body.clone());
         let postacert = contents(&body, signed_parts(&mail.header, &body).unwrap().content, Tipo::PostaCertificata).unwrap().postacert.unwrap();
@@ -84,8 +88,8 @@ impl Notices {
             recipients: recipients.iter().map(|r| (*r).to_owned()).collect(),
             concise: vec![],
             body_sha256: openssl::sha::sha256(&mail.body).to_vec(),
-            content_sha256: openssl::sha::sha256(&mail.body).to_vec(),
-            taken_at: Moment::from_unix(NOW),
+            content_sha256: openssl::sha::sha256(&body[signed_parts(&mail.header, &body).unwrap().content]).to_vec(),
+            taken_at: Moment::from_unix(taken_at),
         };
         self.database.insert_custody(&custody, &Entry::new(Event::Ricezione, &daticert, custody.taken_at, "4j")).await.unwrap();
         to(mail, &format!("presa-in-carico+{id}@notices.pec.internal"))
@@ -136,8 +140,8 @@ async fn rfc6109_3_1_4_the_envelope_in_the_queue_becomes_the_acceptance() {
     assert_eq!((daticert.destinatari.len(), daticert.ricevuta, open(&queued.mail).postacert), (2, None, None));
     assert_eq!(alfa.rows("SELECT kind FROM fact").await, ["accettazione"]);
     let sha256 = pec_core::identifier::hex(&openssl::sha::sha256(&queued.mail.body));
-    let row = "SELECT concat_ws('|', message_id, encode(message_sha256, 'hex'), certified_by) FROM log WHERE event = 'accettazione'";
-    assert_eq!(alfa.rows(row).await, [format!("{}|{sha256}|Alfa PEC S.p.A.", header("Message-ID").trim_matches(['<', '>']))]);
+    let row = "SELECT concat_ws('|', message_id, encode(message_sha256, 'hex'), certified_by, envid) FROM log WHERE event = 'accettazione'";
+    assert_eq!(alfa.rows(row).await, [format!("{}|{sha256}|Alfa PEC S.p.A.|{SENT_ENVID}", header("Message-ID").trim_matches(['<', '>']))]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,6 +223,21 @@ async fn rfc6109_3_2_1_the_envelope_in_the_queue_becomes_the_presa_in_carico() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_envelope_to_five_hundred_recipients_here_has_one_presa_in_carico() {
+    let network = Network::new().await;
+    let beta = notices(&network, &network.beta).await;
+    let random = || pec_core::identifier::fresh().unwrap();
+    let recipients: Vec<String> = (0..500).map(|_| format!("{}{}@pec.beta.test", random(), random())).collect();
+    let recipients: Vec<&str> = recipients.iter().map(String::as_str).collect();
+    let mail = envelope(&network, &network.alfa, &recipients, LETTER);
+    let first = beta.custody(&recipients, &mail, "bb11", ENVID).await.give_to(beta.triggers).await.queued();
+    assert_eq!(is_signed_notice(&network, &first, "presa-in-carico").ricezione, recipients);
+    let second = beta.custody(&recipients, &mail, "bb22", "fedcba98").await.give_to(beta.triggers).await.queued();
+    assert_eq!(first.mail.body, second.mail.body);
+    assert_eq!(beta.rows("SELECT source FROM fact").await, ["bb11"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_copies_of_an_envelope_get_one_presa_in_carico() {
     let network = Network::new().await;
     let beta = notices(&network, &network.beta).await;
@@ -239,7 +258,8 @@ async fn rfc6109_3_3_2_1_a_report_of_delivery_becomes_the_receipt_with_the_mailb
     let beta = notices(&network, &network.beta).await;
     let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
     beta.custody(&[BRUNO], &mail, "bb11", ENVID).await;
-    // The report is written three hours late; copies with other dates are the user's own doing.
+    // The report is written three hours late, and reaches us a day later; copies with other dates are the user's own doing.
+    network.clock.set(Moment::from_unix(NOW + 86_400));
     beta.doveadm.received(&[NOW + 20_000, NOW + 7, NOW - 1, NOW + 9]);
     let written = report(Some(ENVID), &mail, &[(BRUNO, "relayed", "2.0.0")], NOW + 10_800);
     let queued = written.give_to(beta.reports).await.queued();
@@ -254,6 +274,7 @@ async fn rfc6109_3_3_2_1_a_report_of_delivery_becomes_the_receipt_with_the_mailb
     assert_eq!(beta.rows("SELECT time_source || ' ' || envid FROM log WHERE event = 'avvenuta-consegna'").await, [format!("mailbox {ENVID}")]);
     let asked = beta.doveadm.requests().join("\n");
     assert!(asked.contains("authorization: X-Dovecot-API c2VjcmV0") || asked.contains("Authorization: X-Dovecot-API c2VjcmV0"), "{asked}");
+    assert!(asked.contains("\"SINCE\"") && asked.contains(&format!("\"{}\"", NOW - 86_400)), "not the whole of a large mailbox: {asked}");
     assert!(asked.contains(&format!("mark-{ENVID}")) && asked.contains(&format!("\"user\": \"{BRUNO}\"")), "{asked}");
 
     // The report comes again: the same receipt, and the mailbox is not asked any more.
@@ -359,7 +380,22 @@ async fn no_failure_is_certified_while_the_mailbox_has_the_message() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_report_on_several_recipients_becomes_a_trigger_for_each() {
+async fn a_copy_that_came_again_has_the_time_of_the_first_in_the_mailbox() {
+    let network = Network::new().await;
+    for (action, status) in [("failed", "5.2.2"), ("relayed", "2.0.0")] {
+        let beta = notices(&network, &network.beta).await;
+        let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
+        beta.custody(&[BRUNO], &mail, &format!("bb{action}"), &format!("first-{action}")).await;
+        beta.custody_at(NOW + 900, &[BRUNO], &mail, &format!("cc{action}"), &format!("second-{action}")).await;
+        // The mailbox got the first copy; its report is still on its way when that of the second one comes.
+        beta.doveadm.received(&[NOW + 1]);
+        let queued = report(Some(&format!("second-{action}")), &mail, &[(BRUNO, action, status)], NOW + 1000).give_to(beta.reports).await.queued();
+        assert_eq!(is_signed_notice(&network, &queued, "avvenuta-consegna").data, Moment::from_unix(NOW + 1), "{action}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_3_2_1_a_report_on_several_recipients_becomes_a_trigger_for_each() {
     let network = Network::new().await;
     let beta = notices(&network, &network.beta).await;
     let mail = envelope(&network, &network.alfa, &[BRUNO, CARLO], LETTER);
@@ -422,7 +458,7 @@ fn is_wrapped(network: &Network, report: &Mail, wrapped: &Queued) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_envelope_that_cannot_be_sent_on_becomes_the_notice_of_failure() {
+async fn rfc6109_2_2_2_an_envelope_that_cannot_be_sent_on_becomes_the_notice_of_failure() {
     let network = Network::new().await;
     let alfa = notices(&network, &network.alfa).await;
     let mail = alfa.sent(&network, &[BRUNO, "carla@posta.test"]).await;
@@ -486,7 +522,7 @@ async fn no_failure_is_certified_where_the_other_provider_has_the_message() {
     let identificativo = daticert_in(&mail).identificativo;
     // Receipts come in any order: whatever it certifies, it has the message.
     for kind in ["presa-in-carico", "avvenuta-consegna", "errore-consegna", "rilevazione-virus"] {
-        let ricevuta = format!("INSERT INTO ricevuta VALUES ('{identificativo}', '{kind}', '{BRUNO}', 'Beta Posta S.r.l.', '1@x', now())");
+        let ricevuta = format!("INSERT INTO ricevuta VALUES ('{identificativo}', '{kind}', '{BRUNO}', 'Beta Posta S.r.l.', '1@x', now(), '')");
         run(&alfa.settings.database, &format!("DELETE FROM ricevuta; {ricevuta}")).await;
         let failed = report(Some(SENT_ENVID), &mail, &[(BRUNO, "failed", "4.4.1")], NOW + 86_400);
         assert!(matches!(failed.give_to(alfa.reports).await, Outcome::Discarded), "{kind}");
@@ -505,13 +541,16 @@ async fn a_notice_that_found_nobody_at_home_goes_out_again_for_five_days() {
     let envid = parameters.strip_prefix("RET=HDRS ENVID=").unwrap().to_owned();
     assert_ne!(envid, ENVID, "the other provider's server is not told under what we know the envelope");
     let came_back = |status, after| report(Some(&envid), &notice.mail, &[("ricevute@gestore.alfa.test", "failed", status)], NOW + after);
+    network.clock.set(Moment::from_unix(NOW + 86_400));
     let again = came_back("4.4.1", 86_400).give_to(beta.reports).await.queued();
     assert_eq!((&again.mail.body, &again.mail.recipients), (&notice.mail.body, &notice.mail.recipients));
     assert_eq!(again.sender_parameters, notice.sender_parameters);
-    // Afterwards, or where the refusal is for good, a person has to look: the report stays a report.
-    for (status, after) in [("4.4.1", 6 * 86_400), ("5.1.1", 60)] {
+    // Afterwards, or where the refusal is for good, a person has to look: the report stays a report. One that has waited is no
+    // younger for that.
+    for (status, after, now) in [("4.4.1", 5 * 86_400, 5 * 86_400), ("4.4.1", 86_400, 6 * 86_400), ("5.1.1", 60, 60)] {
+        network.clock.set(Moment::from_unix(NOW + now));
         let kept = came_back(status, after).give_to(beta.reports).await.queued().mail;
-        assert_eq!((kept.body, kept.header.first("X-Ricevuta")), (came_back(status, after).body, None), "{status}");
+        assert_eq!((kept.body, kept.header.first("X-Ricevuta")), (came_back(status, after).body, None), "{status} {after} {now}");
     }
 }
 
@@ -536,6 +575,44 @@ async fn without_the_original_in_the_store_the_receipt_waits() {
     std::fs::remove_file(beta.settings.store.join("bb/bb11.eml")).unwrap();
     assert!(report(Some(ENVID), &mail, &[(BRUNO, "relayed", "2.0.0")], NOW).give_to(beta.reports).await.deferred().starts_with("451"));
     assert!(beta.rows("SELECT id FROM fact").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_asks_for_a_receipt_whose_original_is_deleted_does_not_wait_for_ever() {
+    let network = Network::new().await;
+    let beta = notices(&network, &network.beta).await;
+    let mail = envelope(&network, &network.alfa, &[BRUNO, CARLO], LETTER);
+    beta.custody(&[BRUNO, CARLO], &mail, "bb11", ENVID).await;
+    run(&beta.settings.database, &format!("UPDATE custody SET concise = '{{{CARLO}}}'")).await;
+    let about = |envid, recipient| report(Some(envid), &mail, &[(recipient, "relayed", "2.0.0")], NOW + 5);
+    about(ENVID, BRUNO).give_to(beta.reports).await.queued();
+    about(ENVID, CARLO).give_to(beta.reports).await.queued();
+    let both = report(Some(ENVID), &mail, &[(BRUNO, "relayed", "2.0.0"), (CARLO, "relayed", "2.0.0")], NOW + 5);
+    let triggers = both.clone().give_to(beta.reports).await.queued();
+    assert_eq!(triggers.added.len(), 2);
+
+    // pec-clock has deleted the original, which the receipt about Bruno carries and the one about Carlo does not.
+    std::fs::remove_file(beta.settings.store.join("bb/bb11.eml")).unwrap();
+    let deleted_at = |at: &str| format!("UPDATE custody SET original_deleted_at = {at} WHERE id = 'bb11'");
+    run(&beta.settings.database, &deleted_at("now()")).await;
+    // The report that Postfix kept, and the one about a copy that came once more, whose own original is here.
+    beta.custody(&[BRUNO], &mail, "cc22", "fedcba98").await;
+    for envid in [ENVID, "fedcba98"] {
+        assert!(matches!(about(envid, BRUNO).give_to(beta.reports).await, Outcome::Discarded), "{envid}");
+    }
+    is_signed_notice(&network, &about(ENVID, CARLO).give_to(beta.reports).await.queued(), "avvenuta-consegna");
+    assert_eq!(is_signed_notice(&network, &both.give_to(beta.reports).await.queued(), "avvenuta-consegna").consegna.as_deref(), Some(CARLO));
+    // A trigger that Postfix kept.
+    let mut dropped = 0;
+    for recipient in &triggers.mail.recipients {
+        dropped += usize::from(matches!(triggers.copy_for(recipient.trim_matches(['<', '>'])).give_to(beta.triggers).await, Outcome::Discarded));
+    }
+    assert_eq!(dropped, 1);
+    assert_eq!(beta.rows("SELECT event FROM log WHERE event <> 'ricezione'").await, ["avvenuta-consegna"; 2]);
+
+    // One that is gone without that: somebody has to look, and it waits.
+    run(&beta.settings.database, &deleted_at("NULL")).await;
+    assert!(about(ENVID, BRUNO).give_to(beta.reports).await.deferred().starts_with("451"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

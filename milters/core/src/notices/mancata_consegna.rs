@@ -58,8 +58,11 @@ impl Causa {
                 "the message was not delivered within twenty-four hours of its sending",
             ),
             "1.1" | "1.6" => causa(Errore::NoDest, "5.1.1", "indirizzo non valido", "invalid address"),
-            "1.2" => causa(Errore::NoDominio, "5.1.2", "dominio non valido", "invalid domain"),
-            "2.1" => causa(Errore::Altro, "5.2.1", "casella disattivata", "mailbox disabled"),
+            // Postfix says 5.4.4 where the DNS knows no such host, 5.1.10 where the domain takes no mail at all.
+            "1.2" | "1.10" | "4.4" => causa(Errore::NoDominio, "5.1.2", "dominio non valido", "invalid domain"),
+            "2.1" => {
+                causa(Errore::Altro, "5.2.1", "casella disattivata o che non accetta messaggi", "mailbox disabled, or one that accepts no messages")
+            }
             "2.3" | "3.4" => causa(Errore::Altro, "5.2.3", "messaggio troppo grande per la casella", "message too large for the mailbox"),
             detail => {
                 // 5.4.1 says "not within 24 hours", whatever another server means by it.
@@ -164,10 +167,14 @@ mod tests {
         assert_eq!(causa("5.2.2"), (Errore::Altro, "5.2.2 - Alfa - casella piena".into()));
         assert_eq!(causa("4.2.2").1, "5.2.2 - Alfa - casella piena");
         assert_eq!(causa("5.2.3").1, "5.2.3 - Alfa - messaggio troppo grande per la casella");
+        for no_domain in ["5.1.2", "5.1.10", "5.4.4"] {
+            assert_eq!(causa(no_domain), (Errore::NoDominio, "5.1.2 - Alfa - dominio non valido".into()));
+        }
+        assert_eq!(causa("5.2.1").1, "5.2.1 - Alfa - casella disattivata o che non accetta messaggi");
         for any_other in ["5.7.1", "5.5.0"] {
             assert_eq!(causa(any_other), (Errore::Altro, format!("{any_other} - Alfa - si sono verificati dei problemi consegnando il messaggio")));
         }
-        for unreadable in ["nonsense", "5.1", "", "5.4.1"] {
+        for unreadable in ["nonsense", "5.1", "", "5.4.1", "5.1.x", "5.x.1", "5.1.", "5..1", "5.1.1234", "5.7.1\r\nX"] {
             assert_eq!(causa(unreadable).1, "5.0.0 - Alfa - si sono verificati dei problemi consegnando il messaggio");
         }
         // The end of the queue's lifetime, whatever the last attempt met.

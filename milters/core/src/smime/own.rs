@@ -14,7 +14,7 @@ use x509_cert::Certificate;
 
 use super::profile::breaches;
 use super::sign::Identity;
-use super::{certificate_addresses, certificate_hash, certificates_from_pem, common_name};
+use super::{certificate_addresses, certificate_hash, certificates_from_pem, common_name, moment};
 use crate::clock::Moment;
 use crate::identifier::hex;
 use crate::maillog;
@@ -22,9 +22,9 @@ use crate::maillog;
 /// How long our RSA key may be, in bits.
 pub const KEY_BITS: std::ops::RangeInclusive<u32> = 2048..=4096;
 
-/// From so many days before its end on, each start and each day warns of it. A new certificate takes weeks: request, CA,
+/// From so many days before its end on, each start and each day warns of it, and `pecctl check` does. A new certificate takes weeks: request, CA,
 /// directory.
-const WARN_DAYS: i64 = 60;
+pub const WARN_DAYS: i64 = 60;
 
 /// A key, a certificate or the two together are not usable. One line that names parameter, value and trouble.
 #[derive(Debug, thiserror::Error)]
@@ -66,17 +66,16 @@ impl OwnCertificate {
         let mut certificates = certificates_from_pem(&pem).map_err(error)?;
         let certificate = certificates.remove(0);
         check_validity(&certificate, now).map_err(error)?;
+        let public_key = certificate.public_key().map_err(|e| error(format!("the certificate's key cannot be read: {e}")))?;
+        fits(&public_key).map_err(|why| error(format!("the certificate's key {why}")))?;
+        let breaches = breaches(&certificate, provider_name).map_err(error)?;
+        if !breaches.is_empty() {
+            let breaches = breaches.join("; ");
+            return Err(error(format!("the certificate breaks the profile of RFC 6109 s. 5.5 for pec_provider_name = {provider_name}: {breaches}")));
+        }
         let addresses = certificate_addresses(&certificate);
         if !addresses.iter().any(|a| a.eq_ignore_ascii_case(address)) {
             return Err(error(format!("the certificate is for {}; {address} is needed", describe(&addresses))));
-        }
-        let public_key = certificate.public_key().map_err(|e| error(format!("the certificate's key cannot be read: {e}")))?;
-        if public_key.id() != Id::RSA || !KEY_BITS.contains(&public_key.bits()) {
-            return Err(error(format!("the certificate's key has {} bits; RSA of 2048 to 4096 bits is needed", public_key.bits())));
-        }
-        let breaches = breaches(&certificate, provider_name).map_err(error)?;
-        if !breaches.is_empty() {
-            return Err(error(format!("the certificate breaks the profile of RFC 6109 s. 5.5: {}", breaches.join("; "))));
         }
 
         // The root is known to whoever trusts it.
@@ -89,7 +88,7 @@ impl OwnCertificate {
             certificate: parsed(&certificate).map_err(error)?,
             chain: certificates.iter().map(parsed).collect::<Result<_, _>>().map_err(error)?,
             fingerprint: hex(&fingerprint.finish()),
-            not_after: not_after(&certificate).map_err(error)?,
+            not_after: moment(certificate.not_after()).map_err(error)?,
         };
         Ok(Self { file: file.to_owned(), certificate, public_key, identity })
     }
@@ -133,6 +132,17 @@ impl OwnCertificate {
     }
 }
 
+/// Whether a key is of the kind and length to sign with; the error goes on where "the key" begins.
+pub fn fits(key: &PKey<Public>) -> Result<(), String> {
+    if key.id() != Id::RSA {
+        return Err(format!("is not RSA; RSA of {} to {} bits is needed", KEY_BITS.start(), KEY_BITS.end()));
+    }
+    if !KEY_BITS.contains(&key.bits()) {
+        return Err(format!("has {} bits; RSA of {} to {} bits is needed", key.bits(), KEY_BITS.start(), KEY_BITS.end()));
+    }
+    Ok(())
+}
+
 fn check_validity(certificate: &X509Ref, now: Moment) -> Result<(), String> {
     let now = Asn1Time::from_unix(now.unix()).map_err(|e| e.to_string())?;
     if certificate.not_before() > now {
@@ -142,12 +152,6 @@ fn check_validity(certificate: &X509Ref, now: Moment) -> Result<(), String> {
         return Err(format!("the certificate has expired on {}", certificate.not_after()));
     }
     Ok(())
-}
-
-fn not_after(certificate: &X509Ref) -> Result<Moment, String> {
-    let epoch = Asn1Time::from_unix(0).map_err(|e| e.to_string())?;
-    let since = epoch.diff(certificate.not_after()).map_err(|e| e.to_string())?;
-    Ok(Moment::from_unix(i64::from(since.days) * 86_400 + i64::from(since.secs)))
 }
 
 fn describe(addresses: &[String]) -> String {

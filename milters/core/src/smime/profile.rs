@@ -45,7 +45,7 @@ fn of_subject(certificate: &X509Ref, provider_name: &str) -> Vec<String> {
         .collect();
     if !names.iter().any(|name| name == provider_name) {
         let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-        breaches.push(format!("neither CN nor O of its subject is pec_provider_name ({provider_name}), but {names}"));
+        breaches.push(format!("neither CN nor O of its subject is the provider's name ({provider_name}), but {names}"));
     }
     if subject.entries_by_nid(Nid::PKCS9_EMAILADDRESS).next().is_some() {
         breaches.push("its subject holds an e-mail address".to_owned());

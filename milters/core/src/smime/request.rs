@@ -15,6 +15,7 @@ use x509_cert::name::Name;
 use x509_cert::request::{CertReq, CertReqInfo, ExtensionReq, Version};
 use x509_cert::spki::{AlgorithmIdentifierOwned, SubjectPublicKeyInfoOwned};
 
+use super::own::fits;
 use super::sign::SignError;
 
 /// Whom the certificate names. The order of the attributes is that of the providers in service.
@@ -52,12 +53,14 @@ impl Subject<'_> {
     }
 }
 
-/// The DER of a request for `public_key`, signed by its private half: `sign` is RSASSA-PKCS1-v1_5 with SHA-256.
+/// The DER of a request for `public_key`, signed by its private half: `sign` is RSASSA-PKCS1-v1_5 with SHA-256. A key that the
+/// programs would not sign with gets none.
 pub fn request(
     subject: &Subject<'_>,
     public_key: &PKey<Public>,
     sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, SignError>,
 ) -> Result<Vec<u8>, SignError> {
+    fits(public_key).map_err(|why| SignError::Key(format!("the key {why}")))?;
     let public_key = public_key.public_key_to_der().map_err(|e| SignError::Key(e.to_string()))?;
     let address = SubjectAltName(vec![GeneralName::Rfc822Name(Ia5String::new(subject.address)?)]);
     let extensions = ExtensionReq(vec![

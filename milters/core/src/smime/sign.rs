@@ -1,4 +1,4 @@
-//! Making a detached CMS signature in the form of the deployed network: DER, SHA-256, the chain included, signed attributes
+//! Making a CMS signature, detached or around what it signs, in the form of the deployed network: DER, SHA-256, the chain included, signed attributes
 //! contentType, signingTime, messageDigest and CMSAlgorithmProtection (RFC 5652, RFC 6211).
 
 use cms::cert::{CertificateChoices, IssuerAndSerialNumber};
@@ -9,6 +9,7 @@ use const_oid::db::rfc5911::{ID_CONTENT_TYPE, ID_DATA, ID_MESSAGE_DIGEST, ID_SIG
 use const_oid::db::rfc5912::{ID_SHA_256, SHA_256_WITH_RSA_ENCRYPTION};
 use der::asn1::{Any, OctetString, SetOfVec};
 use der::{Decode, Encode, Sequence};
+use openssl::sha::sha256;
 use x509_cert::Certificate;
 use x509_cert::attr::Attribute;
 use x509_cert::spki::AlgorithmIdentifierOwned;
@@ -70,6 +71,16 @@ struct CmsAlgorithmProtection {
 
 /// The DER of the signature over content with the SHA-256 `content_digest`, as of `moment`.
 pub fn detached(signer: &dyn Signer, content_digest: &[u8; 32], moment: Moment) -> Result<Vec<u8>, SignError> {
+    signed(signer, None, content_digest, moment)
+}
+
+/// The DER of a signed file (`.p7m`) with `content` inside, as of `moment`.
+pub fn enclosing(signer: &dyn Signer, content: &[u8], moment: Moment) -> Result<Vec<u8>, SignError> {
+    let inside = Any::encode_from(&OctetString::new(content)?)?;
+    signed(signer, Some(inside), &sha256(content), moment)
+}
+
+fn signed(signer: &dyn Signer, econtent: Option<Any>, content_digest: &[u8; 32], moment: Moment) -> Result<Vec<u8>, SignError> {
     let identity = signer.identity();
     let digest_alg = AlgorithmIdentifierOwned { oid: ID_SHA_256, parameters: None };
     let signature_algorithm = AlgorithmIdentifierOwned { oid: SHA_256_WITH_RSA_ENCRYPTION, parameters: Some(Any::null()) };
@@ -87,7 +98,7 @@ pub fn detached(signer: &dyn Signer, content_digest: &[u8; 32], moment: Moment) 
     let signed_data = SignedData {
         version: CmsVersion::V1,
         digest_algorithms: SetOfVec::try_from(vec![digest_alg.clone()])?,
-        encap_content_info: EncapsulatedContentInfo { econtent_type: ID_DATA, econtent: None },
+        encap_content_info: EncapsulatedContentInfo { econtent_type: ID_DATA, econtent },
         certificates: Some(CertificateSet(SetOfVec::try_from(certificates.collect::<Vec<_>>())?)),
         crls: None,
         signer_infos: SignerInfos(SetOfVec::try_from(vec![SignerInfo {
@@ -104,6 +115,30 @@ pub fn detached(signer: &dyn Signer, content_digest: &[u8; 32], moment: Moment) 
         }])?),
     };
     Ok(ContentInfo { content_type: ID_SIGNED_DATA, content: Any::from_der(&signed_data.to_der()?)? }.to_der()?)
+}
+
+/// Whether a signature has the form of [`detached`] in every byte that it does not itself vouch for: nothing can be changed in it
+/// without a trace, but the certificates that go with it.
+pub fn is_our_form(signature: &[u8]) -> bool {
+    let read = || -> Result<bool, der::Error> {
+        let content_info = ContentInfo::from_der(signature)?;
+        let signed_data: SignedData = content_info.content.decode_as()?;
+        let [signer] = signed_data.signer_infos.0.as_slice() else { return Ok(false) };
+        let digest_alg = AlgorithmIdentifierOwned { oid: ID_SHA_256, parameters: None };
+        Ok(content_info.to_der()? == signature
+            && content_info.content == Any::from_der(&signed_data.to_der()?)?
+            && content_info.content_type == ID_SIGNED_DATA
+            && signed_data.version == CmsVersion::V1
+            && signed_data.digest_algorithms.as_slice() == std::slice::from_ref(&digest_alg)
+            && signed_data.encap_content_info == EncapsulatedContentInfo { econtent_type: ID_DATA, econtent: None }
+            && signed_data.crls.is_none()
+            && signer.version == CmsVersion::V1
+            && signer.digest_alg == digest_alg
+            && signer.signature_algorithm == AlgorithmIdentifierOwned { oid: SHA_256_WITH_RSA_ENCRYPTION, parameters: Some(Any::null()) }
+            && signer.signed_attrs.is_some()
+            && signer.unsigned_attrs.is_none())
+    };
+    read().unwrap_or(false)
 }
 
 fn attribute(oid: ObjectIdentifier, value: &impl Encode) -> Result<Attribute, der::Error> {
