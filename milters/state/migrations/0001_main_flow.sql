@@ -61,9 +61,10 @@ CREATE TABLE fact (
     made_with      text,                          -- certificate and program version that made it
     raising        boolean     NOT NULL DEFAULT false, -- pec-clock starts the notice until it knows it to be in the queue
     raised         boolean     NOT NULL DEFAULT false, -- and now knows it
-    deadlines_seen smallint    NOT NULL DEFAULT 0, -- of an accettazione: how many of the deadlines pec-clock has seen to
-    UNIQUE (provider, identificativo, kind, recipient)
+    deadlines_seen smallint    NOT NULL DEFAULT 0  -- of an accettazione: how many of the deadlines pec-clock has seen to
 );
+-- A presa in carico is about hundreds of recipients, and an entry of an index has 2,704 bytes at most: hence the hash.
+CREATE UNIQUE INDEX fact_once ON fact (provider, identificativo, kind, md5(recipient));
 -- What pec-clock looks through every minute: small, however long the table is.
 CREATE INDEX fact_deadlines ON fact (deadlines_seen, happened_at, id) WHERE kind = 'accettazione' AND deadlines_seen < 2;
 CREATE INDEX fact_to_raise ON fact (happened_at, kind, id) WHERE NOT raised AND (notice_sha256 IS NULL OR raising);
@@ -83,8 +84,9 @@ CREATE TABLE ricevuta (
     recipient      text        NOT NULL,
     provider       text        NOT NULL,
     message_id     text        NOT NULL,
-    happened_at    timestamptz NOT NULL,
-    PRIMARY KEY (identificativo, kind, recipient)
+    happened_at    timestamptz NOT NULL,          -- the time that it certifies
+    content_sha256 bytea       NOT NULL,          -- of what the provider signed: another content is another receipt
+    PRIMARY KEY (identificativo, kind, recipient, content_sha256)
 );
 
 -- The retained log: RFC 6109 s. 2.3's fields and what leads to Postfix's own log.
@@ -119,11 +121,12 @@ BEGIN
 END $$;
 CREATE TRIGGER log_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON log EXECUTE FUNCTION log_stays();
 
+-- One role for all databases of the server: another may have it, or be making it at this moment.
 DO $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'pec_milter') THEN
-        CREATE ROLE pec_milter NOLOGIN;
-    END IF;
+    CREATE ROLE pec_milter NOLOGIN;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN
+    NULL;
 END $$;
 GRANT SELECT ON pec_schema TO pec_milter;
 GRANT SELECT, INSERT ON sent, not_accepted, custody, trigger_body, ricevuta, log TO pec_milter;

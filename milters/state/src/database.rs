@@ -1,30 +1,34 @@
 //! PostgreSQL: each function is one statement, so that it happens wholly or not at all.
 
 use std::collections::HashSet;
+use std::path::Path;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
 use pec_core::clock::Moment;
-use pec_core::identifier::hex;
-use pec_core::parameters::{ParameterError, Settings};
+use pec_core::outages::{self, Thing};
+use pec_core::parameters::{ParameterError, Register, Settings};
 use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Config, NoTls, Row};
+use tokio_postgres::{Client, Config, NoTls, Row};
 
-use crate::log::{Entry, Row as LogRow};
+use crate::envelopes::Envelopes;
+use crate::log::{Entry, Event};
 use crate::rows::{Custody, Fact, Made, NotAccepted, Ricevuta, Sent, TimeSource};
 
 /// Every schema change, in order; the number is the place in the list.
-pub const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_main_flow.sql")];
+pub const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_main_flow.sql"), include_str!("../migrations/0002_register.sql")];
 
-/// Connections of one program. Statements are short; more would only queue inside PostgreSQL.
-const CONNECTIONS: usize = 8;
+/// Connections of one program: commits that come together share a write to the disk, and the programs of two hosts together
+/// stay below the 100 that PostgreSQL allows as shipped.
+pub const CONNECTIONS: usize = 12;
 
 /// How long a statement, or the wait for a connection, may take before the mail waits instead.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The database does not do what it is asked to. Whether a statement took effect is not known.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum DatabaseError {
     /// No connection.
     #[error("the database cannot be reached: {0}")]
@@ -44,8 +48,10 @@ pub enum DatabaseError {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The parameter is no connection string.
-    #[error("pec_database = {value}: {trouble}")]
+    #[error("{parameter} = {value}: {trouble}")]
     Parameter {
+        /// Its name.
+        parameter: &'static str,
         /// Its value.
         value: String,
         /// Why.
@@ -55,24 +61,42 @@ pub enum ConnectError {
     #[error("{0}")]
     Password(#[from] ParameterError),
     /// PostgreSQL answers and says no: role, password, database name.
-    #[error("pec_database = {value}: {trouble}")]
+    #[error("{parameter} = {value}: {trouble}")]
     Refused {
+        /// The parameter.
+        parameter: &'static str,
         /// The parameter's value.
         value: String,
         /// PostgreSQL's words.
         trouble: String,
     },
     /// The tables are missing or of another version.
-    #[error("pec_database = {value}: the schema is version {found}, version {} is needed; the owner of the database applies it with: pecctl schema | psql", MIGRATIONS.len())]
+    #[error("{parameter} = {value}: the schema is version {found}, version {} is needed; the owner of the database applies it with: pecctl schema --from {found} | psql", MIGRATIONS.len())]
     Schema {
+        /// The parameter.
+        parameter: &'static str,
         /// The parameter's value.
         value: String,
         /// What is there.
         found: i32,
     },
+    /// The texts of the register are UTF-8, and PostgreSQL must know it to compare and to show them.
+    #[error(
+        "{parameter} = {value}: the database's encoding is {found}, UTF8 is needed; its owner makes another one with: createdb --encoding=UTF8 --template=template0"
+    )]
+    Encoding {
+        /// The parameter.
+        parameter: &'static str,
+        /// The parameter's value.
+        value: String,
+        /// What it has.
+        found: String,
+    },
     /// Nobody answers: it may come.
-    #[error("pec_database = {value}: {trouble}")]
+    #[error("{parameter} = {value}: {trouble}")]
     Unreachable {
+        /// The parameter.
+        parameter: &'static str,
         /// The parameter's value.
         value: String,
         /// Why.
@@ -80,9 +104,72 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// PostgreSQL says no for good, or just now: it starts, stops or has too much to do (classes 53 and 57 of its codes).
+    fn of(parameter: &'static str, value: String, error: &tokio_postgres::Error) -> Self {
+        let trouble = words(error);
+        match error.code() {
+            Some(code) if !code.code().starts_with("53") && !code.code().starts_with("57") => Self::Refused { parameter, value, trouble },
+            _ => Self::Unreachable { parameter, value, trouble },
+        }
+    }
+}
+
+/// How a parameter says that the database is reached, under the name of `program` (as `pg_stat_activity` shows it).
+fn configuration(parameter: &'static str, value: &str, password_file: Option<&Path>, program: &str) -> Result<Config, ConnectError> {
+    let mut config: Config =
+        value.parse().map_err(|e: tokio_postgres::Error| ConnectError::Parameter { parameter, value: value.to_owned(), trouble: words(&e) })?;
+    if let Some(file) = password_file {
+        let name = if parameter == "pec_database" { "pec_database_password_file" } else { "pec_register_password_file" };
+        config.password(Settings::secret(name, file)?);
+    }
+    config.connect_timeout(PATIENCE).application_name(program);
+    Ok(config)
+}
+
+/// An error unless the database is one of UTF-8 texts and its schema the one that this program knows.
+async fn check_schema(client: &Client, parameter: &'static str, value: &str) -> Result<(), ConnectError> {
+    let encoding =
+        client.query_one("SHOW server_encoding", &[]).await.map_err(|e| ConnectError::of(parameter, value.to_owned(), &e))?.get::<_, String>(0);
+    if encoding != "UTF8" {
+        return Err(ConnectError::Encoding { parameter, value: value.to_owned(), found: encoding });
+    }
+    let found = match client.query_opt("SELECT max(version) FROM pec_schema", &[]).await {
+        Ok(row) => row.and_then(|r| r.get::<_, Option<i32>>(0)).unwrap_or(0),
+        Err(e) if e.code() == Some(&SqlState::UNDEFINED_TABLE) => 0,
+        Err(e) => return Err(ConnectError::of(parameter, value.to_owned(), &e)),
+    };
+    if usize::try_from(found) != Ok(MIGRATIONS.len()) {
+        return Err(ConnectError::Schema { parameter, value: value.to_owned(), found });
+    }
+    Ok(())
+}
+
+/// One connection as the role that seals (`pec_register_database`).
+pub async fn connect_registrar(settings: &Register, program: &str) -> Result<Client, ConnectError> {
+    connect_one("pec_register_database", &settings.database, settings.password_file.as_deref(), program).await
+}
+
+/// One connection as the role of the milters (`pec_database`), to read what they wrote.
+pub async fn connect_reader(settings: &Settings, program: &str) -> Result<Client, ConnectError> {
+    connect_one("pec_database", &settings.database, settings.database_password_file.as_deref(), program).await
+}
+
+async fn connect_one(parameter: &'static str, value: &str, password_file: Option<&Path>, program: &str) -> Result<Client, ConnectError> {
+    let config = configuration(parameter, value, password_file, program)?;
+    let (client, connection) = config.connect(NoTls).await.map_err(|e| ConnectError::of(parameter, value.to_owned(), &e))?;
+    // What ends the connection is what the next statement fails with.
+    tokio::spawn(connection);
+    check_schema(&client, parameter, value).await?;
+    Ok(client)
+}
+
 /// The database, through a small pool of connections.
 #[derive(Debug, Clone)]
-pub struct Database(Pool);
+pub struct Database {
+    pool: Pool,
+    envelopes: Envelopes,
+}
 
 /// A fact as the table has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,56 +196,29 @@ impl Database {
     /// schema is the one that this program knows.
     pub async fn connect(settings: &Settings, program: &str) -> Result<Self, ConnectError> {
         let value = settings.database.clone();
-        let mut config: Config =
-            value.parse().map_err(|e: tokio_postgres::Error| ConnectError::Parameter { value: value.clone(), trouble: words(&e) })?;
-        if let Some(file) = &settings.database_password_file {
-            config.password(Settings::secret("pec_database_password_file", file)?);
-        }
-        config.connect_timeout(PATIENCE).application_name(program);
+        let config = configuration("pec_database", &value, settings.database_password_file.as_deref(), program)?;
+        let parameter = "pec_database";
         let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
             .max_size(CONNECTIONS)
             .runtime(Runtime::Tokio1)
             .timeouts(Timeouts { wait: Some(PATIENCE), create: Some(PATIENCE), recycle: Some(PATIENCE) })
             .build()
-            .map_err(|e| ConnectError::Parameter { value: value.clone(), trouble: e.to_string() })?;
+            .map_err(|e| ConnectError::Parameter { parameter, value: value.clone(), trouble: e.to_string() })?;
 
         let client = match pool.get().await {
             Ok(client) => client,
-            Err(PoolError::Backend(e)) if e.code().is_some_and(|code| !code.code().starts_with("57P")) => {
-                return Err(ConnectError::Refused { value, trouble: words(&e) });
-            }
-            Err(e) => return Err(ConnectError::Unreachable { value, trouble: pool_words(&e) }),
+            Err(PoolError::Backend(e)) => return Err(ConnectError::of(parameter, value, &e)),
+            Err(e) => return Err(ConnectError::Unreachable { parameter, value, trouble: pool_words(&e) }),
         };
-        let found = match client.query_opt("SELECT max(version) FROM pec_schema", &[]).await {
-            Ok(row) => row.and_then(|r| r.get::<_, Option<i32>>(0)).unwrap_or(0),
-            Err(e) if e.code().is_some() => 0,
-            Err(e) => return Err(ConnectError::Unreachable { value, trouble: words(&e) }),
-        };
-        if usize::try_from(found) != Ok(MIGRATIONS.len()) {
-            return Err(ConnectError::Schema { value, found });
-        }
+        check_schema(&client, parameter, &value).await?;
         drop(client);
-        Ok(Self(pool))
+        Ok(Self { envelopes: Envelopes::new(pool.clone()), pool })
     }
 
     /// Writes that an envelope was signed, with its log row.
     pub async fn insert_sent(&self, sent: &Sent, log: &Entry) -> Result<(), DatabaseError> {
-        let log = LogValues::new(log);
-        let signed_at = sent.signed_at.unix();
-        let mut values: Vec<&(dyn ToSql + Sync)> =
-            vec![&sent.id, &sent.envid, &sent.provider, &sent.identificativo, &sent.daticert, &sent.body_sha256, &sent.local_recipients, &signed_at];
-        values.extend(log.values());
-        self.execute(
-            &format!(
-                "WITH sent AS (INSERT INTO sent (id, envid, provider, identificativo, daticert, body_sha256, local_recipients, signed_at) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, to_timestamp($8::int8))) {}",
-                insert_log(9),
-            ),
-            &values,
-        )
-        .await?;
-        Ok(())
+        self.envelopes.insert(sent.clone(), log.clone()).await
     }
 
     /// The envelope that a trigger speaks of.
@@ -307,7 +367,7 @@ impl Database {
 
     /// The fact of this kind about this envelope and recipient, if it is one already.
     pub async fn fact(&self, provider: &str, identificativo: &str, kind: &str, recipient: &str) -> Result<Option<Known>, DatabaseError> {
-        let condition = "provider = $1 AND identificativo = $2 AND kind = $3 AND recipient = $4";
+        let condition = "provider = $1 AND identificativo = $2 AND kind = $3 AND md5(recipient) = md5($4)";
         let row = self.query_opt(&format!("SELECT {FACT} FROM fact WHERE {condition}"), &[&provider, &identificativo, &kind, &recipient]).await?;
         row.as_ref().map(known).transpose()
     }
@@ -340,10 +400,10 @@ impl Database {
     }
 
     /// The same, and gives back the fact that holds: another copy may have been quicker.
-    pub async fn hold_fact(&self, fact: &Fact) -> Result<Fact, DatabaseError> {
+    pub async fn hold_fact(&self, fact: &Fact) -> Result<Known, DatabaseError> {
         self.insert_fact_before_notice(fact).await?;
         let held = self.fact(&fact.provider, &fact.identificativo, fact.kind.as_str(), &fact.recipient).await?;
-        held.map(|known| known.fact).ok_or_else(|| DatabaseError::Content("a fact was neither written nor found".to_owned()))
+        held.ok_or_else(|| DatabaseError::Content("a fact was neither written nor found".to_owned()))
     }
 
     /// Writes what the notice about a fact came out as, with the fact's log row, unless that is written already.
@@ -379,22 +439,29 @@ impl Database {
         Ok(row.is_some())
     }
 
-    /// Writes that a receipt about an envelope of ours came, with its log row; what is known already is left alone. `true`: it is
+    /// Writes that a receipt about an envelope of ours came, with its log row; one that came before is left alone. `true`: it is
     /// new.
     pub async fn insert_ricevuta(&self, ricevuta: &Ricevuta, log: &Entry) -> Result<bool, DatabaseError> {
         let log = LogValues::new(log);
         let happened_at = ricevuta.happened_at.unix();
         let kind = ricevuta.kind.as_str();
-        let mut values: Vec<&(dyn ToSql + Sync)> =
-            vec![&ricevuta.identificativo, &kind, &ricevuta.recipients, &ricevuta.provider, &ricevuta.message_id, &happened_at];
+        let mut values: Vec<&(dyn ToSql + Sync)> = vec![
+            &ricevuta.identificativo,
+            &kind,
+            &ricevuta.recipients,
+            &ricevuta.provider,
+            &ricevuta.message_id,
+            &happened_at,
+            &ricevuta.content_sha256,
+        ];
         values.extend(log.values());
         let rows = self
             .execute(
                 &format!(
-                    "WITH ricevuta AS (INSERT INTO ricevuta (identificativo, kind, recipient, provider, message_id, happened_at) \
-                 SELECT $1, $2, r, $4, $5, to_timestamp($6::int8) FROM unnest($3::text[]) AS r ON CONFLICT DO NOTHING RETURNING 1) \
+                    "WITH ricevuta AS (INSERT INTO ricevuta (identificativo, kind, recipient, provider, message_id, happened_at, content_sha256) \
+                 SELECT $1, $2, r, $4, $5, to_timestamp($6::int8), $7 FROM unnest($3::text[]) AS r ON CONFLICT DO NOTHING RETURNING 1) \
                  {} WHERE EXISTS (SELECT FROM ricevuta)",
-                    insert_log(7),
+                    insert_log(8),
                 ),
                 &values,
             )
@@ -432,61 +499,51 @@ impl Database {
         Ok(rows > 0)
     }
 
-    /// The rows about the message that `id` names: a PEC identifier, the sender's own Message-ID or the identifier of one
-    /// of its receipts, with or without angle brackets. In order of time, then of recording.
-    pub async fn story(&self, id: &str) -> Result<Vec<LogRow>, DatabaseError> {
-        let bare = id.trim().trim_start_matches('<').trim_end_matches('>').to_owned();
-        let bracketed = format!("<{bare}>");
-        let rows = self
-            .query(
-                "SELECT seq, extract(epoch FROM happened_at)::int8, event, identificativo, msgid, mittente, destinatari, oggetto, gestore, certified_by, recipients, \
-                        message_id, message_sha256, queue_id, time_source, error \
-                 FROM log WHERE identificativo IN (SELECT identificativo FROM log WHERE identificativo = $1 OR msgid IN ($1, $2) OR message_id = $1) \
-                 ORDER BY happened_at, seq",
-                &[&bare, &bracketed],
-            )
-            .await?;
-        Ok(rows
-            .into_iter()
-            .map(|r| LogRow {
-                seq: r.get(0),
-                happened_at: Moment::from_unix(r.get(1)),
-                event: r.get(2),
-                identificativo: r.get(3),
-                msgid: r.get(4),
-                mittente: r.get(5),
-                destinatari: r.get(6),
-                oggetto: r.get(7),
-                gestore: r.get(8),
-                certified_by: r.get(9),
-                recipients: r.get(10),
-                message_id: r.get(11),
-                message_sha256: r.get::<_, Option<Vec<u8>>>(12).map(|hash| hex(&hash)),
-                queue_id: r.get(13),
-                time_source: r.get(14),
-                error: r.get(15),
-            })
-            .collect())
+    /// The words of the last row of this event under this identifier.
+    pub async fn last_words(&self, event: &Event, identificativo: &str) -> Result<Option<String>, DatabaseError> {
+        let sql = "SELECT error FROM log WHERE event = $1 AND identificativo = $2 ORDER BY seq DESC LIMIT 1";
+        Ok(self.query_opt(sql, &[&event.name(), &identificativo]).await?.and_then(|row| row.get(0)))
     }
 
     pub(crate) async fn client(&self) -> Result<Object, DatabaseError> {
-        self.0.get().await.map_err(|e| DatabaseError::Unreachable(pool_words(&e)))
+        connection(&self.pool).await
     }
 
     pub(crate) async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64, DatabaseError> {
         let client = self.client().await?;
-        patiently(async { client.execute(&client.prepare_cached(sql).await?, values).await }).await
+        let done = patiently(async { client.execute(&client.prepare_cached(sql).await?, values).await }).await;
+        given_back(client, done)
     }
 
     pub(crate) async fn query(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, DatabaseError> {
         let client = self.client().await?;
-        patiently(async { client.query(&client.prepare_cached(sql).await?, values).await }).await
+        let done = patiently(async { client.query(&client.prepare_cached(sql).await?, values).await }).await;
+        given_back(client, done)
     }
 
     async fn query_opt(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, DatabaseError> {
         let client = self.client().await?;
-        patiently(async { client.query_opt(&client.prepare_cached(sql).await?, values).await }).await
+        let done = patiently(async { client.query_opt(&client.prepare_cached(sql).await?, values).await }).await;
+        given_back(client, done)
     }
+}
+
+/// A connection of the pool.
+pub(crate) async fn connection(pool: &Pool) -> Result<Object, DatabaseError> {
+    pool.get().await.map_err(|e| {
+        let why = pool_words(&e);
+        outages::down(Thing::Database, &why);
+        DatabaseError::Unreachable(why)
+    })
+}
+
+/// Gives a connection back to the pool, unless something failed on it: whoever had it next would stand behind a statement that
+/// still runs, or find it broken.
+pub(crate) fn given_back<T>(client: Object, done: Result<T, DatabaseError>) -> Result<T, DatabaseError> {
+    if done.is_err() {
+        drop(Object::take(client));
+    }
+    done
 }
 
 pub(crate) const FACT: &str = "id, provider, identificativo, kind, recipient, source, extract(epoch FROM happened_at)::int8, time_source, status, message_id, notice_sha256, made_with, raised";
@@ -521,8 +578,8 @@ const INSERT_FACT: &str = "INSERT INTO fact (id, provider, identificativo, kind,
 const INSERT_FACT_MADE: &str = "INSERT INTO fact (id, provider, identificativo, kind, recipient, source, happened_at, time_source, status, message_id, \
      notice_sha256, made_with) VALUES ($1, $2, $3, $4, $5, $6, to_timestamp($7::int8), $8, $9, $10, $11, $12)";
 
-/// The first fact for an envelope, kind and recipient holds.
-const UNLESS_THERE: &str = "ON CONFLICT (provider, identificativo, kind, recipient) DO NOTHING";
+/// The first fact for an envelope, kind and recipient holds (the index `fact_once`).
+const UNLESS_THERE: &str = "ON CONFLICT (provider, identificativo, kind, md5(recipient)) DO NOTHING";
 
 /// The columns of a fact, so that a statement can refer to them.
 struct FactValues<'a> {
@@ -555,7 +612,7 @@ impl<'a> FactValues<'a> {
 }
 
 /// The columns of a log row, owned, so that a statement can refer to them.
-struct LogValues<'a> {
+pub(crate) struct LogValues<'a> {
     entry: &'a Entry,
     happened_at: i64,
     event: String,
@@ -570,7 +627,7 @@ struct LogValues<'a> {
 const LONGEST_MESSAGE_ID: usize = 2000;
 
 impl<'a> LogValues<'a> {
-    fn new(entry: &'a Entry) -> Self {
+    pub(crate) fn new(entry: &'a Entry) -> Self {
         Self {
             entry,
             happened_at: entry.happened_at.unix(),
@@ -582,7 +639,7 @@ impl<'a> LogValues<'a> {
         }
     }
 
-    fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
+    pub(crate) fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
         let (entry, message) = (self.entry, &self.entry.message);
         vec![
             &self.happened_at,
@@ -601,6 +658,7 @@ impl<'a> LogValues<'a> {
             &entry.envid,
             &entry.account,
             &entry.client_address,
+            &entry.tls,
             &self.time_source,
             &entry.error,
         ]
@@ -612,22 +670,31 @@ fn beginning(message_id: &str) -> &str {
 }
 
 /// The insertion of a log row whose values begin at `$first`, open for a WHERE.
-fn insert_log(first: usize) -> String {
-    const TYPES: [&str; 18] = [
+pub(crate) fn insert_log(first: usize) -> String {
+    const TYPES: [&str; 19] = [
         "int8", "text", "text", "text", "text", "text[]", "text", "text", "text", "text[]", "text", "bytea", "text", "text", "text", "text", "text",
-        "text",
+        "text", "text",
     ];
     let places: Vec<_> = TYPES.iter().enumerate().map(|(i, t)| format!("${}::{t}", first + i)).collect();
     format!(
         "INSERT INTO log (happened_at, event, identificativo, msgid, mittente, destinatari, oggetto, gestore, certified_by, recipients, message_id, message_sha256, \
-         queue_id, envid, account, client_address, time_source, error) SELECT to_timestamp({}), {}",
+         queue_id, envid, account, client_address, tls, time_source, error) SELECT to_timestamp({}), {}",
         places[0],
         places[1..].join(", "),
     )
 }
 
 pub(crate) async fn patiently<T>(statement: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, DatabaseError> {
-    timeout(PATIENCE, statement).await.map_err(|_| DatabaseError::Slow)?.map_err(|e| DatabaseError::Statement(words(&e)))
+    let Ok(done) = timeout(PATIENCE, statement).await else {
+        outages::down(Thing::Database, &DatabaseError::Slow.to_string());
+        return Err(DatabaseError::Slow);
+    };
+    match &done {
+        // It says no: it answers.
+        Err(e) if e.as_db_error().is_none() => outages::down(Thing::Database, &words(e)),
+        _ => outages::up(Thing::Database),
+    }
+    done.map_err(|e| DatabaseError::Statement(words(&e)))
 }
 
 fn words(error: &tokio_postgres::Error) -> String {

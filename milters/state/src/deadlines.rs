@@ -121,21 +121,26 @@ impl Database {
         Ok(())
     }
 
-    /// Copies in custody whose original nobody needs any more: every recipient has its final fact, each with its notice made,
-    /// and the last of them happened at or before `until`.
+    /// Copies in custody whose original nobody needs any more: every recipient has its final fact, each with its notice made and
+    /// not about to be started again, and the last of them happened at or before `until`.
     pub async fn originals_to_delete(&self, until: Moment) -> Result<Vec<String>, DatabaseError> {
         let rows = self
             .query(
                 "SELECT id FROM custody WHERE original_deleted_at IS NULL AND taken_at <= to_timestamp($1::int8) AND NOT EXISTS ( \
                     SELECT FROM unnest(recipients) AS r (address) LEFT JOIN fact ON fact.provider = custody.provider \
                         AND fact.identificativo = custody.identificativo AND fact.kind IN ('avvenuta-consegna', 'errore-consegna', 'rilevazione-virus') \
-                        AND fact.recipient = lower(r.address) \
-                    WHERE fact.id IS NULL OR fact.notice_sha256 IS NULL OR fact.happened_at > to_timestamp($1::int8)) \
+                        AND md5(fact.recipient) = md5(lower(r.address)) \
+                    WHERE fact.id IS NULL OR fact.notice_sha256 IS NULL OR (fact.raising AND NOT fact.raised) OR fact.happened_at > to_timestamp($1::int8)) \
                  ORDER BY taken_at LIMIT $2",
                 &[&until.unix(), &PAGE],
             )
             .await?;
         Ok(rows.iter().map(|r| r.get(0)).collect())
+    }
+
+    /// Whether the original of a copy in custody is no longer in the store because nobody needed it any more.
+    pub async fn is_original_deleted(&self, custody: &str) -> Result<bool, DatabaseError> {
+        Ok(!self.query("SELECT 1 FROM custody WHERE id = $1 AND original_deleted_at IS NOT NULL", &[&custody]).await?.is_empty())
     }
 
     /// Writes that the original of a copy in custody is no longer in the store.

@@ -6,6 +6,7 @@
 
 pub mod database;
 pub mod deadlines;
+mod envelopes;
 pub mod log;
 pub mod rows;
 pub mod store;

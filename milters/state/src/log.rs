@@ -25,6 +25,32 @@ pub enum Event {
     Anomalia,
     /// The virus scanner's signatures are older than the administrator allows.
     FirmeAntivirus,
+    /// The directory of providers has changed.
+    IndiceGestori,
+    /// A program took up its work.
+    Avvio,
+    /// A program ended.
+    Arresto,
+    /// A program has other parameters than before.
+    Configurazione,
+    /// Another certificate of ours signs from now on.
+    CertificatoGestore,
+    /// A CA's new revocation list is in force.
+    ListaRevoche,
+    /// What mail hangs on does not answer: database, virus scanner, token.
+    Interruzione,
+    /// It answers again.
+    Ripristino,
+    /// How far the clock may be from UTC.
+    Orologio,
+    /// Somebody read the retained log.
+    LetturaRegistro,
+    /// Somebody opened the infected store.
+    LetturaInfetti,
+    /// An older backup of the database was restored, and rows are lost.
+    RegistroRipristinato,
+    /// A rule of certified mail was not kept (`pecctl log audit`).
+    Violazione,
 }
 
 impl Event {
@@ -38,6 +64,19 @@ impl Event {
             Self::RicevutaEstranea(tipo) => format!("ricevuta-estranea-{tipo}"),
             Self::Anomalia => "anomalia".to_owned(),
             Self::FirmeAntivirus => "firme-antivirus".to_owned(),
+            Self::IndiceGestori => "indice-gestori".to_owned(),
+            Self::Avvio => "avvio".to_owned(),
+            Self::Arresto => "arresto".to_owned(),
+            Self::Configurazione => "configurazione".to_owned(),
+            Self::CertificatoGestore => "certificato-gestore".to_owned(),
+            Self::ListaRevoche => "lista-revoche".to_owned(),
+            Self::Interruzione => "interruzione".to_owned(),
+            Self::Ripristino => "ripristino".to_owned(),
+            Self::Orologio => "orologio".to_owned(),
+            Self::LetturaRegistro => "lettura-registro".to_owned(),
+            Self::LetturaInfetti => "lettura-infetti".to_owned(),
+            Self::RegistroRipristinato => "registro-ripristinato".to_owned(),
+            Self::Violazione => "violazione".to_owned(),
         }
     }
 }
@@ -69,7 +108,9 @@ pub struct Entry {
     pub account: Option<String>,
     /// The client's IP address.
     pub client_address: Option<String>,
-    /// What went wrong.
+    /// Version and cipher of the TLS with which the message came.
+    pub tls: Option<String>,
+    /// What went wrong; of a row about no message, what happened.
     pub error: Option<String>,
 }
 
@@ -89,6 +130,7 @@ impl Entry {
             envid: None,
             account: None,
             client_address: None,
+            tls: None,
             error: None,
         }
     }
@@ -115,12 +157,23 @@ impl Entry {
         Self { recipients, ..Self::new(Event::Anomalia, &message, happened_at, queue_id) }
     }
 
-    /// A row about no message: the virus scanner, by its own name for itself, has signatures of this age.
-    pub fn of_old_signatures(version: &str, age: &str, provider: &str, happened_at: Moment) -> Self {
-        let mut entry = Self::new(Event::FirmeAntivirus, &uncertified(version.to_owned(), happened_at), happened_at, NO_QUEUE_ID);
+    /// A row about no message: `words` say what happened, `identificativo` what it is about.
+    pub fn of_fact(event: Event, identificativo: String, words: String, provider: &str, happened_at: Moment) -> Self {
+        let mut entry = Self::new(event, &uncertified(identificativo, happened_at), happened_at, NO_QUEUE_ID);
         entry.certified_by = provider.to_owned();
-        entry.error = Some(format!("the virus scanner's signatures are {age}"));
+        entry.error = Some(words);
         entry
+    }
+
+    /// The virus scanner, by its own name for itself, has signatures of this age.
+    pub fn of_old_signatures(version: &str, age: &str, provider: &str, happened_at: Moment) -> Self {
+        Self::of_fact(Event::FirmeAntivirus, version.to_owned(), format!("the virus scanner's signatures are {age}"), provider, happened_at)
+    }
+
+    /// What has changed in the directory of providers, in words. `identificativo` is the same for the same change, whoever
+    /// sees it.
+    pub fn of_directory(identificativo: String, change: &str, provider: &str, happened_at: Moment) -> Self {
+        Self::of_fact(Event::IndiceGestori, identificativo, change.to_owned(), provider, happened_at)
     }
 }
 
@@ -143,41 +196,4 @@ fn uncertified(identificativo: String, data: Moment) -> Daticert {
         ricezione: Vec::new(),
         errore_esteso: None,
     }
-}
-
-/// A row as `pecctl log` shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// Order of recording.
-    pub seq: i64,
-    /// When it happened.
-    pub happened_at: Moment,
-    /// What.
-    pub event: String,
-    /// The PEC identifier.
-    pub identificativo: String,
-    /// The sender's own Message-ID.
-    pub msgid: Option<String>,
-    /// The sender.
-    pub mittente: String,
-    /// All recipients.
-    pub destinatari: Vec<String>,
-    /// The subject.
-    pub oggetto: Option<String>,
-    /// The sender's provider.
-    pub gestore: String,
-    /// The provider that certifies this.
-    pub certified_by: String,
-    /// The recipients that the event is about.
-    pub recipients: Vec<String>,
-    /// Identifier of the message generated or received.
-    pub message_id: Option<String>,
-    /// SHA-256 of its body, hexadecimal.
-    pub message_sha256: Option<String>,
-    /// Postfix's queue id.
-    pub queue_id: String,
-    /// Who says when.
-    pub time_source: String,
-    /// What went wrong.
-    pub error: Option<String>,
 }

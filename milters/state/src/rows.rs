@@ -174,4 +174,6 @@ pub struct Ricevuta {
     pub message_id: String,
     /// The time that it certifies.
     pub happened_at: Moment,
+    /// SHA-256 of what its provider signed.
+    pub content_sha256: Vec<u8>,
 }

@@ -8,9 +8,7 @@ use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{ObjectStoreExt as _, PutPayload};
-use pec_core::header::Header;
 use pec_core::identifier::fresh;
-use pec_core::message::Body;
 
 /// The directory is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -53,13 +51,15 @@ impl Store {
         Ok(())
     }
 
-    /// Keeps a whole message under `id`, without joining its pieces.
-    pub async fn put_message(&self, id: &str, header: &Header, body: &Body) -> Result<(), StoreError> {
-        let mut header = header.to_bytes();
-        header.extend_from_slice(b"\r\n");
-        let pieces: PutPayload = [Bytes::from(header)].into_iter().chain(body.pieces().iter().cloned()).collect();
-        self.0.put(&key(id), pieces).await?;
+    /// Keeps what `pieces` are together under `id`, without joining them. Encrypted: its name ends in `.p7m`.
+    pub async fn put_pieces(&self, id: &str, pieces: Vec<Bytes>) -> Result<(), StoreError> {
+        self.0.put(&file(id, "p7m"), pieces.into_iter().collect::<PutPayload>()).await?;
         Ok(())
+    }
+
+    /// What [`Store::put_pieces`] has kept under `id`.
+    pub async fn get_pieces(&self, id: &str) -> Result<Bytes, StoreError> {
+        Ok(self.0.get(&file(id, "p7m")).await.map_err(|e| error(id, e))?.bytes().await?)
     }
 
     /// Keeps it no longer. Nothing there is fine.
@@ -90,5 +90,9 @@ fn error(id: &str, error: object_store::Error) -> StoreError {
 
 /// Files lie in 256 directories, so that none grows too long.
 fn key(id: &str) -> Key {
-    Key::from(format!("{}/{id}.eml", id.get(..2).unwrap_or("_")))
+    file(id, "eml")
+}
+
+fn file(id: &str, extension: &str) -> Key {
+    Key::from(format!("{}/{id}.{extension}", id.get(..2).unwrap_or("_")))
 }

@@ -1,0 +1,98 @@
+//! Each rule of certified mail, kept by an honest history and broken by one statement.
+
+use pec_core::clock::Moment;
+use pec_register::audit::{RULES, Violation, audit, row_before};
+use pec_state::database::connect_reader;
+use pec_test_support::network::{Network, run};
+use pec_test_support::pki::NOW;
+
+/// A message to Bruno, accepted an hour ago, taken in charge and delivered at the other provider, whose tables these are as
+/// well: as if one provider were both.
+const HONEST: &str = "
+    INSERT INTO sent VALUES ('s', 'e', 'Alfa', 'pec.1@x', '', 'h', '{}', to_timestamp(NOW - 3600));
+    INSERT INTO custody VALUES ('c', 'f', 'm', 'Alfa', 'r@x', 'pec.1@x', '', '{bruno@pec.beta.test}', '{}', 'h', 'h', to_timestamp(NOW - 3590), NULL);
+    INSERT INTO fact (id, provider, identificativo, kind, recipient, source, happened_at, time_source, status, message_id, notice_sha256, made_with, raised) VALUES
+        ('a', 'Alfa', 'pec.1@x', 'accettazione', '', 's', to_timestamp(NOW - 3600), 'clock', '', 'a@x', 'ha', 'v', true),
+        ('p', 'Alfa', 'pec.1@x', 'presa-in-carico', 'bruno@pec.beta.test', 'c', to_timestamp(NOW - 3590), 'clock', '', 'p@x', 'hp', 'v', true),
+        ('d', 'Alfa', 'pec.1@x', 'avvenuta-consegna', 'bruno@pec.beta.test', 'c', to_timestamp(NOW - 3580), 'mailbox', '', 'd@x', 'hd', 'v', true);
+    INSERT INTO ricevuta VALUES ('pec.1@x', 'avvenuta-consegna', 'bruno@pec.beta.test', 'Beta', 'd@x', to_timestamp(NOW - 3580), 'h');
+    INSERT INTO log (happened_at, event, identificativo, mittente, destinatari, gestore, certified_by, recipients, message_id, message_sha256, queue_id, time_source) SELECT
+        to_timestamp(NOW - 3600), event, 'pec.1@x', 'anna@pec.alfa.test', '{bruno@pec.beta.test (certificato),carla@posta.test (esterno)}', 'Alfa', 'Alfa', '{}', id, sha, 'Q', 'clock'
+        FROM (VALUES ('accesso', 'pec.1@x', 'h'::bytea), ('accettazione', 'a@x', 'ha'), ('presa-in-carico', 'p@x', 'hp'), ('avvenuta-consegna', 'd@x', 'hd'), ('ricevuta-avvenuta-consegna', 'd@x', 'h')) AS r (event, id, sha);
+    INSERT INTO seal VALUES (0, 0, 5, '{[1,6)}', 5, '{}', '2026-11-19', 'r', 'c', false, now());";
+
+/// What breaks each rule, and only that one.
+const BREAKS: &[(&str, &str)] = &[
+    ("no-receipt-without-fact", "UPDATE fact SET provider = 'Altro' WHERE id = 'p'"),
+    ("every-receipt-is-a-row", "UPDATE log SET message_sha256 = 'other' WHERE event = 'avvenuta-consegna'"),
+    ("every-receipt-is-a-row", "DELETE FROM log WHERE event = 'presa-in-carico'"),
+    (
+        "accepted-or-not",
+        "INSERT INTO fact SELECT 'n', provider, identificativo, 'non-accettazione', recipient, source, happened_at, time_source, status, 'n@x', 'hn', 'v', false, true, 0 FROM fact WHERE id = 'a'; \
+         INSERT INTO log (happened_at, event, identificativo, mittente, destinatari, gestore, certified_by, recipients, message_id, message_sha256, queue_id, time_source) \
+         SELECT happened_at, 'non-accettazione', identificativo, mittente, destinatari, gestore, certified_by, recipients, 'n@x', 'hn', queue_id, time_source FROM log WHERE event = 'accesso'",
+    ),
+    (
+        "one-outcome",
+        "UPDATE fact SET kind = 'errore-consegna' WHERE id = 'p'; UPDATE log SET event = 'errore-consegna' WHERE event = 'presa-in-carico'",
+    ),
+    ("times-in-order", "UPDATE fact SET happened_at = to_timestamp(NOW - 3601) WHERE id = 'd'"),
+    (
+        "every-message-ends",
+        "UPDATE log SET happened_at = to_timestamp(NOW - 90001); UPDATE fact SET happened_at = to_timestamp(NOW - 90001); DELETE FROM ricevuta; \
+         DELETE FROM fact WHERE id = 'd'; DELETE FROM log WHERE event LIKE '%avvenuta-consegna'",
+    ),
+    (
+        "no-notice-pending",
+        "UPDATE fact SET notice_sha256 = NULL, raised = false, happened_at = to_timestamp(NOW - 3601) WHERE id = 'd'; UPDATE log SET happened_at = to_timestamp(NOW - 3601) WHERE event = 'accesso'",
+    ),
+    (
+        "no-custody-pending",
+        "UPDATE custody SET taken_at = to_timestamp(NOW - 518401), recipients = '{bruno@pec.beta.test,protocollo@comune.example}'",
+    ),
+    ("receipts-are-rows", "DELETE FROM log WHERE event = 'ricevuta-avvenuta-consegna'"),
+    ("everything-is-sealed", "UPDATE seal SET high = 4; UPDATE log SET recorded_at = to_timestamp(NOW - 121)"),
+];
+
+#[tokio::test]
+async fn each_rule_is_kept_by_an_honest_history_and_broken_by_one_statement() {
+    let now = Moment::from_unix(NOW);
+    let network = Network::new().await;
+    let database = &network.alfa.settings.database;
+    let client = connect_reader(&network.alfa.settings, "test").await.unwrap();
+    let sql = |text: &str| text.replace("NOW", &NOW.to_string());
+    let honest = async || {
+        let tables = "DELETE FROM sent; DELETE FROM custody; DELETE FROM fact; DELETE FROM ricevuta; DELETE FROM log; DELETE FROM seal; ALTER SEQUENCE log_seq RESTART";
+        let months = "SELECT log_month(to_timestamp(NOW)::date)";
+        run(
+            database,
+            &sql(&format!("SET session_replication_role = replica; {months}; {tables}; {HONEST}; UPDATE log SET recorded_at = to_timestamp(NOW)")),
+        )
+        .await;
+    };
+    let mut broken = Vec::new();
+    for (rule, statement) in BREAKS {
+        honest().await;
+        assert_eq!(audit(&client, i64::MIN, now).await.unwrap(), [], "before {rule}");
+        run(database, &sql(&format!("SET session_replication_role = replica; {statement}"))).await;
+        let found: Vec<_> = audit(&client, i64::MIN, now).await.unwrap();
+        let rules: Vec<_> = found.iter().map(|Violation { rule, .. }| *rule).collect();
+        assert!(rules.contains(rule), "{rule}: {statement}: {found:?}");
+        broken.push(*rule);
+    }
+    for rule in RULES {
+        assert!(broken.contains(&rule.name), "{} is broken by nothing here", rule.name);
+    }
+}
+
+#[tokio::test]
+async fn the_last_days_begin_after_the_last_seal_of_the_day_before() {
+    let network = Network::new().await;
+    let client = connect_reader(&network.alfa.settings, "test").await.unwrap();
+    assert_eq!(row_before(&client, 2, Moment::from_unix(NOW)).await.unwrap(), 0);
+    let seals = "INSERT INTO seal SELECT n, n * 10, n * 10 + 10, '{}', n * 10 + 10, '{}', '2026-11-01'::date + n, 'r', 'c', false, now() FROM generate_series(0, 5) AS n";
+    run(&network.alfa.settings.database, seals).await;
+    let noon = Moment::from_unix(1_793_880_000);
+    assert_eq!(noon.to_string(), "2026-11-05T12:00:00Z");
+    assert_eq!(row_before(&client, 2, noon).await.unwrap(), 20, "seals of the first and the second");
+}

@@ -1,0 +1,138 @@
+//! Envelopes that come while a commit is under way share the next one, and each hears what became of its own.
+#![allow(clippy::unwrap_used)]
+
+use pec_core::header::Header;
+use pec_state::database::{Database, DatabaseError};
+use pec_state::log::{Entry, Event};
+use pec_state::rows::Sent;
+use pec_test_support::network::{Network, column, daticert_of, run, sent};
+use tokio::task::JoinSet;
+use tokio_postgres::{Client, NoTls};
+
+fn envelope(network: &Network, id: &str, envid: &str) -> (Sent, Entry) {
+    let header = Header::parse(b"Subject: Prova\r\n").unwrap();
+    let mut daticert = daticert_of(&network.alfa, &["bruno@pec.beta.test"], &header);
+    daticert.identificativo = format!("{id}@gestore.alfa.test");
+    (sent(id, envid, &daticert, &[0; 32]), Entry::new(Event::Accesso, &daticert, daticert.data, id))
+}
+
+struct Writing {
+    network: Network,
+    database: Database,
+    other: Client,
+    outcomes: JoinSet<(String, Result<(), DatabaseError>)>,
+}
+
+impl Writing {
+    /// One envelope, `first`, whose transaction stands before a lock.
+    async fn standing() -> Self {
+        let network = Network::new().await;
+        let database = Database::connect(&network.alfa.settings, "test").await.unwrap();
+        let (other, connection) = tokio_postgres::connect(&network.alfa.settings.database, NoTls).await.unwrap();
+        tokio::spawn(connection);
+        other.batch_execute("BEGIN; LOCK TABLE sent").await.unwrap();
+        let mut writing = Self { network, database, other, outcomes: JoinSet::new() };
+        writing.insert("first", "envid-first");
+        writing.standing_backend("").await;
+        writing
+    }
+
+    fn insert(&mut self, id: &str, envid: &str) {
+        let (database, id, (sent, log)) = (self.database.clone(), id.to_owned(), envelope(&self.network, id, envid));
+        self.outcomes.spawn(async move { (id, database.insert_sent(&sent, &log).await) });
+    }
+
+    /// The process of PostgreSQL that stands before the lock, once it is another than `before`.
+    async fn standing_backend(&self, before: &str) -> String {
+        let sql = "SELECT pid::text FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let standing = async {
+            loop {
+                match self.ask(sql).await.pop() {
+                    Some(pid) if pid != before => break pid,
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(8), standing).await.unwrap()
+    }
+
+    async fn ask(&self, sql: &str) -> Vec<String> {
+        column(&self.network.alfa.settings.database, sql).await
+    }
+
+    /// The lock goes; which were not written.
+    async fn failed(&mut self) -> Vec<String> {
+        self.other.batch_execute("ROLLBACK").await.unwrap();
+        let mut failed = Vec::new();
+        while let Some(outcome) = self.outcomes.join_next().await {
+            let (id, outcome) = outcome.unwrap();
+            if outcome.is_err() {
+                failed.push(id);
+            }
+        }
+        failed
+    }
+}
+
+#[tokio::test]
+async fn those_that_wait_share_a_commit() {
+    let mut writing = Writing::standing().await;
+    for n in 0..20 {
+        writing.insert(&format!("{n}"), &format!("envid-{n}"));
+    }
+    assert_eq!(writing.failed().await, [""; 0]);
+    assert_eq!(writing.ask("SELECT count(*)::text FROM sent").await, ["21"]);
+    assert_eq!(writing.ask("SELECT count(*)::text FROM log WHERE event = 'accesso'").await, ["21"]);
+    assert_eq!(writing.ask("SELECT count(DISTINCT xmin::text)::text FROM sent").await, ["2"]);
+    // Each with its log row.
+    assert_eq!(writing.ask("SELECT count(*)::text FROM sent s JOIN log l ON l.queue_id = s.id AND l.xmin = s.xmin").await, ["21"]);
+}
+
+#[tokio::test]
+async fn one_that_is_not_taken_spoils_it_for_no_other() {
+    let mut writing = Writing::standing().await;
+    for n in 0..5 {
+        writing.insert(&format!("{n}"), &format!("envid-{n}"));
+    }
+    // There is one with this envelope id.
+    writing.insert("twice", "envid-first");
+    for n in 5..10 {
+        writing.insert(&format!("{n}"), &format!("envid-{n}"));
+    }
+    assert_eq!(writing.failed().await, ["twice"]);
+    assert_eq!(writing.ask("SELECT count(*)::text FROM sent").await, ["11"]);
+    assert_eq!(writing.ask("SELECT count(*)::text FROM log WHERE event = 'accesso'").await, ["11"]);
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_amid_them_is_success_for_none() {
+    let mut writing = Writing::standing().await;
+    for n in 0..5 {
+        writing.insert(&format!("{n}"), &format!("envid-{n}"));
+    }
+    // That of the first, and then that in which the others stand before the lock together.
+    let mut backend = writing.standing_backend("").await;
+    for last in [false, true] {
+        run(&writing.network.alfa.settings.database, &format!("SELECT pg_terminate_backend({backend})")).await;
+        if !last {
+            backend = writing.standing_backend(&backend).await;
+        }
+    }
+    assert_eq!(writing.failed().await.len(), 6);
+    assert_eq!(writing.ask("SELECT count(*)::text FROM sent").await, ["0"]);
+    writing.insert("later", "envid-later");
+    assert_eq!(writing.failed().await, [""; 0]);
+    assert_eq!(writing.ask("SELECT id FROM sent").await, ["later"]);
+}
+
+#[tokio::test]
+async fn they_are_written_though_who_does_it_together_has_ended() {
+    let network = Network::new().await;
+    let settings = network.alfa.settings.clone();
+    // What runs on a runtime ends with it.
+    let connect = std::thread::spawn(move || tokio::runtime::Runtime::new().unwrap().block_on(Database::connect(&settings, "test")));
+    let database = connect.join().unwrap().unwrap();
+    let (sent, log) = envelope(&network, "later", "envid-later");
+    database.insert_sent(&sent, &log).await.unwrap();
+    assert_eq!(column(&network.alfa.settings.database, "SELECT id FROM sent").await, ["later"]);
+}
