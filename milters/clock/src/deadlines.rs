@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn dm_2005_art_13_the_second_notice_leaves_between_22_and_24_hours() {
         let [first, second] = STAGES;
-        assert_eq!(first.due, 12 * HOUR);
+        assert_eq!((first.due, first.late), (12 * HOUR, 13 * HOUR));
         assert!((22 * HOUR..24 * HOUR).contains(&second.due));
         assert_eq!(second.late, 24 * HOUR);
     }

@@ -7,12 +7,18 @@
 //!   by then.
 //! - pec-clock makes no notice itself and writes to nobody: it brings a trigger to Postfix's own smtpd on loopback, where
 //!   pec-notices turns it into the notice ([`smtp`]).
+//! - Rows of the retained log are sealed, and what proves them to others is made, both beside the rounds ([`sealing`],
+//!   [`proving`]).
 //! - Every day our certificate is looked at, and the log says from 60 days before its end on that it ends.
+//! - The CAs' revocation lists and the directory of providers are fetched on each host, also by a pec-clock that does not act otherwise.
 //! - An original is deleted when nobody can need it any more; in doubt it stays.
 //!
 //! What does not work in one round is logged and done in the next. Time comes from the injected clock alone.
 
+pub mod auditing;
 pub mod deadlines;
+pub mod proving;
+pub mod sealing;
 pub mod smtp;
 
 use std::collections::HashMap;
@@ -27,10 +33,17 @@ use pec_core::identifier::{fresh, pec_identifier};
 use pec_core::maillog;
 use pec_core::notices::service_address;
 use pec_core::parameters::Settings;
+use pec_core::smime::crl::CrlDirectory;
 use pec_core::smime::own::OwnCertificate;
 use pec_milter::NOTICES_DOMAIN;
+use pec_milter::crls::Crls;
+use pec_milter::directories::Directories;
+use pec_milter::facts;
+use pec_milter::kernel_clock::{KernelClock, kernel_clock};
+use pec_register::tsa::TsaCas;
 use pec_state::database::Database;
 use pec_state::deadlines::{Deadline, Lock, ToRaise};
+use pec_state::log::Event;
 use pec_state::rows::{Fact, FactKind, TimeSource, trigger_name};
 use pec_state::store::Store;
 
@@ -54,6 +67,8 @@ pub struct Clockwork {
     clock: Arc<dyn Clock>,
     database: Database,
     store: Store,
+    crls: Crls,
+    directories: Option<Directories>,
     lock: Option<Lock>,
     stands_by: bool,
     /// Facts without a notice, and since when they are known.
@@ -66,7 +81,38 @@ impl Clockwork {
     /// The work under these settings.
     pub fn new(settings: Settings, clock: Arc<dyn Clock>, database: Database) -> anyhow::Result<Self> {
         let store = Store::open("pec_store", &settings.store)?;
-        Ok(Self { settings, clock, database, store, lock: None, stands_by: false, without_notice: HashMap::new(), certificate_seen: None })
+        if let Some(timestamps) = &settings.register.timestamps {
+            TsaCas::read(&timestamps.ca_file)?;
+        }
+        let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)));
+        let directories = Directories::new(&settings, database.clone())?;
+        Ok(Self {
+            settings,
+            clock,
+            database,
+            store,
+            crls,
+            directories,
+            lock: None,
+            stands_by: false,
+            without_notice: HashMap::new(),
+            certificate_seen: None,
+        })
+    }
+
+    /// The parameters.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The database.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// The time.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
     }
 
     /// Goes on where `before` stood, which had other settings.
@@ -82,6 +128,12 @@ impl Clockwork {
     pub async fn round(&mut self, stopped: &AtomicBool) -> anyhow::Result<()> {
         // Each host has its own.
         self.see_to_certificate(self.clock.now());
+        if let Err(e) = self.crls.refresh_due(self.settings.crl_refresh, self.clock.now()).await {
+            maillog::crl_warning(&e.to_string());
+        }
+        if let Some(directories) = &self.directories {
+            directories.refresh_due(self.settings.directory_refresh, self.clock.now()).await;
+        }
         if !self.acts_alone().await? {
             return Ok(());
         }
@@ -91,12 +143,19 @@ impl Clockwork {
         self.delete_originals(now, stopped).await
     }
 
-    /// Says once a day what an administrator should know of our certificate. The milters say it when they start, which may
+    /// Says once a day what an administrator should know of our certificate, and what the kernel says of its clock. The milters say it when they start, which may
     /// be long ago.
     fn see_to_certificate(&mut self, now: Moment) {
         let today = now.unix().div_euclid(86_400);
         if self.certificate_seen.replace(today) == Some(today) {
             return;
+        }
+        match kernel_clock() {
+            Ok(KernelClock { synchronised, estimated_error }) => {
+                let synchronised = if synchronised { "synchronised" } else { "not synchronised" };
+                facts::note(Event::Orologio, &format!("{synchronised}, estimated error {estimated_error} microseconds"));
+            }
+            Err(why) => facts::note(Event::Orologio, &format!("cannot be asked: {why}")),
         }
         let settings = &self.settings;
         let address = service_address(&settings.service_domain);

@@ -1,14 +1,19 @@
 //! pec-clock: looks every minute, and at SIGHUP, for what no message starts.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pec_clock::Clockwork;
+use pec_clock::auditing::keep_auditing;
+use pec_clock::proving::keep_proving;
+use pec_clock::sealing::keep_sealing;
 use pec_core::NO_QUEUE_ID;
 use pec_core::maillog;
 use pec_milter::life::{self, Life, Sign};
 use pec_milter::world::VERSION;
+use tokio::task::JoinSet;
 
 /// From the end of one round to the next.
 const EVERY: Duration = Duration::from_secs(60);
@@ -20,6 +25,7 @@ fn main() -> ExitCode {
 /// Round after round.
 async fn live(mut life: Life<Clockwork>, mut clockwork: Clockwork) -> anyhow::Result<()> {
     maillog::started(life.program, VERSION, "none");
+    let mut beside = beside(&clockwork);
     loop {
         let mut heard = round(&mut life, &mut clockwork).await;
         if heard.is_none() {
@@ -34,13 +40,26 @@ async fn live(mut life: Life<Clockwork>, mut clockwork: Clockwork) -> anyhow::Re
             Some(Sign::Reload) => {
                 if let Some((_, new)) = life.reload().await {
                     clockwork = new.in_place_of(clockwork);
+                    beside.shutdown().await;
+                    beside = self::beside(&clockwork);
                     maillog::reloaded(life.program);
                 }
             }
         }
     }
+    beside.shutdown().await;
     maillog::stopped(life.program);
     Ok(())
+}
+
+/// What goes on beside the rounds.
+fn beside(clockwork: &Clockwork) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    let (settings, clock) = (clockwork.settings(), clockwork.clock());
+    tasks.spawn(keep_sealing(settings.clone(), Arc::clone(clock)));
+    tasks.spawn(keep_proving(settings.clone(), Arc::clone(clock)));
+    tasks.spawn(keep_auditing(settings.clone(), Arc::clone(clock), clockwork.database().clone()));
+    tasks
 }
 
 /// One round, or what of it is in hand when a signal comes; the last one that came.

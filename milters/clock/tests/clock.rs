@@ -121,6 +121,7 @@ impl Alfa {
             provider: "Beta Posta S.r.l.".into(),
             message_id: "1@gestore.beta.test".into(),
             happened_at: daticert.data,
+            content_sha256: vec![0],
         };
         let log = Entry::new(Event::Ricevuta(kind.as_str()), daticert, daticert.data, "4j");
         self.database.insert_ricevuta(&ricevuta, &log).await.unwrap();
@@ -460,6 +461,10 @@ async fn an_original_stays_until_nobody_can_need_it() {
     run(&alfa.settings.database, "UPDATE fact SET notice_sha256 = '\\x00', made_with = 'test'").await;
     alfa.round(&mut clockwork, 14 * DAY - 1).await;
     assert!(stands("bb11"), "the last notice may have to be made again");
+    run(&alfa.settings.database, "UPDATE fact SET raising = true WHERE kind = 'errore-consegna'").await;
+    alfa.round(&mut clockwork, 14 * DAY).await;
+    assert!(stands("bb11"), "a notice that is being started may be made again whenever that succeeds");
+    run(&alfa.settings.database, "UPDATE fact SET raised = true WHERE raising").await;
     alfa.round(&mut clockwork, 14 * DAY).await;
     assert!(!stands("bb11") && stands("bb22"));
     assert_eq!(alfa.rows("SELECT id FROM custody WHERE original_deleted_at IS NOT NULL").await, ["bb11"]);

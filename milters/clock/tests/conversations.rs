@@ -28,6 +28,7 @@ use pec_core::envelope::{claimed_type, contents, signed_parts};
 use pec_core::identifier::hex;
 use pec_incoming::IncomingPoint;
 use pec_notices::NoticesPoint;
+use pec_register::audit::audit;
 use pec_state::database::Database;
 use pec_test_support::clamd::{self, VIRUS};
 use pec_test_support::doveadm::Doveadm;
@@ -790,7 +791,19 @@ impl Play {
         self.settle().await;
         assert!(self.steps.is_empty(), "something is still under way");
         self.what_is_written_is_true().await;
+        self.no_rule_is_broken().await;
         self.everybody_was_told();
+    }
+
+    /// Asked as pec-clock asks; nobody seals here.
+    async fn no_rule_is_broken(&self) {
+        for provider in &self.hosts {
+            let (client, connection) = tokio_postgres::connect(&provider.database, tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            let mut broken = audit(&client, i64::MIN, Moment::from_unix(self.now)).await.unwrap();
+            broken.retain(|violation| violation.rule != "everything-is-sealed");
+            assert_eq!(broken, []);
+        }
     }
 
     async fn what_is_written_is_true(&self) {
