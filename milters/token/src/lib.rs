@@ -9,8 +9,9 @@
 //! from the wrong backup or a broken one are errors, and mail waits.
 //!
 //! The PIN is read by pec-token from its file; it is in no argument and no message. A PIN that the token refused is not tried
-//! a second time before the next reload: tokens lock themselves after a few wrong ones.
+//! a second time before the next reload, and never by two processes at once: tokens lock themselves after a few wrong ones.
 
+mod log_key;
 pub mod wire;
 mod worker;
 
@@ -19,10 +20,12 @@ use std::time::{Duration, Instant};
 
 use openssl::pkey::{PKey, Public};
 use pec_core::maillog;
+use pec_core::outages::{self, Thing};
 use pec_core::parameters::Token;
 use pec_core::smime::own::OwnCertificate;
 use pec_core::smime::sign::{Identity, SignError, Signer};
 
+pub use crate::log_key::TokenLogKey;
 use crate::worker::{Failure, Worker};
 
 /// For how long after a failure no new process is started: the same answer is given instead.
@@ -39,6 +42,8 @@ pub struct TokenSigner {
     certificate: OwnCertificate,
     token: Token,
     state: Mutex<State>,
+    /// Held while a process logs in.
+    opening: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -54,7 +59,7 @@ struct State {
 impl TokenSigner {
     /// Opens the token and has it sign something, which the certificate must verify.
     pub fn open(certificate: OwnCertificate, token: Token) -> Result<Self, SignError> {
-        let signer = Self { certificate, token, state: Mutex::default() };
+        let signer = Self { certificate, token, state: Mutex::default(), opening: Mutex::default() };
         signer.signature(PROOF).map_err(|failure| error(&signer.token, failure))?;
         Ok(signer)
     }
@@ -93,13 +98,25 @@ impl TokenSigner {
         Ok(signature)
     }
 
+    /// One at a time: of the messages that find all sessions gone one tries the PIN, and the others hear what it heard. Who
+    /// waits here does so no longer than the first may take, which is before its own time is over.
     fn start(&self, deadline: Instant) -> Result<Worker, Failure> {
-        match &self.state().failed {
+        let _turn = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
+        match &state.failed {
             Some((failure @ Failure::PinRefused(_), _)) => return Err(failure.clone()),
             Some((failure, at)) if at.elapsed() < PAUSE => return Err(failure.clone()),
             _ => {}
         }
-        let started = Worker::start(&self.token, None, deadline);
+        // Somebody has opened one and is done with it.
+        if let Some(worker) = state.idle.pop() {
+            return Ok(worker);
+        }
+        if Instant::now() >= deadline {
+            return Err(Failure::too_slow());
+        }
+        drop(state);
+        let started = Worker::start(&self.token, None, false, deadline);
         self.state().failed = started.as_ref().err().map(|failure| (failure.clone(), Instant::now()));
         started.map(|(worker, _)| worker)
     }
@@ -134,7 +151,7 @@ impl TokenKey {
     }
 
     fn start(token: Token, make: Option<u32>, until: Instant) -> Result<Self, SignError> {
-        let (worker, der) = Worker::start(&token, make, until).map_err(|failure| error(&token, failure))?;
+        let (worker, der) = Worker::start(&token, make, false, until).map_err(|failure| error(&token, failure))?;
         let public_key = PKey::public_key_from_der(&der).map_err(|e| SignError::Key(e.to_string()))?;
         Ok(Self { worker, token, public_key })
     }
@@ -160,8 +177,14 @@ impl Signer for TokenSigner {
         let down = signed.is_err();
         if std::mem::replace(&mut self.state().down, down) != down {
             match &signed {
-                Ok(_) => maillog::token_up(),
-                Err(e) => maillog::token_down(&e.to_string()),
+                Ok(_) => {
+                    maillog::token_up();
+                    outages::up(Thing::Token);
+                }
+                Err(e) => {
+                    maillog::token_down(&e.to_string());
+                    outages::down(Thing::Token, &e.to_string());
+                }
             }
         }
         signed

@@ -30,6 +30,9 @@ struct Arguments {
     /// Make the key first, of so many bits.
     #[arg(long, value_name = "BITS")]
     make: Option<u32>,
+    /// The key is one of Ed25519 (pec_register_key), not of RSA.
+    #[arg(long)]
+    ed25519: bool,
 }
 
 #[allow(clippy::print_stderr)]
@@ -55,7 +58,7 @@ fn socket() -> io::Result<UnixStream> {
 }
 
 fn serve(arguments: &Arguments, socket: &UnixStream) -> io::Result<()> {
-    let session = match Session::open(&arguments.module, &arguments.pin_file, &arguments.key, arguments.make) {
+    let session = match Session::open(&arguments.module, &arguments.pin_file, &arguments.key, arguments.make, arguments.ed25519) {
         Ok(session) => session,
         Err(trouble) => return say(socket, &trouble),
     };

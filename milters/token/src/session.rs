@@ -6,11 +6,13 @@ use std::path::Path;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::Mechanism;
+use cryptoki::mechanism::eddsa::{EddsaParams, EddsaSignatureScheme};
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session as TokenSession, UserType};
 use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::AuthPin;
 use openssl::bn::BigNum;
+use openssl::pkey::{Id, PKey};
 use openssl::rsa::Rsa;
 use openssl::sha::sha256;
 use pec_core::smime::closed_to_others;
@@ -45,11 +47,13 @@ pub(crate) struct Session {
     session: TokenSession,
     key: ObjectHandle,
     public_key: Vec<u8>,
+    ed25519: bool,
 }
 
 impl Session {
-    /// Loads the vendor's library, finds the token, logs in, finds the key or makes it (of so many bits).
-    pub(crate) fn open(module: &Path, pin_file: &Path, uri: &Pkcs11Uri, make: Option<u32>) -> Result<Self, Trouble> {
+    /// Loads the vendor's library, finds the token, logs in, finds the key or makes it (of so many bits): one
+    /// of RSA, or of Ed25519.
+    pub(crate) fn open(module: &Path, pin_file: &Path, uri: &Pkcs11Uri, make: Option<u32>, ed25519: bool) -> Result<Self, Trouble> {
         let pin = pin(pin_file)?;
         let pkcs11 = Pkcs11::new(module).map_err(|e| Trouble::Wrong(format!("pec_pkcs11_module = {}: cannot be loaded: {e}", module.display())))?;
         pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))?;
@@ -70,11 +74,11 @@ impl Session {
             other => other.into(),
         })?;
         if let Some(bits) = make {
-            make_key(&session, uri, bits)?;
+            make_key(&session, uri, bits, ed25519)?;
         }
-        let key = key(&session, uri)?;
-        let public_key = public_key(&session, key)?;
-        Ok(Self { session, key, public_key })
+        let key = key(&session, uri, ed25519)?;
+        let public_key = if ed25519 { public_ed25519(&session, uri, key)? } else { public_key(&session, key)? };
+        Ok(Self { session, key, public_key, ed25519 })
     }
 
     /// The DER of the key's public half.
@@ -82,9 +86,12 @@ impl Session {
         &self.public_key
     }
 
-    /// RSASSA-PKCS1-v1_5 with SHA-256. The hash is made here, and the mechanism is the one that OpenSSL's and OpenSSH's
+    /// Ed25519 (RFC 8032), or RSASSA-PKCS1-v1_5 with SHA-256. The hash of the latter is made here, and the mechanism is the one that OpenSSL's and OpenSSH's
     /// bridges to tokens use: the one that works with every vendor.
     pub(crate) fn sign(&self, data: &[u8]) -> Result<Vec<u8>, Trouble> {
+        if self.ed25519 {
+            return Ok(self.session.sign(&Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Pure)), self.key, data)?);
+        }
         let digest_info = [&SHA256_DIGEST_INFO[..], &sha256(data)].concat();
         Ok(self.session.sign(&Mechanism::RsaPkcs, self.key, &digest_info)?)
     }
@@ -125,20 +132,27 @@ fn token(pkcs11: &Pkcs11, uri: &Pkcs11Uri) -> Result<(Slot, TokenInfo), Trouble>
     }
 }
 
-/// The one RSA private key that the URI names.
-fn key(session: &TokenSession, uri: &Pkcs11Uri) -> Result<ObjectHandle, Trouble> {
-    let mut template = vec![Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::KeyType(KeyType::RSA)];
+/// What the URI's key is looked for by.
+fn template(uri: &Pkcs11Uri, class: ObjectClass, ed25519: bool) -> Vec<Attribute> {
+    let mut template = vec![Attribute::Class(class), Attribute::KeyType(if ed25519 { KeyType::EC_EDWARDS } else { KeyType::RSA })];
     template.extend(uri.object.as_ref().map(|label| Attribute::Label(label.clone().into_bytes())));
     template.extend(uri.id.clone().map(Attribute::Id));
+    template
+}
+
+/// The one private key that the URI names.
+fn key(session: &TokenSession, uri: &Pkcs11Uri, ed25519: bool) -> Result<ObjectHandle, Trouble> {
+    let kind = if ed25519 { "Ed25519" } else { "RSA" };
+    let template = template(uri, ObjectClass::PRIVATE_KEY, ed25519);
     match session.find_objects(&template)?[..] {
         [key] => Ok(key),
-        [] => Err(Trouble::Wrong("the token holds no RSA private key of this name".to_owned())),
-        ref several => Err(Trouble::Wrong(format!("the token holds {} RSA private keys of this name; the URI must name one", several.len()))),
+        [] => Err(Trouble::Wrong(format!("the token holds no {kind} private key of this name"))),
+        ref several => Err(Trouble::Wrong(format!("the token holds {} {kind} private keys of this name; the URI must name one", several.len()))),
     }
 }
 
 /// A key pair whose private half cannot leave the token and can do nothing but sign.
-fn make_key(session: &TokenSession, uri: &Pkcs11Uri, bits: u32) -> Result<(), Trouble> {
+fn make_key(session: &TokenSession, uri: &Pkcs11Uri, bits: u32, ed25519: bool) -> Result<(), Trouble> {
     let Some(label) = &uri.object else { return Err(Trouble::Wrong("a key that is to be made needs a name (object)".to_owned())) };
     let label = Attribute::Label(label.clone().into_bytes());
     let id = match &uri.id {
@@ -158,14 +172,7 @@ fn make_key(session: &TokenSession, uri: &Pkcs11Uri, bits: u32) -> Result<(), Tr
             }
         }
     }
-    let public = [
-        Attribute::Token(true),
-        Attribute::Verify(true),
-        Attribute::ModulusBits(u64::from(bits).into()),
-        Attribute::PublicExponent(vec![1, 0, 1]),
-        label.clone(),
-        id.clone(),
-    ];
+    let public = |kind: &[Attribute]| [&[Attribute::Token(true), Attribute::Verify(true), label.clone(), id.clone()], kind].concat();
     let private = [
         Attribute::Token(true),
         Attribute::Private(true),
@@ -174,11 +181,35 @@ fn make_key(session: &TokenSession, uri: &Pkcs11Uri, bits: u32) -> Result<(), Tr
         Attribute::Sign(true),
         Attribute::Decrypt(false),
         Attribute::Unwrap(false),
-        label,
-        id,
+        label.clone(),
+        id.clone(),
     ];
-    session.generate_key_pair(&Mechanism::RsaPkcsKeyPairGen, &public, &private)?;
+    if !ed25519 {
+        let size = [Attribute::ModulusBits(u64::from(bits).into()), Attribute::PublicExponent(vec![1, 0, 1])];
+        session.generate_key_pair(&Mechanism::RsaPkcsKeyPairGen, &public(&size), &private)?;
+        return Ok(());
+    }
+    // The curve's number (RFC 8410), or, for tokens of an older mind, its name (PKCS#11 3.0).
+    let curve = |parameters: &[u8]| public(&[Attribute::EcParams(parameters.to_vec())]);
+    session
+        .generate_key_pair(&Mechanism::EccEdwardsKeyPairGen, &curve(b"\x06\x03\x2b\x65\x70"), &private)
+        .or_else(|_| session.generate_key_pair(&Mechanism::EccEdwardsKeyPairGen, &curve(b"\x13\x0cedwards25519"), &private))?;
     Ok(())
+}
+
+/// The point stands in the public object beside, in an OCTET STRING or, with some tokens, as it is.
+fn public_ed25519(session: &TokenSession, uri: &Pkcs11Uri, key: ObjectHandle) -> Result<Vec<u8>, Trouble> {
+    let public = session.find_objects(&template(uri, ObjectClass::PUBLIC_KEY, true))?;
+    for object in public.into_iter().chain([key]) {
+        for attribute in session.get_attributes(object, &[AttributeType::EcPoint])? {
+            let Attribute::EcPoint(point) = attribute else { continue };
+            let point = point.strip_prefix(&[0x04, 0x20]).filter(|point| point.len() == 32).unwrap_or(&point);
+            if let Ok(key) = PKey::public_key_from_raw_bytes(point, Id::ED25519) {
+                return key.public_key_to_der().map_err(|e| Trouble::Wrong(e.to_string()));
+            }
+        }
+    }
+    Err(Trouble::Wrong("the token does not tell the key's public half: its public object is missing, or is of another curve".to_owned()))
 }
 
 fn public_key(session: &TokenSession, key: ObjectHandle) -> Result<Vec<u8>, Trouble> {

@@ -13,6 +13,9 @@ use crate::wire;
 /// How long a process that is no longer needed may take to close its session.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How long one whose socket has closed may take to be gone.
+const LAST_BREATH: Duration = Duration::from_secs(1);
+
 /// Why there is no signature.
 #[derive(Debug, Clone)]
 pub(crate) enum Failure {
@@ -22,6 +25,13 @@ pub(crate) enum Failure {
     Wrong(String),
     /// The token does not take the PIN; trying it again may lock the token.
     PinRefused(String),
+}
+
+impl Failure {
+    /// Its time is over.
+    pub(crate) fn too_slow() -> Self {
+        Self::Away("the token did not answer within pec_pkcs11_time_limit".to_owned())
+    }
 }
 
 /// A process with a session.
@@ -34,13 +44,14 @@ pub(crate) struct Worker {
 impl Worker {
     /// Starts a process and waits until its session is open; with the DER of the key's public half. With `make` the process
     /// makes the key first, of so many bits.
-    pub(crate) fn start(token: &Token, make: Option<u32>, deadline: Instant) -> Result<(Self, Vec<u8>), Failure> {
+    pub(crate) fn start(token: &Token, make: Option<u32>, ed25519: bool, deadline: Instant) -> Result<(Self, Vec<u8>), Failure> {
         let failed = |e: io::Error| Failure::Wrong(format!("{} cannot be started: {e}", token.program.display()));
         let (socket, theirs) = UnixStream::pair().map_err(failed)?;
         let child = Command::new(&token.program)
             .args([&token.module, &token.pin_file])
             .arg(token.uri.to_string())
             .args(make.map(|bits| format!("--make={bits}")))
+            .args(ed25519.then_some("--ed25519"))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .spawn()
@@ -52,8 +63,10 @@ impl Worker {
 
     /// RSASSA-PKCS1-v1_5 with SHA-256 over `data`.
     pub(crate) fn sign(&mut self, data: &[u8], deadline: Instant) -> Result<Vec<u8>, Failure> {
-        wire::write(&self.socket, wire::SIGN, data).map_err(|e| Failure::Away(format!("its process has ended: {e}")))?;
-        self.answer(deadline)
+        match wire::write(&self.socket, wire::SIGN, data) {
+            Ok(()) => self.answer(deadline),
+            Err(e) => Err(self.ended(&e)),
+        }
     }
 
     fn answer(&mut self, deadline: Instant) -> Result<Vec<u8>, Failure> {
@@ -69,10 +82,23 @@ impl Worker {
             }
             Err(e) if e.kind() == io::ErrorKind::TimedOut => {
                 self.kill();
-                Err(Failure::Away("the token did not answer within pec_pkcs11_time_limit".to_owned()))
+                Err(Failure::too_slow())
             }
-            Err(e) => Err(Failure::Away(format!("the vendor's library ended its process: {e}"))),
+            Err(e) => Err(self.ended(&e)),
         }
+    }
+
+    /// The process closed its socket with this `error`: how it ended tells a crash of the library from somebody's kill.
+    fn ended(&mut self, error: &io::Error) -> Failure {
+        let until = Instant::now() + LAST_BREATH;
+        let status = loop {
+            match self.child.as_mut().map(Child::try_wait) {
+                Some(Ok(Some(status))) => break status.to_string(),
+                Some(Ok(None)) if Instant::now() < until => std::thread::sleep(Duration::from_millis(5)),
+                _ => break error.to_string(),
+            }
+        };
+        Failure::Away(format!("the process with the vendor's library has ended ({status})"))
     }
 
     fn kill(&mut self) {

@@ -1,5 +1,6 @@
 /* A vendor's PKCS#11 library that misbehaves when told to: SoftHSM's, with two functions of ours before its own.
- * In the directory PEC_TAP: while `hang` is there C_Sign does not return; `logins` gets a byte for each C_Login. */
+ * In the directory PEC_TAP: while `hang` is there C_Sign does not return, while `crash` is there it ends the process; `logins`
+ * gets a byte for each C_Login, and while `slow` is there that takes a while. */
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -25,11 +26,13 @@ static CK_ULONG tapped_login(CK_ULONG session, CK_ULONG user, unsigned char *pin
     int file = open(in_tap("logins"), O_WRONLY | O_CREAT | O_APPEND, 0600);
     if (write(file, "1", 1) != 1) abort();
     close(file);
+    if (access(in_tap("slow"), F_OK) == 0) usleep(300000);
     return login(session, user, pin, length);
 }
 
 static CK_ULONG tapped_sign(CK_ULONG session, unsigned char *data, CK_ULONG length, unsigned char *signature, CK_ULONG *room) {
     while (access(in_tap("hang"), F_OK) == 0) usleep(10000);
+    if (access(in_tap("crash"), F_OK) == 0) abort();
     return sign(session, data, length, signature, room);
 }
 
