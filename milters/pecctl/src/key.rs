@@ -1,4 +1,5 @@
-//! `pecctl key request`: a new key, in a file or on a token, and the request for its certificate (RFC 6109 s. 5.5).
+//! `pecctl key request`: a new key, in a file or on a token, and the request for its certificate (RFC 6109 s. 5.5). `pecctl key
+//! log`: the key that signs the register's checkpoints.
 //!
 //! Promise: no key that exists is changed or overwritten.
 
@@ -8,20 +9,28 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::x509::X509Req;
 use pec_core::notices::service_address;
-use pec_core::parameters::{Settings, SigningKey};
-use pec_core::smime::own::KEY_BITS;
+use pec_core::parameters::{Settings, SigningKey, Token};
+use pec_core::smime::own::{KEY_BITS, fits};
 use pec_core::smime::pem::{private_key, sign};
 use pec_core::smime::request::{Subject, request};
-use pec_token::TokenKey;
+use pec_register::checkpoint::LogKey;
+use pec_token::{TokenKey, TokenLogKey};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
     /// Make a key and print the request for its certificate, which goes to the CA.
     Request(Request),
+    /// Make the key that signs the register's checkpoints, where pec_register_key says, and print its public half.
+    Log {
+        /// Print the public half of the key that is there.
+        #[arg(long)]
+        existing: bool,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -51,8 +60,11 @@ pub(crate) struct Request {
 }
 
 pub(crate) fn run(config_directory: &Path, verb: &Verb) -> anyhow::Result<()> {
-    let Verb::Request(arguments) = verb;
     let settings = Settings::read(config_directory)?;
+    let arguments = match verb {
+        Verb::Request(arguments) => arguments,
+        Verb::Log { existing } => return log(&settings, *existing),
+    };
     let subject = Subject {
         provider_name: &settings.provider_name,
         state: arguments.state.as_deref(),
@@ -60,16 +72,19 @@ pub(crate) fn run(config_directory: &Path, verb: &Verb) -> anyhow::Result<()> {
         common_name: &arguments.common_name,
         address: &service_address(&settings.service_domain),
     };
+    let unfit = |why| anyhow::anyhow!("{}: the key {why}", arguments.key);
     let der = match settings.pkcs11.key(&arguments.key)? {
         SigningKey::File(file) => {
             let existing = || private_key(&file).map_err(|why| anyhow::anyhow!("{}: {why}", file.display()));
-            let key = if arguments.existing { existing()? } else { make_key(&file, arguments.bits)? };
+            let key = if arguments.existing { existing()? } else { make_key(&file, || PKey::from_rsa(Rsa::generate(arguments.bits)?))? };
             let public_key = PKey::public_key_from_der(&key.public_key_to_der()?)?;
+            fits(&public_key).map_err(unfit)?;
             request(&subject, &public_key, |data| sign(&key, data))?
         }
         SigningKey::Token(token) => {
             let mut key = if arguments.existing { TokenKey::open(*token)? } else { TokenKey::make(*token, arguments.bits)? };
             let public_key = key.public_key().clone();
+            fits(&public_key).map_err(unfit)?;
             request(&subject, &public_key, |data| key.sign(data))?
         }
     };
@@ -81,12 +96,24 @@ pub(crate) fn run(config_directory: &Path, verb: &Verb) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The log key, and its public half as C2SP's tools and witnesses read it.
+fn log(settings: &Settings, existing: bool) -> anyhow::Result<()> {
+    if !existing {
+        match &settings.register.key {
+            SigningKey::File(file) => drop(make_key(file, PKey::generate_ed25519)?),
+            SigningKey::Token(token) => drop(TokenLogKey::make(Token::clone(token))?),
+        }
+    }
+    println!("{}", LogKey::read(settings)?.public());
+    Ok(())
+}
+
 /// A new file for the owner alone, on disk before anybody asks for a certificate of it.
-fn make_key(file: &Path, bits: u32) -> anyhow::Result<PKey<Private>> {
+fn make_key(file: &Path, make: impl FnOnce() -> Result<PKey<Private>, ErrorStack>) -> anyhow::Result<PKey<Private>> {
     // Opened before the key is made: if something lies there, that is said at once.
     let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).with_context(|| file.display().to_string())?;
     let written = (|| {
-        let key = PKey::from_rsa(Rsa::generate(bits)?)?;
+        let key = make()?;
         out.write_all(&key.private_key_to_pem_pkcs8()?)?;
         out.sync_all()?;
         anyhow::Ok(key)

@@ -1,11 +1,12 @@
 //! What stands around Postfix: our parameters, Dovecot and the milters as they answer, database, scanner, keys, disk, clock.
 
 use pec_core::parameters::Socket;
+use pec_core::smime::own::WARN_DAYS;
 
 use super::Finding;
 use super::seen::Seen;
 
-/// How long before its end a certificate is named, in days.
+/// How long before its end a certificate is named, in days. Ours that signs is when the log warns of it.
 const DAYS: i64 = 30;
 
 /// Bytes that must be free where messages lie, at least.
@@ -146,10 +147,30 @@ pub(super) fn keys(seen: &Seen) -> Vec<Finding> {
     }
     for (parameter, whose, end) in &seen.certificates {
         let days = (end.unix() - seen.now.unix()).div_euclid(86_400);
-        if days < DAYS {
+        let least = if parameter == "pec_certificate_file" { WARN_DAYS } else { DAYS };
+        if days < least {
             let value = if days < 0 { format!("{whose}, ended {end}") } else { format!("{whose}, ends {end}, in {days} days") };
-            out.push(Finding::wrong(parameter, value, format!("valid for {DAYS} days at least"), "get a new certificate"));
+            out.push(Finding::wrong(parameter, value, format!("valid for {least} days at least"), "get a new certificate"));
         }
+    }
+    out
+}
+
+/// The CAs' revocation lists: for one that is missing or too old mail waits.
+pub(super) fn crls(seen: &Seen) -> Vec<Finding> {
+    let known = match &seen.crls {
+        Ok(known) => known,
+        Err(error) => return vec![said(error)],
+    };
+    let mut out = Vec::new();
+    for (url, until) in known {
+        let value = match until {
+            None => "nothing has come yet".to_owned(),
+            Some(until) if *until < seen.now => format!("too old since {until}"),
+            Some(_) => continue,
+        };
+        let allowed = "there and not too old: mail of the providers whose certificates name it waits (pec_crl_too_old)";
+        out.push(Finding::wrong(format!("the CRL {url}"), value, allowed, "pecctl crl refresh, which says why it does not come"));
     }
     out
 }
@@ -191,9 +212,9 @@ mod tests {
     use pec_core::clock::Moment;
 
     use super::super::postfix::tests::shipped_postfix;
-    use super::super::seen::KernelClock;
     use super::super::seen::tests::seen;
     use super::*;
+    use pec_milter::kernel_clock::KernelClock;
 
     /// What the check finds once `change` has changed what was seen.
     fn found(check: fn(&Seen) -> Vec<Finding>, change: impl FnOnce(&mut Seen)) -> Vec<String> {
@@ -204,7 +225,7 @@ mod tests {
 
     #[test]
     fn where_all_is_well_nothing_is_found() {
-        for check in [parameters, delivery, milters, database, scanner, keys, disk, clock] {
+        for check in [parameters, delivery, milters, database, scanner, keys, crls, disk, clock] {
             assert_eq!(found(check, |_| {}), Vec::<String>::new());
         }
     }
@@ -238,6 +259,14 @@ mod tests {
     }
 
     #[test]
+    fn a_crl_for_which_mail_waits_is_named() {
+        let of = |until: Option<i64>| found(crls, |seen| seen.crls = Ok(vec![("http://ca.test/crl".into(), until.map(Moment::from_unix))]));
+        assert!(of(None)[0].starts_with("wrong: the CRL http://ca.test/crl = nothing has come yet: it must be there"));
+        assert!(of(Some(1_000_000_000))[0].starts_with("wrong: the CRL http://ca.test/crl = too old since 2001-09-09"));
+        assert_eq!(found(crls, |seen| seen.crls = Err("pec_crl_directory = /x: no".into())), ["wrong: pec_crl_directory = /x: no"]);
+    }
+
+    #[test]
     fn a_scanner_that_does_not_do_its_work_is_named() {
         assert!(found(scanner, |seen| seen.scanner = None)[0].starts_with("wrong: pec_clamd = none"));
         assert!(found(scanner, |seen| seen.scanner = Some(Err("refused".into())))[0].contains("pec_clamd = refused"));
@@ -256,9 +285,15 @@ mod tests {
         assert!(found(keys, |seen| seen.owned[0].state = Ok((0o100_640, 100)))[0].contains("pec_signing_key = /etc/pec/key.pem, mode 640"));
         assert!(found(keys, |seen| seen.owned[0].state = Ok((0o100_600, 0)))[0].ends_with("Mend: chown 100 /etc/pec/key.pem"));
         let in_days = |days: i64| found(keys, |seen| seen.certificates[0].2 = Moment::from_unix(seen.now.unix() + days * 86_400));
-        assert!(in_days(29)[0].contains("in 29 days: it must be valid for 30 days at least"), "{:?}", in_days(29));
-        assert!(in_days(30).is_empty());
+        assert!(in_days(59)[0].contains("in 59 days: it must be valid for 60 days at least"), "{:?}", in_days(59));
+        assert!(in_days(60).is_empty());
         assert!(in_days(-1)[0].contains("ended"));
+        let tls = |days: i64| {
+            found(keys, |seen| {
+                seen.certificates[0] = ("smtpd_tls_cert_file".into(), "tls.pem".into(), Moment::from_unix(seen.now.unix() + days * 86_400))
+            })
+        };
+        assert!(tls(29)[0].contains("in 29 days: it must be valid for 30 days at least") && tls(30).is_empty());
     }
 
     #[test]

@@ -118,6 +118,9 @@ const LOOSER: &[(&str, Rule)] = &[
     ("smtpd_tls_mandatory_protocols", Rule::Among(TLS)),
     ("smtp_tls_protocols", Rule::Among(TLS)),
     ("smtp_tls_mandatory_protocols", Rule::Among(TLS)),
+    ("smtpd_tls_exclude_ciphers", Rule::Begins("aNULL, kRSA, SHA1")),
+    ("smtpd_tls_mandatory_exclude_ciphers", Rule::Begins("SHA256, SHA384")),
+    ("smtp_tls_mandatory_exclude_ciphers", Rule::Begins("aNULL, kRSA, SHA1")),
 ];
 
 /// A time of Postfix's in seconds; `unit` is the unit of those without one.
@@ -163,6 +166,24 @@ fn judge(name: &str, value: &str, shipped: &str) -> Option<String> {
         Some(Rule::Without(part)) => (!value.contains(part), format!("a value without {part}")),
     };
     (!good).then_some(allowed)
+}
+
+/// Who fetches the directory is in the network, and sends to its providers over TLS or not at all.
+pub(super) fn tls_policy(seen: &Seen) -> Vec<Finding> {
+    let postfix = &seen.postfix;
+    let maps = postfix.main("smtp_tls_policy_maps");
+    let allowed = "a table of what pecctl directory tls-policy prints: towards other providers mail waits for TLS (RFC 6109 s. 5.3)";
+    let mend = "see \"The directory of providers\" in docs/configuration.md";
+    match &seen.in_clear {
+        _ if maps.is_empty() && postfix.main("pec_directory_url").is_empty() => Vec::new(),
+        _ if maps.is_empty() => vec![Finding::wrong("smtp_tls_policy_maps", "", allowed, mend)],
+        Ok(domains) if domains.is_empty() => Vec::new(),
+        Ok(domains) => {
+            let value = format!("{maps}, without {} domains of other providers, such as {}", domains.len(), domains[0]);
+            vec![Finding::wrong("smtp_tls_policy_maps", value, allowed, "pecctl directory tls-policy --write FILE")]
+        }
+        Err(why) => vec![Finding::not_seen("smtp_tls_policy_maps", why, "")],
+    }
 }
 
 /// What postfix-conf/main.cf sets, in main.cf and wherever a service says otherwise.
@@ -250,6 +271,8 @@ fn options(postfix: &Postfix, service: &Service, shipped: &Service, left_out: &[
         if !good {
             let allowed =
                 if wanted.is_empty() { "empty, as in postfix-conf/master.cf".to_owned() } else { format!("{wanted}, as in postfix-conf/master.cf") };
+            // As postfix-conf/apply writes it, for the reason that it gives.
+            let value = value.replace("$config_directory", postfix.main("config_directory"));
             out.push(Finding::wrong(format!("master.cf {id}: {name}"), found, allowed, format!("postconf -P '{id}/{name}={value}'")));
         }
     }
@@ -409,6 +432,20 @@ pub(super) mod tests {
     fn found(postfix: Postfix) -> Vec<String> {
         let seen = seen(postfix);
         [main_cf, services, listeners, times].iter().flat_map(|check| check(&seen)).map(|f| f.to_string()).collect()
+    }
+
+    #[test]
+    fn rfc6109_5_3_who_fetches_the_directory_has_a_tls_policy() {
+        let says = |postfix| tls_policy(&seen(postfix)).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert!(says(shipped_postfix()).is_empty());
+        let fetches = || shipped_postfix().with("pec_directory_url", "https://indice.example/igpec.p7m");
+        assert!(says(fetches())[0].starts_with("wrong: smtp_tls_policy_maps is empty: it must be a table of what pecctl"));
+        let with_table = || fetches().with("smtp_tls_policy_maps", "lmdb:/etc/postfix/pec-tls-policy");
+        assert!(says(with_table()).is_empty());
+        let mut stale = seen(with_table());
+        stale.in_clear = Ok(vec!["nuovo.example".into(), "pec.beta.test".into()]);
+        let finding = tls_policy(&stale)[0].to_string();
+        assert!(finding.contains("pec-tls-policy, without 2 domains of other providers, such as nuovo.example: it must be"), "{finding}");
     }
 
     #[test]

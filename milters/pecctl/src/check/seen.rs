@@ -2,13 +2,13 @@
 //!
 //! Promise: reading changes nothing, takes seconds, and never fails as a whole: what cannot be read is kept as the reason why.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,9 @@ use pec_core::clock::{Moment, SystemClock};
 use pec_core::directory::Directory;
 use pec_core::notices::service_address;
 use pec_core::parameters::{Settings, SigningKey, Socket, TABLE, split_list};
+use pec_core::smime::crl::CrlDirectory;
 use pec_milter::clamd::{Examination, Scanner};
+use pec_milter::kernel_clock::{KernelClock, kernel_clock};
 use pec_milter::mailbox::Mailboxes;
 use pec_milter::world::World;
 use pec_state::database::Database;
@@ -28,6 +30,7 @@ use super::dns;
 use super::dovecot::Dovecot;
 use super::postfix::Postfix;
 use super::shipped;
+use crate::directory::policy_domains;
 
 /// How long a neighbour may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -59,14 +62,6 @@ pub(super) struct Owned {
     pub(super) state: Known<(u32, u32)>,
 }
 
-/// The kernel's clock, as adjtimex(2) tells of it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct KernelClock {
-    pub(super) synchronised: bool,
-    /// Microseconds.
-    pub(super) estimated_error: i64,
-}
-
 /// See the module.
 pub(super) struct Seen {
     pub(super) now: Moment,
@@ -91,8 +86,12 @@ pub(super) struct Seen {
     pub(super) scanner: Option<Known<Examination>>,
     /// Certificates: parameter, whose, end.
     pub(super) certificates: Vec<(String, String, Moment)>,
+    /// Revocation lists that are known: where from, until when they are good.
+    pub(super) crls: Known<Vec<(String, Option<Moment>)>>,
     /// Parameter, path, bytes free.
     pub(super) disks: Vec<(&'static str, PathBuf, Known<u64>)>,
+    /// Domains of other providers to which `smtp_tls_policy_maps` lets mail go in clear text.
+    pub(super) in_clear: Known<Vec<String>>,
     pub(super) clock: Known<KernelClock>,
     pub(super) mx: Vec<(String, Known<Vec<String>>)>,
 }
@@ -117,7 +116,9 @@ impl Seen {
             world: Err(String::new()),
             scanner: None,
             certificates: certificates("smtpd_tls_cert_file", Path::new(postfix.main("smtpd_tls_cert_file"))),
+            crls: Ok(Vec::new()),
             disks: vec![disk("queue_directory", Path::new(postfix.main("queue_directory")))],
+            in_clear: Ok(Vec::new()),
             clock: kernel_clock(),
             mx: Vec::new(),
             postfix,
@@ -131,6 +132,9 @@ impl Seen {
     /// What our own parameters lead to.
     async fn read_ours(&mut self, settings: &Settings) {
         self.directory = Directory::read(&settings.directory_file).map_err(words);
+        if let Ok(directory) = &self.directory {
+            self.in_clear = in_clear(&self.postfix, policy_domains(directory, settings));
+        }
         for (parameter, socket) in [
             ("pec_access_milter", &settings.access_milter),
             ("pec_incoming_milter", &settings.incoming_milter),
@@ -165,6 +169,10 @@ impl Seen {
         self.certificates.extend(certificates("pec_certificate_file", &settings.certificate_file));
         self.certificates.extend(certificates("pec_ca_file", &settings.ca_file));
 
+        let of = |known: pec_core::smime::crl::Known| (known.place.url, known.crl.map(|crl| crl.next_update));
+        let lists = CrlDirectory::new(&settings.crl_directory).lists();
+        self.crls = lists.map(|lists| lists.all().into_iter().map(of).collect()).map_err(words);
+
         if settings.clamd.is_some() {
             let scanner = Scanner::new(settings.clamd.clone());
             let largest = settings.envelope_size_limit.max(settings.message_size_limit);
@@ -194,6 +202,44 @@ impl Seen {
             self.mx = dns::mx(settings.local_domains.iter().cloned().collect(), &dns::servers()).await;
         }
     }
+}
+
+/// Which of these domains have no policy that wants TLS, as Postfix's own tables say. Nothing where there are none.
+fn in_clear(postfix: &Postfix, mut domains: BTreeSet<String>) -> Known<Vec<String>> {
+    let maps = split_list(postfix.main("smtp_tls_policy_maps"));
+    if maps.is_empty() {
+        return Ok(Vec::new());
+    }
+    for map in maps {
+        let keys: String = domains.iter().map(|domain| format!("{domain}\n")).collect();
+        let found = asked(Command::new("postmap").args(["-c", postfix.main("config_directory"), "-q", "-", &map]), &keys)?;
+        for (domain, policy) in found.lines().filter_map(|line| line.split_once(char::is_whitespace)) {
+            let level = policy.split_whitespace().next().unwrap_or_default();
+            if matches!(level, "encrypt" | "dane-only" | "fingerprint" | "verify" | "secure") {
+                domains.remove(domain);
+            }
+        }
+    }
+    Ok(domains.into_iter().collect())
+}
+
+/// What a command says to many keys, which it reads from its standard input.
+fn asked(command: &mut Command, keys: &str) -> Known<String> {
+    let mut run = || -> std::io::Result<String> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut stdin = child.stdin.take();
+        let output = std::thread::scope(|scope| {
+            // It answers while it reads: what waits for the one must not wait for the other. One that ends early has said why.
+            scope.spawn(|| stdin.take().map(|mut stdin| stdin.write_all(keys.as_bytes())));
+            child.wait_with_output()
+        })?;
+        // 1: it knows none of them, or there is no such table, which is the same.
+        match output.status.code() {
+            Some(0 | 1) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            _ => Err(std::io::Error::other(output.status.to_string())),
+        }
+    };
+    run().map_err(|e| format!("{}: {e}", command.get_program().display()))
 }
 
 /// Whether this Postfix finds other servers by the DNS.
@@ -332,22 +378,6 @@ fn disk(parameter: &'static str, path: &Path) -> (&'static str, PathBuf, Known<u
     (parameter, path.to_owned(), free)
 }
 
-/// adjtimex(2) with nothing to adjust: it only tells.
-#[allow(unsafe_code)]
-fn kernel_clock() -> Known<KernelClock> {
-    // SAFETY: `timex` is a C structure of integers, for which zeroes are a value; with `modes` 0 the call writes into this
-    // structure alone and changes nothing.
-    let (state, clock) = unsafe {
-        let mut clock: libc::timex = std::mem::zeroed();
-        (libc::adjtimex(&raw mut clock), clock)
-    };
-    if state == -1 {
-        return Err(std::io::Error::last_os_error().to_string());
-    }
-    let synchronised = state != libc::TIME_ERROR && clock.status & libc::STA_UNSYNC == 0;
-    Ok(KernelClock { synchronised, estimated_error: clock.esterror })
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -390,7 +420,9 @@ pub(super) mod tests {
             world: Ok(()),
             scanner: Some(Ok(Examination { version: "ClamAV".into(), signatures: Some(Moment::from_unix(1_799_990_000)), blind: None })),
             certificates: vec![("pec_certificate_file".into(), "cert.pem (Alfa)".into(), Moment::from_unix(1_900_000_000))],
+            crls: Ok(vec![("http://ca.test/crl".into(), Some(Moment::from_unix(1_900_000_000)))]),
             disks: vec![("pec_store", "/var/lib/pec/store".into(), Ok(50_000_000_000))],
+            in_clear: Ok(Vec::new()),
             clock: Ok(KernelClock { synchronised: true, estimated_error: 2000 }),
             mx: domains.into_iter().map(|domain| (domain, Ok(vec!["mail.gestore.alfa.test".into()]))).collect(),
             postfix,

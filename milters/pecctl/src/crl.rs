@@ -1,0 +1,110 @@
+//! `pecctl crl`: the CAs' revocation lists that are in force; `pecctl crl refresh` fetches them now.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use pec_core::clock::{Clock as _, Moment, SystemClock};
+use pec_core::parameters::Settings;
+use pec_core::smime::common_name;
+use pec_core::smime::crl::{CrlDirectory, Known, Taken};
+use pec_milter::crls::Crls;
+use serde_json::json;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+
+    /// One JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Fetch all that are known, and say of each what came. Exit status 1 if one did not come.
+    Refresh,
+}
+
+pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let settings = Settings::read(config_directory)?;
+    let directory = Arc::new(CrlDirectory::new(&settings.crl_directory));
+    let known = directory.lists()?.all();
+    let now = SystemClock.now();
+    if arguments.verb.is_none() {
+        for known in &known {
+            println!("{}", if arguments.json { json_of(known, now).to_string() } else { line(known, now) });
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
+    let crls = Crls::new(directory);
+    let mut code = ExitCode::SUCCESS;
+    for Known { place, .. } in &known {
+        match runtime.block_on(crls.refresh(place, now)) {
+            Ok(Taken::New(crl)) => println!("new        {}, until {}", place.url, crl.next_update),
+            Ok(Taken::Same(crl)) => println!("unchanged  {}, until {}", place.url, crl.next_update),
+            Err(why) => {
+                println!("not taken  {}: {why}", place.url);
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn state(known: &Known, now: Moment) -> &'static str {
+    match &known.crl {
+        None => "missing",
+        Some(crl) if crl.next_update < now => "too old",
+        Some(_) => "good",
+    }
+}
+
+fn line(known: &Known, now: Moment) -> String {
+    let Known { place, crl } = known;
+    let what = crl.as_ref().map_or("nothing has come yet".to_owned(), |crl| {
+        format!("of {}, {} h old, until {}, revoked: {}", crl.this_update, (now.unix() - crl.this_update.unix()) / 3600, crl.next_update, crl.len())
+    });
+    format!("{:<8} {} ({}): {what}", state(known, now), place.url, common_name(&place.issuer))
+}
+
+fn json_of(known: &Known, now: Moment) -> serde_json::Value {
+    let crl = known.crl.as_ref();
+    json!({
+        "state": state(known, now),
+        "url": known.place.url,
+        "ca": common_name(&known.place.issuer),
+        "this_update": crl.map(|crl| crl.this_update.to_string()),
+        "next_update": crl.map(|crl| crl.next_update.to_string()),
+        "revoked": crl.map(|crl| crl.len()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pec_core::smime::crl::Place;
+    use pec_test_support::pki::{Ca, NOW, Revoked};
+
+    #[test]
+    fn a_line_says_where_a_list_is_from_how_old_it_is_and_whether_mail_waits_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let ca = Ca::root("Prova CA 1");
+        let place = Place { url: "http://ca.test/crl".into(), also: Vec::new(), issuer: ca.certificate.clone() };
+        let crls = CrlDirectory::new(directory.path());
+        let shown = |now| crls.lists().unwrap().all().iter().map(|known| line(known, Moment::from_unix(now))).collect::<Vec<_>>();
+        assert!(shown(NOW).is_empty());
+        crls.note(&place).unwrap();
+        assert_eq!(shown(NOW), ["missing  http://ca.test/crl (Prova CA 1): nothing has come yet"]);
+        crls.take(&place, &ca.crl(&Revoked::NOBODY), Moment::from_unix(NOW)).unwrap();
+        let said = "http://ca.test/crl (Prova CA 1): of 2026-11-18T13:06:40Z, 2 h old, until 2026-11-19T13:06:40Z, revoked: 0";
+        let said = said.replace("13:06:40", &Moment::from_unix(NOW).to_string()[11..19]);
+        assert_eq!(shown(NOW + 7200), [format!("good     {said}")]);
+        assert_eq!(shown(NOW + 90_000), [format!("too old  {}", said.replace("2 h", "25 h"))]);
+        let json = json_of(&crls.lists().unwrap().all()[0], Moment::from_unix(NOW));
+        assert_eq!((json["state"].as_str(), json["revoked"].as_u64()), (Some("good"), Some(0)));
+    }
+}

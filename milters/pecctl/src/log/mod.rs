@@ -1,0 +1,109 @@
+//! `pecctl log`: what people do with the retained log. One file for each verb; without a verb it is the story of a message.
+//!
+//! Promise: what is shown is what is sealed: every verb reads rows as the lines of which the tree is made. Who reads what
+//! other people wrote is in the log himself before he sees it.
+
+mod audit;
+mod extract;
+pub(crate) mod reading;
+mod recover;
+mod retire;
+mod search;
+pub(crate) mod story;
+pub(crate) mod times;
+mod verify;
+mod words;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use pec_core::clock::{Clock as _, SystemClock};
+use pec_core::notices::service_address;
+use pec_core::parameters::Settings;
+use pec_core::smime::own::OwnCertificate;
+use pec_milter::world::signer;
+use pec_register::prover::signature_of;
+use pec_register::row::Row;
+use pec_register::rows::each_row;
+use pec_state::database::connect_reader;
+use tokio_postgres::Client;
+
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+
+    #[command(flatten)]
+    story: Option<story::Arguments>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Ask whether the rules of certified mail were kept: every accepted message has its end, every receipt its fact. Exit
+    /// status 0: they were; 1: one was not.
+    Audit(audit::Arguments),
+    /// Go on after an older backup of the database was restored, and write down which rows are lost.
+    Recover,
+    /// Write what the log has about a message or a mailbox as a signed page, for its holder.
+    Extract(extract::Arguments),
+    /// Have months that are older than pec_log_months leave the database, once the days' files are proved to have all of them.
+    Retire(retire::Arguments),
+    /// Print the newest rows that are as the options say, the newest first.
+    Search(search::Arguments),
+    /// Compute the register again, from every row to the timestamps, and name what is not as it was sealed. Exit status 0: all
+    /// is; 1: something is not.
+    Verify(verify::Arguments),
+}
+
+pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let settings = Settings::read(config_directory)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
+    runtime.block_on(async {
+        match (&arguments.verb, &arguments.story) {
+            (Some(Verb::Audit(audit)), _) => return audit::run(&connect_reader(&settings, "pecctl").await?, audit).await,
+            (Some(Verb::Retire(retire)), _) => return retire::run(&settings, retire).await,
+            (Some(Verb::Recover), _) => return recover::run(&settings).await,
+            (Some(Verb::Verify(verify)), _) => return verify::run(&settings, verify).await,
+            (Some(Verb::Search(search)), _) => {
+                let found = search::run(&reading::begin(&settings).await?, search).await?;
+                print!("{}", found.text);
+                if found.more {
+                    eprintln!("pecctl: these are the newest {}, there are more: --limit, --to", search.limit);
+                }
+            }
+            (Some(Verb::Extract(extract)), _) => {
+                let now = SystemClock.now();
+                let address = service_address(&settings.service_domain);
+                let signer = signer(&settings, OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, now)?)?;
+                let rows = extract::run(&reading::begin(&settings).await?, extract, &settings.provider_name, &*signer, now).await?;
+                println!("{}: {rows} rows, signed in {}", extract.output.display(), signature_of(&extract.output).display());
+            }
+            (None, Some(story)) => print!("{}", story::run(&reading::begin(&settings).await?, story).await?),
+            // clap has said what is missing.
+            (None, None) => return Ok(ExitCode::FAILURE),
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// A row with the line that it was read from.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    /// The line.
+    pub(crate) line: String,
+    /// What it says.
+    pub(crate) row: Row,
+}
+
+/// The rows that `condition` selects (SQL, what comes from outside in it [`quoted`](pec_register::rows::quoted)).
+pub(crate) async fn shown(client: &Client, condition: &str) -> anyhow::Result<Vec<Shown>> {
+    let mut lines = Vec::new();
+    each_row(client, condition, |read| lines.push(read.line.to_owned())).await?;
+    read(lines)
+}
+
+fn read(lines: Vec<String>) -> anyhow::Result<Vec<Shown>> {
+    lines.into_iter().map(|line| Ok(Shown { row: Row::from_line(&line)?, line })).collect()
+}
