@@ -2,8 +2,6 @@
 
 use cms::signed_data::SignedData;
 use openssl::cms::{CMSOptions, CmsContentInfo};
-use openssl::pkey::PKey;
-use openssl::rsa::Rsa;
 use openssl::stack::Stack;
 use openssl::x509::extension::KeyUsage;
 use pec_core::header::Field;
@@ -371,8 +369,26 @@ fn headers(row: Row<'_>, hands: &Hands) {
     case("From is two addresses", &|f| f.field("From", &format!("{ALFA_SIGNS}, {ANNA}")), Anomaly(from));
     case("From is the right address as a name alone", &|f| f.field("From", &format!("\"{ALFA_SIGNS}\" <x@posta.test>")), Anomaly(from));
     case("From is the right address and text behind it", &|f| f.field("From", &format!("{ALFA_SIGNS} <x@posta.test")), Anomaly(from));
-    case("From in capitals", &|f| f.field("From", &format!("<{}>", ALFA_SIGNS.to_uppercase())), Taken);
-    for name in ["From", "To", "Subject", "Message-ID", "Content-Type", "X-Trasporto"] {
+    let on_behalf = |words: &str| format!("\"{words}\" <{ALFA_SIGNS}>");
+    case("From in capitals", &|f| f.field("From", &on_behalf(&format!("Per conto di: {ANNA}")).to_uppercase()), Taken);
+    case("From in the RFC's own words", &|f| f.field("From", &on_behalf(&format!("On behalf of: {ANNA}"))), Taken);
+    case("From folded", &|f| f.field("From", &on_behalf(&format!("Per conto di: {ANNA}")).replace("\" <", "\"\r\n <")), Taken);
+    let not_named = || Anomaly("non indica il mittente in daticert.xml");
+    case("From is of somebody else", &|f| f.field("From", &on_behalf("Per conto di: presidente@pec.alfa.test")), not_named());
+    case("From is of two", &|f| f.field("From", &on_behalf(&format!("Per conto di: presidente@pec.alfa.test: {ANNA}"))), not_named());
+    case("From has a title before it", &|f| f.field("From", &on_behalf(&format!("Il Presidente per conto di: {ANNA}"))), not_named());
+    case("From is of nobody", &|f| f.field("From", ALFA_SIGNS), not_named());
+    case("another Message-ID", &|f| f.field("Message-ID", "<altro@gestore.alfa.test>"), Anomaly("non è l'identificativo in daticert.xml"));
+    case("no Message-ID", &|f| f.with(|f| f.header.fields_mut().retain(|f| !f.is("Message-ID"))), Anomaly("non è l'identificativo in daticert.xml"));
+    case(
+        "Message-ID without brackets",
+        &|f| f.with(|f| f.header.fields_mut().iter_mut().for_each(|f| f.value.retain(|b| !b"<>".contains(b) || !f.name.starts_with("Message")))),
+        Taken,
+    );
+    case("a reference to another message", &|f| f.field("X-Riferimento-Message-ID", "<2@client.test>"), Anomaly("X-Riferimento-Message-ID indica"));
+    case("a folded reference", &|f| f.field("X-Riferimento-Message-ID", "\r\n <1@client.test>"), Taken);
+    case("no reference", &|f| f.with(|f| f.header.fields_mut().retain(|f| !f.is("X-Riferimento-Message-ID"))), Taken);
+    for name in ["From", "To", "Subject", "Message-ID", "Content-Type", "X-Trasporto", "X-Riferimento-Message-ID"] {
         let value = if name == "From" { ALFA_SIGNS } else { "multipart/signed; boundary=\"s\"" };
         case(&format!("{name} twice"), &|f| f.field(name, value).also(name, value), Anomaly("presente più volte"));
     }
@@ -583,23 +599,19 @@ fn xml(row: Row<'_>, hands: &Hands) {
     case("an identifier with blanks", &|f| f.with(|f| f.daticert = crate::forge::daticert("a b@gestore.alfa.test").into_bytes()), not_read());
     case("an identifier with brackets", &|f| f.with(|f| f.daticert = crate::forge::daticert("&lt;1@gestore.alfa.test&gt;").into_bytes()), not_read());
     case("an identifier without an at sign", &|f| f.with(|f| f.daticert = crate::forge::daticert("pec.1").into_bytes()), not_read());
-    case(
-        "an identifier that climbs",
-        &|f| f.with(|f| f.daticert = crate::forge::daticert("../../../../etc/passwd@gestore.alfa.test").into_bytes()),
-        Taken,
-    );
-    case(
-        "an identifier of SQL",
-        &|f| f.with(|f| f.daticert = crate::forge::daticert("';DROP/**/TABLE/**/log;--@gestore.alfa.test").into_bytes()),
-        Taken,
-    );
+    let called =
+        |id: &'static str| move |f: Forgery| f.field("Message-ID", &format!("<{id}>")).with(|f| f.daticert = crate::forge::daticert(id).into_bytes());
+    case("an identifier that climbs", &called("../../../../etc/passwd@gestore.alfa.test"), Taken);
+    case("an identifier of SQL", &called("';DROP/**/TABLE/**/log;--@gestore.alfa.test"), Taken);
     case(
         "an identifier of 20,000 letters",
         &|f| f.with(|f| f.daticert = crate::forge::daticert(&format!("{}@x.test", noise(20_000, ""))).into_bytes()),
         not_read(),
     );
-    case("a Message-ID of 20,000 letters", &|f| f.xml("1@client.test", &format!("{}@x.test", noise(20_000, ""))), Taken);
-    case("a Message-ID of words", &|f| f.xml("&lt;1@client.test&gt;", "la mia lettera"), Taken);
+    let long = format!("{}@x.test", noise(20_000, ""));
+    let long = || long.clone();
+    case("a Message-ID of 20,000 letters", &|f| f.xml("1@client.test", &long()).field("X-Riferimento-Message-ID", &format!("<{}>", long())), Taken);
+    case("a Message-ID of words", &|f| f.xml("&lt;1@client.test&gt;", "la mia lettera").field("X-Riferimento-Message-ID", "la mia lettera"), Taken);
 }
 
 /// What is in the signed content, and how.
@@ -845,7 +857,6 @@ fn encrypted() -> Vec<u8> {
     let pki = Pki::new(directory.path());
     let mut recipients = Stack::new().unwrap();
     recipients.push(pki.issuing().0.clone()).unwrap();
-    let _ = PKey::from_rsa(Rsa::generate(1024).unwrap());
     CmsContentInfo::encrypt(&recipients, b"x", openssl::symm::Cipher::aes_128_cbc(), CMSOptions::BINARY).unwrap().to_der().unwrap()
 }
 
@@ -858,6 +869,7 @@ fn receipts(row: Row<'_>, hands: &Hands) {
     case("avvenuta-consegna", r("avvenuta-consegna", SENT, about), Receipt);
     case("presa-in-carico", r("presa-in-carico", SENT, "<ricezione>anna@pec.alfa.test</ricezione>"), Receipt);
     case("errore-consegna", r("errore-consegna", SENT, "<consegna>ANNA@PEC.alfa.test</consegna><errore-esteso>5.1.1</errore-esteso>"), Receipt);
+    case("avvenuta-consegna, another time", r("avvenuta-consegna", SENT, about).xml(">Prova<", ">Un'altra<"), Receipt);
     case("about an envelope that nobody sent", r("avvenuta-consegna", "pec.1@gestore.beta.test", about), Stranger);
     case("about nobody", r("avvenuta-consegna", SENT, ""), Stranger);
     case("about somebody to whom it was not sent", r("avvenuta-consegna", SENT, "<consegna>altra@pec.alfa.test</consegna>"), Stranger);
@@ -866,10 +878,10 @@ fn receipts(row: Row<'_>, hands: &Hands) {
     case(
         "about one of its recipients and one of somebody else",
         r("presa-in-carico", SENT, "<ricezione>anna@pec.alfa.test</ricezione><ricezione>carla@posta.test</ricezione>"),
-        Stranger,
+        Receipt,
     );
     case("20,000 recipients", r("presa-in-carico", SENT, &numbered("<ricezione>u", "@pec.alfa.test</ricezione>", 20_000).concat()), Stranger);
-    case("the same recipient 20,000 times", r("presa-in-carico", SENT, &"<ricezione>anna@pec.alfa.test</ricezione>".repeat(20_000)), Stranger);
+    case("the same recipient 20,000 times", r("presa-in-carico", SENT, &"<ricezione>anna@pec.alfa.test</ricezione>".repeat(20_000)), Receipt);
     let anna = "<ricezione>anna@pec.alfa.test</ricezione>";
     case("a virus for the same recipient 20,000 times", r("rilevazione-virus", SENT, &anna.repeat(20_000)), Receipt);
     case("its header says something else", r("avvenuta-consegna", SENT, about).field("X-Ricevuta", "errore-consegna"), Anomaly("daticert.xml says"));

@@ -10,7 +10,6 @@ use openssl::asn1::{Asn1Object, Asn1OctetString, Asn1Time};
 use openssl::bn::{BigNum, MsbOption};
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
-use openssl::rsa::Rsa;
 use openssl::sha::sha256;
 use openssl::x509::extension::{AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName, SubjectKeyIdentifier};
 use openssl::x509::{X509, X509Extension, X509NameBuilder};
@@ -18,7 +17,7 @@ use pec_core::clock::Moment;
 use pec_core::header::{Field, Header};
 use pec_core::identifier::hex;
 use pec_core::smime::sign::{Identity, SignError, Signer, detached};
-use pec_test_support::pki::{NOW, Pki};
+use pec_test_support::pki::{NOW, Pki, new_key};
 use pec_test_support::postfix::Mail;
 use x509_cert::Certificate;
 
@@ -103,12 +102,8 @@ pub enum IssuedBy {
     FalseCa,
 }
 
-/// The key of all certificates, and that of a false CA: making them takes time.
+/// The key of all certificates, and that of a false CA.
 static KEYS: LazyLock<[PKey<Private>; 2]> = LazyLock::new(|| [new_key(2048), new_key(2048)]);
-
-fn new_key(bits: u32) -> PKey<Private> {
-    PKey::from_rsa(Rsa::generate(bits).unwrap()).unwrap()
-}
 
 fn digital_signature() -> KeyUsage {
     let mut usage = KeyUsage::new();

@@ -62,6 +62,13 @@ impl Letter {
         self
     }
 
+    /// One more field, before all others.
+    #[must_use]
+    pub fn first(mut self, name: &str, value: &str) -> Self {
+        self.0.header.fields_mut().insert(0, Field::written(name, value));
+        self
+    }
+
     /// Without the field.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
@@ -306,12 +313,12 @@ pub fn submissions() -> Vec<Submission> {
     for (name, value) in [("Reply-To", ANNA), ("Message-ID", "<2@client.test>"), ("Subject", "altro"), ("Date", "Thu, 19 Nov 2026 00:00:00 +0100")] {
         row(kind, name, l().set(name, value).also(name, value), not(&["presente più volte"]));
     }
-    row(kind, "Content-Type", l().also("Content-Type", "text/plain").also("content-type", "text/html"), not(&["presente più volte"]));
+    row(kind, "Content-Type", l().also("Content-Type", "text/plain").also("content-type", "text/html"), not(&["presente più volte", MIME]));
     row(
         kind,
         "Content-Transfer-Encoding",
         l().also("Content-Transfer-Encoding", "7bit").also("Content-Transfer-Encoding", "base64"),
-        not(&["presente più volte"]),
+        not(&["presente più volte", MIME]),
     );
 
     let kind = "Message-ID";
@@ -473,6 +480,7 @@ fn mime(row: Row<'_>) {
     row(kind, "a multipart that never closes", typed(mixed, "--b\n\nx\n"), not(&[MIME]));
     row(kind, "closed before it opens", typed(mixed, "--b--\n--b\n\nx\n"), not(&[MIME]));
     row(kind, "an empty body", typed(mixed, ""), not(&[MIME]));
+    row(kind, "a boundary that never comes, beside a formal fault", typed(mixed, "testo\n").without("From"), not(&["campo From assente", MIME]));
     row(kind, "parts after the end are epilogue", typed(mixed, "--b\n\nx\n--b--\n--b\nnessun campo\n\ny\n"), Accepted);
     row(
         kind,
@@ -662,6 +670,11 @@ fn lines(row: Row<'_>) {
         not(&[STRAY]),
     );
     row(kind, "NUL and a long line and CR", l().raw([b"\0\r".to_vec(), vec![b'x'; 2000]].concat()), not(&["riga di 2002 caratteri", STRAY]));
+    row(kind, "a CR alone in a field", l().also("X-A", b"a\rb"), not(&[STRAY]));
+    row(kind, "CR CR LF in a folded field", l().also("X-A", b"a\r\r\n b"), not(&[STRAY]));
+    row(kind, "a CR at the end of a field", l().also("X-A", b"a\r"), not(&[STRAY]));
+    row(kind, "a CR in an address", l().set("To", b"bruno\r@pec.beta.test"), not(&[TO, NOT_NAMED, STRAY]));
+    row(kind, "a line of an mbox file", l().first("X-Mailbox-Line", "From x Thu Nov 19 10:00:00 2026"), not(&["prima riga (From ...)"]));
     row(kind, "no line break at the end", l().raw(b"Ciao"), Accepted);
     row(kind, "dots alone", l().text(".\n..\n...\n.\n"), Accepted);
     row(kind, "100,000 empty lines", l().text("\n".repeat(100_000)), Accepted);
@@ -812,6 +825,13 @@ fn attachments(row: Row<'_>) {
         Accepted,
     );
 
+    row(
+        kind,
+        "beside a formal fault",
+        l().also("Bcc", BRUNO).file("Content-Type: application/octet-stream; name=\"a.exe\"", b"x"),
+        not(&["copia nascosta", BLOCKED]),
+    );
+
     let kind = "zip archives";
     row(kind, "a program", l().file(zip, &one("a.exe", b"x")), not(&[BLOCKED]));
     row(kind, "a program renamed", l().file(zip, &one("a.pdf", &program())), not(&[BLOCKED]));
@@ -870,7 +890,7 @@ fn attachments(row: Row<'_>) {
     row(kind, "in the epilogue", l().set("Content-Type", "multipart/mixed; boundary=b").text(format!("--b\n\nx\n--b--\n{}\n", crate::VIRUS)), Virus);
     row(kind, "beside a blocked attachment", l().parts(&["Content-Type: a/b; name=a.exe\n\nx", &format!("\n{}", crate::VIRUS)]), Virus);
     row(kind, "what the scanner gives up on", l().text(format!("{}\n", crate::SCANNER_GIVES_UP)), Refused("552 5.3.4"));
-    row(kind, "a formal fault comes first", l().without("From").text(format!("{}\n", crate::VIRUS)), not(&["campo From assente"]));
+    row(kind, "comes before a formal fault", l().without("From").text(format!("{}\n", crate::VIRUS)), Virus);
 }
 
 /// An archive whose records all describe the same bytes.
