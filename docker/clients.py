@@ -23,6 +23,7 @@ class Deployment:
         self.passwords = {self.env[f"USER_{n}"]: self.env[f"PASSWORD_{n}"] for n in numbers}
         self.servers = {self.env[f"USER_{n}"]: self.env[f"SERVER_{n}"] for n in numbers}
         self.known = {}
+        self.reading = {}
         self.tls = ssl.create_default_context(cafile=self.home / "ca/ca.pem")
 
     def address(self, server, service):
@@ -50,17 +51,21 @@ class Deployment:
 
     def mailbox(self, address, since=0):
         """All messages of the mailbox with a UID above `since`, as IMAP gives them out."""
-        client = self.imap(address)
         try:
+            return self.read(self.reading[address], since)
+        except (KeyError, OSError, imaplib.IMAP4.error):
+            # Not connected yet, or the server has been started again since.
+            client = self.reading[address] = self.imap(address)
             client.select("INBOX", readonly=True)
-            uids = [uid for uid in client.uid("SEARCH", "ALL")[1][0].split() if int(uid) > since]
-            found = []
-            for uid in uids:
-                raw = client.uid("FETCH", uid, "(BODY.PEEK[])")[1][0][1]
-                found.append(Message.read(raw, int(uid)))
-            return found
-        finally:
-            client.logout()
+            return self.read(client, since)
+
+    @staticmethod
+    def read(client, since):
+        client.noop()
+        uids = [uid for uid in client.uid("SEARCH", "UID", f"{since + 1}:*")[1][0].split() if int(uid) > since]
+        # What the server says of its own accord about others comes with the answer; what was asked for is a pair.
+        answers = [client.uid("FETCH", uid, "(BODY.PEEK[])")[1] for uid in uids]
+        return [Message.read(part[1], int(uid)) for uid, answer in zip(uids, answers) for part in answer if isinstance(part, tuple)]
 
     def messages(self, address):
         """All messages of the mailbox; what was read before is not read again."""
@@ -78,7 +83,7 @@ class Deployment:
             if time.monotonic() > deadline:
                 last = [message.label for message in self.messages(address)[-30:]]
                 raise TimeoutError(f"{address}: not there after {seconds} s; the last that are: {last}")
-            time.sleep(0.2)
+            time.sleep(0.1)
 
     def wait_until_up(self, seconds=90, server=""):
         """Returns when every port of every server, or of one, serves; with SMTP that takes the milters behind it."""

@@ -10,8 +10,12 @@ need() {
     done
     [ ${#missing[@]} -eq 0 ] && return
     say "installing with apt: ${missing[*]}"
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    # One at a time: what runs side by side may miss something at the same moment.
+    (
+        flock 7
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+    ) 7>/run/lock/pec-need.lock
 }
 
 # Docker's engine answers, or is started, or we say what to do.
@@ -48,6 +52,7 @@ alfa posta-certificata@gestore.alfa.test
 alfa ricevute@gestore.alfa.test
 beta bruno@pec.beta.test
 beta protocollo@comune.example
+beta segreteria@comune.example
 beta posta-certificata@gestore.beta.test
 beta ricevute@gestore.beta.test
 posta carla@posta.test
@@ -89,10 +94,21 @@ set_up() {
         "${environment[@]}" "pec:$PEC_BASE" /opt/pec/provider/setup
 }
 
-# Everything, from nothing to three hosts that answer. PEC_PROJECT, PEC_BASE, PEC_HOME and PEC_PORTS are set.
+# Waits for jobs in the background; if one fails, says which, and that is the end: wait_for PID:NAME ...
+wait_for() {
+    local job failed=""
+    for job; do
+        wait "${job%%:*}" || failed+=" ${job#*:}"
+    done
+    [ -z "$failed" ] || { say "setting up failed for$failed; the reason stands above"; exit 1; }
+}
+
+# Everything, from nothing to three hosts that answer. PEC_PROJECT, PEC_BASE, PEC_HOME and PEC_PORTS are set; PEC_BUILT, if
+# the image is there already: cargo would wait for whatever compiles just then.
 bring_up() {
-    need openssl openssl python3 python3
-    "$here/docker/build" "$PEC_BASE"
+    # Debian's own Python, whatever else is on PATH: it is what the callers run.
+    need openssl openssl /usr/bin/python3 python3
+    [ -n "${PEC_BUILT-}" ] || "$here/docker/build" "$PEC_BASE"
     PEC_POSTGRES=$(docker run --rm "pec:$PEC_BASE" sh -c 'ls /usr/lib/postgresql')
     export PEC_PROJECT PEC_BASE PEC_HOME PEC_PORTS PEC_POSTGRES
     mkdir -p "$PEC_HOME"
@@ -101,10 +117,11 @@ bring_up() {
     make_users "$PEC_HOME/users"
     write_env
     say "setting up Alfa, Beta and the ordinary server"
-    set_up alfa KIND=pec HOST=mail.gestore.alfa.test SERVICE_DOMAIN=gestore.alfa.test "PROVIDER_NAME=Alfa PEC S.p.A." "DOMAINS=pec.alfa.test studio.example" &
-    set_up beta KIND=pec HOST=mail.gestore.beta.test SERVICE_DOMAIN=gestore.beta.test "PROVIDER_NAME=Beta Posta S.r.l." "DOMAINS=pec.beta.test comune.example" &
-    set_up posta KIND=ordinary HOST=mail.posta.test DOMAINS=posta.test &
-    wait -n && wait -n && wait -n
+    local setting_up=()
+    set_up alfa KIND=pec HOST=mail.gestore.alfa.test SERVICE_DOMAIN=gestore.alfa.test "PROVIDER_NAME=Alfa PEC S.p.A." "DOMAINS=pec.alfa.test studio.example" & setting_up+=($!:alfa)
+    set_up beta KIND=pec HOST=mail.gestore.beta.test SERVICE_DOMAIN=gestore.beta.test "PROVIDER_NAME=Beta Posta S.r.l." "DOMAINS=pec.beta.test comune.example" & setting_up+=($!:beta)
+    set_up posta KIND=ordinary HOST=mail.posta.test DOMAINS=posta.test & setting_up+=($!:posta)
+    wait_for "${setting_up[@]}"
     say "starting them"
     compose up --detach >"$PEC_HOME/compose.log" 2>&1 || { tail -20 "$PEC_HOME/compose.log" >&2; exit 1; }
 }

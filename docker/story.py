@@ -6,6 +6,7 @@
 
 import os
 import shutil
+import subprocess
 import sys
 import time
 
@@ -46,8 +47,10 @@ def tell(text=""):
 
 
 class Story:
-    def __init__(self, deployment):
+    def __init__(self, deployment, patience=60):
+        """`patience`: how many seconds a message may take to arrive."""
         self.deployment = deployment
+        self.patience = patience
         self.number = 0
 
     def send(self, sender, recipients, subject, text):
@@ -70,7 +73,7 @@ class Story:
             return m.kind == kind and m.value("msgid") == msgid and (about is None or about in m.about)
 
         try:
-            found = self.deployment.wait_for(address, wanted)
+            found = self.deployment.wait_for(address, wanted, self.patience)
         except TimeoutError as error:
             sys.exit(f"demo: missing: {kind}{' about ' + about if about else ''} for {address}\n      {error}")
         attests = WHAT_IT_ATTESTS[kind] + (f" {about}" if kind in ("avvenuta-consegna", "errore-consegna") else "")
@@ -85,7 +88,29 @@ class Story:
             tell(f"          for {', '.join(found.about)}")
         return found
 
-    def play(self):
+    def prove(self, msgid, container):
+        """The evidence about a message, from the sender's provider: made there, kept here, checked. Gives back the file."""
+        directory = self.deployment.home / "evidence"
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        file = directory / "evidence.zip"
+
+        def pecctl(*arguments, check=True):
+            return subprocess.run(["docker", "exec", container, *arguments], capture_output=True, text=True, check=check)
+
+        pecctl("rm", "-f", "/tmp/evidence.zip")
+        made = pecctl("pecctl", "evidence", msgid, "--output", "/tmp/evidence.zip", check=False)
+        if made.returncode != 0:
+            sys.exit(f"demo: no evidence about {msgid}: {made.stderr}")
+        subprocess.run(["docker", "cp", f"{container}:/tmp/evidence.zip", str(file)], capture_output=True, check=True)
+        judged = pecctl("pecctl", "evidence", "verify", "/tmp/evidence.zip", check=False)
+        if judged.returncode != 0:
+            sys.exit(f"demo: the evidence does not verify:\n{judged.stdout}{judged.stderr}")
+        for line in judged.stdout.splitlines()[:-1]:
+            tell(f"          {line}")
+        return file
+
+    def play(self, container):
         tell("\nTimes are Italian, as in the receipts.")
         tell("\n1. One recipient, at the other provider\n")
         msgid = self.send(ANNA, [BRUNO], "Disdetta del contratto", "Con la presente disdico il contratto.\nAnna")
@@ -93,6 +118,7 @@ class Story:
         self.expect(SERVICE["ALFA"], "presa-in-carico", msgid, BRUNO)
         self.expect(BRUNO, "posta-certificata", msgid)
         self.expect(ANNA, "avvenuta-consegna", msgid, BRUNO)
+        about = msgid
 
         tell("\n2. Five recipients: at both providers, one mailbox that does not exist, one at an ordinary server\n")
         recipients = [BRUNO, PROTOCOLLO, ALDO, NESSUNO, CARLA]
@@ -106,6 +132,10 @@ class Story:
         for address in (ALDO, BRUNO, PROTOCOLLO):
             self.expect(ANNA, "avvenuta-consegna", msgid, address)
         self.expect(ANNA, "errore-consegna", msgid, NESSUNO)
+
+        tell("\n3. The proof: Alfa's register about the first message, for a judge who believes neither Alfa nor Beta\n")
+        file = self.prove(about, container)
+        tell(f"          {file.name} has it all, and a README.txt that says how to check it with sh and openssl alone")
 
 
 def export(deployment):
@@ -131,6 +161,7 @@ def how_to_reach(deployment):
         tell(f"  {address:<42} {password:<14} {deployment.env[f'{server}_IMAPS']:<17} {submission}")
     tell("\n  target/demo/env         the same for programs        docker/demo export   the mailboxes again")
     tell("  target/demo/mailboxes   what the mailboxes hold      docker/demo down     remove everything")
+    tell("  target/demo/evidence    what proves the first message to a court")
     tell("  docker exec pec-demo-alfa-postfix pecctl log MSGID   the story of a message, from Alfa's log")
 
 
@@ -144,7 +175,7 @@ def main():
         tell(f"demo: {export(deployment)} messages written to {deployment.home / 'mailboxes'}")
         return
     deployment.wait_until_up()
-    Story(deployment).play()
+    Story(deployment).play("pec-demo-alfa-postfix")
     count = export(deployment)
     tell(f"\nAll {count} messages are in target/demo/mailboxes.")
     how_to_reach(deployment)
