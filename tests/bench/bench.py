@@ -207,8 +207,9 @@ def main():
     parts = options.parts.split(",")
 
     bed = Bed(options.home, options.project, options.base)
-    bed.prepare()
+    # Before Postfix, which would hold it against the silent server that the one of an earlier run went away.
     bed.start_comparisons()
+    bed.prepare()
     bench = Bench(bed)
     results = {"machine": machine(bed)}
     if "rates" in parts:

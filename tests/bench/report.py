@@ -96,8 +96,8 @@ def verdict(rates):
     for key, name, wanted in WANTED:
         figures = rates["variants"][key]
         accepted, done = (figures[f"{what}_to_opendkim"]["median"] for what in ("accepted", "done"))
-        judged = f"{'reached' if done >= wanted else 'NOT REACHED'}"
-        lines.append(f"{size_name(rates['size'])}, {name}: {done:.2f} x OpenDKIM done, {accepted:.2f} x accepted; wanted {wanted:.2f}: {judged}")
+        judged = "reached" if accepted >= wanted else "NOT REACHED"
+        lines.append(f"{size_name(rates['size'])}, {name}: {accepted:.2f} x OpenDKIM accepted, {wanted:.2f} wanted: {judged}; done: {done:.2f} x")
     return lines
 
 
