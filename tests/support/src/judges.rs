@@ -32,3 +32,26 @@ pub fn xmllint_valid(xml: &str) -> Result<(), String> {
     let output = Command::new("xmllint").args(["--noout", "--dtdvalid"]).arg(&dtd).arg(&file).output().expect("the xmllint command is needed");
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
 }
+
+/// Whether the openssl command finds a timestamp over `content` good; its complaint otherwise.
+pub fn openssl_ts_verify(content: &[u8], response: &[u8], ca_file: &Path) -> Result<(), String> {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, tsr) = (directory.path().join("data"), directory.path().join("tsr"));
+    std::fs::write(&data, content).unwrap();
+    std::fs::write(&tsr, response).unwrap();
+    let mut command = Command::new("openssl");
+    let output = command.args(["ts", "-verify"]).arg("-in").arg(&tsr).arg("-data").arg(&data).arg("-CAfile").arg(ca_file).output().unwrap();
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}
+
+/// Whether the openssl command finds a detached signature (DER) over `content` good as of [`NOW`]; its complaint otherwise.
+pub fn openssl_cms_verify(content: &[u8], signature: &[u8], ca_file: &Path) -> Result<(), String> {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, p7s) = (directory.path().join("data"), directory.path().join("p7s"));
+    std::fs::write(&data, content).unwrap();
+    std::fs::write(&p7s, signature).unwrap();
+    let mut command = Command::new("openssl");
+    command.args(["cms", "-verify", "-binary", "-inform", "DER", "-purpose", "smimesign", "-attime", &NOW.to_string(), "-out", "/dev/null"]);
+    let output = command.arg("-in").arg(&p7s).arg("-content").arg(&data).arg("-CAfile").arg(ca_file).output().unwrap();
+    if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+}

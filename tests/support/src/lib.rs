@@ -6,9 +6,11 @@
 
 pub mod clamd;
 pub mod doveadm;
+pub mod file_server;
 pub mod judges;
 pub mod network;
 pub mod pki;
 pub mod postfix;
 pub mod smtpd;
 pub mod softhsm;
+pub mod tsa;

@@ -2,21 +2,27 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use openssl::pkey::PKey;
+use openssl::sha::sha256;
+use openssl::x509::X509Extension;
 use pec_core::clock::{Moment, SettableClock};
 use pec_core::daticert::{Daticert, Destinatario, Errore, Tipo, TipoDestinatario, TipoRicevuta};
 use pec_core::header::{Field, Header};
-use pec_core::identifier::{fresh, pec_identifier};
+use pec_core::identifier::{fresh, hex, pec_identifier};
 use pec_core::message::Body;
 use pec_core::notices::busta::busta;
 use pec_core::notices::{Issuer, Notice};
-use pec_core::parameters::{OrdinaryMail, Pkcs11, Settings, SigningKey, Socket};
+use pec_core::parameters::{OrdinaryMail, Pkcs11, Register, Settings, SigningKey, Socket};
 
 use crate::doveadm::Doveadm;
 use pec_core::smime::pem::PemSigner;
+use pec_core::smime::verify::TooOld;
 use pec_milter::world::World;
 use pec_state::database::{Database, MIGRATIONS};
 use pec_state::rows::Sent;
@@ -25,6 +31,9 @@ use tokio_postgres::NoTls;
 
 use crate::pki::{Keys, NOW, Pki};
 use crate::postfix::Mail;
+
+/// What Anna writes to Bruno, with LF for line ends.
+pub const LETTER: &str = "From: anna@pec.alfa.test\nTo: bruno@pec.beta.test\nSubject: Prova\nMessage-ID: <1@client.test>\n\nCiao\n";
 
 /// Both providers and what they share.
 pub struct Network {
@@ -60,8 +69,22 @@ impl Network {
         network
     }
 
+    /// Alfa has another key, and a certificate of it with these extensions besides.
+    pub fn certify_alfa(&mut self, extensions: &[X509Extension]) {
+        let alfa = &mut self.alfa;
+        let address = format!("posta-certificata@{}", alfa.settings.service_domain);
+        alfa.keys = self.pki.issuing.provider(self.directory.path(), &alfa.settings.provider_name, &address, extensions);
+        alfa.settings.certificate_file = alfa.keys.certificate_file.clone();
+        alfa.settings.signing_key = SigningKey::File(alfa.keys.key_file.clone());
+    }
+
     /// Writes the directory of providers with these records.
     pub fn write_directory(&self, hosts: &[&Host]) {
+        fs::write(self.directory.path().join("igpec.ldif"), self.directory_of(hosts)).unwrap();
+    }
+
+    /// The directory of providers with these records.
+    pub fn directory_of(&self, hosts: &[&Host]) -> String {
         let mut ldif = String::from("version: 1\n\ndn: o=postacert\nobjectclass: top\no: postacert\n");
         for host in hosts {
             let (settings, mut domains) = (&host.settings, host.settings.local_domains.iter().collect::<Vec<_>>());
@@ -72,7 +95,7 @@ impl Network {
             );
             domains.iter().for_each(|domain| ldif += &format!("managedDomains: {domain}\n"));
         }
-        fs::write(self.directory.path().join("igpec.ldif"), ldif).unwrap();
+        ldif
     }
 
     /// The world of a provider, as a milter has it.
@@ -94,6 +117,12 @@ async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, dom
     fs::create_dir(&store).unwrap();
     let infected_store = directory.join(format!("infected-{service_domain}"));
     fs::create_dir(&infected_store).unwrap();
+    let register = directory.join(format!("register-{service_domain}"));
+    fs::create_dir(&register).unwrap();
+    let log_key = directory.join(format!("log-{service_domain}.pem"));
+    let log = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&log_key);
+    log.unwrap().write_all(&PKey::generate_ed25519().unwrap().private_key_to_pem_pkcs8().unwrap()).unwrap();
+    let database = new_database().await;
     let key_file = directory.join("doveadm.key");
     fs::write(&key_file, "secret\n").unwrap();
     let mut local_domains: HashSet<String> = domains.iter().map(|d| (*d).to_owned()).collect();
@@ -107,10 +136,26 @@ async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, dom
         signing_key: SigningKey::File(keys.key_file.clone()),
         pkcs11: Pkcs11::default(),
         ca_file: pki.ca_file(),
+        crl_directory: directory.join(format!("crl-{service_domain}")),
+        crl_refresh: Duration::from_secs(3600),
+        crl_too_old: TooOld::Wait,
         directory_file: directory.join("igpec.ldif"),
-        database: new_database().await,
+        directory_source: None,
+        directory_refresh: Duration::from_secs(12 * 3600),
+        database: database.clone(),
         database_password_file: None,
+        register: Register {
+            directory: register,
+            key: SigningKey::File(log_key),
+            database,
+            password_file: None,
+            timestamps: None,
+            witnesses: Vec::new(),
+            witness_interval: Duration::from_secs(3600),
+            metrics_file: None,
+        },
         store,
+        log_months: 30,
         access_milter: unused.clone(),
         incoming_milter: unused.clone(),
         internal_milter: unused.clone(),
@@ -131,6 +176,8 @@ async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, dom
         clamd: None,
         clamd_max_age: Duration::from_secs(6 * 3600),
         infected_store,
+        infected_certificate_file: pki.auditor_file(),
+        values: [("pec_service_domain".to_owned(), service_domain.to_owned())].into(),
         blocked_attachments: HashSet::new(),
         envelope_size_limit: 20 * 1024 * 1024,
         hostname: format!("mail.{service_domain}"),
@@ -143,14 +190,28 @@ async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, dom
 pub async fn new_database() -> String {
     let server = std::env::var("PEC_TEST_DATABASE")
         .expect("PEC_TEST_DATABASE says how to reach a PostgreSQL on which databases may be made; tests/run starts one and sets it");
+    let named = |name: &str| {
+        server.split(' ').filter(|part| !part.starts_with("dbname=")).chain([format!("dbname={name}").as_str()]).collect::<Vec<_>>().join(" ")
+    };
     let name = format!("pec_test_{}", fresh().unwrap());
-    run(&server, &format!("CREATE DATABASE {name}")).await;
-    let database =
-        server.split(' ').filter(|part| !part.starts_with("dbname=")).chain([format!("dbname={name}").as_str()]).collect::<Vec<_>>().join(" ");
-    for migration in MIGRATIONS {
-        run(&database, migration).await;
+    let tables = MIGRATIONS.concat();
+    // Copied from one that is made once: the tables take twice as long as the copy.
+    let template = format!("pec_test_tables_{}", &hex(&sha256(tables.as_bytes()))[..16]);
+    let (client, connection) = tokio_postgres::connect(&server, NoTls).await.unwrap();
+    let connection = tokio::spawn(connection);
+    // One test makes it, the others wait.
+    client.batch_execute("SELECT pg_advisory_lock(1)").await.unwrap();
+    if client.query_opt("SELECT FROM pg_database WHERE datname = $1", &[&template]).await.unwrap().is_none() {
+        client.batch_execute(&format!("DROP DATABASE IF EXISTS {template}_new")).await.unwrap();
+        client.batch_execute(&format!("CREATE DATABASE {template}_new")).await.unwrap();
+        run(&named(&format!("{template}_new")), &tables).await;
+        client.batch_execute(&format!("ALTER DATABASE {template}_new RENAME TO {template}")).await.unwrap();
     }
-    database
+    client.batch_execute("SELECT pg_advisory_unlock(1)").await.unwrap();
+    client.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}")).await.unwrap();
+    drop(client);
+    connection.await.unwrap().unwrap();
+    named(&name)
 }
 
 /// Runs SQL on a database.
@@ -160,6 +221,17 @@ pub async fn run(database: &str, sql: &str) {
     client.batch_execute(sql).await.unwrap();
     drop(client);
     connection.await.unwrap().unwrap();
+}
+
+/// What `open` gives once it gives something: a lock, for one, that PostgreSQL takes from a session that has ended when it sees
+/// that it has.
+pub async fn eventually<T>(open: impl AsyncFn() -> Option<T>) -> T {
+    loop {
+        if let Some(opened) = open().await {
+            return opened;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// The rows that a query gives, each as its first column's text.

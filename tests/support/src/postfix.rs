@@ -276,8 +276,10 @@ fn field(name: &CString, value: &CString) -> Field {
     Field { name: text(name), value: folded }
 }
 
+/// LF for each fold; a CR that ends no line stays.
 fn milter_value(value: &[u8]) -> CString {
-    CString::new(value.iter().copied().filter(|&b| b != b'\r').collect::<Vec<_>>()).unwrap()
+    let is_fold = |at: usize| value.get(at..at + 2) == Some(b"\r\n");
+    CString::new(value.iter().enumerate().filter(|(at, _)| !is_fold(*at)).map(|(_, &b)| b).collect::<Vec<_>>()).unwrap()
 }
 
 fn text(bytes: &CString) -> String {
