@@ -4,7 +4,8 @@ What must hold for every message that a client was told is accepted:
 - the sender has its acceptance, each recipient at a provider has the envelope (or the sender a notice of failure), the sender
   has one delivery receipt for each delivered recipient, the service mailbox one presa in carico for each copy;
 - nothing else is there, and a repeat is the same bytes under the same Message-ID;
-- every notice has its row in the log, with its hash, and every row its notice.
+- every notice has its row in the log, with its hash, and every row its notice;
+- no queue holds anything.
 """
 
 import re
@@ -42,6 +43,10 @@ class Ledger:
                 row, identificativo, *rest = line.split("|")
                 self.last_row[host] = int(row)
                 self.log[identificativo].append(rest)
+
+    def check_queues(self):
+        for host in SERVICE:
+            assert self.net.queue(host) == [], f"in {host}'s queue"
 
     def envelopes(self, msgid):
         """{identificativo: [(mailbox, Message)]} of everything about that original."""

@@ -30,7 +30,7 @@ def login(net, client, address=ANNA):
     client.login(address, net.deployment.passwords[address])
 
 
-def test_port_25_submits_nothing(net, port25):
+def test_rfc6109_3_1_port_25_submits_nothing(net, port25):
     assert not port25.has_extn("auth")
     port25.starttls(context=net.deployment.tls)
     port25.ehlo()
@@ -68,7 +68,7 @@ def test_rfc6109_5_3_tls_older_than_1_2_is_refused(net, version):
     assert "alert protocol version" in str(refused.value).replace("_", " ").lower(), refused.value
 
 
-def test_without_a_password_nothing_is_submitted(submission):
+def test_rfc6109_5_2_without_a_password_nothing_is_submitted(submission):
     submission.mail(ANNA)
     code, text = submission.rcpt(BRUNO)
     assert (code // 100) == 5, (code, text)

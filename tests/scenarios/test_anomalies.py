@@ -68,6 +68,25 @@ def test_rfc6109_2_2_5_the_service_mailboxes_take_no_letters(net):
         assert refused.value.smtp_code == 550 and b"nobody reads" in refused.value.smtp_error
 
 
+def test_rfc6109_2_2_5_who_answers_a_receipt_hears_that_nobody_reads_it(net):
+    """At our own provider in the SMTP dialogue, at another one by its signed notice; whoever else is written to gets the message."""
+    for address in ("posta-certificata@gestore.alfa.test", SERVICE["alfa"]):
+        with pytest.raises(smtplib.SMTPRecipientsRefused) as refused:
+            net.submit(ANNA, [address])
+        code, text = refused.value.recipients[address]
+        assert code == 550 and b"5.7.1" in text and b"casella automatica che nessuno legge" in text, text
+    msgid, _ = net.submit(ANNA, [BRUNO, SERVICE["beta"]])
+    notice = net.expect(ANNA, "errore-consegna", msgid)
+    verifiers.verify(notice.raw, net.deployment.home / "ca/ca.pem")
+    assert notice.about == [SERVICE["beta"]] and notice.value("errore-esteso").startswith("5.2.1 - Beta Posta S.r.l. - casella disattivata o che")
+    net.expect(ANNA, "avvenuta-consegna", msgid, BRUNO)
+    net.drain("alfa", "beta")
+    assert sorted(m.label for _, m in net.all_about(msgid, [ANNA])) == ["accettazione", f"avvenuta-consegna {BRUNO}", f"errore-consegna {SERVICE['beta']}"]
+    assert not net.all_about(msgid, [SERVICE["beta"]])
+    for recipient in (BRUNO, SERVICE["beta"]):
+        net.expect(SERVICE["alfa"], "presa-in-carico", msgid, recipient)
+
+
 def test_dm_2_11_2005_art_14_a_mailbox_may_take_certified_mail_only(net):
     now = net.now()
     net.postconf("alfa", "pec_refuse_ordinary_mail=studio.example")
@@ -104,10 +123,10 @@ def test_rfc6109_2_2_2_a_damaged_envelope_goes_on_as_an_anomaly(net):
 def refusing(net):
     """The ordinary server refuses a recipient while we talk to it; another one it would take and bounce later."""
     net.postconf("posta", "smtpd_recipient_restrictions=check_recipient_access,inline:{{refused@posta.test=550 5.1.1 no}}")
-    net.execute("posta", "postfix", "postfix", "reload")
+    net.reload_postfix("posta")
     yield
     net.execute("posta", "postfix", "postconf", "-X", "smtpd_recipient_restrictions")
-    net.execute("posta", "postfix", "postfix", "reload")
+    net.reload_postfix("posta")
 
 
 @pytest.mark.parametrize(("nobody", "says"), [("refused@posta.test", "un avviso del sistema di posta"), ("nobody@posta.test", "Firma non presente")])

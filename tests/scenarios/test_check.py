@@ -65,6 +65,7 @@ MASTER_CF = {
 def check(net, script, *settings):
     """Runs `pecctl check` with a copy of Alfa's configuration, changed by `postconf -e` and a script."""
     script = f"""set -e; rm -rf /tmp/check /tmp/dovecot.conf; cp -r /etc/postfix /tmp/check; chmod 755 /tmp/check
+        sed -i 's|/etc/postfix/pec-|/tmp/check/pec-|g' /tmp/check/master.cf  # apply writes the tables' full names
         [ $# = 0 ] || postconf -c /tmp/check -e "$@" 2>/dev/null
         {script}
         exec pecctl -c /tmp/check check --json"""

@@ -4,7 +4,7 @@ import smtplib
 import threading
 
 import pytest
-from network import ANNA, BRUNO, run
+from network import ALDO, ANNA, BRUNO, run
 
 PROGRAMS = ("access", "incoming", "notices", "clock")
 
@@ -26,8 +26,9 @@ def test_the_shipped_configuration_is_good(net, program):
 WRONG = {
     "a missing file": (["pec_certificate_file=/etc/pec/none.pem"], "", "pec_certificate_file = /etc/pec/none.pem: No such file"),
     "a key that cannot be read": (["pec_signing_key=/tmp/key.pem"], "cp /etc/pec/key.pem /tmp/key.pem; chmod 0 /tmp/key.pem;", "pec_signing_key = /tmp/key.pem: Permission denied"),
-    "a certificate that is not the key's": (["pec_certificate_file=/etc/pec/tls.pem"], "", "pec_certificate_file = /etc/pec/tls.pem: "),
-    "a certificate of another provider": (["pec_provider_name=Beta Posta S.r.l."], "", "neither CN nor O of its subject is pec_provider_name (Beta Posta S.r.l.), but Posta Certificata, Alfa PEC S.p.A."),
+    "a key that is another certificate's": (["pec_signing_key=/tmp/key.pem"], "cp /etc/pec/tls.key /tmp/key.pem; chown pec /tmp/key.pem; chmod 600 /tmp/key.pem;", "pec_signing_key = /tmp/key.pem: is not the key of the certificate in /etc/pec/cert.pem"),
+    "a certificate for other things": (["pec_certificate_file=/etc/pec/tls.pem"], "", "pec_certificate_file = /etc/pec/tls.pem: "),
+    "a certificate of another provider": (["pec_provider_name=Beta Posta S.r.l."], "", "for pec_provider_name = Beta Posta S.r.l.: neither CN nor O of its subject is the provider's name (Beta Posta S.r.l.), but Posta Certificata, Alfa PEC S.p.A."),
     "a certificate that is not in the directory": (["pec_directory_file=/tmp/igpec.ldif"], "sed '/^providerCertificateHash/s/: ......../: 00000000/' /etc/pec/igpec.ldif > /tmp/igpec.ldif;", "is not in our record of pec_directory_file (/tmp/igpec.ldif)"),
     "no certificate in the file": (["pec_certificate_file=/etc/hosts"], "", "pec_certificate_file = /etc/hosts: "),
     "an unknown parameter": (["pec_certificat_file=/x"], "", "pec_certificat_file: unknown parameter"),
@@ -61,6 +62,11 @@ def test_a_key_and_the_request_for_its_certificate(net):
         assert part.replace(" = ", "=") in done.stdout.replace(" = ", "="), done.stdout
     again = net.execute("alfa", "postfix", "sh", "-c", f"cp /tmp/new.key /tmp/before; {ask}; echo $?; cmp /tmp/new.key /tmp/before")
     assert again.stdout == "1\n" and "pecctl: /tmp/new.key: File exists" in again.stderr
+    # One made elsewhere has its request, unless nobody could start with it.
+    made = "openssl genrsa -out /tmp/made.key {bits} 2>/dev/null && pecctl key request --existing /tmp/made.key"
+    assert "BEGIN CERTIFICATE REQUEST" in net.execute("alfa", "postfix", "sh", "-c", made.format(bits=2048)).stdout
+    short = net.execute("alfa", "postfix", "sh", "-c", made.format(bits=1024), check=False)
+    assert (short.returncode, short.stdout) == (1, "") and short.stderr == "pecctl: /tmp/made.key: the key has 1024 bits; RSA of 2048 to 4096 bits is needed\n", short
 
 
 def test_a_store_that_cannot_be_written(net):
@@ -72,15 +78,12 @@ def test_a_store_that_cannot_be_written(net):
 def test_a_database_that_comes_later_is_waited_for(net, program):
     net.stop("alfa", "postgres")
     net.stop("alfa", program)
+    now = net.now()
     net.start("alfa", program)
-    net.wait_for_log("alfa", program, "waiting for the database", since=started_at(net, program))
+    net.wait_for_log("alfa", program, "waiting for the database", since=now)
     net.start("alfa", "postgres")
     net.wait_until_up("alfa", "postgres")
-    net.wait_for_log("alfa", program, "started: ", since=started_at(net, program))
-
-
-def started_at(net, program):
-    return run("docker", "inspect", "--format", "{{.State.StartedAt}}", net.container("alfa", program)).stdout.strip()
+    net.wait_for_log("alfa", program, "started: ", since=now)
 
 
 def test_sighup_keeps_the_old_configuration_when_the_new_one_is_wrong(net):
@@ -111,44 +114,68 @@ def test_sighup_takes_a_new_limit(net):
         net.hangup("alfa", "access")
 
 
-def test_a_certified_domain_is_added_by_one_line_and_a_reload(net):
-    new = "dora@nuovo.example"
+def test_certified_domains_are_added_by_one_line_or_map_entry_and_a_reload(net):
+    by_line, by_entry = new = ["dora@nuovo.example", "elio@mappa.example"]
     domains = net.execute("alfa", "postfix", "postconf", "-h", "virtual_mailbox_domains").stdout.strip()
+    kind = net.execute("alfa", "postfix", "postconf", "-h", "default_database_type").stdout.strip()
+    table = f"{kind}:/etc/postfix/certified"
     password = net.execute("alfa", "dovecot", "doveadm", "pw", "-s", "BLF-CRYPT", "-p", "segreta").stdout.strip()
-    net.execute("alfa", "dovecot", "sh", "-c", f"echo '{new}:{password}::::::' >> /etc/dovecot/users")
-    now = net.now()
-    net.postconf("alfa", f"virtual_mailbox_domains={domains} nuovo.example")
-    net.reload("alfa")
-    net.hangup("alfa", "clock")
-    for program in PROGRAMS:
-        net.wait_for_log("alfa", program, "NOQUEUE: reloaded", since=now)
-    try:
-        msgid, _ = net.submit(ANNA, [new])
-        assert net.expect(ANNA, "accettazione", msgid).recipients == {new: "certificato"}
-        assert net.expect(ANNA, "avvenuta-consegna", msgid).about == [new]
-    finally:
-        net.postconf("alfa", f"virtual_mailbox_domains={domains}")
-        net.execute("alfa", "dovecot", "sed", "-i", f"/^{new}:/d", "/etc/dovecot/users")
+
+    def set_domains(setting, entries):
+        now = net.now()
+        net.execute("alfa", "postfix", "sh", "-c", f"printf '%s' '{entries}' > /etc/postfix/certified && postmap {table}")
+        net.postconf("alfa", f"virtual_mailbox_domains={setting}")
+        net.hangup("alfa", "clock")
         net.reload("alfa")
+        net.wait_for_log("alfa", "clock", "NOQUEUE: reloaded", since=now)
+
+    # A provider that keeps its domains in a map already.
+    set_domains(f"{domains} {table}", "prima.example x\n")
+    for address in new:
+        net.execute("alfa", "dovecot", "sh", "-c", f"echo '{address}:{password}::::::' >> /etc/dovecot/users")
+        net.wait_for_mailbox("alfa", address)
+    try:
+        set_domains(f"{domains} {table} nuovo.example", "prima.example x\nmappa.example x\n")
+        msgid, _ = net.submit(ANNA, new)
+        assert net.expect(ANNA, "accettazione", msgid).recipients == {by_line: "certificato", by_entry: "certificato"}
+        for address in new:
+            net.expect(ANNA, "avvenuta-consegna", msgid, address)
+    finally:
+        net.execute("alfa", "dovecot", "sed", "-i", "-E", f"/^({by_line}|{by_entry}):/d", "/etc/dovecot/users")
+        set_domains(domains, "")
+
+
+# What each program is in the middle of when it is told to end, and what says that it brought that to its end.
+IN_HAND = {
+    "access": ("db.sent.statement", "access.accept"),
+    "incoming": ("db.custody.statement", "internal.accept"),
+    "notices": ("db.fact.accettazione.statement", "triggers.accettazione.accept"),
+}
 
 
 def test_sigterm_lets_the_message_in_hand_finish(net):
     with net.tapped("alfa") as taps:
         tap = taps["alfa"]
-        tap.hold("db.sent.statement")
-        raw, msgid = net.letter(ANNA, [BRUNO])
-        done = threading.Thread(target=net.deployment.submit, args=(ANNA, [BRUNO], raw))
-        done.start()
-        tap.wait("db.sent.statement")
-        run("docker", "kill", "--signal", "TERM", net.container("alfa", "access"))
-        # Nobody new is served meanwhile.
-        with pytest.raises(smtplib.SMTPResponseException) as refused:
-            net.submit(ANNA, [BRUNO])
-        assert 400 <= refused.value.smtp_code < 500
-        tap.release("db.sent.statement")
-        done.join(30)
-        net.expect(ANNA, "accettazione", msgid)
-        net.wait_for_log("alfa", "access", "stopped: program=pec-access", since=started_at(net, "access"))
-        assert run("docker", "wait", net.container("alfa", "access")).stdout.strip() == "0"
-        net.start("alfa", "access")
-        net.wait_until_up("alfa", "access")
+        for program, (step, end) in IN_HAND.items():
+            tap.clear()
+            tap.hold(step)
+            raw, msgid = net.letter(ANNA, [ALDO])
+            done = threading.Thread(target=net.deployment.submit, args=(ANNA, [ALDO], raw))
+            done.start()
+            tap.wait(step)
+            now = net.now()
+            run("docker", "kill", "--signal", "TERM", net.container("alfa", program))
+            if program == "access":
+                # Nobody new is served meanwhile.
+                with pytest.raises(smtplib.SMTPResponseException) as refused:
+                    net.submit(ANNA, [ALDO])
+                assert 400 <= refused.value.smtp_code < 500
+            tap.release(step)
+            net.wait_for_log("alfa", program, f"stopped: program=pec-{program}", since=now)
+            assert run("docker", "wait", net.container("alfa", program)).stdout.strip() == "0"
+            assert end in tap.reached(), f"pec-{program} ended before its message: {tap.reached()}"
+            net.start("alfa", program)
+            net.wait_until_up("alfa", program)
+            done.join(30)
+            net.drain("alfa")
+            net.expect(ANNA, "avvenuta-consegna", msgid, ALDO)

@@ -98,6 +98,7 @@ def test_rfc6109_3_3_3_a_mailbox_that_is_gone_at_delivery(net):
     address = "partente@pec.beta.test"
     password = net.execute("beta", "dovecot", "doveadm", "pw", "-s", "BLF-CRYPT", "-p", "segreta").stdout.strip()
     net.execute("beta", "dovecot", "sh", "-c", f"echo '{address}:{password}::::::' >> /etc/dovecot/users")
+    net.wait_for_mailbox("beta", address)
     there, _ = net.submit(ANNA, [address])
     net.expect(ANNA, "avvenuta-consegna", there, address)
     net.stop("beta", "dovecot")
@@ -108,6 +109,7 @@ def test_rfc6109_3_3_3_a_mailbox_that_is_gone_at_delivery(net):
         net.start("beta", "dovecot")
         net.wait_until_up("beta", "dovecot")
         edit_users(net, "beta", f"/^{address}:/d")
+        net.wait_for_mailbox("beta", address, there=False)
     net.drain("alfa", "beta")
     notice = net.expect(ANNA, "errore-consegna", gone, address)
     assert (notice.daticert.get("errore"), notice.value("errore-esteso")) == ("no-dest", "5.1.1 - Beta Posta S.r.l. - indirizzo non valido")

@@ -106,7 +106,7 @@ def test_the_original_is_carried_byte_for_byte(one):
     assert carried.replace(f"<{envelope.value('identificativo')}>".encode(), msgid.encode()) == raw
 
 
-def test_five_recipients_get_exactly_what_is_due(five):
+def test_rfc6109_3_2_1_five_recipients_get_exactly_what_is_due(five):
     _, _, found = five
     due = [
         (ANNA, "accettazione", ""),
@@ -185,8 +185,14 @@ def test_rfc6109_2_3_the_log_tells_the_story_in_order(net, five):
         ("ricevuta-presa-in-carico", f"{BRUNO} {NESSUNO}"), ("ricevuta-presa-in-carico", PROTOCOLLO),
         ("ricevuta-avvenuta-consegna", BRUNO), ("ricevuta-avvenuta-consegna", PROTOCOLLO), ("ricevuta-errore-consegna", NESSUNO),
     ])  # fmt: skip
-    times = [row["time"] for row in story]
+    times = [row["happened_at"] for row in story]
     assert times == sorted(times)
+    # What people read has the same order, and what leads to something stands before it, also within one second.
+    printed = net.execute("alfa", "postfix", "pecctl", "log", msgid).stdout
+    order = re.findall(r"^\d\d/\d\d/\d{4} \d\d:\d\d:\d\d \+\d{4}  ([a-z-]+)", printed, re.MULTILINE)
+    assert order == [row["event"] for row in story]
+    for before, after in (("accesso", "accettazione"), ("ricezione", "presa-in-carico"), ("ricezione", "avvenuta-consegna")):
+        assert order.index(before) < order.index(after), order
     assert all(row["message_id"] and row["message_sha256"] and row["queue_id"] for row in story)
 
 

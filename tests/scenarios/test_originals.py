@@ -116,7 +116,7 @@ def test_rfc6109_2_2_1_a_message_without_message_id_gets_none_invented(net):
             assert inner["X-Riferimento-Message-ID"] is None
 
 
-def test_8_bit_reaches_an_ordinary_server_untouched(net):
+def test_rfc6109_3_3_2_2_eight_bits_reach_an_ordinary_server_untouched(net):
     head, msgid = net.letter(ANNA, [CARLA], text="")
     raw = head + "Perché\r\n".encode("latin-1")
     net.deployment.submit(ANNA, [CARLA], raw)
@@ -133,18 +133,35 @@ def test_rfc5321_4_5_3_1_6_a_longer_line_is_refused(net, length):
     assert [row["event"] for row in net.story("alfa", msgid)] == ["non-accettazione"]
 
 
-@pytest.mark.parametrize(("name", "body"), [("a bare CR", b"a\rb\r\n"), ("a bare LF", b"a\nb\r\n"), ("CR CR LF", b"a\r\r\nb\r\n"), ("a NUL", b"a\0b\r\n")])
-def test_what_cannot_be_carried_untouched_is_refused(net, name, body):
-    head, msgid = net.letter(ANNA, [BRUNO], text="")
-    if name == "a bare LF":
-        # Postfix's own rule: it might begin a smuggled message.
-        with pytest.raises(smtplib.SMTPResponseException) as refused:
-            net.deployment.submit(ANNA, [BRUNO], head + body)
-        assert 500 <= refused.value.smtp_code < 600, refused.value
-        assert net.story("alfa", msgid) == []
-    else:
+# name: (lines before the header, header lines, body)
+STRAY = {
+    "a bare CR": ("", "", b"a\rb\r\n"),
+    "CR CR LF": ("", "", b"a\r\r\nb\r\n"),
+    "a bare CR in a field": ("", "X-A: a\rb\r\n", b"Ciao\r\n"),
+    "CR CR LF in a folded field": ("", "X-A: a\r\r\n b\r\n", b"Ciao\r\n"),
+    "CR CR LF at the end of a field": ("", "X-A: a\r\r\n", b"Ciao\r\n"),
+    "a line of an mbox file": (f"From {ANNA} Thu Nov 19 10:00:00 2026\r\n", "", b"Ciao\r\n"),
+}
+
+
+@pytest.mark.parametrize("name", STRAY)
+def test_what_cannot_be_carried_untouched_is_not_accepted(net, name):
+    before, extra, body = STRAY[name]
+    head, msgid = net.letter(ANNA, [BRUNO], text="", extra=extra)
+    net.deployment.submit(ANNA, [BRUNO], before.encode() + head + body)
+    reason = net.expect(ANNA, "non-accettazione", msgid).value("errore-esteso")
+    assert ("prima riga (From ...)" if before else "caratteri NUL o CR isolati") in reason and ";" not in reason, reason
+    assert [row["event"] for row in net.story("alfa", msgid)] == ["non-accettazione"]
+
+
+@pytest.mark.parametrize(("extra", "body"), [("", b"a\nb\r\n"), ("", b"a\0b\r\n"), ("X-A: a\0b\r\n", b"Ciao\r\n"), ("X-A\0: b\r\n", b"Ciao\r\n")])
+def test_what_postfix_would_change_before_a_milter_sees_it_is_refused(net, extra, body):
+    """A bare LF might begin a smuggled message; a NUL would cut a header field."""
+    head, msgid = net.letter(ANNA, [BRUNO], text="", extra=extra)
+    with pytest.raises(smtplib.SMTPResponseException) as refused:
         net.deployment.submit(ANNA, [BRUNO], head + body)
-        assert "NUL o CR" in net.expect(ANNA, "non-accettazione", msgid).value("errore-esteso")
+    assert 500 <= refused.value.smtp_code < 600, refused.value
+    assert net.story("alfa", msgid) == []
 
 
 def test_submission_does_not_announce_8bitmime(net):

@@ -75,7 +75,7 @@ print(json.dumps(results))
 def from_a_local_process(net, attempts):
     """(code, text) of each attempt (port, target, message), made inside Alfa's host as an ordinary user."""
     done = run(
-        "docker", "run", "--rm", "--interactive", "--user", "nobody", "--network", f"container:{net.project}-alfa", f"pec-tap:{net.base}",
+        "docker", "run", "--rm", "--interactive", "--user", "nobody", "--network", f"container:{net.project}-alfa", f"pec-between:{net.base}",
         "python3", "-c", LOCAL_PROCESS, input=json.dumps(attempts),
     )  # fmt: skip
     return json.loads(done.stdout)
@@ -169,7 +169,7 @@ def test_only_postfix_can_connect_to_the_milters(net):
         path = f"/var/spool/postfix/pec/{name}"
         probe = f"import socket; socket.socket(socket.AF_UNIX).connect('{path}')"
         done = run(
-            "docker", "run", "--rm", "--user", "nobody", "--volume", f"{net.project}-alfa-queue:/var/spool/postfix", f"pec-tap:{net.base}",
+            "docker", "run", "--rm", "--user", "nobody", "--volume", f"{net.project}-alfa-queue:/var/spool/postfix", f"pec-between:{net.base}",
             "python3", "-c", probe, check=False,
         )  # fmt: skip
         assert "PermissionError" in done.stderr, (name, done.stderr)

@@ -43,7 +43,7 @@ def test_a_stopped_process_is_waited_for(net, ledger, host, recipient, process):
         net.start(host, process)
         net.wait_until_up(host, process)
     if (host, process) in CLIENT_WAITS:
-        submit_until_accepted(net, recipient, raw)
+        net.submit_until_accepted(ANNA, [recipient], raw)
     net.drain("alfa", "beta")
     ledger.refresh()
     ledger.check(msgid, ANNA, [recipient])
@@ -59,17 +59,6 @@ def wait_until_deferred(net):
 
 def running(net, host):
     return run("docker", "inspect", "--format", "{{.State.Running}}", net.container(host, "postfix")).stdout.strip() == "true"
-
-
-def submit_until_accepted(net, recipient, raw):
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            net.deployment.submit(ANNA, [recipient], raw)
-            return
-        except (smtplib.SMTPException, OSError):
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
 
 
 def test_the_receipt_has_the_mailboxs_time_however_late_it_is_made(net, ledger):

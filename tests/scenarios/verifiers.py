@@ -1,10 +1,15 @@
-"""S/MIME verifiers that are not ours: OpenSSL, NSS (Thunderbird's), gpgsm (GnuPG's), GnuTLS; and xmllint for daticert.xml."""
+"""Five S/MIME verifiers that are not ours: OpenSSL's two (cms, smime), NSS (Thunderbird's), gpgsm (GnuPG's), GnuTLS; and xmllint
+for daticert.xml."""
 
+import atexit
 import email
 import os
 import re
+import shutil
 import subprocess
 import tempfile
+import threading
+from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -37,57 +42,88 @@ def split(raw, directory):
     (directory / "signature").write_bytes(email.message_from_bytes(signature).get_payload(decode=True))
 
 
-def openssl(raw, ca, directory):
-    message = directory / "message.eml"
-    message.write_bytes(raw)
-    for command in ("cms", "smime"):
-        code, output = call("openssl", command, "-verify", "-in", message, "-CAfile", ca, "-no-CApath", "-no-CAstore", "-purpose", "smimesign", "-out", os.devnull)
+@cache
+def home(verifier, ca, _thread):
+    """A verifier's own files, made once for each CA and thread: `verifier.prepare` has it trust the CA."""
+    directory = tempfile.mkdtemp(prefix="verifier-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    verifier.prepare(Path(ca), Path(directory))
+    return Path(directory)
+
+
+class OpenSsl:
+    """Of its two engines, which share nothing but the arithmetic, one."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def prepare(self, ca, home):
+        shutil.copy(ca, home / "ca.pem")
+
+    def judge(self, message, home):
+        options = ("-CAfile", home / "ca.pem", "-no-CApath", "-no-CAstore", "-purpose", "smimesign", "-out", os.devnull)
+        code, output = call("openssl", self.command, "-verify", "-in", message / "message.eml", *options)
         if code:
-            raise Rejected(f"openssl {command}: {output}")
+            raise Rejected(f"openssl {self.command}: {output}")
 
 
-def nss(_, ca, directory):
-    database = f"sql:{directory}"
-    code, output = call("certutil", "-N", "-d", database, "--empty-password")
-    if code:
-        raise RuntimeError(f"certutil -N: {code} {output[:500]}")
-    call("certutil", "-A", "-d", database, "-n", "ca", "-t", ",C,", "-i", ca)
-    header = directory / "header"
-    code, output = call("cmsutil", "-D", "-d", database, "-u", "4", "-n", "-h", "1", "-c", directory / "content", "-i", directory / "signature", "-o", header)
-    told = header.read_text(errors="replace") if header.exists() else ""
-    # cmsutil's exit status says nothing; this line does.
-    if "signer0.status=GoodSignature" not in told:
-        raise Rejected(f"NSS: {code} {told} {output}")
+class Nss:
+    """Thunderbird's."""
+
+    def prepare(self, ca, home):
+        code, output = call("certutil", "-N", "-d", f"sql:{home}", "--empty-password")
+        if code:
+            raise RuntimeError(f"certutil -N: {code} {output[:500]}")
+        call("certutil", "-A", "-d", f"sql:{home}", "-n", "ca", "-t", ",C,", "-i", ca)
+
+    def judge(self, message, home):
+        header = message / "header"
+        code, output = call("cmsutil", "-D", "-d", f"sql:{home}", "-u", "4", "-n", "-h", "1", "-c", message / "content", "-i", message / "signature", "-o", header)
+        told = header.read_text(errors="replace") if header.exists() else ""
+        # cmsutil's exit status says nothing; this line does.
+        if "signer0.status=GoodSignature" not in told:
+            raise Rejected(f"NSS: {code} {told} {output}")
 
 
-def gpgsm(_, ca, directory):
-    fingerprint = call("openssl", "x509", "-in", ca, "-noout", "-fingerprint", "-sha1")[1].strip().split("=")[1]
-    directory.chmod(0o700)
-    (directory / "trustlist.txt").write_text(f"{fingerprint} S relax\n")
-    (directory / "gpgsm.conf").write_text("disable-crl-checks\n")
-    environment = {**os.environ, "GNUPGHOME": str(directory)}
-    call("gpgsm", "--batch", "--quiet", "--import", ca, env=environment)
-    code, output = call("gpgsm", "--batch", "--status-fd", "1", "--verify", directory / "signature", directory / "content", env=environment)
-    call("gpgconf", "--homedir", directory, "--kill", "all")
-    if code or "GOODSIG" not in output or "TRUST_FULLY" not in output:
-        raise Rejected(f"gpgsm: {output}")
+class Gpgsm:
+    """GnuPG's."""
+
+    def prepare(self, ca, home):
+        fingerprint = call("openssl", "x509", "-in", ca, "-noout", "-fingerprint", "-sha1")[1].strip().split("=")[1]
+        home.chmod(0o700)
+        (home / "trustlist.txt").write_text(f"{fingerprint} S relax\n")
+        (home / "gpgsm.conf").write_text("disable-crl-checks\n")
+        call("gpgsm", "--batch", "--quiet", "--import", ca, env={**os.environ, "GNUPGHOME": str(home)})
+        atexit.register(call, "gpgconf", "--homedir", home, "--kill", "all")
+
+    def judge(self, message, home):
+        environment = {**os.environ, "GNUPGHOME": str(home)}
+        code, output = call("gpgsm", "--batch", "--status-fd", "1", "--verify", message / "signature", message / "content", env=environment)
+        if code or "GOODSIG" not in output or "TRUST_FULLY" not in output:
+            raise Rejected(f"gpgsm: {output}")
 
 
-def gnutls(_, ca, directory):
-    code, output = call("certtool", "--p7-verify", "--inder", "--infile", directory / "signature", "--load-data", directory / "content", "--load-ca-certificate", ca)
-    if code or "Signature status: ok" not in output:
-        raise Rejected(f"GnuTLS: {output}")
+class GnuTls:
+    def prepare(self, ca, home):
+        shutil.copy(ca, home / "ca.pem")
+
+    def judge(self, message, home):
+        files = ("--infile", message / "signature", "--load-data", message / "content", "--load-ca-certificate", home / "ca.pem")
+        code, output = call("certtool", "--p7-verify", "--inder", *files)
+        if code or "Signature status: ok" not in output:
+            raise Rejected(f"GnuTLS: {output}")
 
 
-ALL = (openssl, nss, gpgsm, gnutls)
+ALL = (OpenSsl("cms"), OpenSsl("smime"), Nss(), Gpgsm(), GnuTls())
 
 
 def judge(verifier, raw, ca):
     """Raises Rejected if the verifier does not find the signature good."""
     with tempfile.TemporaryDirectory() as directory:
         directory = Path(directory)
+        (directory / "message.eml").write_bytes(raw)
         split(raw, directory)
-        verifier(raw, ca, directory)
+        verifier.judge(directory, home(verifier, str(ca), threading.get_ident()))
 
 
 def verify(raw, ca, verifiers=ALL):
@@ -98,7 +134,7 @@ def verify(raw, ca, verifiers=ALL):
             judge(verifier, raw.replace(b"Content-Disposition", b"Content-Dispositiom", 1), ca)
         except Rejected:
             continue
-        raise AssertionError(f"{verifier.__name__} accepts a changed message: it proves nothing")
+        raise AssertionError(f"{type(verifier).__name__} accepts a changed message: it proves nothing")
 
 
 def valid_daticert(xml):

@@ -1,6 +1,7 @@
 """Each process killed once at each step of the flow, and each connection torn down there: nothing is lost, nothing false.
 
 A step is a point between two processes that tap.py stops at (see there for the names). A cell that is not reached fails.
+Two processes have no part in most steps, and a dash in the table: see WHERE.
 """
 
 import threading
@@ -35,8 +36,16 @@ STEPS = [
     *[("beta", [BRUNO], step) for step in ("incoming.eom", "db.custody.statement", "db.custody.committed", "incoming.edits", "incoming.accept")],
     *[("alfa", [BRUNO], step) for step in ("incoming.eom", "db.ricevuta.statement", "db.ricevuta.committed", "incoming.edits", "incoming.accept")],
 ]  # fmt: skip
-# The scanner is asked at two of the steps and remembers nothing: test_waiting.py and test_viruses.py stop it.
-COLUMNS = (*(process for process in PROCESSES if process != "clamd"), "connection")
+COLUMNS = (*PROCESSES, "clock", "connection")
+# Killed where they have a part, each with the reason why elsewhere they have none.
+WHERE = {
+    # Asked once about what arrives, right after this step; it remembers nothing. test_waiting.py and test_viruses.py stop it too.
+    "clamd": ("access.eom", "incoming.eom"),
+    # The main flow does without it. It looks, also when it starts, for facts whose notice nobody has started: here there are some,
+    # whose trigger is under way, and it must leave them alone. Its own notices: test_deadlines.py and milters/clock/tests.
+    "clock": ("db.trigger_body.committed", "triggers.avvenuta-consegna.eom", "triggers.avvenuta-consegna.accept"),
+}
+CELLS = [(*row, column) for row in STEPS for column in COLUMNS if row[2] in WHERE.get(column, row)]
 # {row: {column: what came of it}}, and the letter of each cell: (row, column, msgid, recipients).
 TABLE = {}
 LETTERS = []
@@ -72,8 +81,11 @@ class Client(threading.Thread):
             return
 
 
-def reach(net, tap, step):
-    """Waits for the step. Mail that the cell before has left deferred on a connection to a dead process is sent on meanwhile."""
+def stop_at(net, tap, step, client):
+    """The client brings its letter, and everything stands at the step. Mail that the cell before has left deferred on a connection to a dead process is sent on meanwhile."""
+    tap.clear()
+    tap.hold(step)
+    client.start()
     for _ in range(15):
         try:
             return tap.wait(step, seconds=2)
@@ -83,25 +95,18 @@ def reach(net, tap, step):
     return tap.wait(step, seconds=2)
 
 
-@pytest.mark.parametrize("column", COLUMNS)
-@pytest.mark.parametrize(("host", "recipients", "step"), STEPS, ids=lambda value: value if isinstance(value, str) else "+".join(value))
+def name(host, recipients, step):
+    return f"{host} {step}" + {1: "", 2: " (two recipients)"}[len(recipients)] + (" (no mailbox)" if recipients == [NESSUNO] else "")
+
+
+@pytest.mark.parametrize(("host", "recipients", "step", "column"), CELLS, ids=lambda value: value if isinstance(value, str) else "+".join(value))
 def test_cell(net, taps, host, recipients, step, column):
-    row = f"{host} {step}" + {1: "", 2: " (two recipients)"}[len(recipients)] + (" (no mailbox)" if recipients == [NESSUNO] else "")
+    row = name(host, recipients, step)
     TABLE.setdefault(row, {})[column] = "not reached"
-    tap = taps[host]
-    tap.clear()
-    tap.hold(step)
-    client = Client(net, recipients)
-    client.start()
-    reach(net, tap, step)
+    tap, client = taps[host], Client(net, recipients)
+    stop_at(net, tap, step, client)
     TABLE[row][column] = "FAILED"
-    if column == "connection":
-        tap.drop(step)
-    else:
-        net.kill(host, column)
-        tap.release(step)
-        net.start(host, column)
-        net.wait_until_up(host, column)
+    tap.strike(step, None if column == "connection" else column)
     assert client.accepted.wait(90), "the client was never told that its letter is accepted"
     net.drain("alfa", "beta")
     TABLE[row][column] = "went on"
@@ -109,9 +114,10 @@ def test_cell(net, taps, host, recipients, step, column):
 
 
 def test_the_table(net, capsys):
-    """Every letter of every cell against mailboxes and logs; every cell as a table, none is missing."""
+    """Every letter of every cell against mailboxes, queues and logs; every cell as a table, none is missing."""
     ledger = Ledger(net)
     ledger.refresh()
+    ledger.check_queues()
     wrong = []
     for row, column, msgid, recipients in LETTERS:
         delivered, failed = [r for r in recipients if r != NESSUNO], [r for r in recipients if r == NESSUNO]
@@ -131,4 +137,4 @@ def test_the_table(net, capsys):
         print(f"\n\n{table}\n")
     assert not wrong, "\n".join(wrong)
     assert len(TABLE) == len(STEPS)
-    assert all(cells.get(c, "").startswith("ok") for cells in TABLE.values() for c in COLUMNS)
+    assert all(TABLE[name(*row)].get(column, "").startswith("ok") for *row, column in CELLS)

@@ -33,6 +33,9 @@ class Shifted:
     def restart(self, prepare):
         net, host = self.net, self.host
 
+        # Before, not State.StartedAt: on a busy machine Docker notes that after the program's first lines.
+        before = net.now()
+
         def restart(process):
             net.execute(host, process, "sh", "-c", prepare)
             run("docker", "restart", "--time", "20", net.container(host, process))
@@ -41,15 +44,14 @@ class Shifted:
             list(pool.map(restart, CONTAINERS))
         net.wait_until_up(host, *PROCESSES)
         for program in ("access", "incoming", "notices", "clock"):
-            since = run("docker", "inspect", "--format", "{{.State.StartedAt}}", net.container(host, program)).stdout.strip()
-            net.wait_for_log(host, program, "started: program=", since=since)
+            net.wait_for_log(host, program, "started: program=", since=before)
         net.deployment.wait_until_up(server=host.upper())
         self.check()
         self.look()
 
     def look(self):
         """pec-clock looks now. Its round at the start may have found Postfix not yet up."""
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = self.net.now()
         self.net.hangup(self.host, "clock")
         self.net.wait_for_log(self.host, "clock", "reloaded", since=now)
 

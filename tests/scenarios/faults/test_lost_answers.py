@@ -13,7 +13,7 @@ from hashlib import sha256
 import pytest
 from ledger import signed_body
 from network import ANNA, BRUNO, CARLA, SERVICE
-from test_kill_table import Client, reach
+from test_kill_table import Client, stop_at
 from test_viruses import PROVA, attached, restart_clamd
 
 # Story, where, step, who is killed there (None: the connection is torn down, and with it the answer).
@@ -77,19 +77,9 @@ def taps(net):
 
 @pytest.mark.parametrize(("story", "host", "step", "killed"), CELLS, ids=lambda value: value or "connection")
 def test_a_lost_answer_makes_no_second_notice(net, taps, story, host, step, killed):
-    tap = taps[host]
-    tap.clear()
-    tap.hold(step)
-    client = somebody(net, story)
-    client.start()
-    reach(net, tap, step)
-    if killed:
-        net.kill(host, killed)
-        tap.release(step)
-        net.start(host, killed)
-        net.wait_until_up(host, killed)
-    else:
-        tap.drop(step)
+    tap, client = taps[host], somebody(net, story)
+    stop_at(net, tap, step, client)
+    tap.strike(step, killed)
     assert client.accepted.wait(90), "the client was never told that its message is taken"
     net.drain("alfa", "beta")
     check(net, story, client.msgid)
