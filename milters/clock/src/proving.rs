@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -31,12 +31,19 @@ use tokio_postgres::Client;
 /// The lock of the one who proves: "pecp".
 const LOCK: i64 = 0x7065_6370;
 
+/// Held by who writes proofs: what a round began in a thread of its own goes on there when a reload drops the round, and the next
+/// one would write the same files.
+static WRITING: Mutex<()> = Mutex::new(());
+
 /// From the end of one round to the next.
 const EVERY: Duration = Duration::from_secs(60);
 
+/// To the second try of one that found another process at it.
+const SOON: Duration = Duration::from_secs(5);
+
 /// Proves for ever; dropped at any point, nothing is lost.
 pub async fn keep_proving(settings: Settings, clock: Arc<dyn Clock>) {
-    let mut proving = None;
+    let (mut proving, mut stands_by) = (None, false);
     loop {
         if proving.is_none() {
             match Proving::new(&settings, Arc::clone(&clock)) {
@@ -44,10 +51,13 @@ pub async fn keep_proving(settings: Settings, clock: Arc<dyn Clock>) {
                 Err(e) => maillog::proof_missing(&e.to_string()),
             }
         }
+        let mut acts = true;
         if let Some(proving) = &mut proving {
-            proving.round().await;
+            acts = proving.round().await;
         }
-        tokio::time::sleep(EVERY).await;
+        // After a reload the lock may still be in the hands of the one before.
+        tokio::time::sleep(if acts || stands_by { EVERY } else { SOON }).await;
+        stands_by = !acts;
     }
 }
 
@@ -92,12 +102,12 @@ impl Proving {
         })
     }
 
-    /// One round.
-    pub async fn round(&mut self) {
+    /// One round. `false`: another process proves.
+    pub async fn round(&mut self) -> bool {
         let now = self.clock.now();
         let days = self.days(now).await;
         let closed = match days {
-            Ok(None) => return,
+            Ok(None) => return false,
             Ok(Some(closed)) => {
                 self.note("days", Ok(()));
                 closed
@@ -112,6 +122,7 @@ impl Proving {
         let completed = self.complete(now).await;
         self.note("signatures and timestamps", completed);
         self.witness(now).await;
+        true
     }
 
     /// What fails now, in words.
@@ -157,6 +168,7 @@ impl Proving {
         let (settings, known, public) = (self.settings.clone(), self.signer.clone(), self.public.clone());
         let tsa = self.tsa.clone();
         let work = move || -> (Option<Arc<dyn Signer>>, Option<String>, anyhow::Result<()>) {
+            let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
             let signer = match known.map_or_else(|| open(&settings, now), Ok) {
                 Ok(signer) => signer,
                 Err(e) => return (None, public, Err(e)),
@@ -186,6 +198,7 @@ impl Proving {
         let Some(mut witnesses) = self.witnesses.take() else { return };
         let tiles = self.tiles.clone();
         let served = tokio::task::spawn_blocking(move || {
+            let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
             let served = witnesses.serve_due(&tiles, now);
             (witnesses, served)
         });

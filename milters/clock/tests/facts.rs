@@ -6,7 +6,7 @@ use pec_core::outages::{self, Thing};
 use pec_milter::facts;
 use pec_state::database::Database;
 use pec_state::log::Event;
-use pec_test_support::network::{Network, column, run};
+use pec_test_support::network::{Network, column, eventually, run};
 use pec_test_support::pki::NOW;
 
 #[tokio::test]
@@ -36,6 +36,8 @@ async fn rfc6109_2_3_starts_changes_and_outages_are_rows() {
     facts::note(Event::Orologio, "synchronised");
     run(&settings.database, "ALTER TABLE log_away RENAME TO log").await;
     facts::end().await;
+    // Its last wait has an end of its own, and who writes goes on.
+    eventually(async || column(&settings.database, "SELECT event FROM log WHERE event = 'arresto'").await.pop()).await;
 
     let rows = column(&settings.database, "SELECT concat_ws('|', event, identificativo, queue_id, error) FROM log ORDER BY seq").await;
     let place = "pec-test@mail.gestore.alfa.test|NOQUEUE";

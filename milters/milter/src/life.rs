@@ -23,6 +23,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// Docker.
 const START_WAIT: Duration = Duration::from_secs(120);
 
+/// How long an end waits for threads that nobody waits for any more: a timestamp that does not come, say. What they write
+/// counts once it is whole.
+const LAST_THREADS: Duration = Duration::from_secs(2);
+
 /// How often it tries meanwhile.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -80,7 +84,9 @@ pub fn run<W>(
         Ok(runtime) => runtime,
         Err(e) => return fail(program, &e.into()),
     };
-    match runtime.block_on(start(program, arguments, Box::new(make), live)) {
+    let ended = runtime.block_on(start(program, arguments, Box::new(make), live));
+    runtime.shutdown_timeout(LAST_THREADS);
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => fail(program, &e),
     }

@@ -97,7 +97,7 @@ async fn make(settings: &Settings, client: &Client, signer: &dyn Signer, now: Mo
         bail!("{msgid}: no row of the log has this identifier");
     }
     for _ in 0..PATIENCE * 2 {
-        if are_sealed(client, &lines).await? {
+        if are_sealed(settings, client, &lines).await? {
             break;
         }
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -15,6 +15,7 @@ use tlog_tiles::{
     Error, Hash, HashReader, Tile, TileHashReader, TileReader, prove_record, stored_hash_index, stored_hashes_for_record_hash, tree_hash,
 };
 
+use crate::checkpoint::Checkpoint;
 use crate::row::leaf;
 
 /// Levels of the tree in one tile: 256 hashes.
@@ -69,6 +70,11 @@ impl Tiles {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(self.error("checkpoint", e)),
         }
+    }
+
+    /// How many leaves the latest checkpoint has that was published here; 0: none, or one that cannot be read.
+    pub fn published(&self) -> Result<u64, TreeError> {
+        Ok(self.checkpoint()?.and_then(|text| Checkpoint::read(&text).ok()).map_or(0, |checkpoint| checkpoint.size))
     }
 
     /// Publishes a checkpoint whose tiles are written.

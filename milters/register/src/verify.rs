@@ -10,6 +10,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pec_core::clock::Moment;
 use pec_core::parameters::Settings;
@@ -22,7 +23,7 @@ use crate::checkpoint::Checkpoint;
 use crate::ranges::Ranges;
 use crate::row::{entry, leaf};
 use crate::rows::{RowsError, each_row, numbered};
-use crate::sealer::{Seal, SealError, seals};
+use crate::sealer::{Seal, SealError, last_seal, seals};
 use crate::tree::{EMPTY, Edge, Tiles, WIDTH};
 
 /// Rows of one part.
@@ -33,6 +34,9 @@ const AT_ONCE: usize = 3;
 
 /// More rows than any seal has: those of a batch, and late ones.
 const LARGEST_SEAL: u64 = 1_000_000;
+
+/// A seal's files are written after it. Longer than this nobody is at it any more, and what is there is judged.
+const FILES_COME_WITHIN: Duration = Duration::from_secs(5);
 
 /// Findings that are told one by one; more are only counted.
 pub const TOLD: usize = 50;
@@ -195,8 +199,15 @@ pub async fn verify(settings: &Settings, wanted: &Wanted, now: Moment, mut progr
     let tiles = Tiles::new(&settings.register.directory);
     let mut outcome = Outcome::default();
     let retired = retired(&client, now, &mut outcome).await?;
-    let total: i64 = client.query_one("SELECT coalesce(max(size), 0) FROM seal", &[]).await?.get(0);
-    let total = total.unsigned_abs();
+    // What is sealed meanwhile waits for the next time.
+    let (last, total) = match last_seal(&client).await? {
+        Some(seal) => (seal.number, seal.size),
+        None => (-1, 0),
+    };
+    let until = Instant::now() + FILES_COME_WITHIN;
+    while tiles.published()? < total && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 
     let mut walk = Walk { tiles: &tiles, edge: Edge::default(), last: None, at: HashMap::new(), others: HashSet::new(), tile: None };
     for witnessed in wanted.checkpoints.iter().chain(&wanted.since) {
@@ -216,10 +227,10 @@ pub async fn verify(settings: &Settings, wanted: &Wanted, now: Moment, mut progr
     loop {
         while more && reading.len() < AT_ONCE {
             if pending.is_empty() {
-                pending = seals(&client, &format!("number >= {next} AND number < {next} + 5000")).await?.into();
+                pending = seals(&client, &format!("number >= {next} AND number < {next} + 5000 AND number <= {last}")).await?.into();
                 if pending.is_empty() {
                     // Seals behind a hole.
-                    let row = client.query_one("SELECT min(number) FROM seal WHERE number >= $1", &[&next]).await?;
+                    let row = client.query_one("SELECT min(number) FROM seal WHERE number BETWEEN $1 AND $2", &[&next, &last]).await?;
                     match row.get::<_, Option<i64>>(0) {
                         Some(number) => next = number,
                         None => more = false,

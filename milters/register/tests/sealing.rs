@@ -26,8 +26,9 @@ fn rows_sql(count: u32) -> String {
     )
 }
 
+/// The lock of one that is gone may be held a moment longer.
 async fn sealer(settings: &Settings) -> Sealer {
-    Sealer::open(settings, "test").await.unwrap().expect("nobody else seals")
+    eventually(async || Sealer::open(settings, "test").await.unwrap()).await
 }
 
 /// All that a reader can check: every seal follows from the one before and from its rows, and its checkpoint says its root.
@@ -143,9 +144,10 @@ async fn two_sealers_never_contradict_each_other() {
     let mut first = sealer(settings).await;
     assert!(Sealer::open(settings, "test").await.unwrap().is_none(), "one holds the lock");
     // Its connection breaks, which it does not know; the lock goes to the other.
-    run(&settings.database, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted").await;
+    let this = "database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    run(&settings.database, &format!("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND {this}")).await;
     run(&settings.database, &rows_sql(5)).await;
-    let mut second = eventually(async || Sealer::open(settings, "test").await.unwrap()).await;
+    let mut second = sealer(settings).await;
     second.seal(now()).await.unwrap().unwrap();
     assert!(first.seal(now()).await.is_err());
     assert_eq!(check_everything(settings).await, 5);
@@ -181,22 +183,18 @@ async fn files_that_a_crash_left_out_are_made_up_from_the_rows() {
         sealer(settings).await.seal(now()).await.unwrap().unwrap();
         std::fs::remove_dir_all(directory).unwrap();
         std::fs::rename(kept.path().join(directory.file_name().unwrap()), directory).unwrap();
-        wait_until_free(settings).await;
+        sealer(settings).await;
         check_everything(settings).await;
     }
     // All of it lost, and a tile spoilt.
     std::fs::remove_dir_all(directory).unwrap();
     std::fs::create_dir(directory).unwrap();
-    wait_until_free(settings).await;
+    // Opening it brings the files up.
+    sealer(settings).await;
     assert_eq!(check_everything(settings).await, 920);
     std::fs::write(directory.join("tile/0/003.p/152"), "").unwrap();
-    wait_until_free(settings).await;
+    sealer(settings).await;
     assert_eq!(check_everything(settings).await, 920);
-}
-
-/// Opens a sealer, and closes it: files are brought up. The lock of one that is gone may be held a moment longer.
-async fn wait_until_free(settings: &Settings) {
-    eventually(async || Sealer::open(settings, "test").await.unwrap()).await;
 }
 
 #[tokio::test]
@@ -231,8 +229,7 @@ async fn an_older_database_is_noticed_and_goes_on_after_recover_without_a_contra
     let backup = format!("{}_backup", column(&settings.database, "SELECT current_database()").await[0]);
     copy_database(settings, &backup).await;
     run(&settings.database, &rows_sql(40)).await;
-    wait_until_free(settings).await;
-    let sealed = eventually(async || Sealer::open(settings, "test").await.unwrap()).await.seal(now()).await.unwrap().unwrap();
+    let sealed = sealer(settings).await.seal(now()).await.unwrap().unwrap();
     let name = column(&settings.database, "SELECT current_database()").await[0].clone();
     let restored = Settings {
         database: settings.database.replace(&name, &backup),
@@ -242,11 +239,18 @@ async fn an_older_database_is_noticed_and_goes_on_after_recover_without_a_contra
     // Yesterday's database, today's files.
     let error = Sealer::open(&restored, "test").await.err().expect("it stops");
     assert!(matches!(error, SealError::Restored { database: 300, disk: 340, .. }), "{error}");
-    let recovered = recover(&restored, "test", now()).await.unwrap().unwrap();
+    let recover = async || {
+        let free = async || match recover(&restored, "test", now()).await {
+            Err(SealError::Overtaken) => None,
+            done => Some(done.unwrap()),
+        };
+        eventually(free).await
+    };
+    let recovered = recover().await.unwrap();
     assert_eq!((recovered.first, recovered.end), (300, 340));
-    assert_eq!(recover(&restored, "test", now()).await.unwrap(), None, "once");
+    assert_eq!(recover().await, None, "once");
     run(&restored.database, &rows_sql(5)).await;
-    let seal = eventually(async || Sealer::open(&restored, "test").await.unwrap()).await.seal(now()).await.unwrap().unwrap();
+    let seal = sealer(&restored).await.seal(now()).await.unwrap().unwrap();
     assert_eq!((seal.first, seal.size, seal.number), (340, 345, 2));
     assert!(seal.seqs.iter().next().unwrap().0 > sealed.high, "no number comes twice");
     // The checkpoint that was published before is the beginning of the tree of today.

@@ -89,6 +89,32 @@ async fn those_that_wait_share_a_commit() {
 }
 
 #[tokio::test]
+async fn soon_after_a_commit_the_next_are_waited_for() {
+    let mut writing = Writing::standing().await;
+    assert_eq!(writing.failed().await, [""; 0]);
+    for round in 0..100 {
+        // Right after another's commit: one, and once it has been taken, a second one.
+        for (n, one) in ["before", "one", "two"].into_iter().enumerate() {
+            writing.insert(&format!("{one}-{round}"), &format!("envid-{one}-{round}"));
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            if n == 0 {
+                assert_eq!(writing.failed().await, [""; 0]);
+            }
+        }
+        assert_eq!(writing.failed().await, [""; 0]);
+        // A machine that is busy elsewhere may take longer than they are waited for.
+        if writing.ask("SELECT count(*)::text FROM sent s JOIN sent t ON t.xmin = s.xmin WHERE s.id LIKE 'one-%' AND t.id LIKE 'two-%'").await
+            != ["0"]
+        {
+            return;
+        }
+    }
+    panic!("no two shared a commit");
+}
+
+#[tokio::test]
 async fn one_that_is_not_taken_spoils_it_for_no_other() {
     let mut writing = Writing::standing().await;
     for n in 0..5 {

@@ -264,13 +264,13 @@ fn a_library_that_crashes_each_time_is_named_once_with_how_it_ended_and_so_is_it
 #[test]
 fn a_library_that_hangs_is_left_after_the_time_limit_and_opened_anew() {
     let alfa = Alfa::new();
-    let signer = alfa.open(Token { time_limit: Duration::from_secs(2), ..alfa.tapped() }).unwrap();
+    let signer = alfa.open(Token { time_limit: Duration::from_secs(5), ..alfa.tapped() }).unwrap();
     let hung = workers();
     fs::write(alfa.hsm.tap("hang"), "").unwrap();
     let error = signer.sign(b"x").unwrap_err();
     assert!(matches!(&error, SignError::Away(why) if why.contains("did not answer within pec_pkcs11_time_limit")), "{error}");
     fs::remove_file(alfa.hsm.tap("hang")).unwrap();
-    signer.sign(b"x").unwrap();
+    eventually("it signs again", || signer.sign(b"x").is_ok());
     eventually("the process that hung is gone", || !workers().contains(&hung[0]));
 }
 
@@ -327,12 +327,12 @@ fn a_key_on_the_token_that_is_too_short_or_too_long_is_refused() {
     }
 }
 
-/// Alfa's Access Point with its key on a token.
-async fn access(network: &mut Network) -> (SoftHsm, std::net::SocketAddr) {
+/// Alfa's Access Point with its key on a token, which has `time_limit` to answer.
+async fn access(network: &mut Network, time_limit: Duration) -> (SoftHsm, std::net::SocketAddr) {
     let hsm = SoftHsm::new(network.directory.path());
     hsm.new_token("alfa");
     hsm.import(&network.alfa.keys, "alfa", "pec", "01");
-    let token = Token { module: tapped_library(network.directory.path()), time_limit: Duration::from_secs(3), ..hsm.token(program(), KEY) };
+    let token = Token { module: tapped_library(network.directory.path()), time_limit, ..hsm.token(program(), KEY) };
     network.alfa.settings.signing_key = SigningKey::Token(Box::new(token));
     let point = AccessPoint::new(network.world(&network.alfa).await);
     (hsm, start(point, ()).await)
@@ -345,7 +345,7 @@ fn letter(n: usize) -> Mail {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_library_hangs_mail_waits_and_goes_on_by_itself() {
     let mut network = Network::new().await;
-    let (hsm, access) = access(&mut network).await;
+    let (hsm, access) = access(&mut network, Duration::from_secs(6)).await;
     fs::write(hsm.tap("hang"), "").unwrap();
     let mut waiting = tokio::task::JoinSet::new();
     (0..6).for_each(|n| drop(waiting.spawn(async move { letter(n).give_to(access).await })));
@@ -353,13 +353,19 @@ async fn while_the_library_hangs_mail_waits_and_goes_on_by_itself() {
         outcome.deferred();
     }
     fs::remove_file(hsm.tap("hang")).unwrap();
-    letter(6).give_to(access).await.queued();
+    loop {
+        match letter(6).give_to(access).await {
+            Outcome::Queued(_) => break,
+            Outcome::Deferred(_) => {}
+            other => panic!("neither taken nor to come again: {other:?}"),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_token_is_away_mail_waits_and_goes_on_by_itself() {
     let mut network = Network::new().await;
-    let (hsm, access) = access(&mut network).await;
+    let (hsm, access) = access(&mut network, Duration::from_secs(30)).await;
     let pulled = hsm.tokens().with_file_name("pulled");
 
     // Two hundred messages, twenty at a time. The sixtieth pulls the token; when twenty have had to wait it is put back.
@@ -392,7 +398,7 @@ async fn while_the_token_is_away_mail_waits_and_goes_on_by_itself() {
     let taken: Vec<_> = senders.join_all().await.into_iter().flatten().collect();
     assert_eq!(taken.len(), 200, "every message goes out");
     assert!(deferred.load(Ordering::SeqCst) >= 20);
-    assert!(workers().len() <= 4, "{} processes", workers().len());
+    eventually("no more than four processes", || workers().len() <= 4);
     let cas = TrustedCas::read(&network.pki.ca_file()).unwrap();
     for (n, queued) in taken.iter().enumerate() {
         let body = &queued.mail.body;

@@ -161,9 +161,11 @@ pub async fn collect(sources: &Sources<'_>, asked: &str, lines: Vec<String>) -> 
 }
 
 /// Whether all of these rows (their lines) are sealed.
-pub async fn are_sealed(client: &Client, lines: &[String]) -> Result<bool, EvidenceError> {
+pub async fn are_sealed(settings: &Settings, client: &Client, lines: &[String]) -> Result<bool, EvidenceError> {
+    // The files come a moment after the seal.
+    let published = Tiles::new(&settings.register.directory).published()?;
     for line in lines {
-        if leaf_of(client, Row::from_line(line)?.seq).await?.is_none() {
+        if leaf_of(client, Row::from_line(line)?.seq).await?.is_none_or(|leaf| leaf >= published) {
             return Ok(false);
         }
     }
