@@ -21,6 +21,9 @@ ANNA, ALDO = "anna@pec.alfa.test", "aldo@studio.example"
 BRUNO, PROTOCOLLO = "bruno@pec.beta.test", "protocollo@comune.example"
 NESSUNO, CARLA = "nessuno@pec.beta.test", "carla@posta.test"
 SERVICE = {"alfa": "ricevute@gestore.alfa.test", "beta": "ricevute@gestore.beta.test"}
+# Where pec_register is not set, it is this.
+REGISTER_CHECKPOINT = 'at=$(postconf -hx pec_register 2>/dev/null); cat "${at:-/var/lib/pec/register}/checkpoint"'
+MILTERS = ("access", "incoming", "notices")
 PROCESSES = ("access", "incoming", "notices", "postgres", "clamd", "dovecot", "postfix")
 # What the image gives to its processes (docker/Dockerfile). Not read from a process: one that has just been started may not
 # have it yet.
@@ -100,7 +103,7 @@ class Network:
         run("docker", "start", self.container(host, process))
 
     def hangup(self, host, *processes):
-        for process in processes or ("access", "incoming", "notices"):
+        for process in processes or MILTERS:
             run("docker", "kill", "--signal", "HUP", self.container(host, process))
 
     @staticmethod
@@ -170,26 +173,31 @@ class Network:
         self.execute(host, "postfix", "postconf", "-e", *settings)
 
     def reload_postfix(self, host):
-        """Postfix has taken up a changed main.cf or master.cf, and no idle smtpd is left that serves as before. The command alone
+        """Postfix has taken up a changed main.cf or master.cf, and no idle process is left that serves as before. The command alone
         returns earlier."""
         before, now = self.servers(host), self.now()
         self.execute(host, "postfix", "postfix", "reload")
         self.wait_for_log(host, "postfix", "reload -- version", since=now)
-        deadline = time.monotonic() + 5
+        # One that is in the middle of something ends after it, however long that takes.
+        deadline = time.monotonic() + 10
         while before & self.servers(host) and time.monotonic() < deadline:
             time.sleep(0.05)
 
     def servers(self, host):
-        """Postfix's smtpd processes."""
-        return set(self.execute(host, "postfix", "pgrep", "-x", "smtpd", check=False).stdout.split())
+        """Postfix's processes that a change of main.cf is for."""
+        return set(self.execute(host, "postfix", "pgrep", "-x", "smtpd|cleanup|smtp|lmtp|trivial-rewrite", check=False).stdout.split())
+
+    def reload_programs(self, host, *programs):
+        """Programs of ours have taken up a changed main.cf; the milters, where none is named."""
+        programs, now = programs or MILTERS, self.now()
+        self.hangup(host, *programs)
+        for program in programs:
+            self.wait_for_log(host, program, "NOQUEUE: reloaded", since=now)
 
     def reload(self, host):
         """Postfix and the milters have taken up a changed main.cf."""
-        now = self.now()
-        self.hangup(host)
+        self.reload_programs(host)
         self.reload_postfix(host)
-        for process in ("access", "incoming", "notices"):
-            self.wait_for_log(host, process, "NOQUEUE: reloaded", since=now)
 
     def queue(self, host):
         lines = self.execute(host, "postfix", "postqueue", "-j").stdout.splitlines()
@@ -198,7 +206,7 @@ class Network:
     def flush(self, host):
         self.execute(host, "postfix", "postqueue", "-f", check=False)
 
-    def drain(self, *hosts, seconds=90):
+    def drain(self, *hosts, seconds=300):
         """Flushes the queues until nothing is in them, twice in a row: a message on its way between two queues is in none of
         them if the one that it comes to was looked at first."""
         deadline = time.monotonic() + seconds
@@ -242,12 +250,17 @@ class Network:
         return done.stdout.splitlines()
 
     def wait_until_sealed(self, host, seconds=30):
-        """Returns when no row of this moment waits for its seal."""
+        """Returns when no row of this moment waits for its seal, and the seal's files are there, which come after it."""
         high = int(self.sql(host, "SELECT max(seq) FROM log")[0])
         deadline = time.monotonic() + seconds
-        while int(self.sql(host, "SELECT coalesce(max(high), 0) FROM seal")[0]) < high:
+        size = published = -1
+        while size < 0 or published < size:
             assert time.monotonic() < deadline, self.logs(host, "clock")[-2000:]
-            time.sleep(0.2)
+            sealed = self.sql(host, f"SELECT size FROM seal WHERE high >= {high} ORDER BY number LIMIT 1")
+            size = int(sealed[0]) if sealed else -1
+            checkpoint = self.execute(host, "clock", "sh", "-c", REGISTER_CHECKPOINT, check=False).stdout.splitlines()
+            published = int(checkpoint[1]) if checkpoint else -1
+            time.sleep(0.1)
 
     def wait_for_mailbox(self, host, address, there=True):
         """Dovecot looks at its users file once a second."""
@@ -270,8 +283,8 @@ class Network:
         return msgid, raw
 
     def submit_until_accepted(self, sender, recipients, raw):
-        """As a client that tries again does."""
-        deadline = time.monotonic() + 30
+        """As a client that tries again does. An smtpd that finds no Dovecot at its start keeps the service away for a minute."""
+        deadline = time.monotonic() + 150
         while True:
             try:
                 return self.deployment.submit(sender, recipients, raw)
@@ -280,10 +293,21 @@ class Network:
                 time.sleep(0.2)
 
     def expect(self, address, kind, msgid, about=None, seconds=60):
-        """The message of this kind about that original, once the mailbox has it."""
-        return self.deployment.wait_for(
-            address, lambda m: m.kind == kind and m.value("msgid") == msgid and (about is None or about in m.about), seconds
-        )
+        """The message of this kind about that original, once the mailbox has it. What waits in a queue meanwhile is tried again."""
+        deadline = time.monotonic() + seconds
+
+        def wanted(message):
+            return message.kind == kind and message.value("msgid") == msgid and (about is None or about in message.about)
+
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                return self.deployment.wait_for(address, wanted, min(left, 15))
+            except TimeoutError:
+                if left <= 15:
+                    raise
+            for host in ("alfa", "beta"):
+                self.flush(host)
 
     def all_about(self, msgid, addresses=None):
         """Every message about that original: [(mailbox, Message)]."""
@@ -319,6 +343,14 @@ class Tap:
     def __init__(self, network, host):
         self.network, self.host = network, host
         self.name = network.container(host, "tap")
+        try:
+            self.insert()
+        except BaseException:
+            self.untap(network, host)
+            raise
+
+    def insert(self):
+        network, host = self.network, self.host
         control = network.deployment.home / f"tap-{host}"
         control.mkdir(exist_ok=True)
         run("docker", "rm", "-f", self.name, check=False)

@@ -103,7 +103,7 @@ def test_dm_2_11_2005_art_14_a_mailbox_may_take_certified_mail_only(net):
         net.expect(ALDO, "posta-certificata", msgid)
     finally:
         net.execute("alfa", "postfix", "postconf", "-X", "pec_refuse_ordinary_mail")
-        net.hangup("alfa", "incoming")
+        net.reload_programs("alfa", "incoming")
 
 
 def test_rfc6109_2_2_2_a_damaged_envelope_goes_on_as_an_anomaly(net):

@@ -16,7 +16,7 @@ def edit_users(net, host, script):
 
 def wait_for_quota(net, host, address, field, there):
     """Dovecot looks at its users file once a second."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (field in net.execute(host, "dovecot", "doveadm", "user", address).stdout) != there:
         assert time.monotonic() < deadline, f"{address}: {field} should {'' if there else 'not '}be there"
         time.sleep(0.1)

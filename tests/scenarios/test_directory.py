@@ -97,7 +97,7 @@ def test_without_the_policy_a_failing_handshake_ends_in_clear_text(net, old_tls)
     msgid, _ = net.submit(ANNA, [BRUNO])
     net.drain("alfa")
     net.expect(BRUNO, "posta-certificata", msgid)
-    assert "clear text: provider=Alfa PEC S.p.A. sent certified mail without TLS" in net.logs("beta", "incoming", since)
+    net.wait_for_log("beta", "incoming", "clear text: provider=Alfa PEC S.p.A. sent certified mail without TLS", since)
 
 
 def test_rfc6109_5_3_a_failing_handshake_with_another_provider_waits(net, policy, old_tls):

@@ -44,7 +44,7 @@ def remove_large(net, address):
     client.logout()
 
 
-def find(net, address, header, msgid, seconds=120):
+def find(net, address, header, msgid, seconds=300):
     """The UIDs of the messages about `msgid` with this header, once there is one."""
     deadline = time.monotonic() + seconds
     while True:
@@ -123,7 +123,7 @@ def test_50_mb_to_five_recipients(net, raised):
     net.deployment.submit(ANNA, FIVE, raw, timeout=300)
     for address in FIVE:
         find(net, address, ("X-Trasporto", "posta-certificata"), msgid)
-    net.drain("alfa", "beta", seconds=240)
+    net.drain("alfa", "beta", seconds=600)
     receipts = find(net, ANNA, ("X-Ricevuta", "avvenuta-consegna"), msgid)
     assert len(receipts) == len(FIVE)
     [uid] = find(net, BRUNO, ("X-Trasporto", "posta-certificata"), msgid)

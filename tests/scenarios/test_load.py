@@ -57,7 +57,7 @@ def test_processes_are_killed_under_load(net, seed):
     finally:
         over.set()
     assert len(accepted) == MESSAGES
-    net.drain("alfa", "beta", seconds=300)
+    net.drain("alfa", "beta", "posta")
     ledger = Ledger(net)
     ledger.refresh()
     repeats = 0

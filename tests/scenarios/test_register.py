@@ -80,8 +80,8 @@ def test_a_dishonest_administrator_is_found_whatever_he_changes(net, msgid):
     seqs = [int(seq) for seq in net.sql("alfa", "SELECT seq FROM log WHERE identificativo = (SELECT identificativo FROM log WHERE event = 'accesso' ORDER BY seq DESC LIMIT 1) ORDER BY seq")]
     kept = verify(net, "--keep", "/tmp/kept")
     assert kept["wrong"] == 0
-    as_owner(net, "CREATE TABLE evil_log AS TABLE log; CREATE TABLE evil_seal AS TABLE seal")
     net.stop("alfa", "clock")  # What he leaves meanwhile must not be sealed as it stands.
+    as_owner(net, "CREATE TABLE evil_log AS TABLE log; CREATE TABLE evil_seal AS TABLE seal")
     try:
         for sql, named in (
             (f"UPDATE log SET happened_at = happened_at - interval '1 day' WHERE seq = {seqs[0]}", f"row {seqs[0]} "),
@@ -109,8 +109,7 @@ def test_yesterdays_database_is_noticed_and_recovered_from_by_the_documented_com
     size = sealed(net)["size"]
     net.submit(ANNA, [ALDO])
     net.drain("alfa", "beta")
-    today = sealed(net)["size"]
-    assert today > size
+    assert sealed(net)["size"] > size
     net.execute(
         "alfa", "postgres", "sh", "-c",
         postgres + "dropdb -h /var/run/postgresql --if-exists pec_restored; createdb --encoding=UTF8 --template=template0 -h /var/run/postgresql pec_restored && "
@@ -123,6 +122,8 @@ def test_yesterdays_database_is_noticed_and_recovered_from_by_the_documented_com
             "postconf -c /tmp/conf -e pec_register=/tmp/restored \"$(postconf -h pec_database | sed 's/.*/pec_database=&/; s/dbname=pec/dbname=pec_restored/')\" "
             "\"$(postconf -h pec_register_database | sed 's/.*/pec_register_database=&/; s/dbname=pec/dbname=pec_restored/')\"",
         )  # fmt: skip
+        # Rows of the programs' own may have come besides.
+        today = int(net.execute("alfa", "postfix", "sed", "-n", "2p", "/tmp/restored/checkpoint").stdout)
         found = verify(net, "-c", "/tmp/conf")
         assert any(f"it is of {today} rows" in finding or "were removed" in finding for finding in found["findings"]), found
         recovered = pecctl(net, "-c", "/tmp/conf", "log", "recover")
@@ -138,14 +139,14 @@ def test_a_witness_by_mail_has_a_checkpoint_that_the_register_is_held_against(ne
     net.postconf("alfa", f"pec_witnesses={CARLA}")
     net.hangup("alfa", "clock")
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 150  # two rounds of those who prove
         while not (sent := [m for m in net.deployment.messages(CARLA) if m.header["Subject"].startswith("Checkpoint ")]):
             assert time.monotonic() < deadline, net.logs("alfa", "clock")[-2000:]
             net.flush("alfa")
             time.sleep(0.2)
     finally:
         net.postconf("alfa", "pec_witnesses=")
-        net.hangup("alfa", "clock")
+        net.reload_programs("alfa", "clock")
     assert sent[0].header["From"] == "posta-certificata@gestore.alfa.test"
     text = sent[0].header.get_content()
     net.execute("alfa", "postfix", "sh", "-c", 'printf %s "$0" > /tmp/witnessed', text)

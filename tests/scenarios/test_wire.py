@@ -35,7 +35,7 @@ class Seen:
 
 def scan(net, port, options):
     network = f"container:{net.project}-alfa"
-    done = run("docker", "run", "--rm", "--network", network, f"pec-between:{net.base}", "sslscan", "--xml=-", "--no-check-certificate", *options, f"127.0.0.1:{port}")
+    done = run("docker", "run", "--rm", "--network", network, f"pec-between:{net.base}", "sslscan", "--xml=-", "--timeout=30", "--no-check-certificate", *options, f"127.0.0.1:{port}")
     return Seen(done.stdout[done.stdout.index("<?xml") :])
 
 

@@ -20,10 +20,12 @@ class Rejected(Exception):
 
 
 def call(*command, **options):
-    """Exit status and output; into a file, since some of these programs write without end when they are unhappy."""
+    """Exit status and output; into a file, and not more than a large message's, since some of these programs write without end
+    when they are unhappy."""
     with tempfile.TemporaryFile() as output:
         try:
-            done = subprocess.run([str(c) for c in command], stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, timeout=20, **options)
+            limited = ["prlimit", "--fsize=500000000", *map(str, command)]
+            done = subprocess.run(limited, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, timeout=120, **options)
             code = done.returncode
         except subprocess.TimeoutExpired:
             code = -1

@@ -67,7 +67,7 @@ def preavvisi(net, msgid):
 
 def expect(net, msgid, count):
     """That many notices about the message, and not more."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150  # two rounds of pec-clock
     while len(found := preavvisi(net, msgid)) < count:
         assert time.monotonic() < deadline, [m.label for m in found]
         time.sleep(0.2)
@@ -88,7 +88,7 @@ def test_rfc6109_3_1_6_both_notices_come_and_what_comes_later_passes(net, alfa, 
         assert abs(accepted - alfa.now()) < MINUTE
         net.expect(ANNA, "avvenuta-consegna", msgid, ALDO)
 
-        alfa.move_to(accepted + 12 * HOUR - 3 * MINUTE)
+        alfa.move_to(accepted + 12 * HOUR - 30 * MINUTE)
         time.sleep(2)  # for what must not come
         assert preavvisi(net, msgid) == []
 
@@ -175,7 +175,11 @@ def test_rfc6109_3_1_6_what_is_certified_decides_also_late_and_the_end_of_the_qu
         log = net.wait_for_log("alfa", "clock", f"error: audit violation: preavviso-12 is late: identificativo={accettazione.value('identificativo')}")
         assert f"audit violation: preavviso-24 is late: identificativo={accettazione.value('identificativo')}" not in log
 
-        reasons = [r["delay_reason"] for entry in net.queue("alfa") for r in entry["recipients"] if r["address"] == BRUNO]
+        # Postfix forgets the reason while it tries again.
+        deadline = time.monotonic() + 30
+        while not (reasons := [r["delay_reason"] for entry in net.queue("alfa") for r in entry["recipients"] if r["address"] == BRUNO and "delay_reason" in r]):
+            assert time.monotonic() < deadline, net.queue("alfa")
+            time.sleep(0.1)
         assert len(reasons) == 1 and reasons[0].startswith("Server certificate not "), reasons
 
         # The envelope's day in Alfa's queue is over. That is another fact, and both are true.

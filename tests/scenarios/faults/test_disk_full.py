@@ -32,9 +32,10 @@ def fill(net, process):
 def full(net, process):
     """/dev/shm of that container, which every container has for itself. Whoever replaces or removes a file there gives its room
     back; `fill` takes that, too."""
-    fill(net, process)
-    free = net.execute("alfa", process, "df", "--output=avail", "/dev/shm").stdout.split()[-1]
-    assert free == "0", free
+    while True:
+        fill(net, process)
+        if net.execute("alfa", process, "df", "--output=avail", "/dev/shm").stdout.split()[-1] == "0":
+            break
     try:
         yield
     finally:
@@ -70,10 +71,10 @@ def test_mail_waits_while_the_database_s_disk_is_full(net, ledger, small_disk_fo
                 accepted.append(msgid)
                 assert len(accepted) < MOST
             except smtplib.SMTPResponseException as answer:
-                refused = answer
-        assert 400 <= refused.smtp_code < 500, refused
-        # Why, for the administrator.
-        net.wait_for_log("alfa", "access", FULL, since)
+                assert 400 <= answer.smtp_code < 500, answer
+                # Why, for the administrator. A database that is only slow has another reason.
+                if FULL in net.logs("alfa", "access", since):
+                    refused = answer
     net.submit_until_accepted(ANNA, [ALDO, BRUNO], raw)
     net.drain("alfa", "beta")
     ledger.refresh()
@@ -86,7 +87,8 @@ def test_mail_waits_while_the_database_s_disk_is_full(net, ledger, small_disk_fo
 @pytest.fixture
 def small_disk_for_the_register(net):
     """The register's directory on a disk of its own."""
-    net.execute("alfa", "clock", "cp", "-a", REGISTER, "/dev/shm/register")
+    # What is being written there, and what a copy lacks, is made up for at the start.
+    net.execute("alfa", "clock", "sh", "-c", f"until cp -a {REGISTER} /dev/shm/register; do rm -rf /dev/shm/register; done")
     net.postconf("alfa", "pec_register=/dev/shm/register")
     since = net.now()
     net.hangup("alfa", "clock")
@@ -94,19 +96,20 @@ def small_disk_for_the_register(net):
     yield
     net.stop("alfa", "clock")
     net.postconf("alfa", f"pec_register={REGISTER}")
+    since = net.now()
     net.start("alfa", "clock")
+    net.wait_for_log("alfa", "clock", "started: program=", since)
 
 
 def test_rows_wait_for_their_seals_while_the_register_s_disk_is_full(net, ledger, small_disk_for_the_register):
+    since, msgids, said = net.now(), [], []
     with full(net, "clock"):
-        since, msgids, said = net.now(), [], ""
-        while FULL not in said:
+        while not any("the register is not sealed: " in line and FULL in line for line in said):
             # A seal that was under way has replaced its files, and the next ones live on what the last gives back.
             fill(net, "clock")
             msgids.append(net.submit(ANNA, [ALDO, BRUNO])[0])
             assert len(msgids) < MOST
-            said = net.logs("alfa", "clock", since)
-        assert "the register is not sealed: " in said, said
+            said = net.logs("alfa", "clock", since).splitlines()
         # Mail does not wait for it.
         net.drain("alfa", "beta")
         ledger.refresh()
