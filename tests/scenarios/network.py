@@ -21,8 +21,8 @@ ANNA, ALDO = "anna@pec.alfa.test", "aldo@studio.example"
 BRUNO, PROTOCOLLO = "bruno@pec.beta.test", "protocollo@comune.example"
 NESSUNO, CARLA = "nessuno@pec.beta.test", "carla@posta.test"
 SERVICE = {"alfa": "ricevute@gestore.alfa.test", "beta": "ricevute@gestore.beta.test"}
-# Where pec_register is not set, it is this.
-REGISTER_CHECKPOINT = 'at=$(postconf -hx pec_register 2>/dev/null); cat "${at:-/var/lib/pec/register}/checkpoint"'
+# Postfix does not show what it does not use itself. Where pec_register is not set, it is this.
+REGISTER_CHECKPOINT = 'at=$(sed -n "s/^pec_register *= *//p" /etc/postfix/main.cf); cat "${at:-/var/lib/pec/register}/checkpoint"'
 MILTERS = ("access", "incoming", "notices")
 PROCESSES = ("access", "incoming", "notices", "postgres", "clamd", "dovecot", "postfix")
 # What the image gives to its processes (docker/Dockerfile). Not read from a process: one that has just been started may not

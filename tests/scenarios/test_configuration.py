@@ -2,6 +2,7 @@
 
 import smtplib
 import threading
+import time
 
 import pytest
 from network import ALDO, ANNA, BRUNO, run

@@ -1,7 +1,6 @@
 """Viruses and attachments that are not carried, with a real clamd (RFC 6109 s. 2.2.2, 2.2.4, 3.1.3, 3.2.3, 3.2.4)."""
 
 import base64
-import base64
 import io
 import smtplib
 import subprocess
