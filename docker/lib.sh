@@ -87,7 +87,7 @@ set_up() {
     local users; users=$(awk -v h="$host" '$1 == h {printf "%s:%s ", $2, $3}' "$PEC_HOME/users")
     local environment=(-e "USERS=$users")
     for setting; do environment+=(-e "$setting"); done
-    docker run --rm --network none --hostname "mail.$host" \
+    docker run --rm --name "$PEC_PROJECT-$host-setup" --network none --hostname "mail.$host" \
         -v "$PEC_HOME/$host:/etc/pec" -v "$PEC_PROJECT-$host-etc-postfix:/etc/postfix" -v "$PEC_PROJECT-$host-etc-dovecot:/etc/dovecot" \
         -v "$PEC_PROJECT-$host-queue:/var/spool/postfix" -v "$PEC_PROJECT-$host-mail:/var/mail/pec" -v "$PEC_PROJECT-$host-store:/var/lib/pec" \
         -v "$PEC_PROJECT-$host-postgres-$PEC_POSTGRES:/var/lib/postgresql" \

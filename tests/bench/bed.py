@@ -35,6 +35,7 @@ class Variant:
 VARIANTS = (
     Variant("a", "no milter", 5871, ""),
     Variant("b", "no-op milter on libmilter", 5872, "unix:pec/noop"),
+    Variant("b'", "body given back on libmilter", 5877, "unix:pec/giveback"),
     Variant("c", "OpenDKIM, RSA-2048", 5873, "unix:pec/opendkim", signs=True),
     Variant("d", "ours, receipts parked", 5874, "$pec_access_milter", signs=True),
     Variant("e", "ours, receipts flowing", 5875, "$pec_access_milter", flowing=True, signs=True),
@@ -45,7 +46,7 @@ STOPWATCH = Variant("stopwatch", "whatever the stopwatch stands before", 5876, "
 class Bed(Network):
     """Alfa as the measured host; Beta only receives, in the part about memory."""
 
-    MEASURED = ("postfix", "access", "notices", "incoming", "postgres", "dovecot", "noop", "opendkim")
+    MEASURED = ("postfix", "access", "notices", "incoming", "postgres", "dovecot", "noop", "giveback", "opendkim")
 
     def __init__(self, home, project, base):
         super().__init__(home, project, base)
@@ -71,8 +72,10 @@ class Bed(Network):
         silent = f"import socket, time; server = socket.create_server(('127.0.0.1', {SILENT})); time.sleep(86400)"
         self.member("silent", "python3", "-c", silent)
         self.member("noop", "/opt/bench/noop", "unix:/var/spool/postfix/pec/noop")
+        self.member("giveback", "/opt/bench/noop", "unix:/var/spool/postfix/pec/giveback", "giveback")
         self.member("opendkim", "opendkim", "-f", "-x", "/opt/bench/opendkim.conf")
         self.wait_for_socket("noop")
+        self.wait_for_socket("giveback")
         self.wait_for_socket("opendkim")
 
     def wait_for_socket(self, name):

@@ -80,7 +80,7 @@ class Bench:
         signatures = bed.signatures() / total
         if (signatures >= 1) != variant.signs:
             raise RuntimeError(f"{variant.name}: {signatures} signatures a message; the milter was not where it should be")
-        milters = cpu["noop"] + cpu["opendkim"] + cpu["access"] + cpu["notices"] + cpu["incoming"]
+        milters = cpu["noop"] + cpu["giveback"] + cpu["opendkim"] + cpu["access"] + cpu["notices"] + cpu["incoming"]
         each = {"client": client, "postfix": cpu["postfix"], "milters": milters, "postgres": cpu["postgres"], "dovecot": cpu["dovecot"]}
         return {
             "accepted_per_second": messages / seconds,
