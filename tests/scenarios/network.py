@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -283,17 +284,21 @@ class Network:
         return msgid, raw
 
     def submit_until_accepted(self, sender, recipients, raw):
-        """As a client that tries again does. An smtpd that finds no Dovecot at its start keeps the service away for a minute."""
-        deadline = time.monotonic() + 150
+        """As a client that tries again does; gives back how often it had to. An smtpd that finds no Dovecot at its start keeps the
+        service away for a minute."""
+        deadline, refused = time.monotonic() + 150, 0
         while True:
             try:
-                return self.deployment.submit(sender, recipients, raw)
+                self.deployment.submit(sender, recipients, raw)
+                return refused
             except (smtplib.SMTPException, OSError):
+                refused += 1
                 assert time.monotonic() < deadline
                 time.sleep(0.2)
 
     def expect(self, address, kind, msgid, about=None, seconds=60):
-        """The message of this kind about that original, once the mailbox has it. What waits in a queue meanwhile is tried again."""
+        """The message of this kind about that original, once the mailbox has it. What waits in a queue meanwhile is tried again, and
+        told among pytest's warnings: on a machine that is not too busy nothing should."""
         deadline = time.monotonic() + seconds
 
         def wanted(message):
@@ -307,6 +312,7 @@ class Network:
                 if left <= 15:
                     raise
             for host in ("alfa", "beta"):
+                warnings.warn(f"no {kind} after 15 s; {host}'s queue is tried again: {json.dumps(self.queue(host))[:2000]}")
                 self.flush(host)
 
     def all_about(self, msgid, addresses=None):

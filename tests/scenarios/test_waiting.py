@@ -2,8 +2,8 @@
 
 import re
 import smtplib
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import pytest
@@ -130,11 +130,10 @@ def test_many_at_once(net, ledger):
     """Thirty clients at the same moment, to recipients of every sort."""
     due = [ALDO, BRUNO, NESSUNO, CARLA]
     letters = [net.letter(ANNA, due) for _ in range(30)]
-    threads = [threading.Thread(target=net.submit_until_accepted, args=(ANNA, due, raw)) for raw, _ in letters]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(len(letters)) as pool:
+        refused = list(pool.map(lambda letter: net.submit_until_accepted(ANNA, due, letter[0]), letters))
+    # A statement that took too long, on a machine that is busy elsewhere.
+    assert sum(refused) <= 2, refused
     net.drain("alfa", "beta", "posta")
     ledger.refresh()
     for _, msgid in letters:

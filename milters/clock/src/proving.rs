@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -26,14 +26,18 @@ use pec_register::tsa::Tsa;
 use pec_register::witness::{SENDMAIL, Witnesses};
 use pec_register::{attest, days};
 use pec_state::database::connect_registrar;
+use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
 /// The lock of the one who proves: "pecp".
 const LOCK: i64 = 0x7065_6370;
 
-/// Held by who writes proofs: what a round began in a thread of its own goes on there when a reload drops the round, and the next
-/// one would write the same files.
-static WRITING: Mutex<()> = Mutex::new(());
+/// Held by who signs and timestamps: what a round began in a thread of its own goes on there when a reload drops the round, and
+/// the next one would write the same files.
+static SIGNING: Mutex<()> = Mutex::const_new(());
+
+/// The same for witnesses, who may keep one waiting for long.
+static WITNESSING: Mutex<()> = Mutex::const_new(());
 
 /// From the end of one round to the next.
 const EVERY: Duration = Duration::from_secs(60);
@@ -165,10 +169,11 @@ impl Proving {
 
     /// Signs and timestamps whatever is not yet. Keys and TSA may take their time.
     async fn complete(&mut self, now: Moment) -> anyhow::Result<()> {
+        let alone = SIGNING.lock().await;
         let (settings, known, public) = (self.settings.clone(), self.signer.clone(), self.public.clone());
         let tsa = self.tsa.clone();
         let work = move || -> (Option<Arc<dyn Signer>>, Option<String>, anyhow::Result<()>) {
-            let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+            let _alone = alone;
             let signer = match known.map_or_else(|| open(&settings, now), Ok) {
                 Ok(signer) => signer,
                 Err(e) => return (None, public, Err(e)),
@@ -195,10 +200,11 @@ impl Proving {
     }
 
     async fn witness(&mut self, now: Moment) {
+        let alone = WITNESSING.lock().await;
         let Some(mut witnesses) = self.witnesses.take() else { return };
         let tiles = self.tiles.clone();
         let served = tokio::task::spawn_blocking(move || {
-            let _alone = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
+            let _alone = alone;
             let served = witnesses.serve_due(&tiles, now);
             (witnesses, served)
         });

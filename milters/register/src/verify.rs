@@ -35,8 +35,8 @@ const AT_ONCE: usize = 3;
 /// More rows than any seal has: those of a batch, and late ones.
 const LARGEST_SEAL: u64 = 1_000_000;
 
-/// A seal's files are written after it. Longer than this nobody is at it any more, and what is there is judged.
-const FILES_COME_WITHIN: Duration = Duration::from_secs(5);
+/// A seal's files are written after it, the largest one's 160 each with a sync. After this time what is there is judged.
+const FILES_COME_WITHIN: Duration = Duration::from_secs(20);
 
 /// Findings that are told one by one; more are only counted.
 pub const TOLD: usize = 50;
@@ -204,8 +204,10 @@ pub async fn verify(settings: &Settings, wanted: &Wanted, now: Moment, mut progr
         Some(seal) => (seal.number, seal.size),
         None => (-1, 0),
     };
+    let newest: i64 = client.query_one("SELECT coalesce(max(seq), 0) FROM log", &[]).await?.get(0);
     let until = Instant::now() + FILES_COME_WITHIN;
-    while tiles.published()? < total && Instant::now() < until {
+    // What is further behind than a seal has rows does not come.
+    while (1..=LARGEST_SEAL).contains(&total.saturating_sub(tiles.published()?)) && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
@@ -255,7 +257,7 @@ pub async fn verify(settings: &Settings, wanted: &Wanted, now: Moment, mut progr
         walk.take(part, &wanted.keys, &retired, &mut outcome);
         progress(walk.edge.size() - begun.min(walk.edge.size()), total - begun.min(total));
     }
-    walk.finish(&client, wanted, &mut outcome).await?;
+    walk.finish(&client, wanted, newest, &mut outcome).await?;
     // A row among those that left may be gone in another way: then there are more than were written down.
     let written = retired.iter().filter(|month| !month.early).map(|month| month.rows).sum::<u64>();
     if let Some(last) = retired.last()
@@ -517,7 +519,7 @@ impl Walk<'_> {
     }
 
     /// What remains: rows in no seal, checkpoints that must be of this history.
-    async fn finish(self, client: &Client, wanted: &Wanted, outcome: &mut Outcome) -> Result<(), SealError> {
+    async fn finish(self, client: &Client, wanted: &Wanted, newest: i64, outcome: &mut Outcome) -> Result<(), SealError> {
         let (size, root, high, gaps) =
             self.last.as_ref().map_or((0, EMPTY, i64::MIN, Ranges::default()), |seal| (seal.size, seal.root, seal.high, seal.gaps.clone()));
         (outcome.size, outcome.root) = (size, Some(root));
@@ -527,7 +529,7 @@ impl Walk<'_> {
         for seq in others {
             if gaps.place(seq).is_some() { outcome.unsealed += 1 } else { outcome.found(Finding::Inserted { seq }) }
         }
-        let tail: i64 = client.query_one("SELECT count(*) FROM log WHERE seq > $1", &[&high]).await?.get(0);
+        let tail: i64 = client.query_one("SELECT count(*) FROM log WHERE seq > $1 AND seq <= $2", &[&high, &newest]).await?.get(0);
         outcome.unsealed += tail.unsigned_abs();
 
         let published = match self.tiles.checkpoint()? {
@@ -543,7 +545,10 @@ impl Walk<'_> {
         if let Some(checkpoint) = published {
             let name = || format!("the checkpoint in {}", self.tiles.directory().display());
             let number = i64::try_from(checkpoint.size).unwrap_or(i64::MAX);
-            let known: Option<Vec<u8>> = client.query_opt("SELECT root FROM seal WHERE size = $1", &[&number]).await?.map(|row| row.get(0));
+            // One that this did not come by must have been sealed since: a number out of the way is none.
+            let sql = "SELECT root FROM seal WHERE size = $1 AND (size <= $2 OR number > $3)";
+            let (size_here, last) = (i64::try_from(size).unwrap_or(i64::MAX), self.last.as_ref().map_or(-1, |seal| seal.number));
+            let known: Option<Vec<u8>> = client.query_opt(sql, &[&number, &size_here, &last]).await?.map(|row| row.get(0));
             match known {
                 // Also when it is larger: it was sealed while this computed, and the next one computes it.
                 Some(root) if root == checkpoint.root.0 => {}

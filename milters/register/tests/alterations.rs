@@ -242,9 +242,15 @@ async fn random_alterations(seed: u64, count: u32) {
                 continue;
             }
             35 => {
-                // An older backup in its place.
+                // An older backup in its place; or seals put out of the way, so that later rows, one of them altered, look as if they
+                // waited for theirs.
                 let before = scene.below(SEALS - 1) + 1;
-                scene.sql(&format!("DELETE FROM seal WHERE number >= {before}; DELETE FROM log WHERE seq > (SELECT max(high) FROM seal)")).await;
+                let sql = if n % 2 == 0 {
+                    format!("DELETE FROM seal WHERE number >= {before}; DELETE FROM log WHERE seq > (SELECT max(high) FROM seal)")
+                } else {
+                    format!("UPDATE seal SET number = -1 - number WHERE number >= {before}; UPDATE log SET oggetto = 'altro' WHERE seq = {SEALED}")
+                };
+                scene.sql(&sql).await;
                 let outcome = scene.verify(&wanted).await;
                 assert!(
                     matches!(&outcome.findings[..], [Finding::Checkpoint { what, .. }] if what.starts_with("it is of 300 rows, the database has ")),

@@ -353,7 +353,9 @@ async fn while_the_library_hangs_mail_waits_and_goes_on_by_itself() {
         outcome.deferred();
     }
     fs::remove_file(hsm.tap("hang")).unwrap();
+    let until = Instant::now() + Duration::from_secs(60);
     loop {
+        assert!(Instant::now() < until, "it does not go on");
         match letter(6).give_to(access).await {
             Outcome::Queued(_) => break,
             Outcome::Deferred(_) => {}

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openssl::pkey::PKey;
 use openssl::sha::sha256;
@@ -226,10 +226,12 @@ pub async fn run(database: &str, sql: &str) {
 /// What `open` gives once it gives something: a lock, for one, that PostgreSQL takes from a session that has ended when it sees
 /// that it has.
 pub async fn eventually<T>(open: impl AsyncFn() -> Option<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(120);
     loop {
         if let Some(opened) = open().await {
             return opened;
         }
+        assert!(Instant::now() < until, "it never came");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

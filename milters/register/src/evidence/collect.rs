@@ -160,7 +160,7 @@ pub async fn collect(sources: &Sources<'_>, asked: &str, lines: Vec<String>) -> 
     Ok(Evidence { members, rows: rows.len(), unsealed, size: checkpoint.read.size, timestamp: checkpoint.signed.stamped })
 }
 
-/// Whether all of these rows (their lines) are sealed.
+/// Whether all of these rows (their lines) are sealed, and the files that prove it are there.
 pub async fn are_sealed(settings: &Settings, client: &Client, lines: &[String]) -> Result<bool, EvidenceError> {
     // The files come a moment after the seal.
     let published = Tiles::new(&settings.register.directory).published()?;
