@@ -25,7 +25,7 @@ SERVICE = {"alfa": "ricevute@gestore.alfa.test", "beta": "ricevute@gestore.beta.
 # Postfix does not show what it does not use itself. Where pec_register is not set, it is this.
 REGISTER_CHECKPOINT = 'at=$(sed -n "s/^pec_register *= *//p" /etc/postfix/main.cf); cat "${at:-/var/lib/pec/register}/checkpoint"'
 MILTERS = ("access", "incoming", "notices")
-PROCESSES = ("access", "incoming", "notices", "postgres", "clamd", "dovecot", "postfix")
+PROCESSES = (*MILTERS, "postgres", "clamd", "dovecot", "postfix")
 # What the image gives to its processes (docker/Dockerfile). Not read from a process: one that has just been started may not
 # have it yet.
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "FAKETIME_DISABLE_SHM": "1"}
