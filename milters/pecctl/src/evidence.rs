@@ -20,7 +20,6 @@ use pec_register::prover::Prover;
 use pec_register::retire::lines_that_left;
 use pec_register::row::Row;
 use pec_register::tsa::Tsa;
-use pec_state::store::Store;
 use tokio_postgres::Client;
 
 use crate::directory::signer;
@@ -103,9 +102,8 @@ async fn make(settings: &Settings, client: &Client, signer: &dyn Signer, now: Mo
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let tsa = settings.register.timestamps.as_ref().map(Tsa::new).transpose()?;
-    let store = Store::open("pec_store", &settings.store).map_err(|e| e.to_string());
     let prover = Prover { signer, tsa: tsa.as_ref(), now };
-    Ok(collect(&Sources { settings, client, prover: &prover, store }, msgid, lines).await?)
+    Ok(collect(&Sources { settings, client, prover: &prover }, msgid, lines).await?)
 }
 
 /// The rows of the messages that an identifier names, also those that have left the database.

@@ -51,8 +51,8 @@ async fn list(settings: &Settings) -> anyhow::Result<String> {
     for (id, bytes) in kept(&settings.infected_store)? {
         // A crash between file and row leaves a file without a row; the message came again.
         let daticert = match database.custody(&id).await? {
-            Some(custody) => Some(custody.daticert),
-            None => database.not_accepted(&id).await?.map(|refused| refused.daticert),
+            Some(custody) => Some(custody.daticert.clone()),
+            None => database.not_accepted(&id).await?.map(|refused| refused.daticert.clone()),
         };
         let about = daticert.and_then(|xml| Daticert::parse(xml.as_bytes()).ok());
         let (identificativo, mittente) = about.as_ref().map_or(("no row", ""), |d| (&d.identificativo, &d.mittente));

@@ -1,25 +1,29 @@
 //! `pecctl key request`: a new key, in a file or on a token, and the request for its certificate (RFC 6109 s. 5.5). `pecctl key
-//! log`: the key that signs the register's checkpoints.
+//! log`: the key that signs the register's checkpoints. `pecctl key rows`: a key that authenticates the database's rows.
 //!
 //! Promise: no key that exists is changed or overwritten.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::x509::X509Req;
+use pec_core::identifier::hex;
 use pec_core::notices::service_address;
 use pec_core::parameters::{Settings, SigningKey, Token};
 use pec_core::smime::own::{KEY_BITS, fits};
 use pec_core::smime::pem::{private_key, sign};
 use pec_core::smime::request::{Subject, request};
 use pec_register::checkpoint::LogKey;
+use pec_state::authentic::RowKeys;
 use pec_token::{TokenKey, TokenLogKey};
+
+use crate::edited::Edited;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
@@ -30,6 +34,14 @@ pub(crate) enum Verb {
         /// Print the public half of the key that is there.
         #[arg(long)]
         existing: bool,
+    },
+    /// Print a new key that authenticates the database's rows: a line for pec_row_keys_file, for the milters' user alone.
+    Rows {
+        /// Put it into this file of keys instead, before those that are there: it makes what is written from the next reload on,
+        /// and what was written under the others is believed as before. Where several hosts share the database, each must know a
+        /// key before one of them uses it: print one, put it behind the others on all hosts, reload, then put it first.
+        #[arg(long, value_name = "FILE")]
+        add: Option<PathBuf>,
     },
 }
 
@@ -60,11 +72,16 @@ pub(crate) struct Request {
 }
 
 pub(crate) fn run(config_directory: &Path, verb: &Verb) -> anyhow::Result<()> {
-    let settings = Settings::read(config_directory)?;
-    let arguments = match verb {
-        Verb::Request(arguments) => arguments,
-        Verb::Log { existing } => return log(&settings, *existing),
-    };
+    match verb {
+        Verb::Request(arguments) => certificate(&Settings::read(config_directory)?, arguments),
+        Verb::Log { existing } => log(&Settings::read(config_directory)?, *existing),
+        // Wanted before main.cf is complete, which must name its file.
+        Verb::Rows { add } => rows(add.as_deref()),
+    }
+}
+
+/// The request for a certificate, for a key that is made now or is there.
+fn certificate(settings: &Settings, arguments: &Request) -> anyhow::Result<()> {
     let subject = Subject {
         provider_name: &settings.provider_name,
         state: arguments.state.as_deref(),
@@ -108,6 +125,21 @@ fn log(settings: &Settings, existing: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A key of the rows, printed or put before those of a file.
+fn rows(add: Option<&Path>) -> anyhow::Result<()> {
+    let mut key = [0; 32];
+    openssl::rand::rand_bytes(&mut key)?;
+    let line = hex(&key);
+    let Some(path) = add else {
+        println!("{line}");
+        return Ok(());
+    };
+    let file = Edited::open(path)?;
+    // What is none is not made one: the programs would refuse it at their next start.
+    RowKeys::read(path)?;
+    file.write(&format!("{line}\n{}", file.text), Some(0o600))
+}
+
 /// A new file for the owner alone, on disk before anybody asks for a certificate of it.
 fn make_key(file: &Path, make: impl FnOnce() -> Result<PKey<Private>, ErrorStack>) -> anyhow::Result<PKey<Private>> {
     // Opened before the key is made: if something lies there, that is said at once.
@@ -123,4 +155,44 @@ fn make_key(file: &Path, make: impl FnOnce() -> Result<PKey<Private>, ErrorStack
         let _ = std::fs::remove_file(file);
     }
     written.with_context(|| file.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_new_key_of_the_rows_stands_before_those_that_are_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("row.keys");
+        let old = format!("# since 2026\n{}\n", "0a".repeat(32));
+        fs::write(&path, &old).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        rows(Some(&path)).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        let (first, rest) = text.split_once('\n').unwrap();
+        assert_eq!((first.len(), rest), (64, old.as_str()));
+        assert_eq!(format!("{:?}", RowKeys::read(&path).unwrap()), "2 keys");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        rows(Some(&path)).unwrap();
+        let again = fs::read_to_string(&path).unwrap();
+        assert!(again.ends_with(&text) && !again.starts_with(first), "each is another one");
+    }
+
+    #[test]
+    fn a_file_that_has_no_keys_stays_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("main.cf");
+        rows(Some(&path)).unwrap_err();
+        assert!(!path.exists());
+        for text in ["", "relayhost =\n"] {
+            fs::write(&path, text).unwrap();
+            let error = rows(Some(&path)).unwrap_err().to_string();
+            assert!(error.starts_with("pec_row_keys_file = "), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+    }
 }

@@ -7,6 +7,7 @@
 mod check;
 mod crl;
 mod directory;
+mod edited;
 mod evidence;
 mod infected;
 mod key;
@@ -46,7 +47,7 @@ enum Verb {
     /// List the messages with viruses that are kept, or show one; who looks is in the retained log.
     #[command(subcommand)]
     Infected(infected::Verb),
-    /// Make a key and the request for its certificate.
+    /// Make a key: that of a certificate, with the request for it; the register's; that of the database's rows.
     #[command(subcommand)]
     Key(key::Verb),
     /// Print the story of a message, every row of the retained log about it in order; or do what the verb says with the log.
@@ -109,6 +110,8 @@ mod tests {
             &["log", "extract", "1@client.test", "--output", "x"],
             &["evidence", "1@client.test"],
             &["evidence", "verify", "evidence.zip", "--ca", "ca.pem"],
+            &["key", "rows"],
+            &["key", "rows", "--add", "row.keys"],
             &["log", "extract", "--account", "a@pec.test", "--to", "2026-11-26", "--output", "x"],
         ] {
             Arguments::try_parse_from([&["pecctl"], right].concat()).unwrap();

@@ -4,20 +4,17 @@
 //! is refused and why is said. The file changes as a whole or not at all, and keeps its owner and mode.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown};
+use std::io::{self, BufRead as _, IsTerminal as _};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use argon2::password_hash::{PasswordHasher as _, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use pec_core::address::Address;
-use pec_core::files::replace;
 use pec_core::parameters::Settings;
-use rustix::fs::{FlockOperation, flock};
 use zxcvbn::{Score, zxcvbn};
+
+use crate::edited::Edited;
 
 /// Characters that a password has at least.
 const SHORTEST: usize = 12;
@@ -141,33 +138,21 @@ fn asked() -> anyhow::Result<String> {
     Ok(first)
 }
 
-/// Dovecot's passwd-file: a line `user:password:...` for each account. Others who change it this way wait.
-struct PasswdFile {
-    path: PathBuf,
-    file: File,
-    text: String,
-}
+/// Dovecot's passwd-file: a line `user:password:...` for each account.
+struct PasswdFile(Edited);
 
 impl PasswdFile {
     fn open(path: &Path) -> anyhow::Result<Self> {
-        loop {
-            let file = File::open(path).with_context(|| path.display().to_string())?;
-            flock(&file, FlockOperation::LockExclusive).with_context(|| path.display().to_string())?;
-            // Somebody may have put another one in its place meanwhile.
-            if fs::metadata(path).is_ok_and(|now| file.metadata().is_ok_and(|ours| ours.ino() == now.ino())) {
-                let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-                return Ok(Self { path: path.to_owned(), file, text });
-            }
-        }
+        Ok(Self(Edited::open(path)?))
     }
 
     fn users(&self) -> HashSet<String> {
-        self.text.lines().filter_map(|line| line.split_once(':')).map(|(user, _)| user.to_lowercase()).collect()
+        self.0.text.lines().filter_map(|line| line.split_once(':')).map(|(user, _)| user.to_lowercase()).collect()
     }
 
     /// The account has this password; what else its line says stays.
     fn write(&self, user: &str, hash: &str) -> anyhow::Result<()> {
-        let mut lines: Vec<String> = self.text.lines().map(str::to_owned).collect();
+        let mut lines: Vec<String> = self.0.text.lines().map(str::to_owned).collect();
         let is_users = |line: &&mut String| line.split_once(':').is_some_and(|(name, _)| name.eq_ignore_ascii_case(user));
         match lines.iter_mut().find(is_users) {
             Some(line) => {
@@ -176,26 +161,15 @@ impl PasswdFile {
             }
             None => lines.push(format!("{user}:{hash}::::::")),
         }
-        let of = self.file.metadata()?;
-        let written = replace(&self.path, |new| {
-            // Nobody else's to read before it has its owner.
-            new.set_permissions(fs::Permissions::from_mode(0o600))?;
-            new.write_all((lines.join("\n") + "\n").as_bytes())?;
-            fchown(&*new, Some(of.uid()), Some(of.gid()))?;
-            new.set_permissions(of.permissions())?;
-            // Dovecot looks at the time in seconds, and at the size: two changes within one second must differ in the first.
-            let after = of.modified()? + Duration::from_secs(1);
-            if new.metadata()?.modified()? < after {
-                new.set_modified(after)?;
-            }
-            Ok(())
-        });
-        written.with_context(|| self.path.display().to_string())
+        self.0.write(&(lines.join("\n") + "\n"), None)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
     use super::*;
 
     const ABOUT: [&str; 2] = ["anna.rossi@pec.alfa.test", "Alfa PEC S.p.A."];

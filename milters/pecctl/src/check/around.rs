@@ -1,10 +1,9 @@
-//! What stands around Postfix: our parameters, Dovecot and the milters as they answer, database, scanner, keys, disk, clock.
+//! What stands around Postfix: our parameters, database, scanner, keys, disk, clock.
 
-use pec_core::parameters::Socket;
 use pec_core::smime::own::WARN_DAYS;
 
-use super::Finding;
 use super::seen::Seen;
+use super::{Finding, leftovers};
 
 /// How long before its end a certificate is named, in days. Ours that signs is when the log warns of it.
 const DAYS: i64 = 30;
@@ -22,65 +21,9 @@ fn said(error: &str) -> Finding {
 
 /// The `pec_` parameters, and what they must be to Postfix's.
 pub(super) fn parameters(seen: &Seen) -> Vec<Finding> {
-    seen.ours.as_ref().err().map(|error| said(error)).into_iter().collect()
-}
-
-/// Dovecot answers, and has the mailboxes that the rules want.
-pub(super) fn delivery(seen: &Seen) -> Vec<Finding> {
-    let mut out = Vec::new();
-    for (place, greeting) in &seen.lmtp {
-        match greeting {
-            Ok(line) if line.starts_with("220") && line.contains("Dovecot") => {}
-            Ok(line) => {
-                let allowed = "Dovecot's LMTP (its greeting says so): another server tells nobody when it saved a message";
-                out.push(Finding::wrong(place, line, allowed, "postconf -e 'virtual_transport = lmtp:unix:private/dovecot-lmtp'"));
-            }
-            Err(why) => out.push(Finding::wrong(place, why, "a server that answers", "start Dovecot")),
-        }
-    }
-    for (address, there) in &seen.mailboxes {
-        match there {
-            Ok(true) => {}
-            Ok(false) => {
-                out.push(Finding::wrong(address, "no mailbox", "a mailbox: what other providers send it must arrive", "create it in Dovecot"))
-            }
-            Err(why) => out.push(Finding::not_seen(format!("the mailbox {address}"), why, "")),
-        }
-    }
-    out
-}
-
-/// Who may enter the milters' sockets, and whether somebody answers there.
-pub(super) fn milters(seen: &Seen) -> Vec<Finding> {
-    let mut out = Vec::new();
-    for (parameter, socket, mode, answers) in &seen.sockets {
-        match socket {
-            Socket::Inet(address) if !address.starts_with("127.") && !address.starts_with("[::1]") && !address.starts_with("localhost:") => {
-                let allowed = "unix:path or a loopback address: whoever connects can have things signed";
-                out.push(Finding::wrong(*parameter, socket.to_string(), allowed, format!("postconf -X {parameter}, then postfix-conf/apply")));
-            }
-            Socket::Unix(path) if mode.is_some_and(|m| m & 0o007 != 0) => {
-                let directory = path.parent().unwrap_or(path).display();
-                let value = format!("{socket} in a directory of mode {:o}", mode.unwrap_or_default() & 0o7777);
-                let allowed = "in a directory that only the milters and Postfix enter: whoever connects can have things signed";
-                out.push(Finding::wrong(*parameter, value, allowed, format!("chmod 2750 {directory}")));
-            }
-            _ => {}
-        }
-        if let Err(why) = answers {
-            let mend = format!("start {}, or see why its log says that it does not start", program(parameter));
-            out.push(Finding::wrong(*parameter, format!("{socket}, where nobody answers ({why})"), "answered: mail waits until it is", mend));
-        }
-    }
-    out
-}
-
-fn program(parameter: &str) -> &'static str {
-    match parameter {
-        "pec_access_milter" => "pec-access",
-        "pec_incoming_milter" | "pec_internal_milter" | "pec_local_milter" => "pec-incoming",
-        _ => "pec-notices",
-    }
+    // What is left of an earlier design is named with all that is.
+    let is_left = |error: &&String| error.split(':').next().is_some_and(|name| leftovers::parameters().any(|left| left == name));
+    seen.ours.as_ref().err().filter(|error| !is_left(error)).map(|error| said(error)).into_iter().collect()
 }
 
 /// PostgreSQL and its schema.
@@ -88,7 +31,9 @@ pub(super) fn database(seen: &Seen) -> Vec<Finding> {
     if seen.ours.is_err() {
         return Vec::new();
     }
-    seen.database.as_ref().err().map(|error| said(error)).into_iter().collect()
+    // That the rows' keys cannot be read is said by the check of keys.
+    let error = seen.database.as_ref().err().filter(|error| seen.row_keys.as_ref().err() != Some(*error));
+    error.map(|error| said(error)).into_iter().collect()
 }
 
 /// clamd, its limits, its signatures.
@@ -132,7 +77,8 @@ pub(super) fn keys(seen: &Seen) -> Vec<Finding> {
     if let (Ok(()), Err(error)) = (&seen.database, &seen.world) {
         out.push(said(error));
     }
-    let user = seen.owned.iter().find(|o| o.parameter == "pec_store").and_then(|o| o.state.as_ref().ok()).map(|(_, uid)| *uid);
+    out.extend(seen.row_keys.as_ref().err().map(|error| said(error)));
+    let user = seen.milters_user();
     for owned in &seen.owned {
         let Ok((mode, uid)) = owned.state else { continue };
         let path = owned.path.display();
@@ -141,7 +87,7 @@ pub(super) fn keys(seen: &Seen) -> Vec<Finding> {
             out.push(Finding::wrong(owned.parameter, format!("{path}, mode {:o}", mode & 0o7777), "for the user of the milters alone", mend));
         }
         if user.is_some_and(|user| user != uid) {
-            let allowed = format!("owned by the user of the milters, as pec_store is ({})", user.unwrap_or_default());
+            let allowed = format!("owned by the user of the milters, as pec_infected_store is ({})", user.unwrap_or_default());
             out.push(Finding::wrong(owned.parameter, format!("{path}, owner {uid}"), allowed, format!("chown {} {path}", user.unwrap_or_default())));
         }
     }
@@ -225,37 +171,19 @@ mod tests {
 
     #[test]
     fn where_all_is_well_nothing_is_found() {
-        for check in [parameters, delivery, milters, database, scanner, keys, crls, disk, clock] {
+        for check in [parameters, database, scanner, keys, crls, disk, clock] {
             assert_eq!(found(check, |_| {}), Vec::<String>::new());
         }
     }
 
     #[test]
     fn errors_of_the_programs_themselves_are_repeated() {
-        let error = "pec_store = x: not allowed; it must be an absolute path";
+        let error = "pec_infected_store = x: not allowed; it must be an absolute path";
         assert_eq!(found(parameters, |seen| seen.ours = Err(error.into())), [format!("wrong: {error}")]);
+        let left = leftovers::parameters().next().unwrap();
+        assert!(found(parameters, |seen| seen.ours = Err(format!("{left}: unknown parameter; see"))).is_empty());
         assert_eq!(found(database, |seen| seen.database = Err("pec_database = x: no".into())), ["wrong: pec_database = x: no"]);
         assert_eq!(found(keys, |seen| seen.world = Err("pec_ca_file = x: no".into())), ["wrong: pec_ca_file = x: no"]);
-    }
-
-    #[test]
-    fn delivery_by_something_else_or_nothing_is_named() {
-        let other = found(delivery, |seen| seen.lmtp[0].1 = Ok("220 mail Cyrus LMTP".into()));
-        assert!(other[0].starts_with("wrong: virtual_transport = 220 mail Cyrus LMTP: it must be Dovecot's LMTP"), "{other:?}");
-        assert!(found(delivery, |seen| seen.lmtp[0].1 = Err("Connection refused".into()))[0].contains("a server that answers"));
-        let missing = found(delivery, |seen| seen.mailboxes[0].1 = Ok(false));
-        assert!(missing[0].starts_with("wrong: posta-certificata@gestore.alfa.test = no mailbox"), "{missing:?}");
-        assert!(found(delivery, |seen| seen.mailboxes[0].1 = Err("x".into()))[0].starts_with("not seen: "));
-    }
-
-    #[test]
-    fn a_milter_that_anybody_reaches_or_nobody_answers_is_named() {
-        assert!(
-            found(milters, |seen| seen.sockets[0].1 = Socket::Inet("192.0.2.1:9000".into()))[0].contains("pec_access_milter = inet:192.0.2.1:9000")
-        );
-        assert!(found(milters, |seen| seen.sockets[0].1 = Socket::Inet("127.0.0.1:9000".into())).is_empty());
-        assert!(found(milters, |seen| seen.sockets[0].2 = Some(0o40_755))[0].ends_with("Mend: chmod 2750 /q/pec"));
-        assert!(found(milters, |seen| seen.sockets[0].3 = Err("refused".into()))[0].contains("Mend: start pec-access"));
     }
 
     #[test]
@@ -284,6 +212,9 @@ mod tests {
     fn a_key_that_others_read_and_a_certificate_near_its_end_are_named() {
         assert!(found(keys, |seen| seen.owned[0].state = Ok((0o100_640, 100)))[0].contains("pec_signing_key = /etc/pec/key.pem, mode 640"));
         assert!(found(keys, |seen| seen.owned[0].state = Ok((0o100_600, 0)))[0].ends_with("Mend: chown 100 /etc/pec/key.pem"));
+        let rows = |mode, uid| found(keys, |seen| seen.owned[1].state = Ok((mode, uid)));
+        assert!(rows(0o100_640, 100)[0].contains("pec_row_keys_file = /etc/pec/row.keys, mode 640: it must be for the user of the milters alone"));
+        assert!(rows(0o100_600, 0)[0].contains("pec_row_keys_file = /etc/pec/row.keys, owner 0: it must be owned by the user of the milters"));
         let in_days = |days: i64| found(keys, |seen| seen.certificates[0].2 = Moment::from_unix(seen.now.unix() + days * 86_400));
         assert!(in_days(59)[0].contains("in 59 days: it must be valid for 60 days at least"), "{:?}", in_days(59));
         assert!(in_days(60).is_empty());
@@ -297,9 +228,19 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_the_rows_that_are_missing_or_none_are_named_once() {
+        let error = "pec_row_keys_file = /etc/pec/row.keys: line 1 is not 64 hexadecimal digits";
+        let broken = |seen: &mut Seen| {
+            seen.row_keys = Err(error.into());
+            seen.database = Err(error.into());
+        };
+        assert_eq!((found(keys, broken), found(database, broken)), (vec![format!("wrong: {error}")], Vec::new()));
+    }
+
+    #[test]
     fn a_disk_that_is_nearly_full_is_named() {
         assert!(found(disk, |seen| seen.disks[0].2 = Ok(999_999_999))[0].contains("999999999 bytes free: it must be on a disk with 1000000000"));
-        assert!(found(disk, |seen| seen.disks[0].2 = Err("no such directory".into()))[0].starts_with("not seen: pec_store"));
+        assert!(found(disk, |seen| seen.disks[0].2 = Err("no such directory".into()))[0].starts_with("not seen: pec_infected_store"));
         let larger = |seen: &mut Seen| seen.postfix = shipped_postfix().with("message_size_limit", "5000000000");
         assert_eq!(found(disk, larger).len(), 1);
     }

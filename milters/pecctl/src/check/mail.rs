@@ -24,6 +24,9 @@ pub(super) const PLACES: &[&str] = &[
     "smtpd_end_of_data_restrictions",
 ];
 
+/// Where the copies go that become notices.
+const TRIGGERS: &str = "notices.pec.internal";
+
 /// What an access table may do with certified mail: nothing of this.
 const ACTIONS: [&str; 6] = ["BCC", "DISCARD", "FILTER", "HOLD", "PREPEND", "REDIRECT"];
 
@@ -68,7 +71,7 @@ pub(super) fn maps(seen: &Seen) -> Vec<Finding> {
     let mut looked_at = std::collections::HashSet::new();
     for name in PLACES.iter().filter(|name| name.ends_with("_restrictions")) {
         for (value, service) in seen.postfix.everywhere(name) {
-            let place = service.map_or((*name).to_owned(), |s| format!("master.cf {}/{}: {name}", s.name, s.kind));
+            let place = service.map_or((*name).to_owned(), |s| format!("master.cf {}: {name}", s.id()));
             for table in split_list(value).into_iter().filter(|w| is_table(w)) {
                 if !looked_at.insert(table.clone()) {
                     continue;
@@ -96,10 +99,10 @@ fn aliases(seen: &Seen) -> Vec<Finding> {
         out.push(Finding::wrong("myorigin", &myorigin, allowed, "postconf -e 'myorigin = $myhostname'"));
     }
     for (value, service) in seen.postfix.everywhere("virtual_alias_maps") {
-        let place = service.map_or("virtual_alias_maps".to_owned(), |s| format!("master.cf {}/{}: virtual_alias_maps", s.name, s.kind));
+        let place = service.map_or("virtual_alias_maps".to_owned(), |s| format!("master.cf {}: virtual_alias_maps", s.id()));
         for table in split_list(value) {
             let keys = match seen.tables.get(&table) {
-                Some(Ok(entries)) if !table.starts_with("regexp:") && !table.starts_with("pcre:") => entries,
+                Some(Ok(entries)) if !is_of_patterns(&table) => entries,
                 _ => {
                     let allowed = "a table whose keys can be listed (inline:, texthash:, hash:, lmdb:): none may be a certified address";
                     out.push(Finding::wrong(&place, &table, allowed, "postfix-conf/apply"));
@@ -126,41 +129,48 @@ fn access(place: &str, table: &str, key: &str, value: &str) -> Option<Finding> {
         .then(|| Finding::wrong(format!("{place}: {table}: {key}"), value, allowed, format!("remove {key} from {table}")))
 }
 
-/// `transport_maps`: the internal ways are there, and nothing else concerns domains of ours.
+/// `transport_maps`, wherever it is set: the triggers' way is there, and nothing else concerns domains of ours.
 fn routes(seen: &Seen) -> Vec<Finding> {
     let Ok(ours) = &seen.ours else { return Vec::new() };
-    let value = seen.postfix.main("transport_maps");
     let mut out = Vec::new();
-    let mut routes = Vec::new();
-    let mut all_seen = true;
-    for table in split_list(value) {
-        match seen.tables.get(&table) {
-            Some(Ok(entries)) => routes.extend(entries.iter().cloned()),
-            Some(Err(why)) => {
-                all_seen = false;
-                out.push(Finding::not_seen(format!("transport_maps: {table}"), why, "name tables that postmap -s can list"));
-            }
-            None => {}
+    for (value, service) in seen.postfix.everywhere("transport_maps") {
+        let place = service.map_or("transport_maps".to_owned(), |s| format!("master.cf {}: transport_maps", s.id()));
+        let mut routes = Vec::new();
+        let mut all_seen = true;
+        for table in split_list(value) {
+            let why = match seen.tables.get(&table) {
+                Some(Ok(_)) if is_of_patterns(&table) => "patterns, which may route any address",
+                Some(Ok(entries)) => {
+                    routes.extend(entries.iter().cloned());
+                    continue;
+                }
+                Some(Err(why)) => why,
+                None => continue,
+            };
+            all_seen = false;
+            out.push(Finding::not_seen(format!("{place}: {table}"), why, "name tables that postmap -s can list"));
         }
-    }
-    let (host, port) = ours.notices_smtpd.rsplit_once(':').unwrap_or_default();
-    let notices = format!("pecnotices:[{}]:{port}", host.trim_matches(['[', ']']));
-    for (domain, wanted) in [("notices.pec.internal", notices.as_str()), ("ricezione.pec.internal", "pecricezione:[127.0.0.1]:10026")] {
-        let found = routes.iter().find(|(key, _)| key == domain).map(|(_, target)| target.as_str());
+        let wanted = format!("pectriggers:{}", seen.postfix.main("pec_triggers_lmtp"));
+        let found = routes.iter().find(|(key, _)| key == TRIGGERS).map(|(_, target)| target.as_str());
         if found.is_some_and(|target| target != wanted) || (found.is_none() && all_seen) {
             let allowed = format!("{wanted}: without it no receipt is ever made");
-            out.push(Finding::wrong(format!("transport_maps: {domain}"), found.unwrap_or("missing"), allowed, "postfix-conf/apply"));
+            out.push(Finding::wrong(format!("{place}: {TRIGGERS}"), found.unwrap_or("missing"), allowed, "postfix-conf/apply"));
         }
-    }
-    for (key, target) in &routes {
-        let domain = key.rsplit('@').next().unwrap_or_default().trim_start_matches('.').to_ascii_lowercase();
-        let concerns_us = key == "*" || ours.local_domains.iter().any(|ours| *ours == domain || ours.ends_with(&format!(".{domain}")));
-        if concerns_us {
-            let allowed = "absent: what is certified goes to virtual_transport, or to the MX of its recipient";
-            out.push(Finding::wrong(format!("transport_maps: {key}"), target, allowed, format!("remove {key} from transport_maps")));
+        for (key, target) in &routes {
+            let domain = key.rsplit('@').next().unwrap_or_default().trim_start_matches('.').to_ascii_lowercase();
+            let concerns_us = key == "*" || ours.local_domains.iter().any(|ours| *ours == domain || ours.ends_with(&format!(".{domain}")));
+            if concerns_us {
+                let allowed = "absent: what is certified goes to virtual_transport, which is pec-delivery, or to the MX of its recipient";
+                out.push(Finding::wrong(format!("{place}: {key}"), target, allowed, format!("remove {key} from transport_maps")));
+            }
         }
     }
     out
+}
+
+/// Whether a table has patterns instead of keys.
+fn is_of_patterns(table: &str) -> bool {
+    ["regexp:", "pcre:", "cidr:"].iter().any(|kind| table.starts_with(kind))
 }
 
 /// The DNS sends mail for our domains to us.
@@ -245,12 +255,28 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_internal_way_is_named() {
+    fn a_missing_way_of_the_triggers_is_named() {
         let mut seen = seen(shipped_postfix());
         routes_of(&mut seen).as_mut().unwrap().remove(0);
-        assert!(lines(maps(&seen))[0].starts_with("wrong: transport_maps: notices.pec.internal = missing: it must be pecnotices:[127.0.0.1]:10025"));
+        let says = "wrong: transport_maps: notices.pec.internal = missing: it must be pectriggers:unix:pec/triggers: without it no receipt";
+        assert!(lines(maps(&seen))[0].starts_with(says));
+        routes_of(&mut seen).as_mut().unwrap().push(("notices.pec.internal".into(), "smtp:[127.0.0.1]:2525".into()));
+        assert!(lines(maps(&seen))[0].starts_with("wrong: transport_maps: notices.pec.internal = smtp:[127.0.0.1]:2525: it must be pectriggers:"));
         *routes_of(&mut seen) = Err("unsupported".into());
         assert!(lines(maps(&seen))[0].starts_with("not seen: transport_maps: "));
+    }
+
+    #[test]
+    fn patterns_and_routes_of_a_single_service_are_looked_at_too() {
+        let mut patterns = seen(shipped_postfix().with("transport_maps", "inline:{x=y} regexp:/x"));
+        let table = |key: &str, target: &str| Ok(vec![(key.to_owned(), target.to_owned())]);
+        patterns.tables.insert("inline:{x=y}".into(), table("notices.pec.internal", "pectriggers:unix:pec/triggers"));
+        patterns.tables.insert("regexp:/x".into(), table("/./", "smtp:[elsewhere.test]"));
+        assert!(lines(maps(&patterns))[0].starts_with("not seen: transport_maps: regexp:/x: patterns, which may route any address"));
+        let mut service = seen(shipped_postfix().with_option("cleanup-reports/unix", "transport_maps", Some("inline:{x=y}")));
+        service.tables.insert("inline:{x=y}".into(), table("pec.alfa.test", "smtp:[elsewhere.test]"));
+        let found = lines(maps(&service));
+        assert!(found[1].starts_with("wrong: master.cf cleanup-reports/unix: transport_maps: pec.alfa.test = smtp:[elsewhere.test]"), "{found:?}");
     }
 
     #[test]

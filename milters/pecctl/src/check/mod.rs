@@ -7,10 +7,13 @@
 mod around;
 mod dns;
 mod dovecot;
+mod leftovers;
 mod mail;
+mod mailboxes;
 mod postfix;
 mod seen;
 mod shipped;
+mod sockets;
 
 use std::fmt;
 use std::path::Path;
@@ -45,23 +48,32 @@ const TABLE: &[Check] = &[
     Check { name: "parameters", looks_at: "the pec_ parameters and what they must be to Postfix's", run: around::parameters },
     Check { name: "main.cf", looks_at: "what postfix-conf/main.cf sets: aliases, relays, copies, rewriting, times", run: postfix::main_cf },
     Check { name: "services", looks_at: "the services of postfix-conf/master.cf, and options of others that undo main.cf", run: postfix::services },
-    Check { name: "listeners", looks_at: "every smtpd: its milter, TLS, passwords, who can reach it", run: postfix::listeners },
+    Check { name: "listeners", looks_at: "every smtpd: its milter, TLS, passwords, DSN; the one by which notices leave", run: postfix::listeners },
     Check { name: "tls policy", looks_at: "smtp_tls_policy_maps, where the directory of providers is fetched", run: postfix::tls_policy },
     Check { name: "times", looks_at: "Postfix's times and limits that contradict each other", run: postfix::times },
     Check { name: "domains", looks_at: "domains that are certified and ordinary, or not ours in the directory", run: mail::domains },
     Check { name: "maps", looks_at: "routes, catch-alls, and access tables that redirect, copy or drop", run: mail::maps },
-    Check { name: "dovecot", looks_at: "Sieve, catch-alls, quota, listeners and passwords of Dovecot", run: dovecot::dovecot },
-    Check { name: "delivery", looks_at: "Dovecot answers at LMTP and doveadm; the service mailboxes exist", run: around::delivery },
-    Check { name: "milters", looks_at: "the milters' sockets: who may enter, does somebody answer", run: around::milters },
+    Check {
+        name: "dovecot",
+        looks_at: "what makes Dovecot's 250 something else than stored and visible; catch-alls, quota, listeners, passwords",
+        run: dovecot::dovecot,
+    },
+    Check { name: "mailboxes", looks_at: "who answers for the mailboxes; the service mailboxes exist, others do not", run: mailboxes::mailboxes },
+    Check {
+        name: "sockets",
+        looks_at: "the programs' sockets, the mailbox server's, the way out: who may enter, does somebody answer",
+        run: sockets::sockets,
+    },
+    Check { name: "leftovers", looks_at: "what an earlier design needed and would do harm now", run: leftovers::leftovers },
     Check { name: "database", looks_at: "PostgreSQL and its schema", run: around::database },
     Check { name: "scanner", looks_at: "clamd, its limits, the age of its signatures", run: around::scanner },
     Check {
         name: "keys",
-        looks_at: "key, certificates, directory: readable, fitting, 30 days (ours that signs: 60) from their end",
+        looks_at: "keys, certificates, directory: readable, fitting, 30 days (ours that signs: 60) from their end",
         run: around::keys,
     },
     Check { name: "crls", looks_at: "the CAs' revocation lists that are known: there, and not too old", run: around::crls },
-    Check { name: "disk", looks_at: "room in the queue and the stores", run: around::disk },
+    Check { name: "disk", looks_at: "room in the queue and the store", run: around::disk },
     Check { name: "clock", looks_at: "the system clock is within a second of UTC", run: around::clock },
     Check { name: "mx", looks_at: "the DNS sends the mail of our domains here", run: mail::mx },
 ];

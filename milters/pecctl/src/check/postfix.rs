@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::Finding;
 use super::seen::Seen;
 use super::shipped::{self, Service};
+use super::{Finding, leftovers};
 
 /// What is in force in a Postfix.
 #[derive(Debug, Clone, Default)]
@@ -16,14 +16,24 @@ pub(super) struct Postfix {
 }
 
 impl Postfix {
-    /// Reads the output of `postconf -x`, `postconf -F -x */*/command` and `postconf -P -x`.
-    pub(super) fn parse(main: &str, commands: &str, options: &str) -> Self {
+    /// Reads the output of `postconf -x`, `postconf -F -x */*/command */*/process_limit` and `postconf -P -x`.
+    pub(super) fn parse(main: &str, fields: &str, options: &str) -> Self {
         let pair = |line: &str| line.split_once('=').map(|(n, v)| (n.trim().to_owned(), v.trim().to_owned()));
         let mut services: Vec<Service> = Vec::new();
-        for (path, command) in commands.lines().filter_map(pair) {
-            if let Some((name, kind)) = path.strip_suffix("/command").and_then(|p| p.rsplit_once('/')) {
-                let program = command.split_whitespace().next().unwrap_or_default().to_owned();
-                services.push(Service { name: name.to_owned(), kind: kind.to_owned(), program, options: Vec::new() });
+        let field = |what: &'static str| {
+            let of_service = move |(path, value): (String, String)| {
+                let (name, kind) = path.strip_suffix(what)?.rsplit_once('/')?;
+                Some((name.to_owned(), kind.to_owned(), value))
+            };
+            fields.lines().filter_map(pair).filter_map(of_service)
+        };
+        for (name, kind, command) in field("/command") {
+            let program = command.split_whitespace().next().unwrap_or_default().to_owned();
+            services.push(Service { name, kind, program, processes: None, options: Vec::new() });
+        }
+        for (name, kind, processes) in field("/process_limit") {
+            if let Some(service) = services.iter_mut().find(|s| s.name == name && s.kind == kind) {
+                service.processes = processes.parse().ok();
             }
         }
         for (path, value) in options.lines().filter_map(pair) {
@@ -46,6 +56,11 @@ impl Postfix {
     /// The value in main.cf.
     pub(super) fn main(&self, name: &str) -> &str {
         self.main.get(name).map_or("", String::as_str)
+    }
+
+    /// Whether master.cf has a service of this name and type.
+    pub(super) fn has_service(&self, name: &str, kind: &str) -> bool {
+        self.services.iter().any(|s| s.name == name && s.kind == kind)
     }
 
     /// The value that a service goes by.
@@ -84,6 +99,10 @@ enum Rule {
     Seconds(u64, u64),
     /// Not with this in it.
     Without(&'static str),
+    /// With every word of the shipped one, and others.
+    AllWords,
+    /// More than `message_size_limit`.
+    AboveMessages,
 }
 
 const TLS: &[&str] = &[">=TLSv1.2", ">=TLSv1.3"];
@@ -97,8 +116,9 @@ const LOOSER: &[(&str, Rule)] = &[
     ("virtual_alias_maps", Rule::Free),
     ("transport_maps", Rule::Free),
     ("local_transport", Rule::Begins("error:")),
-    ("virtual_transport", Rule::Begins("lmtp:")),
-    ("milter_header_checks", Rule::Begins("regexp:{{/^X-Pec-Notice:/ FILTER lmtp:")),
+    ("pecdelivery_destination_concurrency_limit", Rule::Among(&["2", "1"])),
+    ("smtpd_discard_ehlo_keywords", Rule::AllWords),
+    ("bounce_size_limit", Rule::AboveMessages),
     // Must fit to pec_message_size_limit, which the programs themselves see to.
     ("message_size_limit", Rule::Free),
     ("mailbox_size_limit", Rule::Free),
@@ -149,12 +169,11 @@ fn unit_of(name: &str) -> char {
 }
 
 /// What `value` would have to be; `None`: it is good.
-fn judge(name: &str, value: &str, shipped: &str) -> Option<String> {
-    let same = |a: &str, b: &str| a.split_whitespace().eq(b.split_whitespace());
+fn judge(postfix: &Postfix, name: &str, value: &str, shipped: &str) -> Option<String> {
     let rule = LOOSER.iter().find(|(n, _)| *n == name).map(|(_, rule)| rule);
     let (good, allowed) = match rule {
         None if shipped.is_empty() => (value.is_empty(), "empty".to_owned()),
-        None => (same(value, shipped), shipped.to_owned()),
+        None => (words(value) == words(shipped), shipped.to_owned()),
         Some(Rule::Free) => (true, String::new()),
         Some(Rule::Among(values)) => (values.contains(&value), values.join(" or ")),
         Some(Rule::Begins(start)) => (value.starts_with(start), format!("{start}...")),
@@ -164,6 +183,12 @@ fn judge(name: &str, value: &str, shipped: &str) -> Option<String> {
             (good, if least == most { format!("{least}s") } else { format!("from {least}s to {most}s") })
         }
         Some(Rule::Without(part)) => (!value.contains(part), format!("a value without {part}")),
+        Some(Rule::AllWords) => (has_words(value, shipped), shipped.to_owned()),
+        Some(Rule::AboveMessages) => {
+            // 0 is no limit to messages; it is no number that bounce(8) starts with.
+            let most = postfix.main("message_size_limit").parse().ok().filter(|&n| n > 0).unwrap_or(i32::MAX as u64 - 1);
+            (value.parse::<u64>().is_ok_and(|n| n > most), format!("more than message_size_limit, {most}"))
+        }
     };
     (!good).then_some(allowed)
 }
@@ -193,25 +218,26 @@ pub(super) fn main_cf(seen: &Seen) -> Vec<Finding> {
     for parameter in shipped::parameters() {
         let name = parameter.name.as_str();
         let shipped = postfix.expanded(&parameter.value);
-        let reason = if parameter.reason.is_empty() { String::new() } else { format!(" ({})", parameter.reason.trim_end_matches('.')) };
+        let reason = parameter.because();
         for (value, service) in postfix.everywhere(name) {
-            let Some(allowed) = judge(name, value, &shipped) else { continue };
+            let Some(allowed) = judge(postfix, name, value, &shipped) else { continue };
             let mend = if LOOSER.iter().any(|(n, _)| *n == name) { &parameter.value } else { &shipped };
             match service {
                 None => out.push(Finding::wrong(name, value, format!("{allowed}{reason}"), format!("postconf -e '{name} = {mend}'"))),
-                // What the shipped master.cf says for this very service, or the listeners' check knows better.
+                // The listeners' check knows which of them may say otherwise, the services' check what these must say.
                 Some(s) if s.program == "smtpd" && shipped_options().contains(&name.to_owned()) => {}
-                Some(s) if shipped::services().iter().any(|t| t.name == s.name && t.kind == s.kind && t.option(name).is_some()) => {}
-                Some(s) => out.push(Finding::wrong(
-                    format!("master.cf {}/{}: -o {name}", s.name, s.kind),
-                    value,
-                    format!("{allowed}{reason}"),
-                    format!("postconf -PX '{}/{}/{name}'", s.name, s.kind),
-                )),
+                Some(s) if shipped::services().iter().any(|t| t.id() == s.id() && t.option(name).is_some()) => {}
+                Some(s) => out.push(undone(s, name, value, &format!("{allowed}{reason}"))),
             }
         }
     }
     out
+}
+
+/// A service says otherwise than main.cf.
+fn undone(service: &Service, name: &str, value: &str, allowed: &str) -> Finding {
+    let id = service.id();
+    Finding::wrong(format!("master.cf {id}: -o {name}"), value, allowed, format!("postconf -PX '{id}/{name}'"))
 }
 
 /// Parameters that the shipped listeners set.
@@ -224,8 +250,8 @@ pub(super) fn services(seen: &Seen) -> Vec<Finding> {
     let postfix = &seen.postfix;
     let mut out = Vec::new();
     for shipped in shipped::services().iter().filter(|s| s.program != "smtpd") {
-        let id = format!("{}/{}", shipped.name, shipped.kind);
-        let Some(service) = postfix.services.iter().find(|s| s.name == shipped.name && s.kind == shipped.kind) else {
+        let id = shipped.id();
+        let Some(service) = postfix.services.iter().find(|s| s.id() == id) else {
             out.push(Finding::wrong(format!("master.cf {id}"), "missing", "there, as in postfix-conf/master.cf", "postfix-conf/apply"));
             continue;
         };
@@ -236,11 +262,11 @@ pub(super) fn services(seen: &Seen) -> Vec<Finding> {
         out.extend(options(postfix, service, shipped, &[]));
     }
     for service in postfix.services.iter().filter(|s| s.program == "qmqpd") {
-        let id = format!("{}/{}", service.name, service.kind);
+        let id = service.id();
         out.push(Finding::wrong(
             format!("master.cf {id}"),
             "qmqpd",
-            "absent: what comes by QMQP passes pec-notices as if Postfix had written it",
+            "absent: what comes by QMQP passes pec_reports_milter as if Postfix had written it",
             format!("postconf -MX {id}"),
         ));
     }
@@ -257,16 +283,17 @@ pub(super) fn services(seen: &Seen) -> Vec<Finding> {
 
 /// Options of a shipped service that are not in force.
 fn options(postfix: &Postfix, service: &Service, shipped: &Service, left_out: &[&str]) -> Vec<Finding> {
-    let id = format!("{}/{}", service.name, service.kind);
+    let id = service.id();
     let mut out = Vec::new();
     for (name, value) in shipped.options.iter().filter(|(n, _)| n != "syslog_name" && !left_out.contains(&n.as_str())) {
         let wanted = postfix.expanded(value);
         let found = postfix.of(service, name);
-        // Further restrictions may follow; ours stands among them.
-        let good = if name == "smtpd_recipient_restrictions" && !wanted.is_empty() {
-            words(found).windows(words(&wanted).len()).any(|w| w == words(&wanted))
-        } else {
-            words(found) == words(&wanted)
+        let good = match name.as_str() {
+            // Further restrictions may follow; ours stands among them.
+            "smtpd_recipient_restrictions" if !wanted.is_empty() => words(found).windows(words(&wanted).len()).any(|w| w == words(&wanted)),
+            // More may be kept from clients, but DSN not from pec-delivery.
+            "smtpd_discard_ehlo_keywords" => has_words(found, &wanted) && has_words(found, "dsn") == has_words(&wanted, "dsn"),
+            _ => words(found) == words(&wanted),
         };
         if !good {
             let allowed =
@@ -283,15 +310,57 @@ fn words(text: &str) -> Vec<&str> {
     text.split(|c: char| c == ',' || c.is_whitespace()).filter(|w| !w.is_empty()).collect()
 }
 
+/// Whether all words of `part` are in a list, in either case.
+fn has_words(list: &str, part: &str) -> bool {
+    words(part).iter().all(|word| words(list).iter().any(|w| w.eq_ignore_ascii_case(word)))
+}
+
+/// The shipped smtpd for notices to other providers, which has no milter.
+fn is_outgoing(shipped: &Service) -> bool {
+    shipped.kind == "unix" && shipped.option("smtpd_milters") == Some("")
+}
+
+/// The service whose socket `pec_outgoing_smtpd` names: Postfix makes sockets in these two directories and nowhere else.
+fn outgoing_name(postfix: &Postfix) -> Option<&str> {
+    let path = postfix.main("pec_outgoing_smtpd").strip_prefix("unix:")?;
+    let below = path.strip_prefix(postfix.main("queue_directory")).map_or(path, |below| below.trim_start_matches('/'));
+    below.strip_prefix("public/").or_else(|| below.strip_prefix("private/"))
+}
+
+/// The way out of notices: no milter, and nothing that keeps one from leaving.
+fn outgoing(postfix: &Postfix, service: &Service, shipped: &Service) -> Vec<Finding> {
+    let mut out = options(postfix, service, shipped, &[]);
+    let default = postfix.main("default_process_limit").parse().unwrap_or(100);
+    let (processes, least) = (service.processes.unwrap_or(default), shipped.processes.unwrap_or_default());
+    if processes != 0 && processes < least {
+        let id = service.id();
+        let allowed = format!("at least {least}: pec-delivery keeps its connections, and stands still where there is one process too few");
+        let mend = format!("postconf -F {id}/process_limit={least}");
+        out.push(Finding::wrong(format!("master.cf {id}: process_limit"), processes.to_string(), allowed, mend));
+    }
+    out
+}
+
 /// Every smtpd: which of our milters it has, and that it is set as that one must be.
 pub(super) fn listeners(seen: &Seen) -> Vec<Finding> {
     let postfix = &seen.postfix;
-    let shipped: Vec<Service> = shipped::services().into_iter().filter(|s| s.program == "smtpd").collect();
+    let (ways_out, shipped): (Vec<Service>, Vec<Service>) = shipped::services().into_iter().filter(|s| s.program == "smtpd").partition(is_outgoing);
     let milter_of = |s: &Service| s.option("smtpd_milters").unwrap_or_default().to_owned();
     let mut out = Vec::new();
     let mut present = Vec::new();
-    for service in postfix.services.iter().filter(|s| s.program == "smtpd") {
-        let id = format!("{}/{}", service.name, service.kind);
+    let way_out = outgoing_name(postfix);
+    if !postfix.services.iter().any(|s| s.program == "smtpd" && s.kind == "unix" && Some(s.name.as_str()) == way_out) {
+        let value = postfix.main("pec_outgoing_smtpd");
+        let allowed = "the socket of an smtpd as postfix-conf/master.cf has it: by it notices leave for other providers";
+        out.push(Finding::wrong("pec_outgoing_smtpd", value, allowed, "postfix-conf/apply"));
+    }
+    for service in postfix.services.iter().filter(|s| s.program == "smtpd" && !leftovers::has_service(&s.id())) {
+        let id = service.id();
+        let like_shipped = |shipped: &&Service| service.kind == "unix" && (Some(service.name.as_str()) == way_out || service.name == shipped.name);
+        if let Some(shipped) = ways_out.iter().find(like_shipped) {
+            out.extend(outgoing(postfix, service, shipped));
+            continue;
+        }
         let value = postfix.of(service, "smtpd_milters");
         let milters = words(value);
         let namesake = shipped.iter().find(|s| s.name == service.name && s.kind == service.kind);
@@ -318,27 +387,7 @@ pub(super) fn listeners(seen: &Seen) -> Vec<Finding> {
         // Another milter may stand before pec-incoming; a submission or a trigger comes as it is.
         let left_out: &[&str] = if milter == "$pec_incoming_milter" { &["smtpd_milters"] } else { &[] };
         out.extend(options(postfix, service, template, left_out));
-        match milter.as_str() {
-            "$pec_incoming_milter" => {
-                let level = postfix.of(service, "smtpd_tls_security_level");
-                if !matches!(level, "may" | "encrypt") {
-                    let mend = format!("postconf -P '{id}/smtpd_tls_security_level=may'");
-                    out.push(Finding::wrong(format!("master.cf {id}: smtpd_tls_security_level"), level, "may or encrypt (RFC 6109 s. 5.3)", mend));
-                }
-                if postfix.of(service, "smtpd_sasl_auth_enable") != "no" {
-                    let mend = format!("postconf -P '{id}/smtpd_sasl_auth_enable=no'");
-                    out.push(Finding::wrong(format!("master.cf {id}: smtpd_sasl_auth_enable"), "yes", "no: users submit at 587 and 465", mend));
-                }
-            }
-            "$pec_access_milter" => {}
-            _ if is_loopback(&service.name) => {}
-            _ => out.push(Finding::wrong(
-                format!("master.cf {id}"),
-                "reachable from outside",
-                "bound to a loopback address: what comes here is believed to come from Postfix itself",
-                format!("postconf -MX {id}, then postfix-conf/apply"),
-            )),
-        }
+        out.extend(undoes_main_cf(postfix, service, template));
     }
     for template in &shipped {
         let milter = milter_of(template);
@@ -351,8 +400,17 @@ pub(super) fn listeners(seen: &Seen) -> Vec<Finding> {
     out
 }
 
-fn is_loopback(name: &str) -> bool {
-    name.starts_with("127.") || name.starts_with("[::1]:") || name.starts_with("localhost:")
+/// What only other listeners may say otherwise than main.cf: who may relay, TLS, passwords, what clients are told of DSN.
+fn undoes_main_cf(postfix: &Postfix, service: &Service, template: &Service) -> Vec<Finding> {
+    let of_others = shipped_options();
+    let mut out = Vec::new();
+    for parameter in shipped::parameters().iter().filter(|p| of_others.contains(&p.name) && template.option(&p.name).is_none()) {
+        let Some(value) = service.option(&parameter.name) else { continue };
+        if let Some(allowed) = judge(postfix, &parameter.name, value, &postfix.expanded(&parameter.value)) {
+            out.push(undone(service, &parameter.name, value, &format!("{allowed}{}", parameter.because())));
+        }
+    }
+    out
 }
 
 /// Times and limits that contradict each other.
@@ -389,9 +447,10 @@ pub(super) mod tests {
 
     /// `postconf -x` of a Postfix on which postfix-conf/apply was run, as far as it matters here.
     pub(in super::super) fn shipped_postfix() -> Postfix {
-        let mut main = "pec_access_milter = unix:pec/access\npec_incoming_milter = unix:pec/incoming\npec_internal_milter = unix:pec/internal\n\
-            pec_triggers_milter = unix:pec/triggers\npec_reports_milter = unix:pec/reports\npec_local_milter = unix:pec/local\nmyorigin = mail.gestore.alfa.test\n\
-            pec_service_domain = gestore.alfa.test\nconfig_directory = /etc/postfix\nqueue_run_delay = 300s\n\
+        let mut main = "pec_access_milter = unix:pec/access\npec_incoming_milter = unix:pec/incoming\npec_reports_milter = unix:pec/reports\n\
+            pec_local_milter = unix:pec/local\npec_delivery_lmtp = unix:pec/delivery\npec_triggers_lmtp = unix:pec/triggers\n\
+            pec_outgoing_smtpd = unix:public/pecoutgoing\nmyorigin = mail.gestore.alfa.test\nqueue_directory = /var/spool/postfix\n\
+            default_process_limit = 100\npec_service_domain = gestore.alfa.test\nconfig_directory = /etc/postfix\nqueue_run_delay = 300s\n\
             minimal_backoff_time = 300s\nmilter_content_timeout = 300s\nmilter_connect_timeout = 30s\nmilter_command_timeout = 30s\n\
             header_size_limit = 102400\nvirtual_mailbox_domains = gestore.alfa.test pec.alfa.test\nmyhostname = mail.gestore.alfa.test\n\
             smtpd_tls_wrappermode = no\nsmtpd_milters =\n"
@@ -400,26 +459,32 @@ pub(super) mod tests {
         for parameter in shipped::parameters() {
             main += &format!("{} = {}\n", parameter.name, empty.expanded(&parameter.value));
         }
-        let (mut commands, mut options) = (String::from("smtp/unix/command = smtp\n"), String::new());
+        let (mut fields, mut options) = (String::from("smtp/unix/command = smtp\n"), String::new());
         for service in shipped::services() {
-            commands += &format!("{}/{}/command = {} -o x=y\n", service.name, service.kind, service.program);
+            let (id, processes) = (service.id(), service.processes.map_or("-".to_owned(), |n| n.to_string()));
+            fields += &format!("{id}/command = {} -o x=y\n{id}/process_limit = {processes}\n", service.program);
             for (name, value) in service.options {
-                options += &format!("{}/{}/{name} = {}\n", service.name, service.kind, empty.expanded(&value));
+                options += &format!("{id}/{name} = {}\n", empty.expanded(&value));
             }
         }
-        Postfix::parse(&main, &commands, &options)
+        Postfix::parse(&main, &fields, &options)
     }
 
     impl Postfix {
-        fn with_option(mut self, service: &str, name: &str, value: Option<&str>) -> Self {
-            let service = self.services.iter_mut().find(|s| format!("{}/{}", s.name, s.kind) == service).unwrap();
+        pub(in super::super) fn with_option(mut self, service: &str, name: &str, value: Option<&str>) -> Self {
+            let service = self.services.iter_mut().find(|s| s.id() == service).unwrap();
             service.options.retain(|(n, _)| n != name);
             service.options.extend(value.map(|v| (name.to_owned(), v.to_owned())));
             self
         }
 
-        fn with_service(mut self, name: &str, program: &str) -> Self {
-            self.services.push(Service { name: name.into(), kind: "inet".into(), program: program.into(), options: Vec::new() });
+        pub(in super::super) fn with_service(mut self, name: &str, program: &str) -> Self {
+            self.services.push(Service { name: name.into(), kind: "inet".into(), program: program.into(), processes: None, options: Vec::new() });
+            self
+        }
+
+        fn with_processes(mut self, name: &str, processes: Option<u32>) -> Self {
+            self.services.iter_mut().find(|s| s.name == name).unwrap().processes = processes;
             self
         }
 
@@ -486,9 +551,21 @@ pub(super) mod tests {
             ("milter_default_action", "accept", "postconf -e 'milter_default_action = tempfail'"),
             ("non_smtpd_milters", "", "postconf -e 'non_smtpd_milters = unix:pec/reports'"),
             ("internal_mail_filter_classes", "", ""),
-            ("virtual_transport", "virtual", "postconf -e 'virtual_transport = lmtp:unix:private/dovecot-lmtp'"),
-            ("lmtp_discard_lhlo_keywords", "", ""),
-            ("milter_header_checks", "", ""),
+            ("virtual_transport", "virtual", "postconf -e 'virtual_transport = pecdelivery:unix:pec/delivery'"),
+            ("virtual_transport", "lmtp:unix:pec/dovecot-lmtp", "postconf -e 'virtual_transport = pecdelivery:unix:pec/delivery'"),
+            ("virtual_transport", "pecdelivery:unix:pec/dovecot-lmtp", ""),
+            ("lmtp_discard_lhlo_keywords", "dsn", "postconf -e 'lmtp_discard_lhlo_keywords = '"),
+            ("smtpd_discard_ehlo_keywords", "", ""),
+            ("smtpd_discard_ehlo_keywords", "chunking, silent-discard", "postconf -e 'smtpd_discard_ehlo_keywords = dsn, silent-discard'"),
+            ("smtpd_discard_ehlo_keyword_address_maps", "inline:{10.0.0.7=pipelining}", ""),
+            ("bounce_size_limit", "0", ""),
+            ("bounce_size_limit", "50000", "postconf -e 'bounce_size_limit = 2147483647'"),
+            ("bounce_size_limit", "33554432", ""),
+            ("pecdelivery_destination_recipient_limit", "50", ""),
+            ("pecdelivery_destination_recipient_limit", "", ""),
+            ("pecdelivery_destination_concurrency_limit", "20", ""),
+            ("pectriggers_destination_recipient_limit", "50", ""),
+            ("lmtp_line_length_limit", "998", ""),
             ("maximal_queue_lifetime", "5d", "postconf -e 'maximal_queue_lifetime = 1d'"),
             ("bounce_queue_lifetime", "0", ""),
             ("maximal_backoff_time", "4000s", "postconf -e 'maximal_backoff_time = 15m'"),
@@ -514,11 +591,15 @@ pub(super) mod tests {
             ("maximal_queue_lifetime", "1"),
             ("maximal_backoff_time", "600"),
             ("hopcount_limit", "120"),
-            ("virtual_transport", "lmtp:inet:mailboxes.test:24"),
+            ("smtpd_discard_ehlo_keywords", "DSN, chunking silent-discard"),
+            ("internal_mail_filter_classes", "bounce,notify"),
+            ("bounce_size_limit", "33554433"),
+            ("pecdelivery_destination_concurrency_limit", "1"),
             ("smtpd_tls_security_level", "encrypt"),
             ("smtp_tls_security_level", "dane"),
             ("smtpd_tls_protocols", ">=TLSv1.3"),
             ("message_size_limit", "60000000"),
+            ("message_size_limit", "0"),
             ("authorized_submit_users", "root, monitor"),
         ] {
             assert_eq!(found(shipped_postfix().with(name, value)), Vec::<String>::new(), "{name} = {value}");
@@ -542,9 +623,18 @@ pub(super) mod tests {
         for (service, option, value, says) in [
             ("smtp/inet", "smtpd_milters", None, "Mend: postconf -P 'smtp/inet/smtpd_milters=$pec_incoming_milter'"),
             ("smtp/inet", "smtpd_milters", Some("unix:pec/incoming inet:rspamd.test:11332"), "unix:pec/incoming at the end"),
-            ("smtp/inet", "smtpd_command_filter", None, "must be regexp:/etc/postfix/pec-notify-both"),
             ("smtp/inet", "smtpd_tls_security_level", Some("none"), "may or encrypt"),
-            ("smtp/inet", "smtpd_sasl_auth_enable", Some("yes"), "users submit at 587 and 465"),
+            ("smtp/inet", "smtpd_sasl_auth_enable", Some("yes"), "it must be no (Passwords are asked for by submission alone"),
+            (
+                "smtp/inet",
+                "smtpd_relay_restrictions",
+                Some("permit_mynetworks, reject_unauth_destination"),
+                "it must be reject_unauth_destination or",
+            ),
+            ("smtp/inet", "smtpd_discard_ehlo_keywords", Some("chunking"), "it must be dsn, silent-discard (DSN is what our milters say"),
+            ("smtp/inet", "smtpd_forbid_bare_newline", Some("no"), "it must be normalize or yes or reject"),
+            ("submission/inet", "smtpd_discard_ehlo_keywords", Some("8bitmime,chunking"), "it must be 8bitmime,chunking,dsn,silent-discard"),
+            ("submissions/inet", "smtpd_discard_ehlo_keywords", None, "it must be 8bitmime,chunking,dsn,silent-discard"),
             ("smtp/inet", "smtpd_recipient_restrictions", Some("permit"), "pec-internal-domains"),
             ("submission/inet", "smtpd_tls_security_level", None, "it must be encrypt, as in"),
             ("submission/inet", "smtpd_sasl_auth_enable", None, "it must be yes, as in"),
@@ -558,13 +648,22 @@ pub(super) mod tests {
             ("submission/inet", "smtpd_milters", Some("inet:rspamd.test:11332 unix:pec/access"), "it must be unix:pec/access"),
             ("cleanup-access/unix", "message_drop_headers", None, "master.cf cleanup-access/unix: message_drop_headers"),
             ("pickup/unix", "cleanup_service_name", None, "it must be cleanup-local"),
-            ("pecnotices/unix", "soft_bounce", Some("no"), "it must be yes"),
-            ("127.0.0.1:10026/inet", "smtpd_milters", None, "smtpd_milters=$pec_internal_milter'"),
+            ("pecdelivery/unix", "lmtp_data_done_timeout", Some("60s"), "master.cf pecdelivery/unix: lmtp_data_done_timeout = 60s: it must be"),
+            ("pecdelivery/unix", "lmtp_send_xforward_command", None, "it must be yes"),
+            ("pectriggers/unix", "soft_bounce", None, "it must be yes"),
+            ("bounce/unix", "cleanup_service_name", None, "it must be cleanup-reports"),
+            ("pecoutgoing/unix", "smtpd_milters", Some("unix:pec/incoming"), "smtpd_milters = unix:pec/incoming: it must be empty"),
+            ("pecoutgoing/unix", "smtpd_relay_restrictions", None, "it must be permit_mynetworks,reject"),
+            ("pecoutgoing/unix", "mynetworks", Some("0.0.0.0/0"), "it must be 127.0.0.1/32"),
+            ("pecoutgoing/unix", "smtpd_discard_ehlo_keywords", Some("chunking,dsn,silent-discard"), "it must be chunking,silent-discard"),
+            ("pecoutgoing/unix", "smtpd_authorized_xforward_hosts", None, "it must be 127.0.0.1/32"),
+            ("pecoutgoing/unix", "content_filter", Some("x:"), "-o content_filter = x:: it must be empty"),
         ] {
             // What the service does not say, main.cf says.
             let main = shipped_postfix()
                 .with("smtpd_sasl_auth_enable", "no")
                 .with("message_drop_headers", "bcc, content-length")
+                .with("smtpd_milters", "")
                 .with("cleanup_service_name", "cleanup");
             let found = found(main.with_option(service, option, value));
             assert!(found.len() == 1 && found[0].contains(says), "{service} {option} {value:?}: {found:?}");
@@ -581,13 +680,37 @@ pub(super) mod tests {
     fn listeners_that_nobody_shipped_are_looked_at_too() {
         let found_ = found(shipped_postfix().with_service("2525", "smtpd"));
         assert!(found_.len() == 1 && found_[0].starts_with("wrong: master.cf 2525/inet: smtpd_milters is empty"), "{found_:?}");
-        let outside =
-            shipped_postfix().with_service("0.0.0.0:10025", "smtpd").with_option("0.0.0.0:10025/inet", "smtpd_milters", Some("unix:pec/triggers"));
-        assert!(found(outside).iter().any(|line| line.starts_with("wrong: master.cf 0.0.0.0:10025/inet = reachable from outside")));
+        let reports = shipped_postfix().with_service("2525", "smtpd").with_option("2525/inet", "smtpd_milters", Some("unix:pec/reports"));
+        assert!(
+            found(reports)[0].starts_with("wrong: master.cf 2525/inet: smtpd_milters = unix:pec/reports: it must be unix:pec/incoming at the end")
+        );
+        let outside = shipped_postfix().with_service("pecoutgoing", "smtpd");
+        assert!(found(outside)[0].starts_with("wrong: master.cf pecoutgoing/inet: smtpd_milters is empty"), "a port is no socket in public/");
         assert!(found(shipped_postfix().with_service("628", "qmqpd"))[0].contains("master.cf 628/inet = qmqpd"));
         assert!(found(shipped_postfix().without_service("submission")).is_empty(), "465 is left");
-        assert!(found(shipped_postfix().without_service("127.0.0.1:10026"))[0].contains("no smtpd has $pec_internal_milter"));
+        assert!(found(shipped_postfix().without_service("smtp"))[0].contains("no smtpd has $pec_incoming_milter"));
         assert!(found(shipped_postfix().without_service("cleanup-local"))[0].contains("master.cf cleanup-local/unix = missing"));
+    }
+
+    #[test]
+    fn the_way_out_of_notices_is_where_the_parameter_says_and_has_room() {
+        let says = "wrong: pec_outgoing_smtpd = unix:public/pecoutgoing: it must be the socket of an smtpd as postfix-conf/master.cf has it";
+        assert!(found(shipped_postfix().without_service("pecoutgoing"))[0].starts_with(says));
+        for elsewhere in ["unix:public/cleanup", "unix:pec/outgoing", "unix:/run/pecoutgoing", "unix:private/other"] {
+            let found = found(shipped_postfix().with("pec_outgoing_smtpd", elsewhere));
+            assert!(found.len() == 1 && found[0].starts_with(&format!("wrong: pec_outgoing_smtpd = {elsewhere}: ")), "{found:?}");
+        }
+        for here in ["unix:/var/spool/postfix/public/pecoutgoing", "unix:private/pecoutgoing"] {
+            assert_eq!(found(shipped_postfix().with("pec_outgoing_smtpd", here)), Vec::<String>::new());
+        }
+        let few = found(shipped_postfix().with_processes("pecoutgoing", Some(4)));
+        assert!(few.len() == 1 && few[0].starts_with("wrong: master.cf pecoutgoing/unix: process_limit = 4: it must be at least "), "{few:?}");
+        assert!(few[0].contains("Mend: postconf -F pecoutgoing/unix/process_limit="));
+        for enough in [None, Some(0), Some(100)] {
+            assert_eq!(found(shipped_postfix().with_processes("pecoutgoing", enough)), Vec::<String>::new());
+        }
+        let default = shipped_postfix().with_processes("pecoutgoing", None).with("default_process_limit", "5");
+        assert!(found(default)[0].contains("process_limit = 5"));
     }
 
     #[test]

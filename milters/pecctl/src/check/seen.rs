@@ -3,10 +3,8 @@
 //! Promise: reading changes nothing, takes seconds, and never fails as a whole: what cannot be read is kept as the reason why.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::io::{BufRead as _, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -15,8 +13,10 @@ use std::time::Duration;
 use anyhow::Context as _;
 use openssl::asn1::Asn1Time;
 use openssl::x509::X509;
+use pec_core::address::Address;
 use pec_core::clock::{Moment, SystemClock};
 use pec_core::directory::Directory;
+use pec_core::identifier::fresh;
 use pec_core::notices::service_address;
 use pec_core::parameters::{Settings, SigningKey, Socket, TABLE, split_list};
 use pec_core::smime::crl::CrlDirectory;
@@ -24,16 +24,14 @@ use pec_milter::clamd::{Examination, Scanner};
 use pec_milter::kernel_clock::{KernelClock, kernel_clock};
 use pec_milter::mailbox::Mailboxes;
 use pec_milter::world::World;
+use pec_state::authentic::RowKeys;
 use pec_state::database::Database;
 
-use super::dns;
 use super::dovecot::Dovecot;
 use super::postfix::Postfix;
-use super::shipped;
+use super::sockets::{Door, Group, Process, Side};
+use super::{dns, leftovers, shipped, sockets};
 use crate::directory::policy_domains;
-
-/// How long a neighbour may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a thing is, or why it could not be looked at.
 pub(super) type Known<T> = Result<T, String>;
@@ -42,14 +40,15 @@ pub(super) type Known<T> = Result<T, String>;
 pub(super) type Table = Vec<(String, String)>;
 
 /// Of our parameters, those that the checks compare.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Ours {
     pub(super) service_domain: String,
     pub(super) local_domains: HashSet<String>,
     pub(super) provider_name: String,
     /// Names under which the DNS may send mail here.
     pub(super) mx_hosts: HashSet<String>,
-    pub(super) notices_smtpd: String,
+    pub(super) mailbox_lmtp: Socket,
+    pub(super) mailbox_lmtp_no_quota: Socket,
     pub(super) clamd_max_age: Duration,
 }
 
@@ -72,13 +71,18 @@ pub(super) struct Seen {
     pub(super) dovecot: Known<Dovecot>,
     pub(super) ours: Known<Ours>,
     pub(super) directory: Known<Directory>,
-    /// What Dovecot's LMTP listeners say first: (where, what).
-    pub(super) lmtp: Vec<(String, Known<String>)>,
-    /// Mailboxes that must exist.
+    /// Mailboxes that must exist, and whether they do.
     pub(super) mailboxes: Vec<(String, Known<bool>)>,
-    /// The milters' sockets: parameter, socket, mode of the directory it lies in, whether somebody answers.
-    pub(super) sockets: Vec<(&'static str, Socket, Option<u32>, Known<()>)>,
+    /// A mailbox that nobody has, and whether mail for it is taken.
+    pub(super) nobody: Option<(String, Known<bool>)>,
+    pub(super) doors: Vec<Door>,
+    /// Who enters the directory of `pec_outgoing_smtpd` by its group.
+    pub(super) outgoing_group: Option<Known<Group>>,
+    /// pec-delivery, where it answers.
+    pub(super) delivery: Option<Known<Process>>,
     pub(super) owned: Vec<Owned>,
+    /// Whether the keys of the database's rows can be read.
+    pub(super) row_keys: Known<()>,
     pub(super) database: Known<()>,
     /// Key, certificates, directory, stores, as the milters read them at their start.
     pub(super) world: Known<()>,
@@ -108,10 +112,13 @@ impl Seen {
             dovecot: Dovecot::read(),
             ours: settings.as_ref().map(ours).map_err(Clone::clone),
             directory: Err(String::new()),
-            lmtp: lmtp_servers(&postfix).into_iter().map(|(name, socket)| (name, greeting(&socket))).collect(),
             mailboxes: Vec::new(),
-            sockets: Vec::new(),
+            nobody: None,
+            doors: Vec::new(),
+            outgoing_group: None,
+            delivery: None,
             owned: Vec::new(),
+            row_keys: Ok(()),
             database: Err(String::new()),
             world: Err(String::new()),
             scanner: None,
@@ -135,37 +142,10 @@ impl Seen {
         if let Ok(directory) = &self.directory {
             self.in_clear = in_clear(&self.postfix, policy_domains(directory, settings));
         }
-        for (parameter, socket) in [
-            ("pec_access_milter", &settings.access_milter),
-            ("pec_incoming_milter", &settings.incoming_milter),
-            ("pec_internal_milter", &settings.internal_milter),
-            ("pec_local_milter", &settings.local_milter),
-            ("pec_triggers_milter", &settings.triggers_milter),
-            ("pec_reports_milter", &settings.reports_milter),
-        ] {
-            let directory = match socket {
-                Socket::Unix(path) => path.parent().and_then(|d| std::fs::metadata(d).ok()).map(|m| m.mode()),
-                Socket::Inet(_) => None,
-            };
-            self.sockets.push((parameter, socket.clone(), directory, connect(socket).map(|_| ())));
-        }
-        let secret = settings.database_password_file.as_ref().map(|f| ("pec_database_password_file", f));
-        // The PIN is as good as the key; the token guards itself.
-        let key = match &settings.signing_key {
-            SigningKey::File(file) => ("pec_signing_key", file),
-            SigningKey::Token(token) => ("pec_pkcs11_pin_file", &token.pin_file),
-        };
-        let owned = [
-            key,
-            ("pec_doveadm_key_file", &settings.doveadm_key_file),
-            ("pec_store", &settings.store),
-            ("pec_infected_store", &settings.infected_store),
-        ];
-        for (parameter, path) in owned.into_iter().chain(secret) {
-            let state = std::fs::metadata(path).map(|m| (m.mode(), m.uid())).map_err(words);
-            self.owned.push(Owned { parameter, path: path.clone(), state });
-        }
-        self.disks.extend([disk("pec_store", &settings.store), disk("pec_infected_store", &settings.infected_store)]);
+        self.read_owned(settings);
+        self.read_doors(settings);
+        self.read_mailboxes(settings).await;
+        self.disks.push(disk("pec_infected_store", &settings.infected_store));
         self.certificates.extend(certificates("pec_certificate_file", &settings.certificate_file));
         self.certificates.extend(certificates("pec_ca_file", &settings.ca_file));
 
@@ -183,24 +163,67 @@ impl Seen {
         if let Ok(database) = database {
             self.world = World::new(settings.clone(), Arc::new(SystemClock), database).map(|_| ()).map_err(|e| format!("{e:#}"));
         }
-        let mut needed = vec![service_address(&settings.service_domain)];
-        needed.extend(
-            self.directory
-                .as_ref()
-                .ok()
-                .and_then(|d| d.record(&settings.provider_name, settings.provider_unit.as_deref()))
-                .map(|p| p.mail_receipt.to_string()),
-        );
-        if let Ok(key) = Settings::secret("pec_doveadm_key_file", &settings.doveadm_key_file) {
-            let mailboxes = Mailboxes::new(&settings.doveadm_url, &key);
-            for address in needed {
-                let there = mailboxes.exists(&address).await.map_err(words);
-                self.mailboxes.push((address, there));
-            }
-        }
         if asks_dns(&self.postfix) {
             self.mx = dns::mx(settings.local_domains.iter().cloned().collect(), &dns::servers()).await;
         }
+    }
+
+    /// Files for the milters' user alone.
+    fn read_owned(&mut self, settings: &Settings) {
+        let secret = settings.database_password_file.as_ref().map(|f| ("pec_database_password_file", f));
+        // The PIN is as good as the key; the token guards itself.
+        let key = match &settings.signing_key {
+            SigningKey::File(file) => ("pec_signing_key", file),
+            SigningKey::Token(token) => ("pec_pkcs11_pin_file", &token.pin_file),
+        };
+        let owned = [key, ("pec_row_keys_file", &settings.row_keys_file), ("pec_infected_store", &settings.infected_store)];
+        for (parameter, path) in owned.into_iter().chain(secret) {
+            let state = std::fs::metadata(path).map(|m| (m.mode(), m.uid())).map_err(words);
+            self.owned.push(Owned { parameter, path: path.clone(), state });
+        }
+        self.row_keys = RowKeys::read(&settings.row_keys_file).map(|_| ()).map_err(words);
+    }
+
+    /// Who listens, and who may connect.
+    fn read_doors(&mut self, settings: &Settings) {
+        self.doors = sockets::read(settings);
+        let door = |side| self.doors.iter().find(|door| door.side == side);
+        let directory = door(Side::Outgoing).and_then(|door| door.rights).map(|(directory, _)| directory);
+        let may_enter = [0].into_iter().chain(self.milters_user()).collect::<Vec<_>>();
+        let postfix = self.postfix.main("mail_owner").to_owned();
+        let is_there = self.doors.iter().any(|door| door.parameter == "pec_delivery_lmtp" && door.said.is_ok());
+        self.delivery = is_there.then(|| sockets::listener(&settings.delivery_lmtp));
+        self.outgoing_group = directory.map(|directory| sockets::group(directory.gid, &may_enter, &postfix));
+    }
+
+    /// Which mailboxes there are, of those that the rules want, and one that nobody has.
+    async fn read_mailboxes(&mut self, settings: &Settings) {
+        // That nobody answers, or not as a mailbox server does, is said by itself.
+        let speaks_lmtp = |door: &Door| door.parameter == "pec_mailbox_lmtp" && door.said.as_ref().is_ok_and(|said| said.lhlo.starts_with("250"));
+        if !self.doors.iter().any(speaks_lmtp) {
+            return;
+        }
+        let mailboxes = Mailboxes::new(settings);
+        let exists = async |address: &str| match Address::parse(address) {
+            Some(address) => mailboxes.exists(&address).await.map_err(words),
+            None => Err("no mail address".to_owned()),
+        };
+        let record = |d: &Directory| d.record(&settings.provider_name, settings.provider_unit.as_deref()).map(|p| p.mail_receipt.to_string());
+        let needed = [Some(service_address(&settings.service_domain)), self.directory.as_ref().ok().and_then(record)];
+        for address in needed.into_iter().flatten() {
+            let there = exists(&address).await;
+            self.mailboxes.push((address, there));
+        }
+        if let Ok(name) = fresh() {
+            let nobodys = format!("{name}@{}", settings.service_domain);
+            let taken = exists(&nobodys).await;
+            self.nobody = Some((nobodys, taken));
+        }
+    }
+
+    /// The user of the milters: who owns what only they write.
+    pub(super) fn milters_user(&self) -> Option<u32> {
+        self.owned.iter().find(|o| o.parameter == "pec_infected_store").and_then(|o| o.state.as_ref().ok()).map(|(_, uid)| *uid)
     }
 }
 
@@ -253,16 +276,17 @@ fn ours(settings: &Settings) -> Ours {
         local_domains: settings.local_domains.clone(),
         provider_name: settings.provider_name.clone(),
         mx_hosts: settings.mx_hosts.iter().cloned().chain([settings.hostname.to_ascii_lowercase()]).collect(),
-        notices_smtpd: settings.notices_smtpd.to_string(),
+        mailbox_lmtp: settings.mailbox_lmtp.clone(),
+        mailbox_lmtp_no_quota: settings.mailbox_lmtp_no_quota.clone(),
         clamd_max_age: settings.clamd_max_age,
     }
 }
 
-fn words(error: impl std::fmt::Display) -> String {
+pub(super) fn words(error: impl std::fmt::Display) -> String {
     error.to_string()
 }
 
-fn output(command: &mut Command) -> Known<String> {
+pub(super) fn output(command: &mut Command) -> Known<String> {
     let output = command.output().map_err(|e| format!("{}: {e}", command.get_program().display()))?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
@@ -272,13 +296,13 @@ fn output(command: &mut Command) -> Known<String> {
 
 fn read_postfix(config_directory: &Path) -> anyhow::Result<Postfix> {
     // Ours are known to postconf only where another parameter names them.
-    let named: String = TABLE.iter().map(|p| format!("${{{}?}}", p.name)).collect();
+    let named: String = TABLE.iter().map(|p| p.name).chain(leftovers::parameters()).map(|name| format!("${{{name}?}}")).collect();
     let postconf = |arguments: &[&str]| {
         let mut command = Command::new("postconf");
         command.arg("-c").arg(config_directory).args(["-o", &format!("milter_macro_defaults={named}"), "-x"]).args(arguments);
         output(&mut command).map_err(anyhow::Error::msg).context("postconf")
     };
-    let postfix = Postfix::parse(&postconf(&[])?, &postconf(&["-F", "*/*/command"])?, &postconf(&["-P"])?);
+    let postfix = Postfix::parse(&postconf(&[])?, &postconf(&["-F", "*/*/command", "*/*/process_limit"])?, &postconf(&["-P"])?);
     // Just after a change postconf may tell the default.
     Ok(postfix.with("config_directory", &config_directory.display().to_string()))
 }
@@ -315,50 +339,6 @@ fn pair((key, value): (&str, &str)) -> (String, String) {
     (key.trim().to_owned(), value.trim().to_owned())
 }
 
-/// Where Postfix delivers: what main.cf calls it, and where it listens.
-pub(super) fn lmtp_servers(postfix: &Postfix) -> Vec<(String, Socket)> {
-    let filter = postfix.main("milter_header_checks").split_once("FILTER ").map_or("", |(_, rest)| rest.trim_end_matches(['}', ' ']));
-    [("virtual_transport", postfix.main("virtual_transport")), ("milter_header_checks", filter)]
-        .into_iter()
-        .filter_map(|(name, transport)| {
-            let server = transport.strip_prefix("lmtp:")?;
-            let socket = match server.strip_prefix("unix:") {
-                Some(path) => Socket::Unix(Path::new(postfix.main("queue_directory")).join(path)),
-                None => Socket::Inet(server.trim_start_matches("inet:").replace(['[', ']'], "")),
-            };
-            Some((format!("{name} ({transport})"), socket))
-        })
-        .collect()
-}
-
-trait Stream: Read + Write {}
-impl<T: Read + Write> Stream for T {}
-
-fn connect(socket: &Socket) -> Known<Box<dyn Stream>> {
-    match socket {
-        Socket::Unix(path) => {
-            let stream = UnixStream::connect(path).map_err(words)?;
-            stream.set_read_timeout(Some(PATIENCE)).map_err(words)?;
-            Ok(Box::new(stream))
-        }
-        Socket::Inet(address) => {
-            let address: SocketAddr = address.to_socket_addrs().map_err(words)?.next().ok_or("no address")?;
-            let stream = TcpStream::connect_timeout(&address, PATIENCE).map_err(words)?;
-            stream.set_read_timeout(Some(PATIENCE)).map_err(words)?;
-            Ok(Box::new(stream))
-        }
-    }
-}
-
-/// The first line that a server says.
-fn greeting(socket: &Socket) -> Known<String> {
-    let mut stream = connect(socket)?;
-    let mut line = String::new();
-    BufReader::new(&mut stream).take(1000).read_line(&mut line).map_err(words)?;
-    let _ = stream.write_all(b"QUIT\r\n");
-    Ok(line.trim().to_owned())
-}
-
 /// Whose certificates lie in the file, and when they end. A file that is not readable is found when the milters' world is made.
 fn certificates(parameter: &str, file: &Path) -> Vec<(String, String, Moment)> {
     let read = std::fs::read(file).ok().and_then(|pem| X509::stack_from_pem(&pem).ok()).unwrap_or_default();
@@ -380,6 +360,7 @@ fn disk(parameter: &'static str, path: &Path) -> (&'static str, PathBuf, Known<u
 
 #[cfg(test)]
 pub(super) mod tests {
+    use super::super::sockets::{Rights, Said};
     use super::*;
 
     /// A provider with which everything is well.
@@ -389,8 +370,18 @@ pub(super) mod tests {
             dn: providerName=Beta,o=postacert\nobjectclass: provider\nproviderName: Beta\nmailReceipt: ricevute@gestore.beta.test\n\
             providerCertificateHash: 0123456789ABCDEF0123456789ABCDEF01234567\nmanagedDomains: pec.beta.test\n";
         let domains: HashSet<String> = ["gestore.alfa.test", "pec.alfa.test"].map(str::to_owned).into();
-        let routes =
-            [("notices.pec.internal", "pecnotices:[127.0.0.1]:10025"), ("ricezione.pec.internal", "pecricezione:[127.0.0.1]:10026")].map(pair);
+        let routes = [("notices.pec.internal", "pectriggers:unix:pec/triggers")].map(pair);
+        let in_queue = |path: &str| Socket::Unix(Path::new("/var/spool/postfix").join(path));
+        let rights = |mode, uid, gid| Rights { mode, uid, gid };
+        let pec = rights(0o42_750, 100, 103);
+        let door = |parameter, side, path: &str, rights, greeting: &str| {
+            let said = Said { greeting: greeting.to_owned(), lhlo: if greeting.is_empty() { String::new() } else { "250-mail".to_owned() } };
+            Door { parameter, side, socket: in_queue(path), rights: Some(rights), said: Ok(said) }
+        };
+        let ours_ = |parameter, path: &str, greeting| door(parameter, Side::Ours, path, (pec, rights(0o140_660, 100, 103)), greeting);
+        let mailbox =
+            |parameter, path: &str| door(parameter, Side::Mailboxes, path, (pec, rights(0o140_600, 100, 0)), "220 mail Dovecot (Debian) ready.");
+        let outgoing = (rights(0o42_710, 101, 104), rights(0o140_666, 101, 101));
         Seen {
             now: Moment::from_unix(1_800_000_000),
             files: shipped::FILES.iter().map(|(name, text)| (*name, Ok((*text).to_owned()))).collect(),
@@ -404,24 +395,39 @@ pub(super) mod tests {
                 service_domain: "gestore.alfa.test".into(),
                 provider_name: "Alfa".into(),
                 mx_hosts: ["mail.gestore.alfa.test".to_owned()].into(),
-                notices_smtpd: "127.0.0.1:10025".into(),
+                mailbox_lmtp: in_queue("pec/dovecot-lmtp"),
+                mailbox_lmtp_no_quota: in_queue("pec/dovecot-lmtp-no-quota"),
                 clamd_max_age: Duration::from_secs(6 * 3600),
                 local_domains: domains.clone(),
             }),
             directory: Directory::parse(ldif),
-            lmtp: vec![("virtual_transport".into(), Ok("220 mail Dovecot ready.".into()))],
             mailboxes: vec![("posta-certificata@gestore.alfa.test".into(), Ok(true))],
-            sockets: vec![("pec_access_milter", Socket::Unix("/q/pec/access".into()), Some(0o42750), Ok(()))],
+            nobody: Some(("1a2b@gestore.alfa.test".into(), Ok(false))),
+            doors: vec![
+                ours_("pec_access_milter", "pec/access", ""),
+                ours_("pec_incoming_milter", "pec/incoming", ""),
+                ours_("pec_local_milter", "pec/local", ""),
+                ours_("pec_reports_milter", "pec/reports", ""),
+                ours_("pec_delivery_lmtp", "pec/delivery", "220 mail LMTP"),
+                ours_("pec_triggers_lmtp", "pec/triggers", "220 mail LMTP"),
+                mailbox("pec_mailbox_lmtp", "pec/dovecot-lmtp"),
+                mailbox("pec_mailbox_lmtp_no_quota", "pec/dovecot-lmtp-no-quota"),
+                door("pec_outgoing_smtpd", Side::Outgoing, "public/pecoutgoing", outgoing, "220 mail ESMTP Postfix"),
+            ],
+            outgoing_group: Some(Ok(Group { name: "postdrop".into(), users: Vec::new() })),
+            delivery: Some(Ok(Process { uid: 100, groups: vec![100, 103, 104] })),
             owned: vec![
                 Owned { parameter: "pec_signing_key", path: "/etc/pec/key.pem".into(), state: Ok((0o100_600, 100)) },
-                Owned { parameter: "pec_store", path: "/var/lib/pec/store".into(), state: Ok((0o40_700, 100)) },
+                Owned { parameter: "pec_row_keys_file", path: "/etc/pec/row.keys".into(), state: Ok((0o100_600, 100)) },
+                Owned { parameter: "pec_infected_store", path: "/var/lib/pec/infected".into(), state: Ok((0o40_700, 100)) },
             ],
+            row_keys: Ok(()),
             database: Ok(()),
             world: Ok(()),
             scanner: Some(Ok(Examination { version: "ClamAV".into(), signatures: Some(Moment::from_unix(1_799_990_000)), blind: None })),
             certificates: vec![("pec_certificate_file".into(), "cert.pem (Alfa)".into(), Moment::from_unix(1_900_000_000))],
             crls: Ok(vec![("http://ca.test/crl".into(), Some(Moment::from_unix(1_900_000_000)))]),
-            disks: vec![("pec_store", "/var/lib/pec/store".into(), Ok(50_000_000_000))],
+            disks: vec![("pec_infected_store", "/var/lib/pec/infected".into(), Ok(50_000_000_000))],
             in_clear: Ok(Vec::new()),
             clock: Ok(KernelClock { synchronised: true, estimated_error: 2000 }),
             mx: domains.into_iter().map(|domain| (domain, Ok(vec!["mail.gestore.alfa.test".into()]))).collect(),

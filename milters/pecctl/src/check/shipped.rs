@@ -4,11 +4,7 @@ const MAIN_CF: &str = include_str!("../../../../postfix-conf/main.cf");
 const MASTER_CF: &str = include_str!("../../../../postfix-conf/master.cf");
 
 /// Tables beside main.cf, which must be the shipped ones.
-pub(super) const FILES: &[(&str, &str)] = &[
-    ("pec-notify-both", include_str!("../../../../postfix-conf/pec-notify-both")),
-    ("pec-notify-failure", include_str!("../../../../postfix-conf/pec-notify-failure")),
-    ("pec-internal-domains", include_str!("../../../../postfix-conf/pec-internal-domains")),
-];
+pub(super) const FILES: &[(&str, &str)] = &[("pec-internal-domains", include_str!("../../../../postfix-conf/pec-internal-domains"))];
 
 /// A parameter of the shipped main.cf.
 #[derive(Debug)]
@@ -16,7 +12,14 @@ pub(super) struct Parameter {
     pub(super) name: String,
     pub(super) value: String,
     /// The comment above it.
-    pub(super) reason: String,
+    reason: String,
+}
+
+impl Parameter {
+    /// The comment above it, as it stands behind what is allowed.
+    pub(super) fn because(&self) -> String {
+        if self.reason.is_empty() { String::new() } else { format!(" ({})", self.reason.trim_end_matches('.')) }
+    }
 }
 
 /// The shipped main.cf, our own parameters left out.
@@ -50,17 +53,24 @@ pub(super) fn parameters() -> Vec<Parameter> {
 /// A service of a master.cf.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Service {
-    /// `smtp`, `127.0.0.1:10025`.
+    /// `smtp`, `127.0.0.1:25`.
     pub(super) name: String,
     /// `inet`, `unix`, `pass`.
     pub(super) kind: String,
     /// `smtpd`.
     pub(super) program: String,
+    /// How many processes at most; 0: as many as come. Nothing: Postfix's default.
+    pub(super) processes: Option<u32>,
     /// `-o name=value`.
     pub(super) options: Vec<(String, String)>,
 }
 
 impl Service {
+    /// As `postconf -P` names it: `smtp/inet`.
+    pub(super) fn id(&self) -> String {
+        format!("{}/{}", self.name, self.kind)
+    }
+
     pub(super) fn option(&self, name: &str) -> Option<&str> {
         self.options.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
@@ -81,9 +91,10 @@ pub(super) fn services() -> Vec<Service> {
 fn service(line: &str) -> Option<Service> {
     let mut words = line.split_whitespace();
     let (name, kind) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let program = words.nth(5)?.to_owned();
+    let processes = words.nth(4)?.parse().ok();
+    let program = words.next()?.to_owned();
     let options = words.filter(|&w| w != "-o").filter_map(|w| w.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
-    Some(Service { name, kind, program, options })
+    Some(Service { name, kind, program, processes, options })
 }
 
 #[cfg(test)]
@@ -101,6 +112,9 @@ mod tests {
         let submission = services.iter().find(|s| s.name == "submission").unwrap();
         assert_eq!((submission.kind.as_str(), submission.program.as_str()), ("inet", "smtpd"));
         assert_eq!(submission.option("smtpd_tls_security_level"), Some("encrypt"));
+        let outgoing = services.iter().find(|s| s.name == "pecoutgoing").unwrap();
+        assert_eq!((outgoing.id().as_str(), outgoing.option("smtpd_milters")), ("pecoutgoing/unix", Some("")));
+        assert!(outgoing.processes.is_some() && submission.processes.is_none());
         assert_eq!(services.iter().find(|s| s.name == "cleanup-access").unwrap().option("message_drop_headers"), Some(""));
     }
 }
