@@ -1,15 +1,13 @@
 """The network on which is measured: variants of Alfa's submission service, and the counters around a run."""
 
 import os
-import sys
 import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scenarios"))
-
-from network import ALDO, BRUNO, PROCESSES, Network, run  # noqa: E402, F401
+from measured import AS_A_HOST, Measured, messages, run
+from network import PROCESSES, PROGRAMS
 
 # How a message that was accepted stays where it is, so that nothing else is in the figures: on hold, where the queue manager
 # does not see it; or, where it is to see the triggers, all else that leaves waits in line for a server that says nothing.
@@ -43,19 +41,16 @@ VARIANTS = (
 STOPWATCH = Variant("stopwatch", "whatever the stopwatch stands before", 5876, "unix:pec/stopwatch")
 
 
-class Bed(Network):
+class Bed(Measured):
     """Alfa as the measured host; Beta only receives, in the part about memory."""
 
-    MEASURED = ("postfix", "access", "notices", "incoming", "postgres", "dovecot", "noop", "giveback", "opendkim")
+    COMPARISONS = ("noop", "giveback", "opendkim")
+    MEASURED = ("postfix", *PROGRAMS, "postgres", "dovecot", *COMPARISONS)
 
     def __init__(self, home, project, base):
         super().__init__(home, project, base)
         self.queue_directory = self.volume("alfa-queue")
         self.mail_directory = self.volume("alfa-mail")
-        self.log = self.queue_directory / "mail.log"
-        addresses = run("docker", "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}", f"{project}-alfa").stdout
-        # Straight to the container: Docker's proxy for published ports would be measured too.
-        self.address = addresses.split()[0]
 
     # ---- The containers beside those of compose.yaml
 
@@ -81,14 +76,6 @@ class Bed(Network):
     def wait_for_socket(self, name):
         self.wait_for(lambda: self.listens("alfa", name), f"nothing listens on pec/{name}")
 
-    @staticmethod
-    def wait_for(condition, otherwise, seconds=120):
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{otherwise} in {seconds} s")
-            time.sleep(0.02)
-
     # ---- Postfix and Dovecot
 
     def prepare(self):
@@ -97,69 +84,53 @@ class Bed(Network):
         for host in ("alfa", "beta"):
             for process in PROCESSES:
                 self.start(host, process)
+            self.as_deployed(host)
         self.wait_until_up("alfa", *PROCESSES)
+        self.set_dovecot("alfa")
         entry = self.execute("alfa", "postfix", "postconf", "-M", "submission/inet").stdout.strip()
         for variant in (*VARIANTS, STOPWATCH):
             service = f"{variant.port}/inet"
             self.execute("alfa", "postfix", "postconf", "-M", f"{service}={variant.port}{entry.removeprefix('submission')}")
             options = (f"{service}/smtpd_milters={variant.milter}", f"{service}/smtpd_data_restrictions={'' if variant.flowing else HOLD}")
             self.execute("alfa", "postfix", "postconf", "-P", *options)
-        # A host logs to a file, as our programs do here (PEC_LOG); Docker's own logging takes a tenth of the CPU.
-        # in_flow_delay stops a client for a second now and then when messages come in faster than the queue manager takes
-        # them: the less a variant costs, the more often.
-        log = f"maillog_file=/var/spool/postfix/{self.log.name}"
         # What a message carries is looked at by nobody: OpenDKIM does not either, and a scanner's cost is its own.
         unscanned = ("pec_clamd=none", "pec_blocked_attachments=")
-        self.set_postfix(log, "in_flow_delay=0", *STANDS_IN_LINE, self.triggers_milter(), *unscanned)
+        self.set_postfix(*AS_A_HOST, *STANDS_IN_LINE, *unscanned)
         self.close_database_sessions()
         self.deployment.wait_until_up()
 
-    @staticmethod
-    def triggers_milter(milter="$pec_triggers_milter"):
-        return f"127.0.0.1:10025/inet/smtpd_milters={milter}"
-
     def set_postfix(self, *settings):
-        """Sets parameters of main.cf, or SERVICE/TYPE/PARAMETER of master.cf, and starts Postfix afresh."""
-        for setting in settings:
-            self.execute("alfa", "postfix", "postconf", "-P" if "/inet/" in setting.partition("=")[0] else "-e", setting)
-        run("docker", "restart", self.container("alfa", "postfix"))
-        self.wait_until_up("alfa", "postfix", "dovecot")
+        """Sets parameters and starts Postfix afresh."""
+        self.set_("alfa", *settings)
+        self.restart_postfix("alfa")
 
     def clear(self):
         """Empties Alfa's queue and mailboxes. What is small is put aside rather than deleted: an ext4 without a journal passes
         over what was deleted in the last minutes for each new file, and one variant would pay for another."""
         aside = self.queue_directory / "aside"
         aside.mkdir(exist_ok=True)
-        received = [file for new in self.mail_directory.glob("*/*/Maildir/new") for file in new.iterdir()]
+        received = [Path(file) for file in self.receipts("*")]
         for file in (*self.files(self.queue_directory / "hold"), *received):
             if file.stat().st_size < 1_000_000:
                 file.rename(aside / str(time.time_ns()))
         self.execute("alfa", "postfix", "postsuper", "-d", "ALL")
-        self.execute("alfa", "dovecot", "sh", "-c", "rm -rf /var/mail/pec/*/*/Maildir")
+        self.execute("alfa", "dovecot", "sh", "-c", "rm -rf /var/mail/pec/*/*/*")
+        # Mailboxes that are there: the first two messages at once into a new sdbox would be put off.
+        self.put("alfa", [address for address, server in self.deployment.servers.items() if server == "ALFA"])
+        self.execute("alfa", "dovecot", "doveadm", "expunge", "-A", "mailbox", "INBOX", "all")
         os.sync()
 
     def close_database_sessions(self):
         """A PostgreSQL session tells its statistics when it ends at the latest; at a reload the milters begin new ones."""
-        for process in ("access", "notices"):
+        for process in ("access", "delivery"):
             self.until_it_says("alfa", process, ": reloaded", partial(self.hangup, "alfa", process))
         time.sleep(0.2)
 
     # ---- Counters
 
     def cpu(self):
-        """Seconds of CPU of each container since its start, by its cgroup."""
-        pids = run("docker", "inspect", "--format", "{{.State.Pid}}", *(self.container("alfa", process) for process in self.MEASURED)).stdout
-        return {process: self.cgroup_cpu(pid) for process, pid in zip(self.MEASURED, pids.split())}
-
-    @staticmethod
-    def cgroup_cpu(pid):
-        """Cgroups of version 1 have a controller for it, in version 2 all is in one place."""
-        cgroups = [line.split(":", 2) for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()]
-        for _, controllers, path in cgroups:
-            if "cpuacct" in controllers.split(","):
-                return int(Path(f"/sys/fs/cgroup/cpuacct{path}/cpuacct.usage").read_text()) / 1e9
-        [path] = [path for number, _, path in cgroups if number == "0"]
-        return int(Path(f"/sys/fs/cgroup{path}/cpu.stat").read_text().split()[1]) / 1e6
+        """Seconds of CPU of each container since its start."""
+        return {process: self.container_cpu("alfa", process) for process in self.MEASURED}
 
     def transactions(self):
         """Of PostgreSQL: those that wrote (each has an id and waits for the disk), and all, those that only read included."""
@@ -168,25 +139,12 @@ class Bed(Network):
         )
         return tuple(int(number) for number in row.split("|"))
 
-    def log_size(self):
-        return self.log.stat().st_size
-
-    def log_since(self, size):
-        """What Postfix has logged since its log was so long."""
-        with open(self.log, "rb") as log:
-            log.seek(size)
-            return log.read()
-
-    def cleanup_passes(self, log):
-        """How many messages Postfix's cleanup took since."""
-        return self.log_since(log).count(b": message-id=")
-
     def receipts(self, user):
-        """How many messages lie in the mailboxes of Alfa's `user`; * for all."""
-        return sum(len(os.listdir(new)) for new in self.mail_directory.glob(f"*/{user}/Maildir/new"))
+        """The messages in the mailboxes of Alfa's `user`; * for all."""
+        return messages(self.mail_directory, f"*/{user}")
 
     def wait_for_receipts(self, number, user="*"):
-        self.wait_for(lambda: self.receipts(user) >= number, f"{number} receipts for {user} did not come")
+        self.wait_for(lambda: len(self.receipts(user)) >= number, f"{number} receipts for {user} did not come")
 
     @staticmethod
     def files(directory):
@@ -221,10 +179,3 @@ class Bed(Network):
                 self.wait_for_socket(milter[1])
             else:
                 self.until_it_says(*milter, "started", again)
-
-    def until_it_says(self, host, process, text, act):
-        """Does something to a program of ours and returns when it has logged the text since."""
-        log = self.volume(f"{host}-queue") / f"pec-{process}.log"
-        before = log.stat().st_size
-        act()
-        self.wait_for(lambda: text.encode() in log.read_bytes()[before:], f"{host}'s pec-{process} did not log {text!r}")

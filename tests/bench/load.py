@@ -31,7 +31,7 @@ class Letters:
 
 
 class Client:
-    """One connection, logged in."""
+    """One connection, logged in where there is a password."""
 
     def __init__(self, address, tls, account, password):
         self.account = account
@@ -39,6 +39,8 @@ class Client:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.answer("220")
         self.command("EHLO client.test")
+        if not password:
+            return
         self.command("STARTTLS", "220")
         self.socket = tls.wrap_socket(self.socket, server_hostname="localhost")
         self.command("EHLO client.test")

@@ -6,18 +6,19 @@ The bound: 16 MB above idle plus three times the message.
 import random
 import time
 
-from bed import ALDO, BRUNO, LEAVES
+from bed import LEAVES
 from load import Client
+from network import ALDO, BRUNO
 
 ALLOWANCE, TIMES = 16_000_000, 3
 
 # The milters of the comparison, and ours on Alfa.
-UNDER_LOAD = (("alfa", "noop"), ("alfa", "opendkim"), ("alfa", "access"), ("alfa", "notices"))
+UNDER_LOAD = (("alfa", "noop"), ("alfa", "opendkim"), ("alfa", "access"), ("alfa", "delivery"))
 
 # To whom a large message goes, and which milters it then meets, as what. One message, one meeting: a milter that two large
 # messages meet at once may hold both.
 WAYS = (
-    (ALDO, {("alfa", "access"): "pec-access", ("alfa", "incoming"): "pec-incoming, internal way", ("alfa", "notices"): "pec-notices"}),
+    (ALDO, {("alfa", "access"): "pec-access", ("alfa", "delivery"): "pec-delivery"}),
     (BRUNO, {("beta", "incoming"): "pec-incoming, port 25, envelope", ("alfa", "incoming"): "pec-incoming, port 25, receipt"}),
 )
 
@@ -85,7 +86,7 @@ def one_by_one(bed, say):
         for recipient, met in ways:
             before = idle(bed, met)
             message = letter(recipient, content)
-            client = Client((bed.address, 587), bed.deployment.tls, SENDER, bed.deployment.passwords[SENDER])
+            client = Client((bed.address["alfa"], 587), bed.deployment.tls, SENDER, bed.deployment.passwords[SENDER])
             client.submit([recipient], message)
             client.quit()
             # Acceptance and delivery, or that it was not accepted.

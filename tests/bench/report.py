@@ -1,9 +1,17 @@
 """The results as tables for people."""
 
 from bed import VARIANTS
+from pair import CERTIFIED, PLAIN, UNSCANNED
+from transaction import ACCEPTANCE, CHARGE, DELIVERY, GROUPS, MANY, MESSAGE, RECIPIENTS
 
 # What tests/bench is there to watch: the variant, and how much of OpenDKIM's rate it is to reach.
 WANTED = (("d", "receipts parked", 1.0), ("e", "receipts flowing", 0.6))
+
+# A transaction's CPU beside plain mail's, by the format of the mailboxes; and what a large mailbox may take beside an empty one.
+ALLOWED = {"sdbox": {CERTIFIED: 1.4, UNSCANNED: 1.25}, "maildir": {CERTIFIED: 1.5, UNSCANNED: 1.35}}
+ALLOWED_GROWTH = 1.1
+
+TURNS = {PLAIN: "plain Postfix and Dovecot", CERTIFIED: "certified", UNSCANNED: "certified, pec_clamd = none"}
 
 
 def text(results):
@@ -12,9 +20,10 @@ def text(results):
 
 def sections(results):
     machine = results["machine"]
+    opendkim = f", OpenDKIM {machine['opendkim']}" if "opendkim" in machine else ""
     yield [
-        f"{machine['cpus']} processors, Postfix {machine['postfix']}, PostgreSQL {machine['postgresql']} (fsync and synchronous_commit on), "
-        f"OpenDKIM {machine['opendkim']}.",
+        f"{machine['cpus']} processors, Postfix {machine['postfix']}, Dovecot {machine['dovecot']}, PostgreSQL {machine['postgresql']} "
+        f"(fsync and synchronous_commit on){opendkim}.",
         f"A write and fsync of 4 kB where Postfix's queue lies takes {machine['fsync_ms']:.2f} ms.",
     ]
     for rates in results.get("rates", []):
@@ -27,6 +36,8 @@ def sections(results):
         yield peak_table(peaks)
     if "memory" in results:
         yield memory_table(results["memory"])
+    if "transactions" in results:
+        yield from transaction_sections(results["transactions"])
     yield [f"It took {results['seconds']:.0f} s."]
 
 
@@ -132,7 +143,79 @@ def memory_table(cases):
         "Peak memory for one message (VmHWM), MB; allowed above idle: 16 MB and three times the message",
         ["", "", "message", "idle", "peak", "above idle", "x message", "allowed", "holds"],
         rows,
-        "internal way: the envelope for a recipient here. port 25: the envelope for one elsewhere, and the receipt that comes back.",
-        "pec-notices: the delivery receipt with the original.",
+        "port 25: the envelope for a recipient elsewhere, and the receipt that comes back.",
+        "pec-delivery: the envelope for a recipient here, and the delivery receipt with the original.",
         words=2,
     )
+
+
+# ---- Transactions
+
+
+def transaction_sections(found):
+    idle = ", ".join(f"{who} {used:.1f}" for who, used in found["idle_ms_per_second"].items())
+    yield [
+        f"Transactions: certified messages of {size_name(MESSAGE)} from a user of Alfa's until every receipt is in its mailbox, beside the four",
+        f"messages ({', '.join(size_name(size) for size in (MESSAGE, ACCEPTANCE, CHARGE, DELIVERY))}) of plain Postfix and Dovecot with the milters taken out.",
+        f"In turn in the same containers, {found['pairs']} times; {found['transactions']} transactions in each run. On both sides: mailboxes in {found['mailboxes']}, "
+        f"TLS between the providers {'reused' if found['tls_reuse'] else 'made anew for each connection'}.",
+        "CPU: ms for a transaction, all processes of both providers but the client's; those of plain mail are Postfix and Dovecot alone.",
+        f"While nothing happens certified mail takes, ms a second: {idle}.",
+    ]
+    for part in ("transaction", "same"):
+        for case in found.get(part, []):
+            yield turn_table(case)
+            yield transaction_verdict(case, found["mailboxes"]) if part == "transaction" else clamd_part(case)
+    if "growth" in found:
+        yield from growth_sections(found["growth"], f"Mailboxes of {MANY} messages beside empty ones", {CERTIFIED: ALLOWED_GROWTH})
+    if "recipients" in found:
+        title = f"Messages to {RECIPIENTS} recipients beside those to one; all figures for each recipient"
+        yield from growth_sections(found["recipients"], title, {})
+
+
+def turn_row(name, turn):
+    groups = [f"{turn['cpu_ms'][group]['median']:.1f}" if group in turn["cpu_ms"] else "" for group in GROUPS]
+    others = f"{turn['others_cpu_share']['median'] * 100:.0f} %"
+    rates = [spread(turn[f"{what}_per_second"], 1) for what in ("accepted", "done")]
+    return [name, f"{turn['queue_passes']['median']:.2f}", *groups, spread(turn["all_ms"], 1), spread(turn["to_plain"], 2), *rates, others]
+
+
+FIRST, *OTHERS = GROUPS
+TURN_HEAD = ["", "queue passes", f"CPU ms: {FIRST}", *OTHERS, "all", "to plain", "accepted/s", "done/s", "others' CPU"]
+
+
+def turn_table(case):
+    rows = [turn_row(TURNS[key], turn) for key, turn in case["turns"].items()]
+    return table(
+        f"{case['case']}; median (least-most)",
+        TURN_HEAD,
+        rows,
+        "to plain: of the CPU, in the same round. done: until the last is in its mailbox and the queues are empty.",
+        "others' CPU: of the machine, by the client and whatever is not measured here.",
+    )
+
+
+def transaction_verdict(case, stored_as):
+    lines = []
+    for key, allowed in ALLOWED[stored_as].items():
+        ratio = case["turns"][key]["to_plain"]["median"]
+        judged = "reached" if ratio <= allowed else "NOT REACHED"
+        lines.append(f"{case['case']}, {TURNS[key]}: {ratio:.2f} x plain, {allowed:.2f} wanted: {judged}")
+    return lines + clamd_part(case)
+
+
+def clamd_part(case):
+    clamd = case["turns"][CERTIFIED]["cpu_ms"]["clamd"]["median"]
+    return [f"clamd's own part: {clamd:.1f} ms, {clamd / case['turns'][PLAIN]['all_ms']['median']:.2f} x plain"]
+
+
+def growth_sections(cases, title, allowed):
+    rows = [turn_row(f"{case['case']}: {TURNS[key]}", turn) for case in cases for key, turn in case["turns"].items()]
+    yield table(title + "; median (least-most)", TURN_HEAD, rows)
+    small, large = cases
+    lines = []
+    for key, turn in large["turns"].items():
+        ratio = turn["to_first"]
+        judged = f", {allowed[key]:.2f} allowed: {'reached' if ratio['median'] <= allowed[key] else 'NOT REACHED'}" if key in allowed else ""
+        lines.append(f"{large['case']} beside {small['case']}, {TURNS[key]}: {spread(ratio, 2)} x the CPU{judged}")
+    yield lines
