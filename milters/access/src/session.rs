@@ -9,16 +9,13 @@ use pec_core::directory::Directory;
 use pec_core::header::{Field, Header};
 use pec_core::identifier::{fresh, pec_identifier};
 use pec_core::maillog;
-use pec_core::notices::Issuer;
 use pec_core::notices::busta::busta;
 use pec_core::notices::non_accettazione::non_accettazione;
+use pec_core::notices::{Issuer, Notice};
 use pec_milter::world::World;
-use pec_milter::{
-    Connection, Edits, Keeps, LARGE, NOTICE_FIELD, NOTIFY_FAILURE, Point, RICEZIONE, RICEZIONE_DOMAIN, Recipient, Reply, Transaction, Verdict,
-    is_internal_domain,
-};
+use pec_milter::{Connection, Edits, Keeps, LARGE, Point, Recipient, Reply, Transaction, Verdict, is_internal_domain};
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{Fact, FactKind, Made, NotAccepted, Sent, TimeSource, trigger_name};
+use pec_state::rows::{Custody, Fact, FactKind, Made, NotAccepted, Sent, TimeSource, trigger_name};
 use tokio::sync::Semaphore;
 
 use crate::checks::{Eccezione, Limits, described, formal_exceptions, is_message_id};
@@ -118,6 +115,7 @@ impl AccessPoint {
 
         let made = Made { sha256: notice.body.sha256().to_vec(), with: world.made_with() };
         let refused = NotAccepted { id, provider: world.settings.provider_name.clone(), daticert: daticert.to_xml(), inglese };
+        let refused = world.database.authentic(refused)?;
         let fact = Fact {
             id: fact_id,
             provider: refused.provider.clone(),
@@ -125,15 +123,17 @@ impl AccessPoint {
             kind: FactKind::NonAccettazione,
             recipient: String::new(),
             source: refused.id.clone(),
+            source_mac: refused.mac().clone(),
             happened_at: now,
             time_source: TimeSource::Clock,
             status: String::new(),
-            message_id,
+            message_id: message_id.clone(),
         };
+        let fact_id = fact.id.clone();
         let mut log = Entry::new(Event::Notice(FactKind::NonAccettazione.as_str()), &daticert, now, transaction.queue_id());
-        log.message_id = Some(fact.message_id.clone());
+        log.message_id = Some(message_id.clone());
         log.message_sha256 = Some(made.sha256.clone());
-        log.envid = Some(fact.id.clone());
+        log.envid = Some(fact_id.clone());
         log.account = transaction.account.clone();
         log.client_address = Some(connection.client_address.clone());
         log.tls = transaction.tls.as_ref().map(ToString::to_string);
@@ -144,18 +144,17 @@ impl AccessPoint {
             maillog::virus_in_submission(transaction.queue_id(), sender.as_str(), &refused.inglese, &refused.id);
         }
         // A crash from here on leaves a refusal that the client does not hear of: it submits again and is refused again.
-        world.database.insert_not_accepted(&refused, &fact, &made, &log).await?;
-        maillog::non_accettazione(transaction.queue_id(), &daticert, &fact.message_id);
+        world.database.insert_not_accepted(&refused, fact, &made, &log).await?;
+        maillog::non_accettazione(transaction.queue_id(), &daticert, &message_id);
 
         let edits = Edits::default().become_notice(&transaction.header, notice);
-        // A full mailbox takes it all the same.
-        let edits = edits.add_field(Field::written(NOTICE_FIELD, fact.kind.as_str()));
-        let edits = edits.sender(world.service_path(), Some(format!("RET=HDRS ENVID={}", fact.id)));
+        // By the fact's id pec-delivery knows it, and hands it to a full mailbox too.
+        let edits = edits.sender(world.service_path(), Some(format!("RET=HDRS ENVID={fact_id}")));
         Ok(edits.only_to(&transaction.recipients, &daticert.mittente))
     }
 
     /// Everything after the checks: the one story of a message that is accepted.
-    async fn accept(&self, connection: &Connection, transaction: Transaction, sender: Address) -> anyhow::Result<Edits> {
+    async fn accept(&self, connection: &Connection, mut transaction: Transaction, sender: Address) -> anyhow::Result<Edits> {
         let world = &self.world;
         let now = world.clock.now();
         let queue_id = transaction.queue_id().to_owned();
@@ -164,21 +163,13 @@ impl AccessPoint {
         let daticert = self.daticert(&transaction, &sender, now, &id);
         let size = transaction.size();
         let received = received(connection, &transaction, &world.settings.hostname, now);
-        let original = transaction.body;
+        let original = std::mem::take(&mut transaction.body);
         let make = |issuer: Issuer<'_>| {
             let envelope = busta(issuer, &daticert, header, original, received)?;
             let body_sha256 = envelope.body.sha256();
             Ok((envelope, body_sha256))
         };
         let (envelope, body_sha256) = world.write(size >= LARGE as u64, make).await?;
-
-        // The recipients of ours go the internal way, through our own Incoming Point: their reports then do not wait for
-        // anybody else's server.
-        let mut seen = HashSet::new();
-        let local: Vec<&Recipient> =
-            transaction.recipients.iter().filter(|r| r.address.as_ref().is_some_and(|a| world.is_local(&a.domain()))).collect();
-        let local_recipients: Vec<String> =
-            local.iter().filter_map(|r| r.address.as_ref()).filter(|a| seen.insert(a.key())).map(ToString::to_string).collect();
 
         let sent = Sent {
             id: id.clone(),
@@ -187,9 +178,10 @@ impl AccessPoint {
             identificativo: daticert.identificativo.clone(),
             daticert: daticert.to_xml(),
             body_sha256: body_sha256.to_vec(),
-            local_recipients,
             signed_at: now,
         };
+        let custody = self.custody_of_own(&sent, &daticert, &envelope, &transaction.recipients)?;
+        let sent = world.database.authentic(sent)?;
         let mut log = Entry::new(Event::Accesso, &daticert, now, &queue_id);
         log.message_id = Some(daticert.identificativo.clone());
         log.message_sha256 = Some(body_sha256.to_vec());
@@ -197,19 +189,40 @@ impl AccessPoint {
         log.account = transaction.account.clone();
         log.client_address = Some(connection.client_address.clone());
         log.tls = transaction.tls.as_ref().map(ToString::to_string);
-        // A crash from here on leaves a row that says "signed" and that no trigger ever asks for: no receipt, no message.
-        world.database.insert_sent(&sent, &log).await?;
-        maillog::busta(&queue_id, &daticert, sent.local_recipients.len(), usize::try_from(size).unwrap_or(usize::MAX));
+        let presa_in_carico = custody.as_ref().map(|custody| trigger_name(FactKind::PresaInCarico, &custody.id));
+        let ours = custody.as_ref().map_or(0, |custody| custody.recipients.len());
+        let custody = custody
+            .map(|custody| (ricezione(&custody, &log), custody))
+            .map(|(log, custody)| Ok::<_, anyhow::Error>((world.database.authentic(custody)?, log)));
+        // A crash from here on leaves rows that say "signed" and that no trigger ever asks for: no receipt, no message.
+        world.database.insert_sent(sent, log, custody.transpose()?).await?;
+        maillog::busta(&queue_id, &daticert, ours, usize::try_from(size).unwrap_or(usize::MAX));
 
-        let mut edits =
-            Edits::default().become_notice(header, envelope).sender(transaction.sender_path.clone(), Some(format!("RET=HDRS ENVID={envid}")));
-        for recipient in &local {
-            edits = edits.delete_recipient(&recipient.path);
+        let edits = Edits::default().become_notice(header, envelope).envelope_id(&transaction, &envid);
+        let edits = edits.add_trigger(&trigger_name(FactKind::Accettazione, &id));
+        Ok(presa_in_carico.iter().fold(edits, |edits, trigger| edits.add_trigger(trigger)))
+    }
+
+    /// What those of its recipients who are ours have of an envelope: nobody needs to take it in charge but us, who signed it.
+    fn custody_of_own(&self, sent: &Sent, daticert: &Daticert, envelope: &Notice, recipients: &[Recipient]) -> anyhow::Result<Option<Custody>> {
+        let mut seen = HashSet::new();
+        let ours = recipients.iter().filter_map(|r| r.address.as_ref()).filter(|a| self.world.is_local(&a.domain()) && seen.insert(a.key()));
+        let recipients: Vec<String> = ours.map(ToString::to_string).collect();
+        if recipients.is_empty() {
+            return Ok(None);
         }
-        if !local.is_empty() {
-            edits = edits.add_recipient(format!("<{RICEZIONE}+{id}@{RICEZIONE_DOMAIN}>"), Some(NOTIFY_FAILURE));
-        }
-        Ok(edits.add_trigger(&trigger_name(FactKind::Accettazione, &id)))
+        Ok(Some(Custody {
+            id: fresh()?,
+            envid: sent.envid.clone(),
+            provider: sent.provider.clone(),
+            mail_receipt: self.world.own_record()?.mail_receipt.to_string(),
+            identificativo: sent.identificativo.clone(),
+            daticert: daticert.to_xml(),
+            recipients,
+            body_sha256: sent.body_sha256.clone(),
+            content_sha256: envelope.content_sha256.to_vec(),
+            taken_at: sent.signed_at,
+        }))
     }
 }
 
@@ -258,6 +271,11 @@ impl Point for AccessPoint {
         let decided = self.decide(connection, transaction, sender, exceptions).await;
         decided.unwrap_or_else(|e| Verdict::Wait(format!("{e:#}")))
     }
+}
+
+/// The row of the retained log that says who of ours is to have an envelope of ours; `accesso` is the row of its acceptance.
+fn ricezione(custody: &Custody, accesso: &Entry) -> Entry {
+    Entry { event: Event::Ricezione, recipients: custody.recipients.clone(), account: None, client_address: None, tls: None, ..accesso.clone() }
 }
 
 /// The addresses of `Reply-To:`, if there are any.

@@ -1,14 +1,20 @@
 //! The Access Point, spoken to in the milter protocol as Postfix does, with a real PostgreSQL behind it.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../../incoming/tests/queue/mod.rs"]
+mod queue;
+
 use bytes::Bytes;
+use openssl::sha::sha256;
 use pec_access::AccessPoint;
 use pec_core::daticert::{Errore, Tipo, TipoDestinatario, TipoRicevuta};
 use pec_core::envelope::{Contents, claimed_type, contents, signed_parts};
 use pec_core::parameters::Settings;
+use pec_state::database::Database;
 use pec_test_support::judges::{openssl_verify, xmllint_valid};
 use pec_test_support::network::{Network, column, run};
 use pec_test_support::postfix::{Mail, Queued, start};
+use queue::{DONE, Delivery, envid};
 
 const ANNA: &str = "anna@pec.alfa.test";
 const BRUNO: &str = "bruno@pec.beta.test";
@@ -79,41 +85,76 @@ async fn rfc6109_3_1_5_a_message_becomes_the_signed_envelope() {
     assert!(openssl_verify(&changed, &network.pki.ca_file()).unwrap_err().contains("verification failure"), "a change of one letter must show");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn rfc6109_2_2_1_recipients_are_certified_or_ordinary_and_ours_go_the_internal_way() {
-    let (network, access) = alfa().await;
-    let to = ["bruno@pec.beta.test", "Aldo@Studio.Example", "carla@posta.test", "aldo@studio.example"];
+/// A letter to Bruno at Beta, to Aldo here, and to Carla, who has ordinary mail.
+fn to_three() -> Mail {
     let letter = LETTER.replace("To: bruno@pec.beta.test", "To: bruno@pec.beta.test, aldo@studio.example, carla@posta.test");
-    let queued = Mail::submitted(ANNA, &to, letter.as_bytes()).give_to(access).await.queued();
+    Mail::submitted(ANNA, &[BRUNO, "Aldo@Studio.Example", "carla@posta.test", "aldo@studio.example"], letter.as_bytes())
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_2_1_recipients_are_certified_or_ordinary() {
+    let (_network, access) = alfa().await;
+    let queued = to_three().give_to(access).await.queued();
     let destinatari: Vec<_> = open(&queued).daticert.destinatari.into_iter().map(|d| (d.indirizzo, d.tipo)).collect();
     let certificato = |a: &str| (a.to_owned(), TipoDestinatario::Certificato);
     assert_eq!(destinatari, [certificato(BRUNO), certificato("Aldo@Studio.Example"), ("carla@posta.test".to_owned(), TipoDestinatario::Esterno)]);
+}
 
-    let (acceptance, internal) = (queued.recipient("accettazione+"), queued.recipient("ricezione+"));
-    assert!(acceptance.ends_with("@notices.pec.internal") && internal.ends_with("@ricezione.pec.internal"));
-    assert_eq!(queued.mail.recipients.len(), 4, "bruno, carla and two triggers: {:?}", queued.mail.recipients);
-    assert!(queued.added.iter().all(|(_, parameters)| parameters.as_deref() == Some("NOTIFY=FAILURE")), "{:?}", queued.added);
-    let local = column(&network.alfa.settings.database, "SELECT array_to_string(local_recipients, ' ') FROM sent").await;
-    assert_eq!(local, ["Aldo@Studio.Example"]);
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_4_the_providers_own_recipients_are_in_custody_too() {
+    let (network, access) = alfa().await;
+    let mail = to_three();
+    let queued = mail.clone().give_to(access).await.queued();
+    let database = &network.alfa.settings.database;
+
+    // The envelope stays on its way to everybody; two copies more come round.
+    let triggers = [queued.recipient("accettazione+"), queued.recipient("presa-in-carico+")].map(|name| format!("<{name}>"));
+    assert!(triggers.iter().all(|trigger| trigger.ends_with("@notices.pec.internal>")), "{triggers:?}");
+    assert_eq!(queued.mail.recipients, [&mail.recipients[..], &triggers].concat());
+    let parameters = Some("NOTIFY=FAILURE".to_owned());
+    assert_eq!(queued.added, triggers.clone().map(|trigger| (trigger, parameters.clone())), "a trigger that is lost is told");
+
+    // One envelope id for both rows, which no trigger tells.
+    let envid = envid(&queued).unwrap();
+    assert!(envid.len() == 32 && !triggers.iter().any(|trigger| trigger.contains(envid)), "{envid}");
+    let programs = Database::connect(&network.alfa.settings, "test").await.unwrap();
+    let sent = programs.sent_with_envid(envid).await.unwrap().unwrap();
+    let custody = programs.custody_with_envid(envid).await.unwrap().unwrap();
+    assert_eq!(
+        triggers,
+        [format!("<accettazione+{}@notices.pec.internal>", sent.id), format!("<presa-in-carico+{}@notices.pec.internal>", custody.id)]
+    );
+    let body = Bytes::from(queued.mail.body.clone());
+    let signed = signed_parts(&queued.mail.header, &body).unwrap().content;
+    assert_eq!(custody.recipients, ["Aldo@Studio.Example"], "once, as the sender wrote it");
+    assert_eq!((custody.provider.as_str(), custody.mail_receipt.as_str()), ("Alfa PEC S.p.A.", "ricevute@gestore.alfa.test"));
+    assert_eq!((&custody.identificativo, &custody.daticert, custody.taken_at), (&sent.identificativo, &sent.daticert, sent.signed_at));
+    assert_eq!((&custody.body_sha256[..], &sent.body_sha256[..]), (&sha256(&body)[..], &sha256(&body)[..]));
+    assert_eq!(custody.content_sha256, sha256(&body[signed]), "whatever surrounds it: that is the envelope");
+
+    let row = "concat_ws('|', event, array_to_string(recipients, ','), queue_id, envid, account, client_address)";
+    let [accesso, ricezione] = &column(database, &format!("SELECT {row} FROM log ORDER BY event")).await[..] else { panic!("two rows") };
+    assert_eq!(accesso, &format!("accesso||4jTESTqueueid|{envid}|{ANNA}|192.0.2.1"));
+    assert_eq!(ricezione, &format!("ricezione|Aldo@Studio.Example|4jTESTqueueid|{envid}"), "nobody brought it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_to_others_only_makes_one_trigger() {
-    let (_network, access) = alfa().await;
+    let (network, access) = alfa().await;
     let queued = Mail::submitted(ANNA, &[BRUNO], LETTER.as_bytes()).give_to(access).await.queued();
-    assert_eq!(queued.mail.recipients.len(), 2);
+    assert_eq!(queued.mail.recipients, [format!("<{BRUNO}>"), format!("<{}>", queued.recipient("accettazione+"))]);
     assert!(queued.recipient("accettazione+").len() > 30);
+    assert!(column(&network.alfa.settings.database, "SELECT id FROM custody").await.is_empty(), "what is Beta's to answer for");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc6109_2_3_the_log_has_the_message_and_the_hash_of_what_was_signed() {
     let (network, access) = alfa().await;
     let queued = Mail::submitted(ANNA, &[BRUNO], LETTER.as_bytes()).give_to(access).await.queued();
-    let sha256 = pec_core::identifier::hex(&openssl::sha::sha256(&queued.mail.body));
+    let hash = pec_core::identifier::hex(&sha256(&queued.mail.body));
     let row = "concat_ws('|', event, msgid, mittente, array_to_string(destinatari, ','), oggetto, gestore, queue_id, account, client_address, encode(message_sha256, 'hex'))";
     let rows = column(&network.alfa.settings.database, &format!("SELECT {row} FROM log")).await;
-    assert_eq!(rows, [format!("accesso|<1@client.test>|{ANNA}|{BRUNO} (certificato)|Prova|Alfa PEC S.p.A.|4jTESTqueueid|{ANNA}|192.0.2.1|{sha256}")]);
+    assert_eq!(rows, [format!("accesso|<1@client.test>|{ANNA}|{BRUNO} (certificato)|Prova|Alfa PEC S.p.A.|4jTESTqueueid|{ANNA}|192.0.2.1|{hash}")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,7 +256,7 @@ async fn rfc6109_5_2_only_the_accounts_own_address_sends() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_submits_a_trigger() {
     let (_network, access) = alfa().await;
-    for recipient in ["accettazione+00@notices.pec.internal", "ricezione+00@RICEZIONE.pec.internal"] {
+    for recipient in ["accettazione+00@notices.pec.internal", "presa-in-carico+00@NOTICES.PEC.internal"] {
         let refused = Mail::submitted(ANNA, &[BRUNO, recipient], LETTER.as_bytes()).give_to(access).await.rejected();
         assert!(refused.starts_with("550 5.1.1"), "{refused}");
     }
@@ -241,7 +282,7 @@ async fn rfc6109_3_1_2_what_fails_a_check_becomes_the_notice_of_that_and_goes_no
     assert_eq!((text("X-Ricevuta").as_str(), header.first("X-VerificaSicurezza")), ("non-accettazione", None));
     assert_eq!(text("Subject"), "AVVISO DI NON ACCETTAZIONE: Prova");
     assert_eq!((text("From").as_str(), text("To").as_str()), ("posta-certificata@gestore.alfa.test", ANNA));
-    assert_eq!((text("X-Riferimento-Message-ID").as_str(), text("X-Pec-Notice").as_str()), ("<1@client.test>", "non-accettazione"));
+    assert_eq!(text("X-Riferimento-Message-ID"), "<1@client.test>");
     assert_eq!((header.first("Bcc"), header.first("Received"), header.first("X-Trasporto")), (None, None, None));
     assert_eq!((queued.mail.sender.as_str(), &queued.mail.recipients[..]), ("<posta-certificata@gestore.alfa.test>", &[format!("<{ANNA}>")][..]));
 
@@ -263,28 +304,29 @@ async fn rfc6109_3_1_2_what_fails_a_check_becomes_the_notice_of_that_and_goes_no
     );
     assert!(!body.contains("Ciao"), "{body}");
 
-    // Under the fact's id Postfix reports if the notice does not arrive.
+    // The fact's id is the envelope id by which pec-delivery knows the notice.
     let database = &network.alfa.settings.database;
-    let envid = queued.sender_parameters.clone().unwrap();
+    let envid = envid(&queued).unwrap();
     let fact = "concat_ws('|', id, kind, message_id, encode(notice_sha256, 'hex'))";
-    let sha256 = pec_core::identifier::hex(&openssl::sha::sha256(&queued.mail.body));
-    let expected = format!("{}|non-accettazione|{}|{sha256}", envid.rsplit('=').next().unwrap(), text("Message-ID").trim_matches(['<', '>']));
+    let hash = pec_core::identifier::hex(&sha256(&queued.mail.body));
+    let expected = format!("{}|non-accettazione|{}|{hash}", envid, text("Message-ID").trim_matches(['<', '>']));
     assert_eq!(column(database, &format!("SELECT {fact} FROM fact")).await, [expected]);
     assert_eq!(
         column(database, "SELECT concat_ws('|', event, msgid, account, error) FROM log").await,
         [format!("non-accettazione|<1@client.test>|{ANNA}|{causes}")]
     );
-    assert!(column(database, "SELECT id FROM sent").await.is_empty());
+    assert!(column(database, "SELECT id FROM sent UNION ALL SELECT id FROM custody").await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc6109_3_1_2_a_message_to_oneself_is_not_delivered_for_that() {
-    let (_network, access) = alfa().await;
+    let (network, access) = alfa().await;
     let letter = LETTER.replace("To: bruno@pec.beta.test", "To: Anna@pec.alfa.test").replace("X-Mailer: x", "X-Trasporto: errore");
     let queued = Mail::submitted(ANNA, &["Anna@PEC.alfa.test"], letter.as_bytes()).give_to(access).await.queued();
     assert_eq!(queued.mail.recipients, ["<Anna@PEC.alfa.test>"]);
     assert_eq!(queued.mail.header.text("X-Ricevuta").as_deref(), Some("non-accettazione"));
     assert_eq!(queued.mail.header.first("X-Trasporto"), None);
+    assert!(column(&network.alfa.settings.database, "SELECT id FROM custody").await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -320,6 +362,22 @@ async fn without_database_nothing_is_accepted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_the_database_takes_no_rows_nothing_is_accepted() {
+    let network = Network::new().await;
+    let database = &network.alfa.settings.database;
+    let name = database.rsplit('=').next().unwrap();
+    run(database, &format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
+    let access = start(AccessPoint::new(network.world(&network.alfa).await), ()).await;
+    let wrong = LETTER.replace("From: Anna <anna@pec.alfa.test>\n", "");
+    for (mail, what) in [(to_three(), "an envelope"), (Mail::submitted(ANNA, &[BRUNO], wrong.as_bytes()), "a notice")] {
+        let deferred = mail.give_to(access).await.deferred();
+        assert!(deferred.starts_with("451 4.3.0"), "{what}: {deferred}");
+    }
+    let rows = "SELECT id FROM sent UNION ALL SELECT id FROM custody UNION ALL SELECT id FROM fact UNION ALL SELECT event FROM log";
+    assert!(column(database, rows).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn several_messages_on_one_connection_do_not_mix() {
     let (network, access) = alfa().await;
     let mut ids = Vec::new();
@@ -331,4 +389,54 @@ async fn several_messages_on_one_connection_do_not_mix() {
     assert_eq!(ids.len(), 3, "every message has an identifier of its own");
     assert_eq!(column(&network.alfa.settings.database, "SELECT identificativo FROM sent ORDER BY 1").await.len(), 3);
     assert!(ids.iter().all(|id| id.ends_with("@gestore.alfa.test")));
+}
+
+/// Alfa's Access Point, and its pec-delivery behind the queue.
+async fn alfa_and_its_delivery() -> (Network, std::net::SocketAddr, Delivery) {
+    let (network, access) = alfa().await;
+    let delivery = Delivery::start(&network, &network.alfa).await;
+    (network, access, delivery)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_delivery_point_knows_every_copy_of_an_envelope_that_was_accepted() {
+    let (network, access, delivery) = alfa_and_its_delivery().await;
+    let queued = to_three().give_to(access).await.queued();
+    let (acceptance, presa_in_carico) = (queued.recipient("accettazione+"), queued.recipient("presa-in-carico+"));
+    // "aldo" is "Aldo": whoever is named twice has one copy and one receipt.
+    for recipient in ["Aldo@Studio.Example", "aldo@studio.example", &acceptance, &presa_in_carico] {
+        assert_eq!(delivery.bring(&queued, recipient).await, DONE, "{recipient}");
+    }
+    let delivered = network.alfa.mailboxes.taken();
+    let [envelope] = &delivered[..] else { panic!("{} deliveries", delivered.len()) };
+    assert_eq!((envelope.recipient.as_str(), envelope.mail().sender), ("Aldo@Studio.Example", format!("<{ANNA}>")));
+    assert_eq!(envelope.mail().body, queued.mail.body);
+    let mut notices: Vec<_> =
+        network.alfa.mailboxes_no_quota.taken().iter().map(|n| (n.mail().header.text("X-Ricevuta").unwrap(), n.recipient.clone())).collect();
+    notices.sort();
+    let notice = |kind: &str, to: &str| (kind.to_owned(), to.to_owned());
+    let of_alfa = "ricevute@gestore.alfa.test";
+    assert_eq!(notices, [notice("accettazione", ANNA), notice("avvenuta-consegna", ANNA), notice("presa-in-carico", of_alfa)]);
+    assert!(network.alfa.outgoing.taken().is_empty());
+
+    // Bruno's copy is for Beta, and for no mailbox here; and no copy is for whom it was not sent to.
+    for stranger in [BRUNO, "carla@posta.test", "carlo@studio.example"] {
+        let refused = delivery.bring(&queued, stranger).await;
+        assert!(refused.starts_with("451 "), "{refused}");
+    }
+    assert!(network.alfa.mailboxes.taken().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_2_1_the_notice_of_non_acceptance_reaches_a_full_mailbox() {
+    let (network, access, delivery) = alfa_and_its_delivery().await;
+    network.alfa.mailboxes.answer_recipient(ANNA, Some("552 5.2.2 full"));
+    let letter = LETTER.replace("From: Anna <anna@pec.alfa.test>\n", "");
+    let queued = Mail::submitted(ANNA, &[BRUNO], letter.as_bytes()).give_to(access).await.queued();
+    assert_eq!(delivery.bring_all(&queued).await, [DONE]);
+    assert_eq!(delivery.bring_all(&queued).await, [DONE], "Postfix did not hear it the first time");
+    let taken = network.alfa.mailboxes_no_quota.taken();
+    let [notice] = &taken[..] else { panic!("{} copies", taken.len()) };
+    assert_eq!((notice.recipient.as_str(), notice.mail().sender), (ANNA, "<posta-certificata@gestore.alfa.test>".to_owned()));
+    assert_eq!(notice.mail().body, queued.mail.body);
 }

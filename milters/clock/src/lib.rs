@@ -1,17 +1,16 @@
-//! What no message starts: notices for deadlines that passed, triggers that did not come round, originals that nobody needs.
+//! What no message starts: notices for deadlines that passed, triggers that did not come round.
 //!
 //! Promise: every minute one round, by one process for each database, however many run.
 //! - A deadline that is over leads to a fact, and the fact to its notice ([`deadlines`], RFC 6109 s. 3.1.6). A fact is there
-//!   once; its notice is started until Postfix has said 250, and made again it is the same bytes. So a crash, a restart or a
-//!   second pec-clock lose nothing and change nothing. While no notice could leave, no fact is written: more may be certified
+//!   once; its notice is started until it is in a mailbox, and made again it is the same bytes. So a crash, a restart or a
+//!   second pec-clock lose nothing and change nothing. While no notice could be made, no fact is written: more may be certified
 //!   by then.
-//! - pec-clock makes no notice itself and writes to nobody: it brings a trigger to Postfix's own smtpd on loopback, where
-//!   pec-notices turns it into the notice ([`smtp`]).
+//! - pec-clock makes no notice itself and writes to nobody: it brings a trigger to pec-delivery, by LMTP, which makes the notice
+//!   and hands it over.
 //! - Rows of the retained log are sealed, and what proves them to others is made, both beside the rounds ([`sealing`],
 //!   [`proving`]).
 //! - Every day our certificate is looked at, and the log says from 60 days before its end on that it ends.
 //! - The CAs' revocation lists and the directory of providers are fetched on each host, also by a pec-clock that does not act otherwise.
-//! - An original is deleted when nobody can need it any more; in doubt it stays.
 //!
 //! What does not work in one round is logged and done in the next. Time comes from the injected clock alone.
 
@@ -19,12 +18,12 @@ pub mod auditing;
 pub mod deadlines;
 pub mod proving;
 pub mod sealing;
-pub mod smtp;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
 use openssl::sha::sha256;
 use pec_core::NO_QUEUE_ID;
 use pec_core::clock::{Clock, Moment};
@@ -35,38 +34,38 @@ use pec_core::notices::service_address;
 use pec_core::parameters::Settings;
 use pec_core::smime::crl::CrlDirectory;
 use pec_core::smime::own::OwnCertificate;
+use pec_lmtp::{Options, Outgoing, Pool, Protocol};
 use pec_milter::NOTICES_DOMAIN;
 use pec_milter::crls::Crls;
 use pec_milter::directories::Directories;
 use pec_milter::facts;
 use pec_milter::kernel_clock::{KernelClock, kernel_clock};
+use pec_milter::mailbox::peer;
 use pec_register::tsa::TsaCas;
-use pec_state::database::Database;
+use pec_state::database::{Database, DatabaseError};
 use pec_state::deadlines::{Deadline, Lock, ToRaise};
 use pec_state::log::Event;
 use pec_state::rows::{Fact, FactKind, TimeSource, trigger_name};
-use pec_state::store::Store;
 
 use crate::deadlines::{STAGES, Stage, is_due, is_over, reached};
-use crate::smtp::{SmtpError, send};
 
 /// The body of every trigger that pec-clock brings. It becomes the notice; only its hash matters.
 const BODY: &str = "This becomes the notice that the address names.\r\n";
 
-/// For how long a fact of the milters may be without its notice until its trigger counts as lost, in seconds. What still
-/// waits in Postfix's queue after that is dropped when it comes.
+/// For how long a fact of the other programs may be without its notice until its trigger counts as lost, in seconds. What still
+/// waits in Postfix's queue after that finds the notice handed over when it comes.
 const LOST_AFTER: i64 = 600;
 
-/// How long an original stays when the last receipt with it is made, in seconds: a receipt that does not arrive is made again
-/// for five days (see pec-notices).
-const ORIGINAL_LIFETIME: i64 = 5 * 86_400;
+/// A trigger that nobody sends: whether pec-delivery would take one.
+const READY: &str = "pronto";
 
 /// The work of pec-clock.
 pub struct Clockwork {
     settings: Settings,
     clock: Arc<dyn Clock>,
     database: Database,
-    store: Store,
+    /// pec-delivery.
+    delivery: Pool,
     crls: Crls,
     directories: Option<Directories>,
     lock: Option<Lock>,
@@ -80,7 +79,8 @@ pub struct Clockwork {
 impl Clockwork {
     /// The work under these settings.
     pub fn new(settings: Settings, clock: Arc<dyn Clock>, database: Database) -> anyhow::Result<Self> {
-        let store = Store::open("pec_store", &settings.store)?;
+        let options = Options { connections: 1, ..Options::default() };
+        let delivery = Pool::new(peer(&settings.triggers_lmtp), Protocol::Lmtp, settings.hostname.clone(), options);
         if let Some(timestamps) = &settings.register.timestamps {
             TsaCas::read(&timestamps.ca_file)?;
         }
@@ -90,7 +90,7 @@ impl Clockwork {
             settings,
             clock,
             database,
-            store,
+            delivery,
             crls,
             directories,
             lock: None,
@@ -139,8 +139,7 @@ impl Clockwork {
         }
         let now = self.clock.now();
         self.see_to_deadlines(now, stopped).await?;
-        self.raise(now, stopped).await?;
-        self.delete_originals(now, stopped).await
+        self.raise(now, stopped).await
     }
 
     /// Says once a day what an administrator should know of our certificate, and what the kernel says of its clock. The milters say it when they start, which may
@@ -191,15 +190,19 @@ impl Clockwork {
             let until = Moment::from_unix(now.unix() - stage.due);
             let mut last = None;
             loop {
-                let page = self.database.deadlines(seen, until, last.as_ref()).await?;
+                let (page, end) = self.database.deadlines(seen, until, last.as_ref()).await?;
                 for deadline in &page {
                     if stopped.load(Ordering::Relaxed) {
                         return Ok(());
                     }
-                    self.see_to(deadline, now, &mut ready).await?;
+                    match self.see_to(deadline, now, &mut ready).await {
+                        // The alarm is given. Nobody else's notice waits for that.
+                        Err(e) if matches!(e.downcast_ref(), Some(DatabaseError::Forged { .. })) => {}
+                        seen => seen?,
+                    }
                 }
-                match page.into_iter().next_back() {
-                    Some(deadline) => last = Some(deadline),
+                match end {
+                    Some(end) => last = Some(end),
                     None => break,
                 }
             }
@@ -208,16 +211,16 @@ impl Clockwork {
     }
 
     /// One envelope: the facts first, then the mark that it has been seen to. A crash in between does it again, and every
-    /// fact is there already. `ready` is what this round knows of smtpd.
+    /// fact is there already. `ready` is what this round knows of pec-delivery.
     async fn see_to(&self, deadline: &Deadline, now: Moment, ready: &mut Option<bool>) -> anyhow::Result<()> {
-        let busta = match Daticert::parse(deadline.daticert.as_bytes()) {
+        let busta = match Daticert::parse(deadline.sent.daticert.as_bytes()) {
             Ok(busta) => busta,
             Err(e) => {
-                maillog::waits(NO_QUEUE_ID, &format!("the deadlines of {}: {e}", deadline.identificativo));
+                maillog::waits(NO_QUEUE_ID, &format!("the deadlines of {}: {e}", deadline.sent.identificativo));
                 return Ok(());
             }
         };
-        let stages = reached(now.unix() - deadline.accepted_at.unix());
+        let stages = reached(now.unix() - deadline.fact.happened_at.unix());
         let mut all_over = true;
         for destinatario in &busta.destinatari {
             let key = destinatario.indirizzo.to_ascii_lowercase();
@@ -226,23 +229,27 @@ impl Clockwork {
                 if !self.is_ready(ready).await {
                     return Ok(());
                 }
-                self.database.insert_fact_before_notice(&self.new_fact(deadline, stage.kind, &key, now)?).await?;
+                self.database.hold_fact(&self.new_fact(deadline, stage.kind, &key, now)?).await?;
             }
             all_over &= is_over(destinatario.tipo, certified);
         }
         let seen = if all_over { STAGES.len() } else { stages.len() };
-        Ok(self.database.set_deadlines_seen(&deadline.fact, i16::try_from(seen)?).await?)
+        Ok(self.database.set_deadlines_seen(&deadline.fact.id, i16::try_from(seen)?).await?)
     }
 
-    /// Whether notices can leave; asked once a round.
+    /// Whether notices can be made; asked once a round.
     async fn is_ready(&self, known: &mut Option<bool>) -> bool {
         if known.is_none() {
-            let sender = service_address(&self.settings.service_domain);
-            let answer = smtp::ready(self.settings.notices_smtpd, &self.settings.hostname, &sender).await;
-            if let Err(e) = &answer {
-                maillog::waits(NO_QUEUE_ID, &format!("the notices of deadlines that are over: {e}"));
+            let answer = self.delivery.ask(&format!("{READY}@{NOTICES_DOMAIN}")).await;
+            let trouble = match answer {
+                Ok(reply) if reply.is_yes() => None,
+                Ok(reply) => Some(reply.to_string()),
+                Err(e) => Some(e.to_string()),
+            };
+            if let Some(trouble) = &trouble {
+                maillog::waits(NO_QUEUE_ID, &format!("the notices of deadlines that are over: pec-delivery: {trouble}"));
             }
-            *known = Some(answer.is_ok());
+            *known = Some(trouble.is_none());
         }
         *known == Some(true)
     }
@@ -252,11 +259,12 @@ impl Clockwork {
         let message_id = pec_identifier(now, &id, &self.settings.service_domain);
         Ok(Fact {
             id,
-            provider: deadline.provider.clone(),
-            identificativo: deadline.identificativo.clone(),
+            provider: deadline.sent.provider.clone(),
+            identificativo: deadline.sent.identificativo.clone(),
             kind,
             recipient: recipient.to_owned(),
-            source: deadline.sent.clone(),
+            source: deadline.sent.id.clone(),
+            source_mac: deadline.sent.mac().clone(),
             happened_at: now,
             time_source: TimeSource::Clock,
             status: String::new(),
@@ -284,10 +292,12 @@ impl Clockwork {
             if stopped.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            if let Err(e) = self.start(&to_raise, stage).await? {
-                maillog::waits(NO_QUEUE_ID, &format!("the notice {}: {e}", fact.message_id));
-                // Where nobody answers, or pec-notices is down, the next one fares no better.
-                if !matches!(&e, SmtpError::Refused { command, .. } if command == smtp::MESSAGE) {
+            match self.start(&to_raise, stage).await? {
+                Started::Yes => {}
+                Started::No(why) => maillog::waits(NO_QUEUE_ID, &format!("the notice {}: {why}", fact.message_id)),
+                // The next one fares no better.
+                Started::NobodyThere(why) => {
+                    maillog::waits(NO_QUEUE_ID, &format!("the notice {}: {why}", fact.message_id));
                     return Ok(());
                 }
             }
@@ -295,16 +305,20 @@ impl Clockwork {
         Ok(())
     }
 
-    /// Brings one trigger to smtpd. A 250 that is lost on the way here makes the same notice a second time.
-    async fn start(&self, to_raise: &ToRaise, stage: Option<&Stage>) -> anyhow::Result<Result<(), SmtpError>> {
+    /// Brings one trigger to pec-delivery, whose yes means that the notice is handed over. A yes that is lost on the way here
+    /// changes nothing: it knows so the next time.
+    async fn start(&self, to_raise: &ToRaise, stage: Option<&Stage>) -> anyhow::Result<Started> {
         let fact = &to_raise.known.fact;
         let name = trigger_name(fact.kind, &fact.id);
-        self.database.set_raising(&fact.id, &name, &sha256(BODY.as_bytes())).await?;
+        self.database.insert_trigger_bodies(std::slice::from_ref(&name), &sha256(BODY.as_bytes())).await?;
         let sender = service_address(&self.settings.service_domain);
-        let text = format!("From: {sender}\r\nSubject: {name}\r\n\r\n{BODY}");
+        let pieces = [Bytes::from(format!("From: {sender}\r\nSubject: {name}\r\n\r\n{BODY}"))];
         let recipient = format!("{name}@{NOTICES_DOMAIN}");
-        if let Err(e) = send(self.settings.notices_smtpd, &self.settings.hostname, &sender, &recipient, &text).await {
-            return Ok(Err(e));
+        let trigger = Outgoing { sender: &sender, recipient: &recipient, envid: None, ret: None, notify: None, ident: None, pieces: &pieces };
+        match self.delivery.give(trigger).await {
+            Ok(answer) if answer.reply.is_yes() => {}
+            Ok(answer) => return Ok(Started::No(answer.reply.to_string())),
+            Err(e) => return Ok(Started::NobodyThere(e.to_string())),
         }
         let (kind, sent) = (fact.kind.as_str(), self.clock.now());
         match stage {
@@ -316,26 +330,14 @@ impl Clockwork {
         {
             maillog::late(kind, &fact.identificativo, &fact.recipient, accepted, sent);
         }
-        self.database.set_raised(&fact.id).await?;
-        Ok(Ok(()))
+        Ok(Started::Yes)
     }
+}
 
-    /// Deletes the originals that no receipt can need any more. The file first: a crash in between finds it gone.
-    async fn delete_originals(&self, now: Moment, stopped: &AtomicBool) -> anyhow::Result<()> {
-        let until = Moment::from_unix(now.unix() - ORIGINAL_LIFETIME);
-        loop {
-            let custodies = self.database.originals_to_delete(until).await?;
-            if custodies.is_empty() {
-                return Ok(());
-            }
-            for custody in custodies {
-                if stopped.load(Ordering::Relaxed) {
-                    return Ok(());
-                }
-                self.store.delete(&custody).await?;
-                self.database.set_original_deleted(&custody, now).await?;
-                maillog::original_deleted(&custody);
-            }
-        }
-    }
+/// Whether a notice was started.
+enum Started {
+    Yes,
+    /// pec-delivery says no, about this one.
+    No(String),
+    NobodyThere(String),
 }

@@ -1,10 +1,13 @@
-//! Rounds of pec-clock with a real PostgreSQL and the real pec-notices behind a stand-in for Postfix's smtpd.
+//! Rounds of pec-clock with a real PostgreSQL and the real pec-delivery, whose mailbox server answers what a test tells it to.
 #![allow(clippy::unwrap_used)]
+
+mod delivery;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use openssl::sha::sha256;
 use pec_clock::Clockwork;
 use pec_core::clock::Moment;
@@ -12,18 +15,22 @@ use pec_core::daticert::{Daticert, Errore, Tipo, TipoDestinatario};
 use pec_core::envelope::{contents, signed_parts};
 use pec_core::header::Header;
 use pec_core::identifier::hex;
+use pec_core::maillog;
 use pec_core::notices::preavviso::Termine;
 use pec_core::parameters::Settings;
-use pec_notices::{Door, NoticesPoint};
+use pec_delivery::DeliveryPoint;
+use pec_delivery::doors::Door;
+use pec_lmtp::{Options, Outgoing, Peer, Pool, Protocol};
+use pec_state::authentic::Mac;
 use pec_state::database::Database;
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{Custody, Fact, FactKind, Made, Ricevuta, Sent, TimeSource};
-use pec_state::store::Store;
+use pec_state::rows::{Fact, FactKind, Made, Ricevuta, TimeSource};
 use pec_test_support::judges::{openssl_verify, xmllint_valid};
+use pec_test_support::mail_server::Taken;
 use pec_test_support::network::{Network, column, daticert_of, run, sent};
 use pec_test_support::pki::NOW;
-use pec_test_support::postfix::{Mail, Outcome, Queued, start_shared};
-use pec_test_support::smtpd::Smtpd;
+
+use crate::delivery::Delivery;
 
 const ANNA: &str = "anna@pec.alfa.test";
 const ALDO: &str = "aldo@studio.example";
@@ -38,8 +45,8 @@ const ACCEPTED: i64 = NOW - 60;
 /// Alfa, as pec-clock sees it.
 struct Alfa {
     network: Network,
-    smtpd: Smtpd,
-    notices: std::net::SocketAddr,
+    delivery: Delivery,
+    point: Arc<ArcSwap<DeliveryPoint>>,
     database: Database,
     settings: Settings,
 }
@@ -47,12 +54,11 @@ struct Alfa {
 impl Alfa {
     async fn new() -> Self {
         let network = Network::new().await;
-        let notices = NoticesPoint::new(network.world(&network.alfa).await).unwrap();
-        let notices = start_shared(Arc::new(ArcSwap::from_pointee(notices)), Door::Triggers).await;
-        let smtpd = Smtpd::start().await;
-        smtpd.milter(Some(notices));
-        let settings = Settings { notices_smtpd: smtpd.address, ..network.alfa.settings.clone() };
-        Self { smtpd, notices, database: Database::connect(&settings, "test").await.unwrap(), settings, network }
+        let mut delivery = Delivery::new(&network.directory.path().join("pec"));
+        let settings = delivery.settings(&network.alfa.settings);
+        let point = Arc::new(ArcSwap::from_pointee(DeliveryPoint::new(network.world(&network.alfa).await)));
+        delivery.start(&point);
+        Self { delivery, point, database: Database::connect(&settings, "test").await.unwrap(), settings, network }
     }
 
     async fn clockwork(&self) -> Clockwork {
@@ -65,33 +71,48 @@ impl Alfa {
         self.network.clock.set(Moment::from_unix(ACCEPTED + elapsed));
     }
 
-    /// A round at that moment, and what it brought into the queue.
-    async fn round(&self, clockwork: &mut Clockwork, elapsed: i64) -> Vec<Queued> {
+    /// A round at that moment, and what it brought into mailboxes: all of it past their quota.
+    async fn round(&self, clockwork: &mut Clockwork, elapsed: i64) -> Vec<Taken> {
         self.at(elapsed);
         clockwork.round(&AtomicBool::new(false)).await.unwrap();
-        self.smtpd.queued()
+        assert!(self.network.alfa.mailboxes.taken().is_empty() && self.network.alfa.outgoing.taken().is_empty());
+        self.network.alfa.mailboxes_no_quota.taken()
+    }
+
+    /// Rounds at that moment until something comes: PostgreSQL takes its moment to see that a connection, and the lock of whoever
+    /// had it, is gone.
+    async fn rounds(&self, clockwork: &mut Clockwork, elapsed: i64) -> Vec<Taken> {
+        loop {
+            let taken = self.round(clockwork, elapsed).await;
+            if !taken.is_empty() {
+                return taken;
+            }
+        }
     }
 
     /// An envelope from Anna was signed, and its copy came round if `accepted`.
     async fn sent(&self, id: &str, recipients: &[&str], accepted: bool) -> Daticert {
+        self.sent_by(ANNA, id, recipients, accepted).await
+    }
+
+    async fn sent_by(&self, sender: &str, id: &str, recipients: &[&str], accepted: bool) -> Daticert {
         let header = Header::parse(b"Subject: Prova\r\nMessage-ID: <1@client.test>\r\n").unwrap();
-        let mut daticert = daticert_of(&self.network.alfa, recipients, &header);
+        let mut daticert = Daticert { mittente: sender.to_owned(), ..daticert_of(&self.network.alfa, recipients, &header) };
         for d in daticert.destinatari.iter_mut().filter(|d| d.indirizzo == CARLA) {
             d.tipo = TipoDestinatario::Esterno;
         }
-        let local = |r: &&str| r.split_once('@').is_some_and(|(_, domain)| self.settings.local_domains.contains(domain));
-        let local_recipients = recipients.iter().copied().filter(local).map(str::to_owned).collect();
-        let sent = Sent { local_recipients, ..sent(id, &format!("envid-{id}"), &daticert, &[0; 32]) };
-        self.database.insert_sent(&sent, &Entry::new(Event::Accesso, &daticert, daticert.data, "4j")).await.unwrap();
+        let sent = self.database.authentic(sent(id, &format!("envid-{id}"), &daticert, &[0; 32])).unwrap();
+        self.database.insert_sent(sent, Entry::new(Event::Accesso, &daticert, daticert.data, "4j"), None).await.unwrap();
         if accepted {
             self.fact(&daticert, FactKind::Accettazione, "", id, 0, true).await;
         }
         daticert
     }
 
-    /// A fact of the milters, `elapsed` seconds after the acceptance.
-    async fn fact(&self, daticert: &Daticert, kind: FactKind, recipient: &str, source: &str, elapsed: i64, made: bool) {
+    /// A fact of the other programs, `elapsed` seconds after the acceptance; `told`: its notice is where it has to go.
+    async fn fact(&self, daticert: &Daticert, kind: FactKind, recipient: &str, source: &str, elapsed: i64, told: bool) {
         let at = Moment::from_unix(ACCEPTED + elapsed);
+        let source_mac = self.database.sent(source).await.unwrap().map_or_else(Mac::default, |sent| sent.mac().clone());
         let fact = Fact {
             id: fact_id(kind, recipient, source),
             provider: daticert.gestore_emittente.clone(),
@@ -99,16 +120,18 @@ impl Alfa {
             kind,
             recipient: recipient.to_owned(),
             source: source.to_owned(),
+            source_mac,
             happened_at: at,
             time_source: TimeSource::Clock,
             status: "5.1.1".into(),
             message_id: format!("{kind}.{source}@gestore.alfa.test"),
         };
-        if made {
+        if told {
             let log = Entry::new(Event::Notice(kind.as_str()), daticert, at, "4j");
-            assert!(self.database.insert_fact(&fact, &Made { sha256: vec![0], with: "test".into() }, &log).await.unwrap());
+            assert!(self.database.insert_fact(&fact, &Made { sha256: vec![0], with: "test".into() }, &log, ANNA).await.unwrap());
+            self.database.take_handover(&fact.id, ANNA, at).await.unwrap();
         } else {
-            self.database.insert_fact_before_notice(&fact).await.unwrap();
+            self.database.hold_fact(&fact).await.unwrap();
         }
     }
 
@@ -122,6 +145,7 @@ impl Alfa {
             message_id: "1@gestore.beta.test".into(),
             happened_at: daticert.data,
             content_sha256: vec![0],
+            sent_mac: self.database.sent_with_identifier(&daticert.identificativo).await.unwrap().unwrap().mac().clone(),
         };
         let log = Entry::new(Event::Ricevuta(kind.as_str()), daticert, daticert.data, "4j");
         self.database.insert_ricevuta(&ricevuta, &log).await.unwrap();
@@ -131,17 +155,25 @@ impl Alfa {
         column(&self.settings.database, sql).await
     }
 
-    /// What the queue holds is a signed and valid preavviso for Anna; its recipient and which one it is.
-    fn preavviso(&self, queued: &Queued) -> (String, Termine) {
-        let header = &queued.mail.header;
-        let header_text = |name| header.text(name).unwrap_or_default();
-        assert_eq!((queued.mail.sender.as_str(), &queued.mail.recipients[..]), ("<posta-certificata@gestore.alfa.test>", &[format!("<{ANNA}>")][..]));
+    /// A trigger with this body comes to pec-delivery as Postfix brings it; what it answers.
+    async fn trigger(&self, name: &str, body: &str) -> String {
+        let pool = Pool::new(Peer::Unix(self.delivery.path(Door::Triggers)), Protocol::Lmtp, "mail.test".to_owned(), Options::default());
+        let (recipient, pieces) = (format!("{name}@notices.pec.internal"), [format!("From: x@y.test\r\n\r\n{body}").into()]);
+        let trigger = Outgoing { sender: "", recipient: &recipient, envid: None, ret: None, notify: None, ident: None, pieces: &pieces };
+        pool.give(trigger).await.unwrap().reply.to_string()
+    }
+
+    /// What Anna's mailbox took is a signed and valid preavviso; its recipient and which one it is.
+    fn preavviso(&self, taken: &Taken) -> (String, Termine) {
+        let mail = taken.mail();
+        let header_text = |name| mail.header.text(name).unwrap_or_default();
+        assert_eq!((taken.sender.split(' ').next(), taken.recipient.as_str()), (Some("<posta-certificata@gestore.alfa.test>"), ANNA));
         assert_eq!((header_text("From").as_str(), header_text("To").as_str()), ("posta-certificata@gestore.alfa.test", ANNA));
         assert_eq!(header_text("X-Ricevuta"), "preavviso-errore-consegna");
         assert_eq!(header_text("Subject"), "AVVISO DI MANCATA CONSEGNA PER SUP. TEMPO MASSIMO: Prova");
         assert_eq!(header_text("X-Riferimento-Message-ID"), "<1@client.test>");
-        openssl_verify(&queued.mail.to_bytes(), &self.network.pki.ca_file()).unwrap();
-        let daticert = daticert_in(queued);
+        openssl_verify(&taken.data, &self.network.pki.ca_file()).unwrap();
+        let daticert = daticert_in(taken);
         xmllint_valid(&daticert.to_xml()).unwrap();
         assert_eq!((daticert.tipo, daticert.errore), (Tipo::PreavvisoErroreConsegna, Errore::Altro));
         assert_eq!((daticert.ricevuta, header_text("Date")), (None, daticert.data.rfc5322()));
@@ -151,8 +183,8 @@ impl Alfa {
         (daticert.consegna.unwrap(), termine)
     }
 
-    fn preavvisi(&self, queued: &[Queued]) -> Vec<(String, Termine)> {
-        queued.iter().map(|q| self.preavviso(q)).collect()
+    fn preavvisi(&self, taken: &[Taken]) -> Vec<(String, Termine)> {
+        taken.iter().map(|t| self.preavviso(t)).collect()
     }
 }
 
@@ -160,9 +192,10 @@ fn fact_id(kind: FactKind, recipient: &str, source: &str) -> String {
     hex(&sha256(format!("{kind} {recipient} {source}").as_bytes())[..16])
 }
 
-fn daticert_in(queued: &Queued) -> Daticert {
-    let body = queued.mail.body.clone().into();
-    contents(&body, signed_parts(&queued.mail.header, &body).unwrap().content, Tipo::PreavvisoErroreConsegna).unwrap().daticert
+fn daticert_in(taken: &Taken) -> Daticert {
+    let mail = taken.mail();
+    let body = mail.body.clone().into();
+    contents(&body, signed_parts(&mail.header, &body).unwrap().content, Tipo::PreavvisoErroreConsegna).unwrap().daticert
 }
 
 fn preavviso(recipient: &str, termine: Termine) -> (String, Termine) {
@@ -173,7 +206,7 @@ fn preavviso(recipient: &str, termine: Termine) -> (String, Termine) {
 async fn rfc6109_3_1_6_without_any_certificate_both_notices_leave_each_once() {
     let alfa = Alfa::new().await;
     let mut clockwork = alfa.clockwork().await;
-    let busta = alfa.sent("aa11", &[CARLO, CARLA], true).await;
+    alfa.sent("aa11", &[CARLO, CARLA], true).await;
 
     assert!(alfa.round(&mut clockwork, 12 * HOUR - 1).await.is_empty());
     let first = alfa.round(&mut clockwork, 12 * HOUR).await;
@@ -189,9 +222,6 @@ async fn rfc6109_3_1_6_without_any_certificate_both_notices_leave_each_once() {
         assert!(alfa.round(&mut clockwork, elapsed).await.is_empty());
     }
 
-    let commands = alfa.smtpd.commands().join("\n");
-    assert!(commands.contains("MAIL FROM:<posta-certificata@gestore.alfa.test>"), "{commands}");
-    assert!(commands.contains("RCPT TO:<preavviso-24+") && commands.contains("@notices.pec.internal> NOTIFY=FAILURE"), "{commands}");
     let log = alfa.rows("SELECT concat_ws('|', event, recipients, certified_by, error) FROM log WHERE event LIKE 'preavviso%' ORDER BY seq").await;
     assert_eq!(
         log,
@@ -200,9 +230,9 @@ async fn rfc6109_3_1_6_without_any_certificate_both_notices_leave_each_once() {
             "preavviso-24|{carlo@comune.example}|Alfa PEC S.p.A.|5.4.1 - Alfa PEC S.p.A. - il messaggio non è stato consegnato nelle prime ventiquattro ore dal suo invio",
         ]
     );
-    let hash = hex(&sha256(&second[0].mail.body));
+    let hash = hex(&sha256(&second[0].mail().body));
     assert_eq!(alfa.rows("SELECT encode(message_sha256, 'hex') FROM log WHERE event = 'preavviso-24'").await, [hash]);
-    assert_eq!(alfa.rows(&format!("SELECT source FROM fact WHERE identificativo = '{}' AND NOT raised", busta.identificativo)).await, ["aa11"]);
+    assert_eq!(alfa.rows("SELECT kind FROM fact WHERE NOT handed_over").await, [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,15 +331,15 @@ async fn rfc6109_3_1_6_after_an_outage_what_is_still_true_leaves_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc6109_3_1_6_while_no_notice_can_leave_none_is_decided() {
-    let alfa = Alfa::new().await;
+    let mut alfa = Alfa::new().await;
     let mut clockwork = alfa.clockwork().await;
     let busta = alfa.sent("aa11", &[BRUNO, CARLO], true).await;
-    alfa.smtpd.milter(None);
+    alfa.delivery.stop().await;
     assert!(alfa.round(&mut clockwork, 12 * HOUR).await.is_empty());
     assert_eq!(alfa.rows("SELECT kind FROM fact").await, ["accettazione"]);
     // Meanwhile one receipt comes.
     alfa.ricevuta(&busta, Tipo::AvvenutaConsegna, BRUNO).await;
-    alfa.smtpd.milter(Some(alfa.notices));
+    alfa.delivery.start(&alfa.point);
     assert_eq!(alfa.preavvisi(&alfa.round(&mut clockwork, 13 * HOUR).await), [preavviso(CARLO, Termine::DodiciOre)]);
 }
 
@@ -317,21 +347,31 @@ async fn rfc6109_3_1_6_while_no_notice_can_leave_none_is_decided() {
 async fn rfc6109_3_1_6_a_restart_at_any_point_changes_nothing() {
     let alfa = Alfa::new().await;
     alfa.sent("aa11", &[BRUNO, CARLO], true).await;
-    // The first answer is lost: the notice is in the queue, and nobody here knows. The second one is not even begun.
-    alfa.smtpd.lose_answers(1);
-    let before = alfa.round(&mut alfa.clockwork().await, 12 * HOUR).await;
-    assert_eq!(alfa.rows("SELECT recipient FROM fact WHERE kind = 'preavviso-12' AND NOT raised ORDER BY 1").await, [BRUNO, "carlo@comune.example"]);
-    // Nor was the envelope marked as seen to.
+    let mailboxes = &alfa.network.alfa.mailboxes_no_quota;
+    let not_known = "SELECT recipient FROM fact WHERE kind = 'preavviso-12' AND NOT handed_over ORDER BY 1";
+    // The facts are written, and neither notice is taken.
+    mailboxes.answer_recipient(ANNA, Some("451 4.2.0 locked"));
+    let mut first = alfa.clockwork().await;
+    assert!(alfa.round(&mut first, 12 * HOUR).await.is_empty());
+    assert_eq!(alfa.rows(not_known).await, [BRUNO, "carlo@comune.example"]);
+    drop(first);
+    mailboxes.answer_recipient(ANNA, None);
+    // The answer about both is lost: they are in the mailbox, and nobody here knows. Nor was the envelope marked as seen to.
+    run(&alfa.settings.database, "UPDATE fact SET deadlines_seen = 0").await;
+    mailboxes.lose_answers(2);
+    let mut second = alfa.clockwork().await;
+    let before = alfa.rounds(&mut second, 12 * HOUR + 60).await;
+    assert_eq!((before.len(), alfa.rows(not_known).await.len()), (2, 2));
+    drop(second);
     run(&alfa.settings.database, "UPDATE fact SET deadlines_seen = 0").await;
     let mut restarted = alfa.clockwork().await;
-    // The lock of the one before goes when the server notices that its connection is gone.
-    let mut after = Vec::new();
-    while after.is_empty() {
-        after = alfa.round(&mut restarted, 12 * HOUR + 120).await;
-    }
-    assert_eq!((before.len(), after.len()), (1, 2));
-    let again = after.iter().find(|q| q.mail.header.text("Message-ID") == before[0].mail.header.text("Message-ID")).unwrap();
-    assert_eq!(again.mail.body, before[0].mail.body, "the same message");
+    let after = alfa.rounds(&mut restarted, 12 * HOUR + 120).await;
+    let in_order = |taken: &[Taken]| {
+        let mut all: Vec<_> = taken.iter().map(|t| t.data.clone()).collect();
+        all.sort();
+        all
+    };
+    assert_eq!((in_order(&after), after.len()), (in_order(&before), 2), "the same messages");
     assert!(alfa.round(&mut restarted, 12 * HOUR + 180).await.is_empty());
     assert_eq!(alfa.rows("SELECT DISTINCT extract(epoch FROM happened_at)::int8::text FROM fact WHERE kind = 'preavviso-12'").await.len(), 1);
     assert_eq!(alfa.rows("SELECT count(*)::text FROM log WHERE event = 'preavviso-12'").await, ["2"]);
@@ -349,15 +389,12 @@ async fn of_two_instances_one_acts_until_it_is_gone() {
     assert_eq!(alfa.round(&mut first, 12 * HOUR).await.len(), 1);
     // Its connection breaks: it is the first again, or the other one; never neither for long, and nothing twice.
     run(&alfa.settings.database, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").await;
-    let mut queued = Vec::new();
-    while queued.is_empty() {
-        queued = alfa.round(&mut second, 23 * HOUR).await;
-    }
-    assert_eq!(alfa.preavvisi(&queued), [preavviso(BRUNO, Termine::VentiquattroOre)]);
+    let taken = alfa.rounds(&mut second, 23 * HOUR).await;
+    assert_eq!(alfa.preavvisi(&taken), [preavviso(BRUNO, Termine::VentiquattroOre)]);
     assert!(alfa.round(&mut first, 23 * HOUR).await.is_empty());
     drop(second);
     alfa.sent("aa22", &[BRUNO], true).await;
-    while alfa.round(&mut first, 25 * HOUR).await.len() < 2 {}
+    assert_eq!(alfa.rounds(&mut first, 25 * HOUR).await.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -371,102 +408,174 @@ async fn a_reload_keeps_the_right_to_act() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trigger_that_never_came_round_is_started_again_and_a_straggler_is_dropped() {
+async fn a_trigger_that_never_came_round_is_started_again_and_a_straggler_finds_its_work_done() {
     let alfa = Alfa::new().await;
     let mut clockwork = alfa.clockwork().await;
     let busta = alfa.sent("aa11", &[BRUNO], true).await;
-    // pec-notices wrote the fact and its trigger was lost; it certifies a moment hours ago.
+    // pec-delivery wrote the fact and its trigger was lost; it certifies a moment hours ago.
     alfa.fact(&busta, FactKind::ErroreConsegna, BRUNO, "aa11", 60, false).await;
-    let id = fact_id(FactKind::ErroreConsegna, BRUNO, "aa11");
-    let report = sha256(b"the report\r\n");
-    alfa.database.insert_trigger_bodies(&[format!("errore-consegna+{id}")], &report).await.unwrap();
+    let name = format!("errore-consegna+{}", fact_id(FactKind::ErroreConsegna, BRUNO, "aa11"));
+    alfa.database.insert_trigger_bodies(std::slice::from_ref(&name), &sha256(b"the report\r\n")).await.unwrap();
 
     assert!(alfa.round(&mut clockwork, 5 * HOUR).await.is_empty());
     assert!(alfa.round(&mut clockwork, 5 * HOUR + 599).await.is_empty(), "it may be on its way");
-    let queued = alfa.round(&mut clockwork, 5 * HOUR + 600).await;
-    assert_eq!(queued.len(), 1);
-    assert_eq!(queued[0].mail.header.text("X-Ricevuta").as_deref(), Some("errore-consegna"));
+    let taken = alfa.round(&mut clockwork, 5 * HOUR + 600).await;
+    assert_eq!(taken.iter().map(|t| t.mail().header.text("X-Ricevuta").unwrap()).collect::<Vec<_>>(), ["errore-consegna"]);
     assert!(alfa.round(&mut clockwork, 6 * HOUR).await.is_empty());
     assert_eq!(alfa.rows("SELECT event FROM log WHERE event = 'errore-consegna'").await.len(), 1);
 
     // The first one was only slow.
-    let straggler = Mail {
-        recipients: vec![format!("<errore-consegna+{id}@notices.pec.internal>")],
-        ..Mail::submitted("", &[], b"From: x@y.test\n\nthe report\n")
-    };
-    let outcome = straggler.give_to(alfa.notices).await;
-    assert!(matches!(outcome, Outcome::Discarded), "{outcome:?}");
+    assert_eq!(alfa.trigger(&name, "the report\r\n").await, "250 2.0.0 done");
+    assert!(alfa.network.alfa.mailboxes_no_quota.taken().is_empty(), "the mailbox has it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_pec_clock_starts_it_starts_until_postfix_has_it() {
+async fn what_pec_clock_starts_it_starts_until_the_mailbox_has_it() {
     let alfa = Alfa::new().await;
     let mut clockwork = alfa.clockwork().await;
     let busta = alfa.sent("aa11", &[BRUNO], true).await;
     alfa.fact(&busta, FactKind::ErroreConsegna, BRUNO, "aa11", 60, false).await;
     assert!(alfa.round(&mut clockwork, HOUR).await.is_empty());
-    // Its own trigger is lost; and when the notice is made, Postfix dies before it has it.
-    alfa.smtpd.forget(1);
+    // Its own trigger is lost; and when the notice is made, the mailbox is locked.
+    let mailboxes = &alfa.network.alfa.mailboxes_no_quota;
+    mailboxes.answer_message(ANNA, Some("451 4.2.0 locked"));
     assert!(alfa.round(&mut clockwork, HOUR + 600).await.is_empty());
-    assert_eq!(alfa.rows("SELECT count(notice_sha256)::text FROM fact WHERE kind = 'errore-consegna'").await, ["1"]);
-    let forgotten = alfa.smtpd.forgotten();
-    // Nor does the next pec-clock forget it.
+    let made = "SELECT encode(notice_sha256, 'hex') FROM fact WHERE kind = 'errore-consegna'";
+    let first = alfa.rows(made).await;
+    // Nor does the next pec-clock forget it, which knows nothing of when the first one saw it.
     drop(clockwork);
     let mut restarted = alfa.clockwork().await;
-    let mut queued = Vec::new();
+    mailboxes.answer_message(ANNA, None);
+    let mut taken = Vec::new();
     for minute in 0..30 {
-        queued.extend(alfa.round(&mut restarted, 2 * HOUR + 60 * minute).await);
+        taken.extend(alfa.round(&mut restarted, 2 * HOUR + 60 * minute).await);
     }
-    assert_eq!((forgotten.len(), queued.len()), (1, 1));
-    assert_eq!(queued[0].mail.body, forgotten[0].mail.body);
+    assert_eq!(taken.iter().map(|t| hex(&sha256(&t.mail().body))).collect::<Vec<_>>(), first);
+    assert_eq!(alfa.rows(made).await, first);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_original_stays_until_nobody_can_need_it() {
+async fn a_mailbox_that_takes_no_notice_holds_up_no_other() {
     let alfa = Alfa::new().await;
     let mut clockwork = alfa.clockwork().await;
-    let store = Store::open("pec_store", &alfa.settings.store).unwrap();
-    let header = Header::parse(b"Subject: Prova\r\n").unwrap();
-    let busta =
-        Daticert { gestore_emittente: "Beta Posta S.r.l.".into(), ..daticert_of(&alfa.network.beta, &[ALDO, "Altra@studio.example"], &header) };
-    for id in ["bb11", "bb22"] {
-        store.put(id, "original".into()).await.unwrap();
-        let custody = Custody {
-            id: id.into(),
-            envid: format!("envid-{id}"),
-            mark: "mark".into(),
-            provider: "Beta Posta S.r.l.".into(),
-            mail_receipt: "ricevute@gestore.beta.test".into(),
-            identificativo: if id == "bb11" { busta.identificativo.clone() } else { "other".into() },
-            daticert: busta.to_xml(),
-            recipients: vec![ALDO.into(), "Altra@studio.example".into()],
-            concise: vec![],
-            body_sha256: vec![0; 32],
-            content_sha256: vec![0; 32],
-            taken_at: Moment::from_unix(ACCEPTED),
-        };
-        alfa.database.insert_custody(&custody, &Entry::new(Event::Ricezione, &busta, custody.taken_at, "4j")).await.unwrap();
+    alfa.sent("aa11", &[BRUNO, CARLO], true).await;
+    alfa.sent_by(ALDO, "aa22", &[BRUNO], true).await;
+    let mailboxes = &alfa.network.alfa.mailboxes_no_quota;
+    mailboxes.answer_recipient(ANNA, Some("451 4.2.0 locked"));
+    let recipients = |taken: &[Taken]| taken.iter().map(|t| t.recipient.clone()).collect::<Vec<_>>();
+    assert_eq!(recipients(&alfa.round(&mut clockwork, 12 * HOUR).await), [ALDO]);
+    assert!(alfa.round(&mut clockwork, 12 * HOUR + 60).await.is_empty());
+    mailboxes.answer_recipient(ANNA, None);
+    assert_eq!(recipients(&alfa.round(&mut clockwork, 12 * HOUR + 120).await), [ANNA, ANNA]);
+}
+
+/// The columns of a fact that its MAC is about, but for its id.
+const FACT: &str = "provider, identificativo, kind, recipient, source, source_mac, happened_at, time_source, status, message_id, mac";
+
+/// What a hand that has the database and not the keys of its rows can try, on the envelope whose id is `aa` and the fact `bb`, its
+/// acceptance being `cc`; and which notices its sender gets all the same after 24 hours.
+const FORGERIES: [(&str, &str, &[&str]); 21] = [
+    ("nothing", "SELECT 1", &["errore-consegna"]),
+    ("whom a failure is about", "UPDATE fact SET recipient = 'altra@pec.beta.test' WHERE id = 'bb'", BOTH),
+    ("when it happened", "UPDATE fact SET happened_at = happened_at - interval '1 day' WHERE id = 'bb'", BOTH),
+    ("why", "UPDATE fact SET status = '5.2.2' WHERE id = 'bb'", BOTH),
+    ("whether it failed", "UPDATE fact SET kind = 'rilevazione-virus' WHERE id = 'bb'", BOTH),
+    ("a kind that is none", "UPDATE fact SET kind = 'altro' WHERE id = 'bb'", BOTH),
+    ("who says so", "UPDATE fact SET time_source = 'mailbox' WHERE id = 'bb'", BOTH),
+    ("what its notice is called", "UPDATE fact SET message_id = 'x@gestore.alfa.test' WHERE id = 'bb'", BOTH),
+    ("its row's own name", "UPDATE fact SET id = 'bb0' WHERE id = 'bb'", BOTH),
+    ("its envelope", "UPDATE fact SET (source, source_mac) = (SELECT id, mac FROM sent WHERE id = 'honest') WHERE id = 'bb'", BOTH),
+    ("no MAC", "UPDATE fact SET mac = '' WHERE id = 'bb'", BOTH),
+    ("another row's MAC", "UPDATE fact SET mac = (SELECT mac FROM fact WHERE id = 'cc') WHERE id = 'bb'", BOTH),
+    ("one more failure, by a copy", "INSERT INTO fact (id, FACT) SELECT 'bb0', REPLACED FROM fact WHERE id = 'bb'", &["errore-consegna"]),
+    (
+        "a delivery in place of the failure",
+        "INSERT INTO fact (id, FACT) SELECT 'bb0', DELIVERED FROM fact WHERE id = 'bb'; UPDATE fact SET mac = '' WHERE id = 'bb'",
+        BOTH,
+    ),
+    (
+        "the notice of 24 hours, before its time",
+        "INSERT INTO fact (id, FACT) SELECT 'bb0', DELAYED FROM fact WHERE id = 'bb'; UPDATE fact SET mac = '' WHERE id = 'bb'",
+        &["preavviso-12"],
+    ),
+    ("when the envelope was accepted", "UPDATE fact SET happened_at = happened_at - interval '1 day' WHERE id = 'cc'", &["errore-consegna"]),
+    ("for whom the envelope was", "UPDATE sent SET daticert = replace(daticert, 'bruno@', 'altra@') WHERE id = 'aa'", &[]),
+    // The failure is one, whatever is said of its notice.
+    ("what the notice came out as", "UPDATE fact SET notice_sha256 = '\\x00', made_with = 'x', notice_mac = '' WHERE id = 'bb'", &[]),
+    ("a receipt that nobody signed", "DELETE FROM fact WHERE id = 'bb'; INSERT INTO ricevuta RECEIVED", BOTH),
+    ("a receipt of a kind that is none", "DELETE FROM fact WHERE id = 'bb'; INSERT INTO ricevuta RECEIVED; UPDATE ricevuta SET kind = 'altro'", BOTH),
+    ("who wrote it", "UPDATE sent SET daticert = replace(daticert, 'anna@', 'aldo@') WHERE id = 'aa'", &[]),
+];
+
+const BOTH: &[&str] = &["preavviso-12", "preavviso-24"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_hand_writes_into_the_database_is_an_alarm_and_never_a_notice() {
+    let alfa = Alfa::new().await;
+    let honest = alfa.sent("honest", &[CARLO], true).await;
+    let mut expected = vec![(honest.identificativo, BOTH.to_vec())];
+    for (number, (_, sql, notices)) in FORGERIES.iter().enumerate() {
+        let id = format!("aa{number:02}");
+        let busta = alfa.sent(&id, &[BRUNO], true).await;
+        alfa.fact(&busta, FactKind::ErroreConsegna, BRUNO, &id, 60, false).await;
+        let with = |column: &str, value: &str| FACT.replacen(column, value, 1);
+        let received = format!(
+            "SELECT identificativo, 'avvenuta-consegna', '{BRUNO}', 'Beta Posta S.r.l.', '{id}0', now(), '\\x00', '\\x00' FROM sent WHERE id = '{id}'"
+        );
+        let sql = sql.replace("RECEIVED", &received).replace("REPLACED", &with("recipient", "'altra@pec.beta.test'"));
+        let sql =
+            sql.replace("DELIVERED", &with("kind", "'avvenuta-consegna'")).replace("DELAYED", &with("kind", "'preavviso-24'")).replace("FACT", FACT);
+        let named = [("bb", FactKind::ErroreConsegna, BRUNO), ("cc", FactKind::Accettazione, "")];
+        let sql = named.iter().fold(sql.replace("'aa'", &format!("'{id}'")), |sql, (name, kind, about)| {
+            sql.replace(&format!("'{name}'"), &format!("'{}'", fact_id(*kind, about, &id))).replace(&format!("'{name}0'"), &format!("'{id}0'"))
+        });
+        run(&alfa.settings.database, &sql).await;
+        expected.push((busta.identificativo, notices.to_vec()));
     }
-    let stands = |id: &str| alfa.settings.store.join(format!("bb/{id}.eml")).exists();
-    alfa.fact(&busta, FactKind::PresaInCarico, "aldo@studio.example altra@studio.example", "bb11", 1, true).await;
-    alfa.fact(&busta, FactKind::AvvenutaConsegna, ALDO, "bb11", 10, true).await;
-    alfa.round(&mut clockwork, 9 * DAY).await;
-    assert!(stands("bb11"), "one recipient's end is not known");
+    let mut clockwork = alfa.clockwork().await;
+    let mut taken = Vec::new();
+    let said = logged(async {
+        for minute in [0, 1, 11, 12, 30] {
+            taken.extend(alfa.round(&mut clockwork, 23 * HOUR + 60 * minute).await);
+        }
+    });
+    let mut told: Vec<(String, Vec<&str>)> = expected.iter().map(|(id, _)| (id.clone(), Vec::new())).collect();
+    for taken in &taken {
+        let (id, kind) = about(taken);
+        told.iter_mut().find(|(i, _)| *i == id).unwrap().1.push(kind);
+    }
+    told.iter_mut().for_each(|(_, kinds)| kinds.sort_unstable());
+    for ((what, ..), (told, expected)) in [("beside them", "", &[][..])].iter().chain(&FORGERIES).zip(told.iter().zip(&expected)) {
+        assert_eq!(told, expected, "{what}");
+    }
+    let alarm = |key: &str| said.contains(&format!(" key={key}; nothing follows from it"));
+    for (number, (what, ..)) in FORGERIES.iter().enumerate().skip(1) {
+        let id = format!("aa{number:02}");
+        let keys = [fact_id(FactKind::ErroreConsegna, BRUNO, &id), fact_id(FactKind::Accettazione, "", &id), format!("{id}0"), id];
+        assert!(keys.iter().any(|key| alarm(key)), "{what}: no alarm about any of {keys:?}");
+    }
+}
 
-    alfa.fact(&busta, FactKind::ErroreConsegna, "altra@studio.example", "bb11", 9 * DAY, false).await;
-    alfa.smtpd.milter(None);
-    alfa.round(&mut clockwork, 15 * DAY).await;
-    assert!(stands("bb11"), "one notice is not made");
+/// What is logged in this thread meanwhile.
+fn logged(work: impl Future<Output = ()>) -> String {
+    maillog::captured(false, || tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work)))
+}
 
-    run(&alfa.settings.database, "UPDATE fact SET notice_sha256 = '\\x00', made_with = 'test'").await;
-    alfa.round(&mut clockwork, 14 * DAY - 1).await;
-    assert!(stands("bb11"), "the last notice may have to be made again");
-    run(&alfa.settings.database, "UPDATE fact SET raising = true WHERE kind = 'errore-consegna'").await;
-    alfa.round(&mut clockwork, 14 * DAY).await;
-    assert!(stands("bb11"), "a notice that is being started may be made again whenever that succeeds");
-    run(&alfa.settings.database, "UPDATE fact SET raised = true WHERE raising").await;
-    alfa.round(&mut clockwork, 14 * DAY).await;
-    assert!(!stands("bb11") && stands("bb22"));
-    assert_eq!(alfa.rows("SELECT id FROM custody WHERE original_deleted_at IS NOT NULL").await, ["bb11"]);
-    alfa.round(&mut clockwork, 15 * DAY).await;
+/// Of what a notice is one, and about which envelope.
+fn about(taken: &Taken) -> (String, &'static str) {
+    let mail = taken.mail();
+    let (kind, body) = (mail.header.text("X-Ricevuta").unwrap(), Bytes::from(mail.body.clone()));
+    let content = signed_parts(&mail.header, &body).unwrap().content;
+    let daticert = contents(&body, content, kind.parse().unwrap()).unwrap().daticert;
+    let second = daticert.errore_esteso.is_some_and(|text| text.starts_with("5.4.1"));
+    (
+        daticert.identificativo,
+        if kind == "errore-consegna" {
+            "errore-consegna"
+        } else if second {
+            "preavviso-24"
+        } else {
+            "preavviso-12"
+        },
+    )
 }

@@ -1,29 +1,22 @@
-//! Postfix's delivery status notifications (RFC 3464): the report that is the fact behind a delivery receipt.
+//! Postfix's delivery status notifications (RFC 3464): what it could not deliver, or not hand on.
+//!
+//! Promise: a recipient is the one that Postfix itself names (`Final-Recipient`). What a client called it (`Original-Recipient`,
+//! from its ORCPT) is never read.
+
+use std::ops::Range;
 
 use crate::address::Address;
 use crate::clock::Moment;
 use crate::header::Header;
 use crate::mime::{self, MimeError};
 
-/// What happened to one recipient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// The mailbox has it (`delivered`), or the next hop took it and reports no further (`relayed`, which is what Postfix
-    /// writes for an LMTP server that does not announce DSN).
-    Delivered,
-    /// It failed for good.
-    Failed,
-    /// It is still under way, or something else that is no end.
-    Pending,
-}
-
 /// The report on one recipient.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecipientReport {
     /// The address that was delivered to.
     pub recipient: Address,
-    /// How it ended.
-    pub action: Action,
+    /// It failed for good. Anything else (delivered, relayed, delayed) is not asked for, and nothing of ours follows from it.
+    pub has_failed: bool,
     /// Enhanced status code (RFC 3463); 5.1.10 for a domain that takes no mail at all (RFC 7505 s. 4.1).
     pub status: String,
     /// The next hop's own words, if any.
@@ -39,8 +32,8 @@ pub struct Report {
     pub date: Option<Moment>,
     /// One entry for each recipient.
     pub recipients: Vec<RecipientReport>,
-    /// The reported message's header, as far as it came back.
-    pub original_header: Header,
+    /// Where in the report's body the reported message lies, if it came back whole (`RET=FULL`).
+    pub returned: Option<Range<usize>>,
 }
 
 /// A report that cannot be read to its end: it waits, for nobody knows what it says.
@@ -73,22 +66,14 @@ impl Report {
     pub fn parse(header: &Header, body: &[u8]) -> Result<Self, ReportError> {
         let media = header.content_type();
         let boundary = media.as_ref().and_then(|m| m.attribute("boundary")).unwrap_or_default();
-        let mut report = Self {
-            envelope_id: None,
-            date: header.text("Date").and_then(|d| Moment::from_rfc5322(&d)),
-            recipients: Vec::new(),
-            original_header: Header::default(),
-        };
+        let mut report =
+            Self { envelope_id: None, date: header.text("Date").and_then(|d| Moment::from_rfc5322(&d)), recipients: Vec::new(), returned: None };
         for range in mime::split(body, boundary, MOST_PARTS)? {
             let part = mime::part(body, range)?;
             let content = &body[part.body.clone()];
             match part.header.content_type().map(|m| m.essence).as_deref() {
                 Some("message/delivery-status" | "message/global-delivery-status") => report.read_status(content)?,
-                Some("message/rfc822" | "text/rfc822-headers" | "message/global" | "message/global-headers") => {
-                    let section = mime::header_end(content).map_or(content, |(end, _)| &content[..end]);
-                    // A message cut inside its header still names its Message-ID.
-                    report.original_header = Header::parse(section).or_else(|at| Header::parse(&section[..at])).unwrap_or_default();
-                }
+                Some("message/rfc822" | "message/global") => report.returned = report.returned.or(Some(part.body)),
                 _ => {}
             }
         }
@@ -104,17 +89,12 @@ impl Report {
                 self.envelope_id = self.envelope_id.take().or_else(|| group.text("Original-Envelope-Id"));
                 continue;
             };
-            // The original recipient is the one that was asked for, before any rewriting.
-            let named: Vec<String> = ["Original-Recipient", "Final-Recipient"].iter().filter_map(|name| group.text(name)).collect();
-            let address = named.iter().find_map(|text| Address::parse(text.split_once(';')?.1.trim()));
+            let named = group.text("Final-Recipient").unwrap_or_default();
+            let address = named.split_once(';').and_then(|(_, text)| Address::parse(text.trim()));
             let (status, diagnostic) = (group.text("Status").unwrap_or_default(), group.text("Diagnostic-Code").unwrap_or_default());
             self.recipients.push(RecipientReport {
-                recipient: address.ok_or_else(|| ReportError::BadRecipient(named.join(", ")))?,
-                action: match action.to_ascii_lowercase().as_str() {
-                    "delivered" | "relayed" => Action::Delivered,
-                    "failed" => Action::Failed,
-                    _ => Action::Pending,
-                },
+                recipient: address.ok_or(ReportError::BadRecipient(named))?,
+                has_failed: action.eq_ignore_ascii_case("failed"),
                 status: if is_null_mx(&diagnostic) { "5.1.10".to_owned() } else { status },
                 diagnostic,
             });
@@ -165,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_report_that_says_less_than_it_should_is_no_report() {
-        let nobody = BODY.replace("Original-Recipient: rfc822;bruno@pec.beta.test\n", "").replace("rfc822; bruno@pec.beta.test", "rfc822; bruno");
+        let nobody = BODY.replace("rfc822; bruno@pec.beta.test", "rfc822; bruno");
         assert!(matches!(parse(&nobody), Err(ReportError::BadRecipient(_))));
         assert!(matches!(parse(&BODY.replace("Action: relayed", "Action relayed")), Err(ReportError::BadGroup)));
         assert!(matches!(parse(&BODY.replace("Action: ", "Faction: ")), Err(ReportError::NoRecipient)));
@@ -177,10 +157,23 @@ mod tests {
         assert_eq!(report.envelope_id.as_deref(), Some("00ff"));
         assert_eq!(report.date, Some(Moment::from_unix(1_542_123_567)));
         let [delivered, failed] = &report.recipients[..] else { panic!("{:?}", report.recipients) };
-        assert_eq!((delivered.recipient.as_str(), delivered.action), ("bruno@pec.beta.test", Action::Delivered));
-        assert_eq!((failed.recipient.as_str(), failed.action, failed.status.as_str()), ("nessuno@pec.beta.test", Action::Failed, "5.1.1"));
+        assert_eq!((delivered.recipient.as_str(), delivered.has_failed), ("bruno@pec.beta.test", false));
+        assert_eq!((failed.recipient.as_str(), failed.has_failed, failed.status.as_str()), ("nessuno@pec.beta.test", true, "5.1.1"));
         assert_eq!(failed.diagnostic, "smtp; 550 5.1.1 User    doesn't exist");
-        assert_eq!(report.original_header.text("Message-ID").as_deref(), Some("<pec.1@gestore.alfa.test>"));
+        assert_eq!(report.returned, None, "its header alone");
+    }
+
+    #[test]
+    fn rfc3461_a_message_that_came_back_whole_is_found() {
+        let body = BODY.replace("text/rfc822-headers", "message/rfc822").replace("\n--B/x--", "\nthe body\n\n--B/x--").replace('\n', "\r\n");
+        let returned = parse(&body.replace("\r\n", "\n")).unwrap().returned.unwrap();
+        assert_eq!(&body[returned], "Received: x\r\nMessage-ID: <pec.1@gestore.alfa.test>\r\n\r\nthe body\r\n");
+    }
+
+    #[test]
+    fn what_a_client_called_a_recipient_is_not_read() {
+        let report = parse(&BODY.replace("Original-Recipient: rfc822;nessuno", "Original-Recipient: rfc822;bruno")).unwrap();
+        assert_eq!(report.recipients[1].recipient.as_str(), "nessuno@pec.beta.test");
     }
 
     #[test]

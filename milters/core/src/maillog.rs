@@ -425,17 +425,36 @@ pub fn notice(queue_id: &str, tipo: &str, identificativo: &str, recipient: &str,
     info_line!(queue_id, "{tipo}: identificativo={identificativo} recipient={recipient} time={moment} message-id={message_id}");
 }
 
-/// The mailbox could not say when it saved the message; the report's time stands in the receipt.
-pub fn time_of_report(queue_id: &str, identificativo: &str, recipient: &str) {
-    warning_line!(
-        queue_id,
-        "the mailbox no longer has the message, the report's time is used: identificativo={identificativo} recipient={recipient}"
-    );
-}
-
 /// A notice came out differently than the first time, for a reason that is known.
 pub fn notice_differs(queue_id: &str, message_id: &str, why: &str) {
     warning_line!(queue_id, "notice made again with other bytes: message-id={message_id} reason={why}");
+}
+
+/// The mailbox has it.
+pub fn handed_over(queue_id: &str, what: &str, mailbox: &str) {
+    info_line!(queue_id, "handed over: {what} to={mailbox}");
+}
+
+/// What comes again was taken before, so nothing is made or handed over.
+pub fn handed_over_before(queue_id: &str, what: &str) {
+    info_line!(queue_id, "handed over before, nothing is done again: {what}");
+}
+
+/// Something is on its way to a mailbox of ours that no program of ours let in.
+pub fn unknown_message(queue_id: &str, sender: &str, mailbox: &str, why: &str) {
+    error_line!(
+        queue_id,
+        "alarm: a message that no milter let in is not delivered, it waits: from=<{sender}> to={mailbox} reason={why}. Look how it came \
+         into the queue (`postcat -q {queue_id}`), and whether smtpd_milters and non_smtpd_milters are as postfix-conf has them (`pecctl check`)"
+    );
+}
+
+/// A notice found no mailbox any more and lies in the service mailbox.
+pub fn notice_without_addressee(queue_id: &str, message_id: &str, addressee: &str, service: &str, reply: &str) {
+    error_line!(
+        queue_id,
+        "a notice has no addressee any more, it is in the service mailbox: message-id={message_id} to={addressee} kept-in={service} reason={reply}"
+    );
 }
 
 /// A delivery report that leads to no notice of ours.
@@ -457,11 +476,6 @@ pub fn failure_contradicted(queue_id: &str, identificativo: &str, recipient: &st
 pub fn notice_came_back(queue_id: &str, message_id: &str, recipient: &str, diagnostic: &str, again: bool) {
     let what = if again { "it is sent again" } else { "it is given up; the report is in the service mailbox" };
     error_line!(queue_id, "a notice could not be delivered, {what}: message-id={message_id} recipient={recipient} reason={diagnostic}");
-}
-
-/// A receipt that would have to be made again cannot be: whatever asked for it is dropped.
-pub fn original_is_gone(queue_id: &str, message_id: &str) {
-    error_line!(queue_id, "a receipt cannot be made again, its original is deleted; if Postfix never sent it, it is lost: message-id={message_id}");
 }
 
 /// A trigger whose notice pec-clock has already brought into the queue.
@@ -525,14 +539,18 @@ pub fn late(kind: &str, identificativo: &str, recipient: &str, accepted: Moment,
     );
 }
 
-/// An original that nobody needs any more was deleted from the store.
-pub fn original_deleted(custody: &str) {
-    info_line!(NO_QUEUE_ID, "original deleted: custody={custody}");
-}
-
 /// Somebody tried to make a trigger work who is not a milter of ours, or a database was restored from before.
 pub fn false_trigger(queue_id: &str, trigger: &str, why: &str) {
     error_line!(queue_id, "no notice, the trigger is not believed: trigger={trigger} reason={why}");
+}
+
+/// A row that no program of ours wrote so: somebody else writes in the database, or a key is missing.
+pub fn forged_row(table: &str, key: &str) {
+    error_line!(
+        NO_QUEUE_ID,
+        "alarm: a row was not written by these programs, or was changed: table={table} key={key}; nothing follows from it. Find out who can write \
+         to the database; if a key was taken out of pec_row_keys_file, put it back below the first line"
+    );
 }
 
 /// What `log` logs in this thread, for tests; with priorities, as for journald, or without.

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::fmt::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -37,16 +36,14 @@ pub enum Kind {
     Addresses,
     /// Names of hosts or domains, separated by blanks or commas.
     Domains,
-    /// An `http://` address.
-    Url,
     /// An `https://` address.
     HttpsUrl,
     /// An `http://` or `https://` address.
     WebUrl,
     /// Mail addresses, and `http://` or `https://` addresses with a public key behind `#`, separated by blanks or commas.
     Witnesses,
-    /// An address and port of this machine alone.
-    Loopback,
+    /// A socket that the file system guards: `unix:path`, as [`Kind::Socket`].
+    UnixSocket,
     /// Where another program listens, as [`Kind::Socket`], or `none`.
     Peer,
     /// A time as Postfix writes it: a number and a unit.
@@ -71,11 +68,10 @@ impl Kind {
             Self::Count(least, most) => format!("a number from {least} to {most}"),
             Self::Addresses => "mail domains and addresses, or all".to_owned(),
             Self::Domains => "a list of host names".to_owned(),
-            Self::Url => "an http:// address".to_owned(),
             Self::HttpsUrl => "an https:// address".to_owned(),
             Self::WebUrl => "an http:// or https:// address".to_owned(),
             Self::Witnesses => "a list of mail addresses and of http:// or https:// addresses, each of these with #NAME+ID+KEY behind it".to_owned(),
-            Self::Loopback => "a loopback address with its port".to_owned(),
+            Self::UnixSocket => "unix:path".to_owned(),
             Self::Peer => "unix:path, inet:host:port or none".to_owned(),
             Self::Time => "a time such as 45s, 30m, 6h or 2d".to_owned(),
             Self::Extensions => "a list of file name extensions such as exe, js".to_owned(),
@@ -94,11 +90,10 @@ impl Kind {
             Self::Addresses => value == "all" || split_list(value).iter().all(|e| is_domain(e) || Address::parse(e).is_some()),
             Self::Bytes(least, most) | Self::Count(least, most) => value.parse().is_ok_and(|n| (least..=most).contains(&n)),
             Self::Domains => split_list(value).iter().all(|e| is_domain(e)),
-            Self::Url => value.strip_prefix("http://").is_some_and(|rest| !rest.is_empty()),
             Self::HttpsUrl => value.strip_prefix("https://").is_some_and(|rest| !rest.is_empty() && !rest.contains(' ')),
             Self::WebUrl => is_web_url(value),
             Self::Witnesses => split_list(value).iter().all(|e| Witness::parse(e).is_some()),
-            Self::Loopback => value.parse().is_ok_and(|address: SocketAddr| address.ip().is_loopback() && address.port() > 0),
+            Self::UnixSocket => value.starts_with("unix:") && Socket::parse(value, Path::new("/")).is_some(),
             Self::Peer => value == "none" || Socket::parse(value, Path::new("/")).is_some(),
             Self::Time => seconds(value).is_some(),
             Self::YesNo => matches!(value, "yes" | "no"),
@@ -383,12 +378,6 @@ pub const TABLE: &[Parameter] = &[
         meaning: "For how many months rows of the retained log stay in the database (DPR 68/2005 art. 11: thirty at least). `pecctl log retire` has older months leave; nothing leaves by itself.",
     },
     Parameter {
-        name: "pec_store",
-        kind: Kind::Path,
-        unset: Unset::Required,
-        meaning: "Directory in which originals lie until every recipient of ours has its delivery receipt, and five days more. Writable by the user of the milters alone, on a disk that keeps what it is told to keep.",
-    },
-    Parameter {
         name: "pec_access_milter",
         kind: Kind::Socket,
         unset: Unset::Required,
@@ -396,46 +385,52 @@ pub const TABLE: &[Parameter] = &[
     },
     Parameter { name: "pec_incoming_milter", kind: Kind::Socket, unset: Unset::Required, meaning: "Where pec-incoming listens for port 25." },
     Parameter {
-        name: "pec_internal_milter",
-        kind: Kind::Socket,
-        unset: Unset::Required,
-        meaning: "Where pec-incoming listens for the internal way, on which envelopes for the provider's own recipients come.",
-    },
-    Parameter {
         name: "pec_local_milter",
         kind: Kind::Socket,
         unset: Unset::Default("unix:pec/local"),
         meaning: "Where pec-incoming listens for what programs of this host put into the queue (`sendmail`, cron).",
     },
     Parameter {
-        name: "pec_triggers_milter",
-        kind: Kind::Socket,
+        name: "pec_delivery_lmtp",
+        kind: Kind::UnixSocket,
         unset: Unset::Required,
-        meaning: "Where pec-notices listens for triggers, the copies that Postfix's queue manager sends round.",
+        meaning: "Where pec-delivery listens for mail to mailboxes of ours: the socket that Postfix's `virtual_transport` names.",
+    },
+    Parameter {
+        name: "pec_triggers_lmtp",
+        kind: Kind::UnixSocket,
+        unset: Unset::Required,
+        meaning: "Where pec-delivery listens for triggers, the copies that Postfix's queue manager sends round (`transport_maps`), and those that pec-clock brings.",
     },
     Parameter {
         name: "pec_reports_milter",
         kind: Kind::Socket,
         unset: Unset::Required,
-        meaning: "Where pec-notices listens for the delivery reports that Postfix itself writes (`non_smtpd_milters`).",
+        meaning: "Where pec-delivery listens for the failures that Postfix itself reports (`non_smtpd_milters`).",
     },
     Parameter {
-        name: "pec_notices_smtpd",
-        kind: Kind::Loopback,
-        unset: Unset::Default("127.0.0.1:10025"),
-        meaning: "Postfix's own smtpd for triggers, the one that `transport_maps` names for notices.pec.internal. pec-clock brings it those that no message starts.",
-    },
-    Parameter {
-        name: "pec_doveadm_url",
-        kind: Kind::Url,
+        name: "pec_mailbox_lmtp",
+        kind: Kind::Socket,
         unset: Unset::Required,
-        meaning: "Dovecot's doveadm HTTP API, such as `http://127.0.0.1:8080/doveadm/v1`. It is asked when a mailbox saved a message.",
+        meaning: "Where the mailbox server's LMTP listens. Its 250 must mean that the message is stored and visible in the mailbox: a receipt certifies that.",
     },
     Parameter {
-        name: "pec_doveadm_key_file",
+        name: "pec_mailbox_lmtp_no_quota",
+        kind: Kind::Socket,
+        unset: Unset::Required,
+        meaning: "Where the mailbox server's second LMTP listener is, which knows no quota: receipts and notices reach a full mailbox too.",
+    },
+    Parameter {
+        name: "pec_outgoing_smtpd",
+        kind: Kind::UnixSocket,
+        unset: Unset::Required,
+        meaning: "Postfix's own smtpd to which pec-delivery gives receipts and notices for other providers. It asks no milter, so nobody but the milters' user may reach it.",
+    },
+    Parameter {
+        name: "pec_row_keys_file",
         kind: Kind::Path,
         unset: Unset::Required,
-        meaning: "File whose first line is Dovecot's `doveadm_api_key`.",
+        meaning: "File with the keys that authenticate the database's rows, the same on all hosts, for the milters' user alone: 64 hexadecimal digits a line. The first makes, all are believed. `pecctl key rows` prints one.",
     },
     Parameter {
         name: "pec_message_size_limit",
@@ -474,10 +469,10 @@ pub const TABLE: &[Parameter] = &[
         meaning: "Further names under which the DNS may send mail for the certified domains here, besides `myhostname`: an MX record with another one is foreign, and `pecctl check` names it.",
     },
     Parameter {
-        name: "pec_notices_memory_limit",
+        name: "pec_delivery_memory_limit",
         kind: Kind::Bytes(16 * 1024 * 1024, 1024 * 1024 * 1024 * 1024),
         unset: Unset::Default("268435456"),
-        meaning: "How many bytes of originals pec-notices holds at once while it makes delivery receipts; further receipts wait their turn. An original larger than this is held alone.",
+        meaning: "How many bytes of messages pec-delivery holds at once, receipts in the making included; further ones wait their turn. A message larger than this is held alone.",
     },
     Parameter {
         name: "pec_clamd",
@@ -767,28 +762,28 @@ pub struct Settings {
     pub database_password_file: Option<PathBuf>,
     /// The parameters of the register.
     pub register: Register,
-    /// `pec_store`.
-    pub store: PathBuf,
     /// `pec_log_months`.
     pub log_months: u32,
     /// `pec_access_milter`.
     pub access_milter: Socket,
     /// `pec_incoming_milter`.
     pub incoming_milter: Socket,
-    /// `pec_internal_milter`.
-    pub internal_milter: Socket,
     /// `pec_local_milter`.
     pub local_milter: Socket,
-    /// `pec_triggers_milter`.
-    pub triggers_milter: Socket,
+    /// `pec_delivery_lmtp`.
+    pub delivery_lmtp: Socket,
+    /// `pec_triggers_lmtp`.
+    pub triggers_lmtp: Socket,
     /// `pec_reports_milter`.
     pub reports_milter: Socket,
-    /// `pec_notices_smtpd`.
-    pub notices_smtpd: SocketAddr,
-    /// `pec_doveadm_url`.
-    pub doveadm_url: String,
-    /// `pec_doveadm_key_file`.
-    pub doveadm_key_file: PathBuf,
+    /// `pec_mailbox_lmtp`.
+    pub mailbox_lmtp: Socket,
+    /// `pec_mailbox_lmtp_no_quota`.
+    pub mailbox_lmtp_no_quota: Socket,
+    /// `pec_outgoing_smtpd`.
+    pub outgoing_smtpd: Socket,
+    /// `pec_row_keys_file`.
+    pub row_keys_file: PathBuf,
     /// `pec_message_size_limit`, bytes.
     pub message_size_limit: u64,
     /// `pec_total_size_limit`, bytes.
@@ -801,8 +796,8 @@ pub struct Settings {
     pub require_tls: bool,
     /// `pec_mx_hosts`, in lower case.
     pub mx_hosts: HashSet<String>,
-    /// `pec_notices_memory_limit`, bytes.
-    pub notices_memory_limit: u64,
+    /// `pec_delivery_memory_limit`, bytes.
+    pub delivery_memory_limit: u64,
     /// `pec_clamd`; nothing for `none`.
     pub clamd: Option<Socket>,
     /// `pec_clamd_max_age`.
@@ -959,24 +954,24 @@ impl Raw {
                 witnesses: split_list(&text("pec_witnesses")).iter().filter_map(|e| Witness::parse(e)).collect(),
                 witness_interval: Duration::from_secs(seconds(&text("pec_witness_interval")).unwrap_or_default()),
             },
-            store: path("pec_store"),
             log_months: text("pec_log_months").parse().unwrap_or(30),
             access_milter: socket("pec_access_milter"),
             incoming_milter: socket("pec_incoming_milter"),
-            internal_milter: socket("pec_internal_milter"),
             local_milter: socket("pec_local_milter"),
-            triggers_milter: socket("pec_triggers_milter"),
+            delivery_lmtp: socket("pec_delivery_lmtp"),
+            triggers_lmtp: socket("pec_triggers_lmtp"),
             reports_milter: socket("pec_reports_milter"),
-            notices_smtpd: text("pec_notices_smtpd").parse().unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
-            doveadm_url: text("pec_doveadm_url"),
-            doveadm_key_file: path("pec_doveadm_key_file"),
+            mailbox_lmtp: socket("pec_mailbox_lmtp"),
+            mailbox_lmtp_no_quota: socket("pec_mailbox_lmtp_no_quota"),
+            outgoing_smtpd: socket("pec_outgoing_smtpd"),
+            row_keys_file: path("pec_row_keys_file"),
             message_size_limit: number("pec_message_size_limit"),
             total_size_limit: number("pec_total_size_limit"),
             recipient_limit: usize::try_from(number("pec_recipient_limit")).unwrap_or(usize::MAX),
             refuse_ordinary_mail: OrdinaryMail::parse(&text("pec_refuse_ordinary_mail")),
             require_tls: text("pec_require_tls") == "yes",
             mx_hosts: split_list(&text("pec_mx_hosts")).into_iter().map(|e| e.to_ascii_lowercase()).collect(),
-            notices_memory_limit: number("pec_notices_memory_limit"),
+            delivery_memory_limit: number("pec_delivery_memory_limit"),
             clamd: Socket::parse(&text("pec_clamd"), &queue_directory),
             clamd_max_age: Duration::from_secs(seconds(&text("pec_clamd_max_age")).unwrap_or_default()),
             infected_store: path("pec_infected_store"),
@@ -1107,10 +1102,10 @@ mod tests {
 
     fn raw() -> Raw {
         let text = "pec_service_domain = Gestore.Alfa.test\npec_provider_name = Alfa PEC S.p.A.\npec_certificate_file = /p/cert.pem\npec_signing_key = /p/key.pem\n\
-            pec_ca_file = /p/ca.pem\npec_directory_file = /p/igpec.ldif\npec_database = host=127.0.0.1 dbname=pec\npec_register_key = /p/log.pem\npec_register_database = host=127.0.0.1 dbname=pec user=registrar\npec_store = /s\npec_access_milter = unix:pec/access\n\
-            pec_incoming_milter = unix:/run/pec/incoming\npec_internal_milter = inet:127.0.0.1:9003\npec_triggers_milter = unix:pec/triggers\npec_reports_milter = unix:pec/reports\n\
+            pec_ca_file = /p/ca.pem\npec_directory_file = /p/igpec.ldif\npec_database = host=127.0.0.1 dbname=pec\npec_register_key = /p/log.pem\npec_register_database = host=127.0.0.1 dbname=pec user=registrar\npec_access_milter = unix:pec/access\n\
+            pec_incoming_milter = unix:/run/pec/incoming\npec_delivery_lmtp = unix:pec/delivery\npec_triggers_lmtp = unix:pec/triggers\npec_reports_milter = unix:pec/reports\n\
             pec_clamd = unix:/run/clamav/clamd.ctl\npec_infected_store = /i\npec_infected_certificate_file = /i.pem\npec_blocked_attachments = .EXE, js\n\
-            pec_doveadm_url = http://127.0.0.1:8080/doveadm/v1\npec_doveadm_key_file = /p/key\nmyhostname = mail.gestore.alfa.test\nqueue_directory = /q\n\
+            pec_mailbox_lmtp = unix:pec/dovecot-lmtp\npec_mailbox_lmtp_no_quota = inet:10.0.0.7:24\npec_outgoing_smtpd = unix:public/pecoutgoing\npec_row_keys_file = /p/rows\nmyhostname = mail.gestore.alfa.test\nqueue_directory = /q\n\
             virtual_mailbox_domains = gestore.alfa.test, PEC.alfa.test inline:{a.test=1, b.test=2}\nmessage_size_limit = 33554432\nsmtpd_recipient_limit = 1000\n";
         let values = text.lines().filter_map(|l| l.split_once(" = ")).map(|(n, v)| (n.to_owned(), v.to_owned()));
         Raw { main_cf: "/etc/postfix/main.cf".into(), values: values.collect() }
@@ -1135,11 +1130,13 @@ mod tests {
         assert_eq!(settings.service_domain, "gestore.alfa.test");
         assert_eq!(settings.access_milter, Socket::Unix("/q/pec/access".into()));
         assert_eq!(settings.incoming_milter, Socket::Unix("/run/pec/incoming".into()));
-        assert_eq!(settings.internal_milter, Socket::Inet("127.0.0.1:9003".into()));
+        assert_eq!(
+            (settings.delivery_lmtp, settings.mailbox_lmtp_no_quota),
+            (Socket::Unix("/q/pec/delivery".into()), Socket::Inet("10.0.0.7:24".into()))
+        );
         assert_eq!((settings.message_size_limit, settings.envelope_size_limit), (31_457_280, 32_505_856));
         assert_eq!(settings.database_password_file, None);
         assert_eq!((settings.crl_directory.to_str(), settings.crl_too_old), (Some("/var/lib/pec/crl"), TooOld::Wait));
-        assert_eq!(settings.notices_smtpd.to_string(), "127.0.0.1:10025");
         assert_eq!(settings.clamd, Some(Socket::Unix("/run/clamav/clamd.ctl".into())));
         assert_eq!(settings.clamd_max_age, Duration::from_secs(6 * 3600));
         assert_eq!(settings.blocked_attachments, ["exe", "js"].map(str::to_owned).into());
@@ -1181,7 +1178,6 @@ mod tests {
             ("pec_crl_refresh", "often", "pec_crl_refresh = often: not allowed; it must be a time such as 45s"),
             ("pec_crl_directory", "crl", "pec_crl_directory = crl: not allowed; it must be an absolute path"),
             ("pec_mx_hosts", "mx1.alfa.test *", "pec_mx_hosts = mx1.alfa.test *: not allowed; it must be a list of host names"),
-            ("pec_doveadm_url", "https://x", "an http:// address"),
             ("pec_tsa_url", "tsa.test", "pec_tsa_url = tsa.test: not allowed; it must be an http:// or https:// address"),
             (
                 "pec_tsa_url",
@@ -1190,13 +1186,13 @@ mod tests {
             ),
             ("pec_witnesses", "https://witness.test/", "each of these with #NAME+ID+KEY behind it"),
             ("pec_witness_interval", "hourly", "a time such as 45s"),
-            ("pec_notices_smtpd", "192.0.2.1:25", "pec_notices_smtpd = 192.0.2.1:25: not allowed; it must be a loopback address with its port"),
-            ("pec_notices_smtpd", "localhost:25", "a loopback address"),
+            ("pec_outgoing_smtpd", "inet:127.0.0.1:2525", "pec_outgoing_smtpd = inet:127.0.0.1:2525: not allowed; it must be unix:path"),
+            ("pec_delivery_lmtp", "pec/delivery", "pec_delivery_lmtp = pec/delivery: not allowed; it must be unix:path"),
             ("pec_clamd", "", "pec_clamd is not set in /etc/postfix/main.cf; it must be unix:path, inet:host:port or none"),
             ("pec_clamd", "off", "pec_clamd = off: not allowed; it must be unix:path, inet:host:port or none"),
             ("pec_clamd_max_age", "6", "pec_clamd_max_age = 6: not allowed; it must be a time such as 45s"),
             ("pec_blocked_attachments", "exe *.js", "pec_blocked_attachments = exe *.js: not allowed"),
-            ("pec_store", "", "pec_store is not set in /etc/postfix/main.cf; it must be an absolute path"),
+            ("pec_row_keys_file", "", "pec_row_keys_file is not set in /etc/postfix/main.cf; it must be an absolute path"),
         ] {
             let error = settings(&with(name, value)).unwrap_err();
             assert!(error.contains(says), "{error}");

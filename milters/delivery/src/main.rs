@@ -1,15 +1,18 @@
-//! pec-notices: the milter of the internal smtpd for triggers and of Postfix's own delivery reports.
+//! pec-delivery: Postfix's LMTP server for mailboxes and triggers, and the milter of its own delivery reports.
 
 use std::process::ExitCode;
 
-use pec_notices::{Door, NoticesPoint};
+use pec_core::parameters::Settings;
+use pec_delivery::DeliveryPoint;
+use pec_delivery::doors::{Door, serve};
 
 fn main() -> ExitCode {
-    let doors = |settings: &pec_core::parameters::Settings| {
+    let milters = |settings: &Settings| vec![((), "pec_reports_milter", settings.reports_milter.clone())];
+    let lmtp = |settings: &Settings| {
         vec![
-            (Door::Triggers, "pec_triggers_milter", settings.triggers_milter.clone()),
-            (Door::Reports, "pec_reports_milter", settings.reports_milter.clone()),
+            (Door::Mailboxes, "pec_delivery_lmtp", settings.delivery_lmtp.clone()),
+            (Door::Triggers, "pec_triggers_lmtp", settings.triggers_lmtp.clone()),
         ]
     };
-    pec_milter::program::run("pec-notices", doors, NoticesPoint::new)
+    pec_milter::program::run_with("pec-delivery", milters, |world| Ok(DeliveryPoint::new(world)), lmtp, serve)
 }

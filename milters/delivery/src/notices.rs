@@ -1,13 +1,19 @@
-//! From a fact to its notice: the same fact gives the same bytes.
+//! From a fact to its notice, and the notice into somebody's custody.
+//!
+//! Promise: the same fact gives the same bytes. What is returned as done is in a mailbox of ours, or in Postfix's queue on its way to
+//! another provider; asked for again, it is neither made nor handed over again.
 
+use anyhow::Context as _;
+use bytes::Bytes;
 use pec_core::address::Address;
 use pec_core::breve::breve;
 use pec_core::clock::Moment;
 use pec_core::daticert::{Daticert, TipoRicevuta};
-use pec_core::header::Field;
+use pec_core::header::Header;
 use pec_core::identifier::{fresh, pec_identifier};
 use pec_core::maillog;
 use pec_core::message::Body;
+use pec_core::mime::header_end;
 use pec_core::notices::accettazione::accettazione;
 use pec_core::notices::avvenuta_consegna::avvenuta_consegna;
 use pec_core::notices::mancata_consegna::{Causa, mancata_consegna};
@@ -15,23 +21,28 @@ use pec_core::notices::non_accettazione::non_accettazione;
 use pec_core::notices::preavviso::{Termine, preavviso};
 use pec_core::notices::presa_in_carico::presa_in_carico;
 use pec_core::notices::rilevazione_virus::rilevazione_virus;
-use pec_core::notices::{Issuer, Notice};
-use pec_milter::{Edits, NOTICE_FIELD, Transaction};
+use pec_core::notices::{Issuer, Notice, service_address};
+use pec_lmtp::Outgoing;
+use pec_milter::LARGE;
+use pec_milter::mailbox::{Handed, Quota};
+use pec_state::authentic::{Authentic, Mac};
 use pec_state::database::Known;
+use pec_state::handover::Begun;
 use pec_state::log::{Entry, Event};
 use pec_state::rows::{Custody, Fact, FactKind, Made, NotAccepted, Sent, TimeSource};
-use tokio::sync::OwnedSemaphorePermit;
 
-use crate::{NoticesPoint, PERMIT};
+use crate::DeliveryPoint;
+use crate::doors::InHand;
+use crate::handing_over::Ended;
 
 /// The row behind a fact: what its notice is about.
 pub(crate) enum Source {
     /// Our own envelope.
-    Sent(Sent),
+    Sent(Authentic<Sent>),
     /// An envelope in our custody.
-    Custody(Custody),
+    Custody(Authentic<Custody>),
     /// A submission that was not accepted.
-    NotAccepted(NotAccepted),
+    NotAccepted(Authentic<NotAccepted>),
 }
 
 impl Source {
@@ -40,6 +51,14 @@ impl Source {
             Self::Sent(sent) => &sent.id,
             Self::Custody(custody) => &custody.id,
             Self::NotAccepted(refused) => &refused.id,
+        }
+    }
+
+    fn mac(&self) -> &Mac {
+        match self {
+            Self::Sent(sent) => sent.mac(),
+            Self::Custody(custody) => custody.mac(),
+            Self::NotAccepted(refused) => refused.mac(),
         }
     }
 
@@ -76,12 +95,12 @@ pub(crate) struct Happened {
 pub(crate) enum Due {
     /// It is written already.
     Written(Known),
-    /// It is written together with its notice.
+    /// It is written together with its notice: whatever made it a fact is still there if no notice can be made now.
     New(Fact),
 }
 
 impl Due {
-    pub(crate) fn fact(&self) -> &Fact {
+    fn fact(&self) -> &Fact {
         match self {
             Self::Written(known) => &known.fact,
             Self::New(fact) => fact,
@@ -89,14 +108,7 @@ impl Due {
     }
 }
 
-/// A notice and, as long as it is in memory, the leave to hold its original.
-struct Finished {
-    notice: Notice,
-    made: Made,
-    memory: Option<OwnedSemaphorePermit>,
-}
-
-impl NoticesPoint {
+impl DeliveryPoint {
     /// A fact that is about to be written.
     pub(crate) fn new_fact(&self, source: &Source, identificativo: &str, happened: Happened) -> anyhow::Result<Fact> {
         let id = fresh()?;
@@ -108,6 +120,7 @@ impl NoticesPoint {
             kind: happened.kind,
             recipient: happened.recipient,
             source: source.id().to_owned(),
+            source_mac: source.mac().clone(),
             happened_at: happened.at,
             time_source: happened.time_source,
             status: happened.status,
@@ -117,85 +130,128 @@ impl NoticesPoint {
 
     /// The row behind a fact that is written already.
     pub(crate) async fn source_of(&self, fact: &Fact) -> anyhow::Result<Source> {
-        let database = &self.world.database;
-        if let Some(custody) = database.custody(&fact.source).await? {
-            return Ok(Source::Custody(custody));
+        let (database, id) = (&self.world.database, &fact.source);
+        let source = match fact.kind {
+            FactKind::Accettazione | FactKind::Preavviso12 | FactKind::Preavviso24 => database.sent(id).await?.map(Source::Sent),
+            FactKind::NonAccettazione => database.not_accepted(id).await?.map(Source::NotAccepted),
+            FactKind::PresaInCarico | FactKind::AvvenutaConsegna | FactKind::RilevazioneVirus => database.custody(id).await?.map(Source::Custody),
+            // Of a delivery here, or of an envelope of ours that did not reach another provider.
+            FactKind::ErroreConsegna => match database.custody(id).await? {
+                Some(custody) => Some(Source::Custody(custody)),
+                None => database.sent(id).await?.map(Source::Sent),
+            },
+        };
+        let source = source.with_context(|| format!("the fact {} comes from {id}, which no row has", fact.id))?;
+        if *source.mac() != fact.source_mac {
+            maillog::forged_row("fact", &fact.id);
+            anyhow::bail!("the fact {} is about another row than the one that has the id {id} now", fact.id);
         }
-        if let Some(sent) = database.sent(&fact.source).await? {
-            return Ok(Source::Sent(sent));
-        }
-        match database.not_accepted(&fact.source).await? {
-            Some(refused) => Ok(Source::NotAccepted(refused)),
-            None => anyhow::bail!("the fact {} comes from {}, which no row has", fact.id, fact.source),
-        }
+        Ok(source)
     }
 
-    /// Turns the message in hand into the notice of a fact. A new fact is written here, together with the notice's hash and
-    /// its log row.
-    pub(crate) async fn become_notice(&self, transaction: &Transaction, mut source: Source, mut due: Due) -> anyhow::Result<Edits> {
+    /// To whom the notice of a fact of this kind goes.
+    pub(crate) fn addressee(&self, source: &Source, kind: FactKind) -> anyhow::Result<String> {
+        Ok(match (source, kind) {
+            (Source::Custody(custody), FactKind::PresaInCarico | FactKind::RilevazioneVirus) => custody.mail_receipt.clone(),
+            _ => source.daticert()?.mittente,
+        })
+    }
+
+    /// Sees to it that the notice of a fact is in its addressee's custody. A new fact is written here, together with what its
+    /// notice came out as. `original`: what a delivery receipt carries, if it carries it.
+    pub(crate) async fn see_to_notice(&self, hand: &InHand<'_>, mut source: Source, mut due: Due, original: Option<Bytes>) -> anyhow::Result<()> {
+        let database = &self.world.database;
         loop {
             let daticert = source.daticert()?;
             let fact = due.fact();
-            let finished = self.write_notice(&source, &daticert, fact).await?;
-            let log = self.log_entry(transaction, &daticert, fact, &source, &finished.made);
-            match &due {
-                Due::Written(Known { made: Some(before), fact, .. }) => self.compare(transaction, fact, before, &finished.made)?,
-                Due::Written(Known { made: None, fact, .. }) => self.world.database.insert_made(&fact.id, &finished.made, &log).await?,
+            let to = self.addressee(&source, fact.kind)?;
+            let to = Address::parse(&to).with_context(|| format!("{to:?}, to whom the notice {} goes, is no mail address", fact.message_id))?;
+            let key = to.key();
+            if matches!(due, Due::Written(_)) && database.taken_at(&fact.id, &key).await?.is_some() {
+                maillog::handed_over_before(hand.queue_id, &fact.message_id);
+                return Ok(());
+            }
+            let notice = self.write_notice(&source, &daticert, fact, original.clone()).await?;
+            let made = Made { sha256: notice.body.sha256().to_vec(), with: self.world.made_with() };
+            let log = self.log_entry(hand, &daticert, fact, &source, &made);
+            let begun = match &due {
+                Due::Written(Known { made: Some(before), fact }) => {
+                    self.compare(hand, fact, before, &made)?;
+                    database.begin_handover(&fact.id, &key).await?
+                }
+                Due::Written(Known { made: None, fact }) => {
+                    if database.insert_made(fact, &made, &log, &key).await? {
+                        Begun::Now { again: false }
+                    } else {
+                        database.begin_handover(&fact.id, &key).await?
+                    }
+                }
                 Due::New(fact) => {
-                    if !self.world.database.insert_fact(fact, &finished.made, &log).await? {
+                    if !database.insert_fact(fact, &made, &log, &key).await? {
                         // Another copy was quicker. Its fact holds, and the notice is about that one.
-                        let winner = self.world.database.fact(&fact.provider, &fact.identificativo, fact.kind.as_str(), &fact.recipient).await?;
-                        let Some(winner) = winner else { anyhow::bail!("a fact was neither written nor found") };
+                        let winner = database.fact(&fact.provider, &fact.identificativo, fact.kind, &fact.recipient).await?;
+                        let winner = winner.context("a fact was neither written nor found")?;
                         source = self.source_of(&winner.fact).await?;
                         due = Due::Written(winner);
                         continue;
                     }
+                    Begun::Now { again: false }
                 }
-            }
-            maillog::notice(transaction.queue_id(), fact.kind.as_str(), &fact.identificativo, &fact.recipient, fact.happened_at, &fact.message_id);
-            let to = match (&source, fact.kind) {
-                (Source::Custody(custody), FactKind::PresaInCarico | FactKind::RilevazioneVirus) => custody.mail_receipt.clone(),
-                _ => daticert.mittente.clone(),
             };
-            // Under the fact's id Postfix reports if the notice does not arrive.
-            let parameters = Some(format!("RET=HDRS ENVID={}", fact.id));
-            let edits = Edits::default().become_notice(&transaction.header, finished.notice).holding(finished.memory);
-            let mut edits = edits.sender(self.world.service_path(), parameters);
-            // A full mailbox takes it all the same.
-            if Address::parse(&to).is_some_and(|to| self.world.is_local(&to.domain())) {
-                edits = edits.add_field(Field::written(NOTICE_FIELD, fact.kind.as_str()));
-            }
-            return Ok(edits.only_to(&transaction.recipients, &to));
+            maillog::notice(hand.queue_id, fact.kind.as_str(), &fact.identificativo, &fact.recipient, fact.happened_at, &fact.message_id);
+            let mut pieces = vec![Bytes::from([&notice.header.to_bytes()[..], b"\r\n"].concat())];
+            pieces.extend_from_slice(notice.body.pieces());
+            return self.give_notice(hand, fact, &to, begun, &pieces).await;
         }
     }
 
-    /// Whether the receipt of a fact was made and cannot be any more: pec-clock has deleted the original that it carries, five days
-    /// after the last receipt about that copy. What asks for it so late (a report that Postfix kept, an envelope that its
-    /// provider brings once more) would wait for ever.
-    pub(crate) async fn is_past(&self, queue_id: &str, known: &Known) -> anyhow::Result<bool> {
-        let fact = &known.fact;
-        if fact.kind != FactKind::AvvenutaConsegna || known.made.is_none() || !self.world.database.is_original_deleted(&fact.source).await? {
-            return Ok(false);
+    /// Gives a notice to its addressee: into a mailbox of ours, full or not; to Postfix, where another provider has it. An error waits.
+    pub(crate) async fn give_notice(&self, hand: &InHand<'_>, fact: &Fact, to: &Address, begun: Begun, pieces: &[Bytes]) -> anyhow::Result<()> {
+        let (database, key) = (&self.world.database, to.key());
+        let sender = service_address(&self.world.settings.service_domain);
+        if !self.world.is_local(&to.domain()) {
+            if matches!(begun, Begun::Now { .. }) {
+                self.send(hand, fact, to, pieces).await?;
+                database.take_handover(&fact.id, &key, self.world.clock.now()).await?;
+            }
+            return Ok(());
         }
-        // Without an original it is made as ever.
-        let is_concise = matches!(self.source_of(fact).await?, Source::Custody(custody) if custody.concise.contains(&fact.recipient));
-        if !is_concise {
-            maillog::original_is_gone(queue_id, &fact.message_id);
+        let taken = match self.hand_over(hand, &fact.id, begun, (Quota::CountsNot, to), &sender, pieces).await? {
+            Ended::Before => return Ok(()),
+            Ended::Taken { at, .. } => at,
+            // The addressee is gone. The service mailbox keeps it for the administrator.
+            Ended::Refused { reply, .. } => {
+                let service = Address::parse(&sender).filter(|service| service != to);
+                let service = service.with_context(|| format!("the service mailbox does not take the notice {}: {reply}", fact.message_id))?;
+                match self.world.mailboxes.hand(Quota::CountsNot, &sender, &service, hand.ident, pieces).await {
+                    Handed::Yes => {
+                        maillog::notice_without_addressee(hand.queue_id, &fact.message_id, to.as_str(), service.as_str(), &reply.to_string())
+                    }
+                    other => anyhow::bail!("neither {to} ({reply}) nor the service mailbox takes the notice {}: {other:?}", fact.message_id),
+                }
+                self.world.clock.now()
+            }
+        };
+        Ok(database.take_handover(&fact.id, &key, taken).await?)
+    }
+
+    /// Gives a notice for another provider to Postfix's smtpd: yes means that it is in the queue. It comes back whole if it
+    /// cannot be delivered.
+    pub(crate) async fn send(&self, hand: &InHand<'_>, fact: &Fact, to: &Address, pieces: &[Bytes]) -> anyhow::Result<()> {
+        let sender = service_address(&self.world.settings.service_domain);
+        let (ret, notify) = (Some("FULL"), Some("FAILURE"));
+        let message = Outgoing { sender: &sender, recipient: to.as_str(), envid: Some(&fact.id), ret, notify, ident: hand.ident, pieces };
+        let answer = self.outgoing.give(message).await.with_context(|| format!("the notice {} for {to} is not sent", fact.message_id))?;
+        if !answer.reply.is_yes() {
+            anyhow::bail!("pec_outgoing_smtpd does not take the notice {} for {to}: {}", fact.message_id, answer.reply);
         }
-        Ok(!is_concise)
+        Ok(())
     }
 
     /// Writes and signs the notice of a fact.
-    async fn write_notice(&self, source: &Source, busta: &Daticert, fact: &Fact) -> anyhow::Result<Finished> {
+    async fn write_notice(&self, source: &Source, busta: &Daticert, fact: &Fact, original: Option<Bytes>) -> anyhow::Result<Notice> {
         let (id, at) = (&fact.message_id, fact.happened_at);
-        let (mut memory, mut original) = (None, None);
-        if let (FactKind::AvvenutaConsegna, Source::Custody(custody)) = (fact.kind, source)
-            && !custody.concise.contains(&fact.recipient)
-        {
-            let size = self.world.store.size(&custody.id).await?;
-            memory = Some(self.memory_for(size).await?);
-            original = Some(self.world.store.get(&custody.id).await?);
-        }
+        let heavy = original.as_ref().is_some_and(|original| original.len() >= LARGE);
         let make = |issuer: Issuer<'_>| match (fact.kind, source) {
             (FactKind::Accettazione, Source::Sent(_)) => Ok(accettazione(issuer, busta, id)?),
             (FactKind::PresaInCarico, Source::Custody(custody)) => {
@@ -203,7 +259,8 @@ impl NoticesPoint {
             }
             (FactKind::AvvenutaConsegna, Source::Custody(custody)) => {
                 let consegna = as_written(&custody.recipients, &fact.recipient);
-                let original = original.map(|original| match busta.ricevuta {
+                let original = original.context("a delivery receipt is made of its envelope, which comes again with Postfix's next attempt")?;
+                let original = (!is_concise(busta, &original, &fact.recipient)).then(|| match busta.ricevuta {
                     Some(TipoRicevuta::Breve) => breve(&original),
                     _ => Body::from_bytes(original),
                 });
@@ -227,31 +284,23 @@ impl NoticesPoint {
             (FactKind::NonAccettazione, Source::NotAccepted(refused)) => Ok(non_accettazione(issuer, busta, &refused.inglese, id)?),
             (kind, _) => anyhow::bail!("the fact {} is a {kind} of {}, about which there is no notice", fact.id, fact.source),
         };
-        let notice = self.world.write(memory.is_some(), make).await?;
-        let made = Made { sha256: notice.body.sha256().to_vec(), with: self.world.made_with() };
-        Ok(Finished { notice, made, memory })
-    }
-
-    /// Waits until an original of `size` bytes may be held; one that is larger than the limit is held alone.
-    async fn memory_for(&self, size: u64) -> anyhow::Result<OwnedSemaphorePermit> {
-        let permits = u32::try_from(size.div_ceil(PERMIT)).unwrap_or(u32::MAX).min(self.permits);
-        Ok(self.memory.clone().acquire_many_owned(permits).await?)
+        self.world.write(heavy, make).await
     }
 
     /// A notice that was made before must come out the same. If it does not and nothing explains it, it stays here.
-    fn compare(&self, transaction: &Transaction, fact: &Fact, before: &Made, now: &Made) -> anyhow::Result<()> {
+    fn compare(&self, hand: &InHand<'_>, fact: &Fact, before: &Made, now: &Made) -> anyhow::Result<()> {
         if before.sha256 == now.sha256 {
             return Ok(());
         }
         if before.with == now.with {
             anyhow::bail!("the notice {} came out differently than the first time, and nothing explains it: it is held back", fact.message_id);
         }
-        maillog::notice_differs(transaction.queue_id(), &fact.message_id, "the certificate or the program version is another one");
+        maillog::notice_differs(hand.queue_id, &fact.message_id, "the certificate or the program version is another one");
         Ok(())
     }
 
-    fn log_entry(&self, transaction: &Transaction, busta: &Daticert, fact: &Fact, source: &Source, made: &Made) -> Entry {
-        let mut entry = Entry::new(Event::Notice(fact.kind.as_str()), busta, fact.happened_at, transaction.queue_id());
+    fn log_entry(&self, hand: &InHand<'_>, busta: &Daticert, fact: &Fact, source: &Source, made: &Made) -> Entry {
+        let mut entry = Entry::new(Event::Notice(fact.kind.as_str()), busta, fact.happened_at, hand.queue_id);
         entry.certified_by = self.world.settings.provider_name.clone();
         entry.time_source = fact.time_source;
         entry.recipients = fact.recipient.split(' ').filter(|r| !r.is_empty()).map(str::to_owned).collect();
@@ -284,4 +333,57 @@ fn as_the_sender_wrote(busta: &Daticert, fact: &Fact) -> String {
 /// The recipient with this key as the sender wrote it.
 fn as_written(recipients: &[String], key: &str) -> String {
     recipients.iter().find(|r| r.eq_ignore_ascii_case(key)).cloned().unwrap_or_else(|| key.to_owned())
+}
+
+/// Whether the delivery receipt about this recipient (a key) carries no original: the sender asked so of all, or the recipient
+/// stands in Cc alone. In both To and Cc, in neither, or where the fields cannot be read, he counts as in To
+/// (RFC 6109 s. 3.3.2.1, 3.3.2.3).
+fn is_concise(busta: &Daticert, original: &[u8], recipient: &str) -> bool {
+    if busta.ricevuta == Some(TipoRicevuta::Sintetica) {
+        return true;
+    }
+    let header = header_end(original).and_then(|(end, _)| Header::parse(&original[..end]).ok()).unwrap_or_default();
+    let stands_in = |field: &str| header.addresses(field).ok().map(|addresses| addresses.iter().any(|a| a.key() == recipient));
+    stands_in("To") == Some(false) && stands_in("Cc") == Some(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pec_core::daticert::{Destinatario, Errore, Tipo, TipoDestinatario};
+
+    fn concise(original: &str, ricevuta: TipoRicevuta) -> Vec<&'static str> {
+        let busta = Daticert {
+            tipo: Tipo::PostaCertificata,
+            errore: Errore::Nessuno,
+            mittente: "a@x.test".into(),
+            destinatari: vec![Destinatario { indirizzo: "b@y.test".into(), tipo: TipoDestinatario::Certificato }],
+            risposte: String::new(),
+            oggetto: None,
+            gestore_emittente: "X".into(),
+            data: Moment::from_unix(0),
+            identificativo: "1@x".into(),
+            msgid: None,
+            ricevuta: Some(ricevuta),
+            consegna: None,
+            ricezione: vec![],
+            errore_esteso: None,
+        };
+        let original = original.replace('\n', "\r\n");
+        ["b@y.test", "c@y.test"].into_iter().filter(|key| is_concise(&busta, original.as_bytes(), key)).collect()
+    }
+
+    #[test]
+    fn rfc6109_3_3_2_1_copies_get_concise_receipts() {
+        assert_eq!(concise("To: B@y.test\nCc: C@y.test\n\nx", TipoRicevuta::Completa), ["c@y.test"]);
+        assert_eq!(concise("To: b@y.test, c@y.test\nCc: c@y.test\n\nx", TipoRicevuta::Completa), [""; 0]);
+        assert_eq!(concise("To: somebody@else.test\n\nx", TipoRicevuta::Completa), [""; 0]);
+        assert_eq!(concise("To: nonsense\nCc: c@y.test\n\nx", TipoRicevuta::Completa), [""; 0]);
+        assert_eq!(concise("no header", TipoRicevuta::Completa), [""; 0]);
+    }
+
+    #[test]
+    fn rfc6109_3_3_2_3_everybody_gets_a_concise_receipt_where_the_sender_asks_so() {
+        assert_eq!(concise("To: b@y.test, c@y.test\n\nx", TipoRicevuta::Sintetica), ["b@y.test", "c@y.test"]);
+    }
 }

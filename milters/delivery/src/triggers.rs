@@ -1,55 +1,84 @@
-//! Triggers: a copy that comes round because Postfix has the envelope (or a report) in its queue.
+//! Triggers: a copy that comes round because Postfix holds a message, or because pec-clock brings it.
 //!
-//! A trigger proves nothing by itself: it is the id of a row, and the bytes that come round must be those that the row says
-//! we signed or accepted. Otherwise there is no notice, and an alarm. Never 5xx: a trigger that is lost is a lost receipt.
+//! Promise: a trigger proves nothing by itself. It is the id of a row, and the bytes that come round must be those that the row says we
+//! signed or accepted. Otherwise there is no notice, and an alarm. Never 5xx: a trigger that is lost is a lost receipt.
 
+use anyhow::Context as _;
+use bytes::Bytes;
+use openssl::sha::sha256;
+use pec_core::address::Address;
+use pec_core::dsn::Report;
+use pec_core::header::Header;
 use pec_core::maillog;
-use pec_milter::{Transaction, Verdict};
+use pec_core::mime::header_end;
+use pec_state::database::Known;
 use pec_state::rows::{FactKind, TimeSource, trigger_name};
 
-use crate::NoticesPoint;
-use crate::facts::{Due, Happened, Source};
+use crate::DeliveryPoint;
+use crate::doors::InHand;
+use crate::notices::{Due, Happened, Source};
+
+/// The name of the trigger by which a notice that came back is sent again, before `+ID`.
+const RISPEDIZIONE: &str = "rispedizione";
+
+/// What a trigger asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    /// A notice of this kind.
+    Notice(FactKind),
+    /// That a notice which came back is sent again.
+    Again,
+}
 
 /// The name of a trigger, the part of its address before the `@`: `KIND+ID`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Trigger {
-    pub(crate) kind: FactKind,
-    pub(crate) id: String,
+struct Trigger {
+    wanted: Wanted,
+    id: String,
 }
 
 impl Trigger {
     /// Reads the local part of a trigger's address.
-    pub(crate) fn parse(local_part: &str) -> Option<Self> {
+    fn parse(local_part: &str) -> Option<Self> {
         let (kind, id) = local_part.split_once('+')?;
-        Some(Self { kind: kind.to_ascii_lowercase().parse().ok()?, id: id.to_owned() })
+        let wanted = match kind.to_ascii_lowercase() {
+            kind if kind == RISPEDIZIONE => Wanted::Again,
+            kind => Wanted::Notice(kind.parse().ok()?),
+        };
+        Some(Self { wanted, id: id.to_owned() })
     }
 
     /// As the address and the table `trigger_body` have it.
-    pub(crate) fn name(&self) -> String {
-        trigger_name(self.kind, &self.id)
+    fn name(&self) -> String {
+        match self.wanted {
+            Wanted::Notice(kind) => trigger_name(kind, &self.id),
+            Wanted::Again => again(&self.id),
+        }
     }
 }
 
-impl NoticesPoint {
-    /// A trigger came round.
-    pub(crate) async fn trigger(&self, transaction: Transaction) -> anyhow::Result<Verdict> {
-        let [recipient] = &transaction.recipients[..] else { return Ok(Verdict::Wait("a trigger has one recipient".to_owned())) };
-        let not_believed = |why: &str| {
-            maillog::false_trigger(transaction.queue_id(), &recipient.path, why);
-            Ok(Verdict::Wait(format!("{}: {why}", recipient.path)))
-        };
-        let Some(trigger) = recipient.address.as_ref().and_then(|a| Trigger::parse(a.local_part())) else {
-            return not_believed("no such kind of trigger");
-        };
-        let Some(body_sha256) = transaction.body_sha256 else { return Ok(Verdict::Wait("the body was not hashed".to_owned())) };
-        let database = &self.world.database;
+/// The name of the trigger by which the notice of this fact, which came back, is sent again.
+pub(crate) fn again(fact: &str) -> String {
+    format!("{RISPEDIZIONE}+{fact}")
+}
+
+impl DeliveryPoint {
+    /// A trigger came round. An error waits.
+    pub(crate) async fn trigger(&self, hand: &InHand<'_>, path: &str) -> anyhow::Result<()> {
         const NO_ROW: &str = "no row has this id";
         const OTHER_BYTES: &str = "these are not the bytes that it was made for";
-
-        match trigger.kind {
-            FactKind::Accettazione => {
+        let not_believed = |why: &str| {
+            maillog::false_trigger(hand.queue_id, path, why);
+            anyhow::bail!("{path}: {why}")
+        };
+        let Some(trigger) = Address::parse(path).as_ref().and_then(|a| Trigger::parse(a.local_part())) else {
+            return not_believed("no such kind of trigger");
+        };
+        let database = &self.world.database;
+        match trigger.wanted {
+            Wanted::Notice(FactKind::Accettazione) => {
                 let Some(sent) = database.sent(&trigger.id).await? else { return not_believed(NO_ROW) };
-                if body_sha256[..] != sent.body_sha256[..] {
+                if hand.body_sha256[..] != sent.body_sha256[..] {
                     return not_believed(OTHER_BYTES);
                 }
                 let happened = Happened {
@@ -59,11 +88,11 @@ impl NoticesPoint {
                     time_source: TimeSource::Clock,
                     status: String::new(),
                 };
-                self.fact_of_trigger(&transaction, Source::Sent(sent), happened).await
+                self.fact_of_trigger(hand, Source::Sent(sent), happened).await
             }
-            FactKind::PresaInCarico => {
+            Wanted::Notice(FactKind::PresaInCarico) => {
                 let Some(custody) = database.custody(&trigger.id).await? else { return not_believed(NO_ROW) };
-                if body_sha256[..] != custody.body_sha256[..] {
+                if hand.body_sha256[..] != custody.body_sha256[..] {
                     return not_believed(OTHER_BYTES);
                 }
                 let mut keys: Vec<_> = custody.recipients.iter().map(|r| r.to_ascii_lowercase()).collect();
@@ -75,30 +104,30 @@ impl NoticesPoint {
                     time_source: TimeSource::Clock,
                     status: String::new(),
                 };
-                self.fact_of_trigger(&transaction, Source::Custody(custody), happened).await
+                self.fact_of_trigger(hand, Source::Custody(custody), happened).await
             }
-            _ => {
+            Wanted::Notice(kind) => {
                 let Some(known) = database.fact_with_id(&trigger.id).await? else { return not_believed(NO_ROW) };
-                if known.fact.kind != trigger.kind || !database.is_trigger_body(&trigger.name(), &body_sha256).await? {
+                if known.fact.kind != kind || !database.is_trigger_body(&trigger.name(), &hand.body_sha256).await? {
                     return not_believed(OTHER_BYTES);
                 }
-                if known.raised {
-                    maillog::trigger_repeated(transaction.queue_id(), &known.fact.message_id);
-                    return Ok(Verdict::Consume);
-                }
-                if self.is_past(transaction.queue_id(), &known).await? {
-                    return Ok(Verdict::Consume);
-                }
                 let source = self.source_of(&known.fact).await?;
-                Ok(Verdict::Change(self.become_notice(&transaction, source, Due::Written(known)).await?))
+                self.see_to_notice(hand, source, Due::Written(known), None).await
+            }
+            Wanted::Again => {
+                let Some(known) = database.fact_with_id(&trigger.id).await? else { return not_believed(NO_ROW) };
+                if !database.is_trigger_body(&trigger.name(), &hand.body_sha256).await? {
+                    return not_believed(OTHER_BYTES);
+                }
+                self.send_again(hand, &known).await
             }
         }
     }
 
-    /// The envelope is in the queue: that is the fact.
-    async fn fact_of_trigger(&self, transaction: &Transaction, source: Source, happened: Happened) -> anyhow::Result<Verdict> {
+    /// The message is in the queue: that is the fact.
+    async fn fact_of_trigger(&self, hand: &InHand<'_>, source: Source, happened: Happened) -> anyhow::Result<()> {
         let identificativo = source.daticert()?.identificativo;
-        let known = self.world.database.fact(source.provider(), &identificativo, happened.kind.as_str(), &happened.recipient).await?;
+        let known = self.world.database.fact(source.provider(), &identificativo, happened.kind, &happened.recipient).await?;
         let (source, due) = match known {
             Some(known) => (self.source_of(&known.fact).await?, Due::Written(known)),
             None => {
@@ -106,8 +135,36 @@ impl NoticesPoint {
                 (source, Due::New(fact))
             }
         };
-        Ok(Verdict::Change(self.become_notice(transaction, source, due).await?))
+        self.see_to_notice(hand, source, due, None).await
     }
+
+    /// A notice for another provider came back inside Postfix's report: the same bytes go out once more.
+    async fn send_again(&self, hand: &InHand<'_>, known: &Known) -> anyhow::Result<()> {
+        let fact = &known.fact;
+        let source = self.source_of(fact).await?;
+        let to = self.addressee(&source, fact.kind)?;
+        let to = Address::parse(&to).with_context(|| format!("{to:?} is no mail address"))?;
+        let (header, body) = returned(hand).with_context(|| {
+            format!(
+                "the notice {} came back without its body, and cannot be sent again; bounce_size_limit must stand above message_size_limit",
+                fact.message_id
+            )
+        })?;
+        if known.made.as_ref().is_none_or(|made| made.sha256[..] != sha256(&body)[..]) {
+            anyhow::bail!("what came back is not the notice {} as we signed it", fact.message_id);
+        }
+        self.send(hand, fact, &to, &[Bytes::from([&header.to_bytes()[..], b"\r\n"].concat()), body]).await
+    }
+}
+
+/// The message that a report brings back: its header as it was before Postfix had it, and its body.
+fn returned(hand: &InHand<'_>) -> Option<(Header, Bytes)> {
+    let report = Report::parse(&hand.header(), &hand.body).ok()?;
+    let message = hand.body.slice(report.returned?);
+    let (end, start) = header_end(&message)?;
+    let mut header = Header::parse(&message[..end]).ok()?;
+    header.fields_mut().retain(|field| !field.is("Received") && !field.is("Return-Path"));
+    Some((header, message.slice(start..)))
 }
 
 #[cfg(test)]
@@ -117,7 +174,14 @@ mod tests {
     #[test]
     fn trigger_names() {
         let trigger = Trigger::parse("presa-in-carico+00ff").unwrap();
-        assert_eq!((trigger.kind, trigger.id.as_str(), trigger.name().as_str()), (FactKind::PresaInCarico, "00ff", "presa-in-carico+00ff"));
+        assert_eq!(
+            (trigger.wanted, trigger.id.as_str(), trigger.name().as_str()),
+            (Wanted::Notice(FactKind::PresaInCarico), "00ff", "presa-in-carico+00ff")
+        );
+        assert_eq!(
+            Trigger::parse(&again("00ff")).map(|trigger| (trigger.wanted, trigger.name())),
+            Some((Wanted::Again, "rispedizione+00ff".to_owned()))
+        );
         assert_eq!(Trigger::parse("altro+00ff"), None);
         assert_eq!(Trigger::parse("accettazione"), None);
     }

@@ -16,14 +16,13 @@ use std::ops::Range;
 use bytes::Bytes;
 use pec_core::address::Address;
 use pec_core::clock::Moment;
-use pec_core::daticert::{Daticert, Tipo};
+use pec_core::daticert::{Daticert, DaticertError, MAX_BYTES, Tipo};
 use pec_core::directory::signer::NoSigner;
 use pec_core::directory::{Directory, Provider};
 use pec_core::envelope::{EnvelopeError, SignedParts, claimed_type, contents, signed_parts};
 use pec_core::header::Header;
 use pec_core::notices::anomalia::Errore;
 use pec_core::smime::verify::{NotKnown, SignedBy, TrustedCas, VerifyError};
-use pec_milter::MARK_FIELD;
 
 /// What a message is.
 #[derive(Debug)]
@@ -32,8 +31,6 @@ pub enum Arrived {
     Busta {
         /// Its certification data.
         daticert: Daticert,
-        /// The original.
-        postacert: Bytes,
         /// Where what the provider signed lies in the body: this is the envelope, whatever surrounds it.
         content: Range<usize>,
         /// Who signed it.
@@ -169,12 +166,6 @@ impl Judge<'_> {
         if header.text("X-Trasporto").is_some() && header.text("X-Ricevuta").is_some() {
             return Err(Errore::new("sono presenti sia X-Trasporto sia X-Ricevuta", "there are both X-Trasporto: and X-Ricevuta:"));
         }
-        if header.first(MARK_FIELD).is_some() {
-            return Err(Errore::new(
-                format!("il campo {MARK_FIELD} è riservato al gestore del destinatario"),
-                format!("the {MARK_FIELD}: field is written by the provider of the recipient alone"),
-            ));
-        }
         match header.addresses("From").as_deref() {
             Ok([from]) if signed_by.addresses.contains(&from.key()) => {}
             _ => {
@@ -215,6 +206,11 @@ impl Judge<'_> {
             return Ok(Arrived::Ricevuta { daticert, content, provider: provider.clone() });
         }
 
+        // Every notice about it repeats these data in our own writing, which may be longer, and from that it is made.
+        let rewritten = daticert.to_xml().len();
+        if rewritten > MAX_BYTES {
+            return Err(unreadable(DaticertError::TooLarge(rewritten).into()));
+        }
         let Some(mittente) = Address::parse(&daticert.mittente) else {
             let mittente = &daticert.mittente;
             return Err(Errore::new(
@@ -260,8 +256,7 @@ impl Judge<'_> {
                 format!("the From: field ({name}) does not name the sender in daticert.xml ({mittente})"),
             ));
         }
-        let Some(postacert) = contents.postacert else { return Err(unreadable(EnvelopeError::NoPostacert)) };
-        Ok(Arrived::Busta { daticert, postacert, content, provider: provider.clone() })
+        Ok(Arrived::Busta { daticert, content, provider: provider.clone() })
     }
 }
 

@@ -1,4 +1,4 @@
-//! pec-incoming: the milter of port 25, of the internal way for the provider's own recipients, and of programs of this host.
+//! pec-incoming: the milter of port 25 and of programs of this host.
 
 use std::process::ExitCode;
 
@@ -8,7 +8,6 @@ fn main() -> ExitCode {
     let doors = |settings: &pec_core::parameters::Settings| {
         vec![
             (Door::Port25, "pec_incoming_milter", settings.incoming_milter.clone()),
-            (Door::Internal, "pec_internal_milter", settings.internal_milter.clone()),
             (Door::Local, "pec_local_milter", settings.local_milter.clone()),
         ]
     };

@@ -2,41 +2,30 @@
 
 use std::collections::HashSet;
 
-use bytes::Bytes;
 use openssl::sha::sha256;
 use pec_core::address::Address;
-use pec_core::daticert::{Daticert, Tipo, TipoRicevuta};
+use pec_core::daticert::{Daticert, Tipo};
 use pec_core::directory::{Directory, Provider};
-use pec_core::envelope::{EnvelopeError, contents, signed_parts};
-use pec_core::header::{Field, Header};
+use pec_core::header::Header;
 use pec_core::identifier::fresh;
 use pec_core::maillog;
 use pec_core::message::Body;
-use pec_core::mime::header_end;
 use pec_core::notices::anomalia::Errore;
 use pec_milter::anomaly::Anomaly;
 use pec_milter::world::World;
-use pec_milter::{
-    Connection, Edits, Keeps, LARGE, MARK_FIELD, NOTICE_FIELD, NOTIFY_BOTH, NOTIFY_FAILURE, Point, RICEZIONE, RICEZIONE_DOMAIN, Recipient, Reply,
-    SPAM_FIELD, Transaction, Verdict, is_internal_domain,
-};
+use pec_milter::{Connection, Edits, Keeps, LARGE, Point, Recipient, Reply, SPAM_FIELD, Transaction, Verdict, is_internal_domain};
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{Custody, FactKind, Ricevuta};
+use pec_state::rows::{Custody, FactKind, PassedKind, Ricevuta, trigger_name};
 use tokio::sync::Semaphore;
 
 use crate::decision::{Arrived, Judge, may_be_signed};
 use crate::virus::{Infected, Scanned};
-
-/// The status (RFC 3463) of a delivery to a mailbox that takes no letters.
-const NO_LETTERS: &str = "5.2.1";
 
 /// Where a message comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
     /// The world.
     Port25,
-    /// Our own Access Point, for recipients of ours.
-    Internal,
     /// A program of this host: `sendmail`, cron.
     Local,
 }
@@ -116,7 +105,7 @@ impl IncomingPoint {
             maillog::clear_text(transaction.queue_id(), name);
         }
         match arrived {
-            Arrived::Busta { daticert, postacert, content, provider } => {
+            Arrived::Busta { daticert, content, provider } => {
                 let content_sha256 = sha256(&whole[content.clone()]);
                 let taken = world.database.taken(&provider.name, &daticert.identificativo, &content_sha256).await?;
                 if taken.other_content {
@@ -134,8 +123,8 @@ impl IncomingPoint {
                     return Ok(Verdict::Refuse(reply));
                 }
                 let infected = if let Scanned::Infected(infected) = scanned { Some(infected) } else { None };
-                let envelope = Envelope { daticert, postacert, body_sha256: sha256(&whole), content_sha256, recipients, provider, infected };
-                self.take_in_charge(Door::Port25, connection, &transaction, envelope).await
+                let envelope = Envelope { daticert, body_sha256: sha256(&whole), content_sha256, recipients, provider, infected };
+                self.take_in_charge(connection, &transaction, envelope).await
             }
             Arrived::Ricevuta { daticert, content, provider } => {
                 if let Some(reply) = self.no_such_mailbox(&recipients, true).await? {
@@ -154,8 +143,7 @@ impl IncomingPoint {
                 }
                 let errore = Errore::new("busta di anomalia di questo gestore", "an anomaly envelope of this provider");
                 let anomaly = Anomaly { connection: Some(connection), transaction: &transaction, errore: &errore, provider: None };
-                world.write_down_unwrapped(anomaly, &sha256(&whole)).await?;
-                Ok(Verdict::Change(tell_failures_only(Edits::default(), &transaction)))
+                Ok(Verdict::Change(world.pass_unwrapped(anomaly, &sha256(&whole)).await?))
             }
             Arrived::Anomalous { provider: None, .. } if is_spam => {
                 Ok(Verdict::Refuse(Reply::refuse("550", "5.7.1", "the message looks like spam; certified mail is never refused for that")))
@@ -177,8 +165,14 @@ impl IncomingPoint {
             // Not refused: the report about it would be one about a trigger, which is never given up.
             return Ok(Verdict::Wait(format!("a program of this host writes to {internal}, an internal address; remove it with postsuper -d")));
         }
+        if transaction.too_large {
+            let is_for_us = recipients.iter().any(|r| world.is_local(&r.domain()));
+            return Ok(if is_for_us { Verdict::Refuse(Reply::refuse("552", "5.3.4", "too large for a mailbox here")) } else { Verdict::pass() });
+        }
         if !recipients.iter().any(is_certified) {
-            return Ok(Verdict::pass());
+            // Also what seems to be for nobody here: root's alias leads to the service mailbox.
+            let body_sha256 = transaction.body.sha256();
+            return Ok(Verdict::Change(world.let_pass(&transaction, PassedKind::Locale, &body_sha256, None).await?));
         }
         if !recipients.iter().all(is_certified) {
             let text = "a program's message to certified and to ordinary mailboxes at once; send it to each kind apart";
@@ -186,9 +180,6 @@ impl IncomingPoint {
         }
         if let Some(why) = transaction.header_refused {
             return Ok(Verdict::Refuse(Reply::refuse("554", "5.6.0", why.to_string())));
-        }
-        if transaction.too_large {
-            return Ok(Verdict::Refuse(Reply::refuse("552", "5.3.4", "too large for a busta di anomalia")));
         }
         let body = std::mem::take(&mut transaction.body);
         let errore = Errore::new(
@@ -212,8 +203,7 @@ impl IncomingPoint {
             return Ok(Verdict::Refuse(reply));
         }
         let anomaly = Anomaly { connection: Some(connection), transaction, errore, provider: provider.map(|p| p.name.as_str()) };
-        let (envelope, _) = self.world.wrap(anomaly, body).await?;
-        Ok(Verdict::Change(tell_failures_only(Edits::default().become_notice(&transaction.header, envelope), transaction)))
+        Ok(Verdict::Change(self.world.wrap(anomaly, PassedKind::Anomalia, body).await?.0))
     }
 
     /// Why what is no correct certified mail is not let in, if it is not. `provider`: who has signed it all the same.
@@ -241,15 +231,17 @@ impl IncomingPoint {
     /// Once in the queue, mail for nobody would be bounced to whoever it says it is from. What a provider signed has a sender who
     /// may hear of a missing mailbox by Postfix's report, and those who are there must not miss it.
     async fn no_such_mailbox(&self, recipients: &[Address], signed: bool) -> anyhow::Result<Option<Reply>> {
-        let mut missing = Vec::new();
+        let refuse = |recipient: &Address| Reply::refuse("550", "5.1.1", format!("{recipient}: no such mailbox"));
+        let mut missing = None;
         for recipient in recipients {
-            if !self.world.mailboxes.exists(&recipient.key()).await? {
-                missing.push(recipient);
+            match self.world.mailboxes.exists(recipient).await? {
+                true if signed => return Ok(None),
+                true => {}
+                false if signed => missing = missing.or(Some(recipient)),
+                false => return Ok(Some(refuse(recipient))),
             }
         }
-        let refused = if signed { missing.len() == recipients.len() } else { !missing.is_empty() };
-        let first = missing.first().filter(|_| refused);
-        Ok(first.map(|recipient| Reply::refuse("550", "5.1.1", format!("{recipient}: no such mailbox"))))
+        Ok(missing.map(refuse))
     }
 
     /// Why ordinary mail is not taken for these recipients, if it is not.
@@ -272,81 +264,32 @@ impl IncomingPoint {
         None
     }
 
-    /// The envelope comes back from our own queue for recipients of ours: it is what we signed, byte for byte, or nothing.
-    async fn arrived_internally(&self, connection: &Connection, mut transaction: Transaction) -> anyhow::Result<Verdict> {
-        let [trigger] = &transaction.recipients[..] else { return Ok(Verdict::Wait("an internal message has one recipient".to_owned())) };
-        let trigger = trigger.path.clone();
-        let body = std::mem::take(&mut transaction.body).into_bytes();
-        let not_believed = |why: &str| {
-            maillog::false_trigger(transaction.queue_id(), &trigger, why);
-            Ok(Verdict::Wait(format!("{trigger}: {why}")))
-        };
-        let Some(id) = internal_id(&trigger) else { return not_believed("the address has no id") };
-        let Some(sent) = self.world.database.sent(&id).await? else { return not_believed("no envelope has this id") };
-        let body_sha256 = sha256(&body);
-        if body_sha256[..] != sent.body_sha256[..] {
-            return not_believed("these are not the bytes that were signed");
-        }
-        // Under the name that we had when we signed it: by that name the facts about an envelope belong together, also if we
-        // have another one by now.
-        let provider = Provider { name: sent.provider.clone(), ..self.world.own_record()? };
-        let parts = signed_parts(&transaction.header, &body)?;
-        let content_sha256 = sha256(&body[parts.content.clone()]);
-        let contents = contents(&body, parts.content, Tipo::PostaCertificata)?;
-        let taken = self.world.database.taken(&provider.name, &sent.identificativo, &content_sha256).await?.recipients;
-        let recipients = sent.local_recipients.iter().filter_map(|r| Address::parse(r)).collect();
-        let Some(recipients) = not_taken(transaction.queue_id(), &contents.daticert, &provider, recipients, &taken) else {
-            return Ok(Verdict::Consume);
-        };
-        let envelope = Envelope {
-            daticert: contents.daticert,
-            postacert: contents.postacert.ok_or(EnvelopeError::NoPostacert)?,
-            body_sha256,
-            content_sha256,
-            recipients,
-            provider,
-            // The Access Point has scanned it.
-            infected: None,
-        };
-        self.take_in_charge(Door::Internal, connection, &transaction, envelope).await
-    }
-
     /// A correct envelope: the one story of custody.
-    async fn take_in_charge(&self, door: Door, connection: &Connection, transaction: &Transaction, envelope: Envelope) -> anyhow::Result<Verdict> {
+    async fn take_in_charge(&self, connection: &Connection, transaction: &Transaction, envelope: Envelope) -> anyhow::Result<Verdict> {
         let world = &self.world;
         let queue_id = transaction.queue_id();
-        let Envelope { mut daticert, postacert, body_sha256, content_sha256, recipients, provider, infected } = envelope;
+        let Envelope { mut daticert, body_sha256, content_sha256, recipients, provider, infected } = envelope;
         // The header says which receipt is asked for (RFC 6109 s. 3.3.2); what is signed counts more, and may be silent.
         daticert.ricevuta = daticert.ricevuta.or_else(|| transaction.header.text("X-TipoRicevuta")?.to_ascii_lowercase().parse().ok());
 
         let now = world.clock.now();
         let (id, envid) = (fresh()?, fresh()?);
-        // A copy that comes again because a 250 was lost is the same message: whichever of them the mailbox got first counts.
-        let mark = match world.database.first_custody(&provider.name, &daticert.identificativo, &content_sha256).await? {
-            Some((_, mark)) => mark,
-            None => fresh()?,
-        };
-        let concise = concise_recipients(&daticert, &postacert, &recipients);
-        // A crash after this leaves a file that no row names; the other side sends the envelope again.
-        match &infected {
-            Some(infected) => world.infected.put_message(&id, &transaction.header, &infected.body).await?,
-            None if concise.len() < recipients.len() => world.store.put(&id, postacert).await?,
-            None => {}
+        if let Some(infected) = &infected {
+            // A crash after this leaves a file that no row names; the other side sends the envelope again.
+            world.infected.put_message(&id, &transaction.header, &infected.body).await?;
         }
-        let custody = Custody {
+        let custody = world.database.authentic(Custody {
             id,
             envid,
-            mark,
             provider: provider.name.clone(),
             mail_receipt: provider.mail_receipt.to_string(),
             identificativo: daticert.identificativo.clone(),
             daticert: daticert.to_xml(),
             recipients: recipients.iter().map(ToString::to_string).collect(),
-            concise,
             body_sha256: body_sha256.to_vec(),
             content_sha256: content_sha256.to_vec(),
             taken_at: now,
-        };
+        })?;
         let mut log = Entry::new(Event::Ricezione, &daticert, now, queue_id);
         log.recipients = custody.recipients.clone();
         log.certified_by = world.settings.provider_name.clone();
@@ -356,7 +299,7 @@ impl IncomingPoint {
         log.client_address = Some(connection.client_address.clone());
         log.tls = transaction.tls.as_ref().map(ToString::to_string);
         log.error = infected.as_ref().map(|infected| infected.virus.clone());
-        // A crash after this leaves a row about a copy that is in no queue: no trigger asks for it, no report speaks of it.
+        // A crash after this leaves a row about a copy that is in no queue: no trigger asks for it, nobody hands it over.
         world.database.insert_custody(&custody, &log).await?;
         maillog::ricezione(queue_id, &daticert, &provider.name, recipients.len());
         if let Some(infected) = infected {
@@ -364,28 +307,13 @@ impl IncomingPoint {
             return self.become_virus_notices(transaction, &custody, &infected.virus).await;
         }
 
-        // Nobody reads in the service mailboxes (RFC 6109 s. 2.2.5): the sender hears so, and the others get the message.
-        let (automatic, recipients): (Vec<_>, Vec<_>) = recipients.into_iter().partition(|r| r.domain() == world.settings.service_domain);
-        let automatic: Vec<String> = automatic.iter().map(ToString::to_string).collect();
-        let triggers = self.triggers_about(&custody, FactKind::ErroreConsegna, &automatic, NO_LETTERS).await?;
-
-        let mut edits = Edits::default().sender(transaction.sender_path.clone(), Some(format!("RET=HDRS ENVID={}", custody.envid)));
-        edits = edits.add_field(Field::written(MARK_FIELD, &custody.mark));
-        match door {
-            Door::Port25 | Door::Local => {
-                let is_left_out = |r: &&Recipient| r.address.as_ref().is_some_and(|address| !recipients.contains(address));
-                for recipient in transaction.recipients.iter().filter(is_left_out) {
-                    edits = edits.delete_recipient(&recipient.path);
-                }
-            }
-            Door::Internal => {
-                edits = edits.delete_recipients(&transaction.recipients);
-                for recipient in &recipients {
-                    edits = edits.add_recipient(recipient.path(), Some(NOTIFY_BOTH));
-                }
-            }
+        let mut edits = Edits::default().envelope_id(transaction, &custody.envid);
+        // Those for whom it is in custody already.
+        let is_left_out = |r: &&Recipient| r.address.as_ref().is_some_and(|address| !recipients.contains(address));
+        for recipient in transaction.recipients.iter().filter(is_left_out) {
+            edits = edits.delete_recipient(&recipient.path);
         }
-        Ok(Verdict::Change(triggers.iter().fold(edits, |edits, trigger| edits.add_trigger(trigger))))
+        Ok(Verdict::Change(edits.add_trigger(&trigger_name(FactKind::PresaInCarico, &custody.id))))
     }
 
     /// A correct receipt or notice: written down if it is about an envelope of ours, and delivered as it came.
@@ -440,6 +368,7 @@ impl IncomingPoint {
                 message_id,
                 happened_at: daticert.data,
                 content_sha256: hashes.content.to_vec(),
+                sent_mac: sent.mac().clone(),
             };
             let is_new = world.database.insert_ricevuta(&ricevuta, &log).await?;
             let is_for = |r: &Address| r.domain() == world.settings.service_domain || r.as_str().eq_ignore_ascii_case(&daticert.mittente);
@@ -453,13 +382,10 @@ impl IncomingPoint {
             maillog::ricevuta_of_nothing(queue_id, daticert, &provider.name);
         }
 
-        let mut edits = Edits::default();
-        if triggers.is_empty() && is_due {
-            // A full mailbox takes it all the same: once, whom it is for. A receipt is anybody's who has it, and can be brought
-            // without end. The field moves all recipients to Dovecot, where a trigger has no business.
-            edits = edits.add_field(Field::written(NOTICE_FIELD, tipo));
-        }
-        edits = tell_failures_only(edits, transaction);
+        // A full mailbox takes it all the same: once, whom it is for. A receipt is anybody's who has it, and can be brought
+        // without end.
+        let kind = if is_due { PassedKind::RicevutaDovuta } else { PassedKind::Ricevuta };
+        let edits = world.let_pass(transaction, kind, &hashes.body, None).await?;
         Ok(Verdict::Change(triggers.iter().fold(edits, |edits, trigger| edits.add_trigger(trigger))))
     }
 
@@ -487,7 +413,6 @@ struct Hashes {
 /// An envelope that may be taken.
 struct Envelope {
     daticert: Daticert,
-    postacert: Bytes,
     body_sha256: [u8; 32],
     /// Of what the provider signed.
     content_sha256: [u8; 32],
@@ -504,7 +429,6 @@ impl Point for IncomingPoint {
         match door {
             Door::Port25 if may_be_signed(header) => Keeps::Whole(self.world.settings.envelope_size_limit),
             Door::Port25 | Door::Local => Keeps::Pieces(self.world.settings.envelope_size_limit),
-            Door::Internal => Keeps::Whole(u64::MAX),
         }
     }
 
@@ -521,9 +445,6 @@ impl Point for IncomingPoint {
             (Door::Port25, Some(domain)) if is_internal_domain(&domain) => {
                 Err(Reply::refuse("550", "5.1.1", format!("{}: no such mailbox", recipient.path)))
             }
-            (Door::Internal, Some(domain)) if domain != RICEZIONE_DOMAIN => {
-                Err(Reply::refuse("550", "5.7.1", format!("{}: not on this way", recipient.path)))
-            }
             _ => Ok(()),
         }
     }
@@ -531,18 +452,10 @@ impl Point for IncomingPoint {
     async fn end_of_message(&self, door: Door, connection: &Connection, transaction: Transaction) -> Verdict {
         let verdict = match door {
             Door::Port25 => self.arrived_at_port25(connection, transaction).await,
-            Door::Internal => self.arrived_internally(connection, transaction).await,
             Door::Local => self.arrived_locally(connection, transaction).await,
         };
         verdict.unwrap_or_else(|e| Verdict::Wait(format!("{e:#}")))
     }
-}
-
-/// The id in `ricezione+ID@...`.
-fn internal_id(path: &str) -> Option<String> {
-    let address = Address::from_path(path)?;
-    let (name, id) = address.local_part().split_once('+')?;
-    (name.eq_ignore_ascii_case(RICEZIONE) && !id.is_empty()).then(|| id.to_owned())
 }
 
 /// For whom an envelope is not in custody yet, each once: whoever brings it again, for those in `taken` (keys) nothing happens.
@@ -555,78 +468,7 @@ fn not_taken(queue_id: &str, daticert: &Daticert, provider: &Provider, recipient
     (!recipients.is_empty()).then_some(recipients)
 }
 
-/// Success is told about envelopes in custody alone: about anything else there is no receipt.
-fn tell_failures_only(edits: Edits, transaction: &Transaction) -> Edits {
-    let mut edits = edits.delete_recipients(&transaction.recipients);
-    for recipient in distinct(transaction.recipients.iter().filter_map(|r| r.address.clone()).collect()) {
-        edits = edits.add_recipient(recipient.path(), Some(NOTIFY_FAILURE));
-    }
-    edits
-}
-
 fn distinct(addresses: Vec<Address>) -> Vec<Address> {
     let mut seen = HashSet::new();
     addresses.into_iter().filter(|a| seen.insert(a.key())).collect()
-}
-
-/// Who of `recipients` gets a delivery receipt without the original, as sorted keys: everybody if the sender asked so, and
-/// those in Cc. In both To and Cc, in neither, or where the fields cannot be read, a recipient counts as in To
-/// (RFC 6109 s. 3.3.2.1).
-fn concise_recipients(daticert: &Daticert, postacert: &[u8], recipients: &[Address]) -> Vec<String> {
-    let header = header_end(postacert).and_then(|(end, _)| Header::parse(&postacert[..end]).ok()).unwrap_or_default();
-    let (to, cc) = (header.addresses("To").ok(), header.addresses("Cc").ok());
-    let only_in_cc = |r: &Address| to.as_ref().is_some_and(|to| !to.contains(r)) && cc.as_ref().is_some_and(|cc| cc.contains(r));
-    let mut concise: Vec<String> =
-        recipients.iter().filter(|r| daticert.ricevuta == Some(TipoRicevuta::Sintetica) || only_in_cc(r)).map(Address::key).collect();
-    concise.sort();
-    concise
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use pec_core::clock::Moment;
-    use pec_core::daticert::{Destinatario, Errore, TipoDestinatario};
-
-    fn concise(postacert: &str, ricevuta: TipoRicevuta) -> Vec<String> {
-        let daticert = Daticert {
-            tipo: Tipo::PostaCertificata,
-            errore: Errore::Nessuno,
-            mittente: "a@x.test".into(),
-            destinatari: vec![Destinatario { indirizzo: "b@y.test".into(), tipo: TipoDestinatario::Certificato }],
-            risposte: String::new(),
-            oggetto: None,
-            gestore_emittente: "X".into(),
-            data: Moment::from_unix(0),
-            identificativo: "1@x".into(),
-            msgid: None,
-            ricevuta: Some(ricevuta),
-            consegna: None,
-            ricezione: vec![],
-            errore_esteso: None,
-        };
-        let recipients: Vec<_> = ["B@y.test", "c@y.test"].iter().filter_map(|r| Address::parse(r)).collect();
-        concise_recipients(&daticert, postacert.replace('\n', "\r\n").as_bytes(), &recipients)
-    }
-
-    #[test]
-    fn rfc6109_3_3_2_1_copies_get_concise_receipts() {
-        assert_eq!(concise("To: b@y.test\nCc: C@y.test\n\nx", TipoRicevuta::Completa), ["c@y.test"]);
-        assert_eq!(concise("To: b@y.test, c@y.test\nCc: c@y.test\n\nx", TipoRicevuta::Completa), [""; 0]);
-        assert_eq!(concise("To: somebody@else.test\n\nx", TipoRicevuta::Completa), [""; 0]);
-        assert_eq!(concise("To: nonsense\nCc: c@y.test\n\nx", TipoRicevuta::Completa), [""; 0]);
-        assert_eq!(concise("no header", TipoRicevuta::Completa), [""; 0]);
-    }
-
-    #[test]
-    fn rfc6109_3_3_2_3_everybody_gets_a_concise_receipt_where_the_sender_asks_so() {
-        assert_eq!(concise("To: b@y.test, c@y.test\n\nx", TipoRicevuta::Sintetica), ["b@y.test", "c@y.test"]);
-    }
-
-    #[test]
-    fn the_id_of_the_internal_way() {
-        assert_eq!(internal_id("<ricezione+00ff@ricezione.pec.internal>").as_deref(), Some("00ff"));
-        assert_eq!(internal_id("<ricezione@ricezione.pec.internal>"), None);
-        assert_eq!(internal_id("<accettazione+1@ricezione.pec.internal>"), None);
-    }
 }

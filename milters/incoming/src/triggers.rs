@@ -1,8 +1,9 @@
-//! Facts that are written before their notice, and the triggers that make pec-notices write it.
+//! Facts that are written before their notice, and the triggers that make pec-delivery write it.
 //!
 //! Promise: a fact is written once, whatever copy of the envelope tells of it; its trigger works with the bytes in hand alone.
 
 use pec_core::identifier::{fresh, pec_identifier};
+use pec_state::authentic::{Authentic, Mac};
 use pec_state::rows::{Custody, Fact, FactKind, TimeSource, trigger_name};
 
 use crate::session::IncomingPoint;
@@ -10,10 +11,16 @@ use crate::session::IncomingPoint;
 impl IncomingPoint {
     /// The triggers of the notices about an envelope in custody: presa in carico, and one of this kind for each of these
     /// recipients.
-    pub(crate) async fn triggers_about(&self, custody: &Custody, kind: FactKind, recipients: &[String], status: &str) -> anyhow::Result<Vec<String>> {
+    pub(crate) async fn triggers_about(
+        &self,
+        custody: &Authentic<Custody>,
+        kind: FactKind,
+        recipients: &[String],
+        status: &str,
+    ) -> anyhow::Result<Vec<String>> {
         let mut triggers = vec![trigger_name(FactKind::PresaInCarico, &custody.id)];
         for recipient in recipients {
-            let fact = self.fact(kind, &custody.provider, &custody.identificativo, recipient, &custody.id, status)?;
+            let fact = self.fact(kind, &custody.provider, &custody.identificativo, recipient, (&custody.id, custody.mac()), status)?;
             let held = self.world.database.hold_fact(&fact).await?.fact;
             triggers.push(trigger_name(held.kind, &held.id));
         }
@@ -24,14 +31,14 @@ impl IncomingPoint {
         Ok(triggers)
     }
 
-    /// A fact of this moment.
+    /// A fact of this moment; `source` is the id and the MAC of the row that it is about.
     pub(crate) fn fact(
         &self,
         kind: FactKind,
         provider: &str,
         identificativo: &str,
         recipient: &str,
-        source: &str,
+        (source, source_mac): (&str, &Mac),
         status: &str,
     ) -> anyhow::Result<Fact> {
         let (id, now) = (fresh()?, self.world.clock.now());
@@ -43,6 +50,7 @@ impl IncomingPoint {
             kind,
             recipient: recipient.to_ascii_lowercase(),
             source: source.to_owned(),
+            source_mac: source_mac.clone(),
             happened_at: now,
             time_source: TimeSource::Clock,
             status: status.to_owned(),

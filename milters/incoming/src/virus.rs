@@ -16,6 +16,7 @@ use pec_core::mime::part;
 use pec_core::notices::mancata_consegna::virus_status;
 use pec_milter::clamd::Scan;
 use pec_milter::{Edits, Reply, Transaction, Verdict};
+use pec_state::authentic::Authentic;
 use pec_state::rows::{Custody, FactKind, Sent, trigger_name};
 
 use crate::session::IncomingPoint;
@@ -95,10 +96,9 @@ impl IncomingPoint {
     }
 
     /// An envelope in custody becomes the triggers of its notices: presa in carico, and a rilevazione virus for each recipient.
-    pub(crate) async fn become_virus_notices(&self, transaction: &Transaction, custody: &Custody, virus: &str) -> anyhow::Result<Verdict> {
+    pub(crate) async fn become_virus_notices(&self, transaction: &Transaction, custody: &Authentic<Custody>, virus: &str) -> anyhow::Result<Verdict> {
         let triggers = self.triggers_about(custody, FactKind::RilevazioneVirus, &custody.recipients, virus).await?;
-        let edits = Edits::default().sender(transaction.sender_path.clone(), Some(format!("RET=HDRS ENVID={}", custody.envid)));
-        let edits = edits.delete_recipients(&transaction.recipients);
+        let edits = Edits::default().envelope_id(transaction, &custody.envid).delete_recipients(&transaction.recipients);
         Ok(Verdict::Change(triggers.iter().fold(edits, |edits, trigger| edits.add_trigger(trigger))))
     }
 
@@ -106,7 +106,7 @@ impl IncomingPoint {
     pub(crate) async fn virus_not_delivered(
         &self,
         queue_id: &str,
-        sent: &Sent,
+        sent: &Authentic<Sent>,
         rilevazione: &Daticert,
         recipients: &[String],
         provider: &Provider,
@@ -120,7 +120,7 @@ impl IncomingPoint {
                 continue;
             }
             let status = virus_status(virus);
-            let fact = self.fact(FactKind::ErroreConsegna, &sent.provider, &sent.identificativo, recipient, &sent.id, &status)?;
+            let fact = self.fact(FactKind::ErroreConsegna, &sent.provider, &sent.identificativo, recipient, (&sent.id, sent.mac()), &status)?;
             let held = self.world.database.hold_fact(&fact).await?;
             // The sender knows: who brings the receipt again, or comes after another cause, tells nothing new.
             if held.made.is_none() {

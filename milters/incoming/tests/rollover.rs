@@ -26,7 +26,8 @@ async fn with_keys(network: &Network, keys: Keys) -> Host {
     let mut settings = network.alfa.settings.clone();
     settings.certificate_file = keys.certificate_file.clone();
     settings.signing_key = SigningKey::File(keys.key_file.clone());
-    Host { settings, keys }
+    let Host { mailboxes, mailboxes_no_quota, outgoing, .. } = &network.alfa;
+    Host { settings, keys, mailboxes: mailboxes.clone(), mailboxes_no_quota: mailboxes_no_quota.clone(), outgoing: outgoing.clone() }
 }
 
 /// Puts another certificate into Alfa's record.

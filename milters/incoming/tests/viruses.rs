@@ -2,10 +2,10 @@
 //! stand-in; PostgreSQL is real.
 #![allow(clippy::unwrap_used)]
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+mod queue;
 
-use arc_swap::ArcSwap;
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use pec_core::daticert::{Daticert, Errore};
 use pec_core::envelope::{claimed_type, contents, signed_parts};
@@ -14,14 +14,13 @@ use pec_core::notices::Issuer;
 use pec_core::notices::avvenuta_consegna::avvenuta_consegna;
 use pec_core::parameters::Socket;
 use pec_incoming::{Door, IncomingPoint};
-use pec_notices::NoticesPoint;
 use pec_state::database::Database;
 use pec_state::log::{Entry, Event};
 use pec_test_support::clamd::{self, ENDLESS, VIRUS};
-use pec_test_support::doveadm::Doveadm;
 use pec_test_support::judges::{openssl_verify, xmllint_valid};
 use pec_test_support::network::{Host, Network, arriving, column, envelope, sent};
-use pec_test_support::postfix::{Mail, Queued, start, start_shared};
+use pec_test_support::postfix::{Mail, Queued, start};
+use queue::{DONE, Delivery, envid};
 
 const ANNA: &str = "anna@pec.alfa.test";
 const BRUNO: &str = "bruno@pec.beta.test";
@@ -31,11 +30,10 @@ fn letter(text: &str) -> String {
     format!("From: {ANNA}\nTo: {BRUNO}, {CARLO}\nSubject: Prova\nMessage-ID: <1@client.test>\n\n{text}\n")
 }
 
-/// Port 25 and the triggers' door of a provider.
-async fn provider(network: &Network, host: &Host) -> (SocketAddr, SocketAddr) {
+/// Port 25 of a provider, and its pec-delivery.
+async fn provider(network: &Network, host: &Host) -> (SocketAddr, Delivery) {
     let incoming = start(IncomingPoint::new(network.world(host).await), Door::Port25).await;
-    let notices = Arc::new(ArcSwap::from_pointee(NoticesPoint::new(network.world(host).await).unwrap()));
-    (incoming, start_shared(notices, pec_notices::Door::Triggers).await)
+    (incoming, Delivery::start(network, host).await)
 }
 
 async fn rows(host: &Host, sql: &str) -> Vec<String> {
@@ -58,7 +56,8 @@ async fn infected(network: &Network) -> Mail {
     let daticert = daticert_in(network, &mail);
     let sent = sent("11", "1111", &daticert, &openssl::sha::sha256(&mail.body));
     let log = Entry::new(Event::Accesso, &daticert, daticert.data, "4j");
-    Database::connect(&network.alfa.settings, "test").await.unwrap().insert_sent(&sent, &log).await.unwrap();
+    let database = Database::connect(&network.alfa.settings, "test").await.unwrap();
+    database.insert_sent(database.authentic(sent).unwrap(), log, None).await.unwrap();
     mail
 }
 
@@ -68,8 +67,19 @@ async fn network() -> Network {
     network
 }
 
-fn copies(queued: &Queued) -> Vec<Mail> {
-    queued.mail.recipients.iter().map(|r| queued.copy_for(r.trim_matches(['<', '>']))).collect()
+/// The names of the triggers for which a message is in the queue.
+fn triggers(queued: &Queued) -> Vec<&str> {
+    queued.mail.recipients.iter().map(|r| r.trim_matches(['<', '>'])).filter(|r| r.ends_with("@notices.pec.internal")).collect()
+}
+
+/// What a trigger of Beta's makes: one notice, on its way to Alfa.
+async fn to_alfa(network: &Network, delivery: &Delivery, queued: &Queued, trigger: &str) -> Mail {
+    assert_eq!(delivery.bring(queued, trigger).await, DONE, "{trigger}");
+    let sent = network.beta.outgoing.taken();
+    let [notice] = &sent[..] else { panic!("{trigger}: {} notices", sent.len()) };
+    assert_eq!(notice.recipient, "ricevute@gestore.alfa.test");
+    // Postfix has it as pec-delivery gave it; TLS is between the two providers.
+    Mail { tls: true, ..notice.mail() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,19 +92,20 @@ async fn rfc6109_3_2_3_an_envelope_with_a_virus_becomes_notices_and_rfc6109_3_2_
     assert_eq!(queued.mail.body, mail.body);
     let kinds: Vec<_> = queued.mail.recipients.iter().map(|r| r.split('+').next().unwrap()).collect();
     assert_eq!(kinds, ["<presa-in-carico", "<rilevazione-virus", "<rilevazione-virus"], "delivered to nobody");
-    let id = rows(&network.beta, "SELECT id FROM custody").await.remove(0);
-    let file = |host: &Host, id: &str| host.settings.infected_store.join(&id[..2]).join(format!("{id}.p7m"));
-    assert_eq!(network.pki.opened(&std::fs::read(file(&network.beta, &id)).unwrap()), mail.to_bytes(), "rfc6109_2_2_4: kept whole");
-    assert!(!network.beta.settings.store.join(&id[..2]).exists(), "no receipt will need the original");
+    let [custody] = &rows(&network.beta, "SELECT id || ' ' || envid FROM custody").await[..] else { panic!("one copy") };
+    let (id, under) = custody.split_once(' ').unwrap();
+    assert_eq!(envid(&queued), Some(under));
+    let file = network.beta.settings.infected_store.join(&id[..2]).join(format!("{id}.p7m"));
+    assert_eq!(network.pki.opened(&std::fs::read(file).unwrap()), mail.to_bytes(), "rfc6109_2_2_4: kept whole");
     assert_eq!(rows(&network.beta, "SELECT error FROM log WHERE event = 'ricezione'").await, ["Virus-Di-Prova"]);
 
     let mut notices = Vec::new();
-    for copy in copies(&queued) {
-        let notice = copy.give_to(beta.1).await.queued();
-        assert_eq!(notice.mail.recipients, ["<ricevute@gestore.alfa.test>"]);
-        assert_eq!(copy.give_to(beta.1).await.queued().mail.body, notice.mail.body, "again: the same bytes");
-        notices.push(notice.mail);
+    for trigger in triggers(&queued) {
+        notices.push(to_alfa(&network, &beta.1, &queued, trigger).await);
+        assert_eq!(beta.1.bring(&queued, trigger).await, DONE);
+        assert!(network.beta.outgoing.taken().is_empty(), "{trigger}: once, however often it comes round");
     }
+    assert!(network.beta.mailboxes.taken().is_empty() && network.beta.mailboxes_no_quota.taken().is_empty());
     assert_eq!(daticert_in(&network, &notices[0]).tipo.as_str(), "presa-in-carico");
 
     let mut told = Vec::new();
@@ -106,9 +117,16 @@ async fn rfc6109_3_2_3_an_envelope_with_a_virus_becomes_notices_and_rfc6109_3_2_
         let first = notice.give_to(alfa.0).await.queued();
         let again = notice.give_to(alfa.0).await.queued();
         assert_eq!(first.mail.recipients, again.mail.recipients, "as long as the sender was not told, whoever brings it starts the same notice");
-        let [service, trigger] = &copies(&first)[..] else { panic!("{:?}", first.mail.recipients) };
-        assert_eq!(service.recipients, ["<ricevute@gestore.alfa.test>"], "it is delivered too");
-        let mancata = trigger.give_to(alfa.1).await.queued().mail;
+        assert_eq!((&first.mail.recipients[0], first.mail.recipients.len()), (&"<ricevute@gestore.alfa.test>".to_owned(), 2), "it is delivered too");
+        assert_eq!(alfa.1.bring_all(&first).await, [DONE; 2]);
+        // The first copy is new, and so passes the quota.
+        let taken = network.alfa.mailboxes_no_quota.taken();
+        let [delivered, mancata] = &taken[..] else { panic!("{} deliveries", taken.len()) };
+        assert_eq!((delivered.recipient.as_str(), &delivered.mail().body), ("ricevute@gestore.alfa.test", &notice.body));
+        let mancata = mancata.mail();
+        assert_eq!(alfa.1.bring_all(&again).await, [DONE; 2]);
+        assert_eq!(network.alfa.mailboxes.taken().len(), 1, "the second copy");
+        assert!(network.alfa.mailboxes_no_quota.taken().is_empty(), "of the notice to the sender there is one");
         let daticert = daticert_in(&network, &mancata);
         assert_eq!(
             (daticert.tipo.as_str(), daticert.errore, &mancata.recipients[..]),
@@ -131,7 +149,7 @@ async fn rfc6109_3_2_4_only_the_recipients_provider_tells_of_a_virus() {
     let beta = provider(&network, &network.beta).await;
     let mail = infected(&network).await;
     let queued = mail.give_to(beta.0).await.queued();
-    let notice = copies(&queued)[1].give_to(beta.1).await.queued().mail;
+    let notice = to_alfa(&network, &beta.1, &queued, triggers(&queued)[1]).await;
     network.beta.settings.local_domains.retain(|domain| domain != "pec.beta.test");
     network.write_directory(&[&network.alfa, &network.beta]);
     let (incoming, _) = provider(&network, &network.alfa).await;
@@ -173,8 +191,7 @@ async fn while_clamd_does_not_answer_envelopes_wait() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc6109_2_2_2_ordinary_mail_with_a_virus_is_refused_and_not_kept() {
-    let mut network = network().await;
-    network.beta.settings.doveadm_url = format!("http://{}/doveadm/v1", Doveadm::start().await.address);
+    let network = network().await;
     let (incoming, _) = provider(&network, &network.beta).await;
     let ordinary = |text: &str| Mail::submitted("carla@posta.test", &[BRUNO], letter(text).as_bytes());
     assert_eq!(ordinary("Ciao").give_to(incoming).await.queued().mail.header.text("X-Trasporto").as_deref(), Some("errore"));

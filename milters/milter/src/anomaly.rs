@@ -1,4 +1,7 @@
-//! What is delivered without being certified: put into a busta di anomalia, and written down (RFC 6109 s. 3.2.2).
+//! What is delivered without being certified: put into a busta di anomalia, and written down (RFC 6109 s. 3.2.2); and what a milter
+//! lets pass as it is.
+//!
+//! Promise: what goes on to a mailbox of ours from here has a row by which pec-delivery knows it.
 
 use pec_core::address::Address;
 use pec_core::clock::Moment;
@@ -6,11 +9,12 @@ use pec_core::identifier::{fresh, pec_identifier};
 use pec_core::maillog;
 use pec_core::message::Body;
 use pec_core::notices::anomalia::{Errore, anomalia};
-use pec_core::notices::{Issuer, Notice};
+use pec_core::notices::{Issuer, Notice, service_address};
 use pec_state::log::Entry;
+use pec_state::rows::{Passed, PassedKind};
 
 use crate::world::World;
-use crate::{Connection, LARGE, Transaction};
+use crate::{Connection, Edits, LARGE, Transaction};
 
 /// Something that is delivered and not certified.
 #[derive(Clone, Copy)]
@@ -26,43 +30,56 @@ pub struct Anomaly<'a> {
 }
 
 impl World {
-    /// Puts the message with this `body` into a busta di anomalia, and writes that down; with the hash of the envelope's body.
-    pub async fn wrap(&self, anomaly: Anomaly<'_>, body: Body) -> anyhow::Result<(Notice, [u8; 32])> {
+    /// The message with this `body` becomes a busta di anomalia around itself, for those to whom it goes, and that is written down; with the hash of
+    /// the envelope's body.
+    pub async fn wrap(&self, anomaly: Anomaly<'_>, kind: PassedKind, body: Body) -> anyhow::Result<(Edits, [u8; 32])> {
         let (now, id) = (self.clock.now(), fresh()?);
         let large = body.len() >= LARGE;
-        let (header, errore) = (&anomaly.transaction.header, anomaly.errore);
+        let Anomaly { transaction, errore, .. } = anomaly;
         let make = |issuer: Issuer<'_>| {
-            let envelope = anomalia(issuer, header, body, reverse_path(anomaly.transaction), errore, now, &id)?;
+            let envelope = anomalia(issuer, &transaction.header, body, transaction.reverse_path(), errore, now, &id)?;
             let body_sha256 = envelope.body.sha256();
             Ok((envelope, body_sha256))
         };
-        let (envelope, body_sha256) = self.write(large, make).await?;
-        self.write_down(anomaly, &body_sha256, now, &id).await?;
-        Ok((envelope, body_sha256))
+        let (envelope, body_sha256): (Notice, _) = self.write(large, make).await?;
+        let edits = self.delivered(anomaly, kind, &body_sha256, now, &id).await?;
+        Ok((edits.become_notice(&transaction.header, envelope), body_sha256))
     }
 
-    /// Writes down what is delivered as it came.
-    pub async fn write_down_unwrapped(&self, anomaly: Anomaly<'_>, body_sha256: &[u8]) -> anyhow::Result<()> {
-        self.write_down(anomaly, body_sha256, self.clock.now(), &fresh()?).await
+    /// Our own busta di anomalia goes on as it came, and that is written down.
+    pub async fn pass_unwrapped(&self, anomaly: Anomaly<'_>, body_sha256: &[u8]) -> anyhow::Result<Edits> {
+        self.delivered(anomaly, PassedKind::Anomalia, body_sha256, self.clock.now(), &fresh()?).await
     }
 
-    async fn write_down(&self, anomaly: Anomaly<'_>, body_sha256: &[u8], now: Moment, id: &str) -> anyhow::Result<()> {
+    async fn delivered(&self, anomaly: Anomaly<'_>, kind: PassedKind, body_sha256: &[u8], now: Moment, id: &str) -> anyhow::Result<Edits> {
         let Anomaly { connection, transaction, errore, provider } = anomaly;
         let recipients: Vec<Address> = transaction.recipients.iter().filter_map(|r| r.address.clone()).collect();
         let identificativo = pec_identifier(now, id, &self.settings.service_domain);
-        let mut log = Entry::of_anomaly(&transaction.header, identificativo, reverse_path(transaction), &recipients, now, transaction.queue_id());
+        let mut log = Entry::of_anomaly(&transaction.header, identificativo, transaction.reverse_path(), &recipients, now, transaction.queue_id());
         log.certified_by = self.settings.provider_name.clone();
         log.message_sha256 = Some(body_sha256.to_vec());
         log.client_address = connection.map(|c| c.client_address.clone());
         log.tls = transaction.tls.as_ref().map(ToString::to_string);
         log.error = Some(errore.italiano.clone());
-        self.database.insert_log(&log).await?;
-        maillog::anomalia(transaction.queue_id(), reverse_path(transaction), recipients.len(), provider, &errore.inglese);
-        Ok(())
+        let edits = self.let_pass(transaction, kind, body_sha256, Some(log)).await?;
+        maillog::anomalia(transaction.queue_id(), transaction.reverse_path(), recipients.len(), provider, &errore.inglese);
+        Ok(edits)
     }
-}
 
-/// MAIL FROM without brackets. What is no address for us (a local part with blanks, an address literal) may be one.
-fn reverse_path(transaction: &Transaction) -> &str {
-    transaction.sender_path.trim_start_matches('<').trim_end_matches('>')
+    /// Writes that the message, whose body has this hash when it goes on, may reach those of its recipients who have a mailbox here, with its
+    /// log row; and has it carry the ENVID by which pec-delivery finds that.
+    pub async fn let_pass(&self, transaction: &Transaction, kind: PassedKind, body_sha256: &[u8], log: Option<Entry>) -> anyhow::Result<Edits> {
+        let envid = fresh()?;
+        let ours = transaction.recipients.iter().filter_map(|r| r.address.as_ref()).filter(|r| self.is_local(&r.domain()));
+        let mut recipients: Vec<String> = ours.map(Address::key).collect();
+        // Milters see an address before its alias: root's and the postmaster's lead to the service mailbox (main.cf).
+        let service = service_address(&self.settings.service_domain);
+        if matches!(kind, PassedKind::Locale | PassedKind::Rapporto) && !recipients.contains(&service) {
+            recipients.push(service);
+        }
+        let passed = Passed { envid: envid.clone(), kind, body_sha256: body_sha256.to_vec(), recipients };
+        let log = log.map(|log| Entry { envid: Some(envid.clone()), ..log });
+        self.database.insert_passed(&self.database.authentic(passed)?, log.as_ref()).await?;
+        Ok(Edits::default().envelope_id(transaction, &envid))
+    }
 }

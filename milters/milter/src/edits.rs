@@ -6,9 +6,8 @@ use indymilter::{ActionError, ContextActions};
 use pec_core::header::{Field, Header};
 use pec_core::message::Body;
 use pec_core::notices::Notice;
-use tokio::sync::OwnedSemaphorePermit;
 
-use crate::transaction::Recipient;
+use crate::transaction::{Recipient, Transaction};
 use crate::{NOTICES_DOMAIN, NOTIFY_FAILURE};
 
 /// What is changed.
@@ -19,7 +18,6 @@ pub struct Edits {
     delete: Vec<String>,
     add: Vec<(String, Option<String>)>,
     body: Option<Body>,
-    held: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -50,14 +48,21 @@ impl Edits {
         self
     }
 
-    /// Gives `permit` back when the edits are carried out or dropped: it stands for the memory that they take.
-    pub fn holding(mut self, permit: Option<OwnedSemaphorePermit>) -> Self {
-        self.held = permit;
+    /// Sets MAIL FROM to `path` (with brackets), with ESMTP parameters.
+    pub fn sender(mut self, path: String, parameters: Option<String>) -> Self {
+        self.sender = Some((path, parameters));
         self
     }
 
-    /// Sets MAIL FROM to `path` (with brackets), with ESMTP parameters.
-    pub fn sender(mut self, path: String, parameters: Option<String>) -> Self {
+    /// The message keeps its sender and gets this envelope id (RFC 3461 s. 4.4): under it Postfix hands it to pec-delivery, and
+    /// reports, with its header alone, what it cannot hand on.
+    pub fn envelope_id(self, transaction: &Transaction, envid: &str) -> Self {
+        self.sender(format!("<{}>", transaction.reverse_path()), Some(format!("RET=HDRS ENVID={envid}")))
+    }
+
+    /// Sets MAIL FROM to `path` (with brackets), with the ESMTP parameters that it has by now.
+    pub fn sent_by(mut self, path: String) -> Self {
+        let parameters = self.sender.take().and_then(|(_, parameters)| parameters);
         self.sender = Some((path, parameters));
         self
     }
@@ -75,7 +80,7 @@ impl Edits {
         recipients.iter().fold(self, |edits, recipient| edits.delete_recipient(&recipient.path))
     }
 
-    /// Adds the recipient that makes pec-notices write a notice: `name` as `pec_state::rows::trigger_name` makes it.
+    /// Adds the recipient that makes pec-delivery write a notice: `name` as `pec_state::rows::trigger_name` makes it.
     pub fn add_trigger(self, name: &str) -> Self {
         self.add_recipient(format!("<{name}@{NOTICES_DOMAIN}>"), Some(NOTIFY_FAILURE))
     }
@@ -194,6 +199,42 @@ mod tests {
     fn repeated_fields_keep_their_places() {
         let edits = field_edits(&header("A: 1\nA: 2\n"), &header("A: 1\nA: 3\nA: 4\n"));
         assert_eq!(edits, [FieldEdit::Change("A".into(), 2, Some(Field::written("A", "3"))), FieldEdit::Add(Field::written("A", "4"))]);
+    }
+
+    fn to(paths: &[&str]) -> Transaction {
+        let mut transaction = Transaction::new("<anna@pec.alfa.test>");
+        transaction.recipients = paths.iter().map(|path| Recipient::new(path)).collect();
+        transaction
+    }
+
+    #[test]
+    fn rfc3461_4_4_a_message_keeps_its_envelope_id_whoever_sends_it() {
+        let transaction = to(&["<bruno@pec.beta.test>"]);
+        let edits = Edits::default().envelope_id(&transaction, "00ff");
+        assert_eq!(edits.sender, Some(("<anna@pec.alfa.test>".to_owned(), Some("RET=HDRS ENVID=00ff".to_owned()))));
+        let edits = edits.sent_by("<posta-certificata@gestore.alfa.test>".to_owned());
+        assert_eq!(edits.sender, Some(("<posta-certificata@gestore.alfa.test>".to_owned(), Some("RET=HDRS ENVID=00ff".to_owned()))));
+        assert_eq!(Edits::default().sent_by("<a@x.test>".to_owned()).sender, Some(("<a@x.test>".to_owned(), None)));
+        // The null path stays one.
+        let null = Transaction::new("<>");
+        assert_eq!(Edits::default().envelope_id(&null, "00ff").sender.unwrap().0, "<>");
+    }
+
+    #[test]
+    fn a_message_goes_to_its_sender_alone_also_where_he_is_a_recipient() {
+        let elsewhere = to(&["<bruno@pec.beta.test>", "<carla@posta.test>", "<carla@posta.test>"]);
+        let edits = Edits::default().only_to(&elsewhere.recipients, "anna@pec.alfa.test");
+        assert_eq!(edits.delete, ["<bruno@pec.beta.test>", "<carla@posta.test>"]);
+        assert_eq!(edits.add, [("<anna@pec.alfa.test>".to_owned(), None)]);
+        let oneself = to(&["<Anna@pec.alfa.test>", "<bruno@pec.beta.test>"]);
+        let edits = Edits::default().only_to(&oneself.recipients, "anna@pec.alfa.test");
+        assert_eq!((&edits.delete[..], &edits.add[..]), (&["<bruno@pec.beta.test>".to_owned()][..], &[][..]));
+    }
+
+    #[test]
+    fn a_trigger_is_never_dropped_in_silence() {
+        let edits = Edits::default().add_trigger("accettazione+00ff");
+        assert_eq!(edits.add, [("<accettazione+00ff@notices.pec.internal>".to_owned(), Some("NOTIFY=FAILURE".to_owned()))]);
     }
 
     #[test]

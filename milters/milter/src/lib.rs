@@ -1,4 +1,4 @@
-//! What the three milters share, and with pec-clock their [`life`].
+//! What pec-access, pec-incoming and pec-delivery share, and with pec-clock their [`life`].
 //!
 //! Promise: callbacks carry, points decide. The callbacks ([`callbacks`]) collect Postfix's events into a [`Transaction`] and
 //! hand it whole to a [`Point`]; the point answers with a [`Verdict`]; the callbacks carry that back as edits and reply. What
@@ -28,22 +28,9 @@ use pec_core::header::Header;
 pub use edits::Edits;
 pub use transaction::{Connection, Recipient, Transaction};
 
-/// Domain of the internal addresses that make pec-notices write a notice. Routed by `transport_maps` to its smtpd, in no
+/// Domain of the internal addresses that make pec-delivery write a notice. Routed by `transport_maps` to its LMTP, in no
 /// `relay_domains`, refused from every client.
 pub const NOTICES_DOMAIN: &str = "notices.pec.internal";
-
-/// Domain of the internal addresses that bring an envelope to the Incoming Point of its own provider.
-pub const RICEZIONE_DOMAIN: &str = "ricezione.pec.internal";
-
-/// The local part of the address at [`RICEZIONE_DOMAIN`], before `+ID`.
-pub const RICEZIONE: &str = "ricezione";
-
-/// A field that pec-incoming alone writes, into what it takes in charge: by it the delivered message is found in the mailbox.
-pub const MARK_FIELD: &str = "X-Pec-Custody";
-
-/// A field that the milters write into receipts and notices for mailboxes here: Postfix hands those to Dovecot's listener that
-/// knows no quota (`milter_header_checks` in postfix-conf/main.cf, which sees only what milters write).
-pub const NOTICE_FIELD: &str = "X-Pec-Notice";
 
 /// The field by which a spam filter before pec-incoming marks a message (postfix-conf/rspamd): ordinary mail that has it is
 /// refused, certified mail loses it.
@@ -53,15 +40,12 @@ pub const SPAM_FIELD: &str = "X-Pec-Spam";
 /// would vanish, and all receipts of the message with it.
 pub const NOTIFY_FAILURE: &str = "NOTIFY=FAILURE";
 
-/// What Postfix tells about a recipient in custody: both ends, each of which is a receipt.
-pub const NOTIFY_BOTH: &str = "NOTIFY=SUCCESS,FAILURE";
-
 /// From this size on (bytes), hashing, signing and verifying are work for a thread of their own.
 pub const LARGE: usize = 1024 * 1024;
 
 /// Whether an address is one of the internal ones, which no client may use.
 pub fn is_internal_domain(domain: &str) -> bool {
-    domain.eq_ignore_ascii_case(NOTICES_DOMAIN) || domain.eq_ignore_ascii_case(RICEZIONE_DOMAIN)
+    domain.eq_ignore_ascii_case(NOTICES_DOMAIN)
 }
 
 /// What the SMTP client hears instead of 250: `code`, enhanced status code, text.
@@ -140,6 +124,4 @@ pub enum Keeps {
     Pieces(u64),
     /// The same, in one piece.
     Whole(u64),
-    /// Nothing but its hash.
-    Hash,
 }

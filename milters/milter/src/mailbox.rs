@@ -1,124 +1,201 @@
-//! Mailboxes: whether one exists, and when it saved a message. Asked of Dovecot through doveadm's HTTP API.
+//! Mailboxes: whether one exists, and handing a message over to one, by the mailbox server's own LMTP.
 //!
-//! Postfix's report proves that the message was delivered, not when: it may be written hours later. `date.received` is the
-//! second of delivery and stays when the user moves the message.
+//! Promise: yes is the mailbox's own word, said just now. A mailbox that does not answer holds up nobody else's mail. One "no such mailbox" is no fact:
+//! a server whose list of users is being written says so too.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use pec_core::clock::Moment;
-use serde_json::{Value, json};
+use bytes::Bytes;
+use pec_core::address::Address;
+use pec_core::parameters::{Settings, Socket};
+use pec_lmtp::{Failure, Options, Outgoing, Peer, Pool, Protocol, Reply, Step};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
-use crate::MARK_FIELD;
+/// Connections of one program to each listener of the mailbox server at once.
+const CONNECTIONS: usize = 24;
 
-/// How long Dovecot may take before the report waits instead.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How many messages are handed to one mailbox at once.
+const AT_ONCE: usize = 2;
 
-/// Seconds.
-const A_DAY: i64 = 86_400;
+/// How long a mailbox may take for others before a message no longer waits for its turn, and how long one waits for a connection. A
+/// mailbox that takes longer is locked or its server is down: then Postfix waits, which holds up nobody else.
+const TURN: Duration = Duration::from_secs(5);
 
-/// doveadm's exit code for a user that does not exist (`EX_NOUSER`).
-const NO_USER: i64 = 67;
+/// How long the mailbox server may take after a message. Dovecot waits a minute for a locked mailbox (dovecot-conf), others six; Postfix
+/// waits longer for us (`lmtp_data_done_timeout` in master.cf).
+const ANSWER: Duration = Duration::from_secs(420);
 
-/// The mailbox cannot be asked. Temporary: the report waits.
+/// After this a mailbox that is said not to exist is asked for once more.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
+
+/// The mailbox server says neither yes nor no. Temporary: mail waits.
 #[derive(Debug, thiserror::Error)]
 pub enum MailboxError {
-    /// Nobody answers, or not in time.
-    #[error("doveadm at {url} does not answer: {trouble}")]
-    Unreachable {
-        /// `pec_doveadm_url`.
-        url: String,
-        /// Why.
-        trouble: String,
+    /// It does not answer.
+    #[error("the mailbox server: {0}")]
+    Failed(#[from] Failure),
+    /// It answers something else.
+    #[error("the mailbox server at {peer} answers, asked for {recipient}: {reply}")]
+    Unclear {
+        /// Where it listens.
+        peer: Peer,
+        /// The mailbox.
+        recipient: String,
+        /// Its words.
+        reply: Reply,
     },
-    /// An answer that says neither yes nor no.
-    #[error("doveadm at {url} answers {answer}")]
-    Refused {
-        /// `pec_doveadm_url`.
-        url: String,
-        /// What it says.
-        answer: String,
-    },
-    /// The program ends.
-    #[error("doveadm's answer cannot be waited for: {0}")]
-    Task(#[from] tokio::task::JoinError),
+}
+
+/// Which of the mailbox server's listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quota {
+    /// `pec_mailbox_lmtp`: a full mailbox takes nothing.
+    Counts,
+    /// `pec_mailbox_lmtp_no_quota`.
+    CountsNot,
+}
+
+/// What became of a message that was handed to a mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Handed {
+    /// The mailbox has it, it says.
+    Yes,
+    /// It has it not, and may take it later.
+    NotYet(String),
+    /// There is no such mailbox.
+    NoMailbox(Reply),
+    /// It has it not and will not take it.
+    Never(Reply),
+    /// No answer came: it may have it.
+    NotKnown(String),
 }
 
 /// All mailboxes of the provider.
 pub struct Mailboxes {
-    agent: ureq::Agent,
-    url: String,
-    authorization: String,
+    counts: Pool,
+    counts_not: Pool,
+    peer: Peer,
+    /// Those for which somebody has or waits for a turn.
+    turns: Mutex<HashMap<String, Weak<Turns>>>,
+}
+
+/// The turns at one mailbox.
+struct Turns {
+    free: Semaphore,
+    /// When the last one ended, or the first one began.
+    moved: Mutex<Instant>,
+}
+
+/// A turn at a mailbox.
+struct Turn(Arc<Turns>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *self.0.moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        self.0.free.add_permits(1);
+    }
 }
 
 impl Mailboxes {
-    /// Those that doveadm at `url` (`pec_doveadm_url`) answers for, with its key.
-    pub fn new(url: &str, key: &str) -> Self {
-        let agent = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false).build().new_agent();
-        Self { agent, url: url.to_owned(), authorization: format!("X-Dovecot-API {}", encodify::base64::STANDARD.encode(key)) }
+    /// Those of the server that the settings name.
+    pub fn new(settings: &Settings) -> Self {
+        let options = || Options { connections: CONNECTIONS, turn: TURN, answer: ANSWER, ..Options::default() };
+        let pool = |socket: &Socket| Pool::new(peer(socket), Protocol::Lmtp, settings.hostname.clone(), options());
+        Self {
+            counts: pool(&settings.mailbox_lmtp),
+            counts_not: pool(&settings.mailbox_lmtp_no_quota),
+            peer: peer(&settings.mailbox_lmtp),
+            turns: Mutex::default(),
+        }
     }
 
-    /// The moments, from `since` on and perhaps some before, at which the mailbox of `user` received copies of the message with
-    /// this mark, in no order. The mark is what pec-incoming wrote into it; no other message can have it. None: it has none any
-    /// more, or there is no such mailbox.
-    pub async fn received(&self, user: &str, mark: &str, since: Moment) -> Result<Vec<Moment>, MailboxError> {
-        // The headers of all that is younger are read, of a large mailbox not of all. Dovecot may count in days, and in any zone.
-        let since = (since.unix() - A_DAY).to_string();
-        Ok(self.fetch(user, &["mailbox", "*", "SINCE", &since, "HEADER", MARK_FIELD, mark]).await?.unwrap_or_default())
+    /// Whether there is this mailbox.
+    pub async fn exists(&self, mailbox: &Address) -> Result<bool, MailboxError> {
+        if self.is_there(mailbox, self.counts.ask(mailbox.as_str()).await?)? {
+            return Ok(true);
+        }
+        tokio::time::sleep(ASK_AGAIN).await;
+        self.is_there(mailbox, self.counts.ask_anew(mailbox.as_str()).await?)
     }
 
-    /// Whether `user` has a mailbox.
-    pub async fn exists(&self, user: &str) -> Result<bool, MailboxError> {
-        // A message that no mailbox has: what matters is whether there is one to ask.
-        Ok(self.fetch(user, &["mailbox", "INBOX", "UID", "4294967295"]).await?.is_some())
+    fn is_there(&self, mailbox: &Address, reply: Reply) -> Result<bool, MailboxError> {
+        match reply {
+            reply if reply.is_yes() || is_about_the_mailbox(&reply) => Ok(true),
+            reply if is_no_mailbox(&reply) => Ok(false),
+            reply => Err(MailboxError::Unclear { peer: self.peer.clone(), recipient: mailbox.to_string(), reply }),
+        }
     }
 
-    /// When the messages that `query` finds were received. `None`: there is no such mailbox.
-    async fn fetch(&self, user: &str, query: &[&str]) -> Result<Option<Vec<Moment>>, MailboxError> {
-        let command = json!([["fetch", {"user": user, "field": ["date.received.unixtime"], "query": query}, "1"]]);
-        let (agent, url, authorization) = (self.agent.clone(), self.url.clone(), self.authorization.clone());
-        let (status, answer) = tokio::task::spawn_blocking(move || {
-            let unreachable = |e: ureq::Error| MailboxError::Unreachable { url: url.clone(), trouble: e.to_string() };
-            let mut response = agent.post(&url).header("Authorization", &authorization).send_json(&command).map_err(unreachable)?;
-            let text = response.body_mut().read_to_string().map_err(unreachable)?;
-            Ok::<_, MailboxError>((response.status().as_u16(), text))
-        })
-        .await??;
-        moments(&answer)
-            .filter(|_| status == 200)
-            .ok_or_else(|| MailboxError::Refused { url: self.url.clone(), answer: format!("{status} {}", answer.trim()) })
+    /// Hands the message that `pieces` are, from `sender` (a path without brackets), to a mailbox. `ident`: its queue id.
+    pub async fn hand(&self, quota: Quota, sender: &str, mailbox: &Address, ident: Option<&str>, pieces: &[Bytes]) -> Handed {
+        let Some(_turn) = self.turn(&mailbox.key()).await else {
+            return Handed::NotYet(format!("it has not answered for others for {} s", TURN.as_secs()));
+        };
+        let pool = match quota {
+            Quota::Counts => &self.counts,
+            Quota::CountsNot => &self.counts_not,
+        };
+        let message = Outgoing { sender, recipient: mailbox.as_str(), envid: None, ret: None, notify: None, ident, pieces };
+        match pool.give(message).await {
+            Ok(answer) if answer.reply.is_yes() => Handed::Yes,
+            // What is said of the sender, or of mail at all, is nothing that this mailbox says.
+            Ok(answer) if !answer.reply.is_final_no() || !matches!(answer.at, Step::Recipient | Step::Message) => {
+                Handed::NotYet(answer.reply.to_string())
+            }
+            Ok(answer) if is_no_mailbox(&answer.reply) => Handed::NoMailbox(answer.reply),
+            Ok(answer) => Handed::Never(answer.reply),
+            Err(e @ Failure::Unknown { .. }) => Handed::NotKnown(e.to_string()),
+            Err(e) => Handed::NotYet(e.to_string()),
+        }
+    }
+
+    /// A turn at this mailbox, if one comes in time.
+    async fn turn(&self, key: &str) -> Option<Turn> {
+        let turns = {
+            let mut all = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            match all.get(key).and_then(Weak::upgrade) {
+                Some(turns) => turns,
+                None => {
+                    all.retain(|_, turns| turns.strong_count() > 0);
+                    let turns = Arc::new(Turns { free: Semaphore::new(AT_ONCE), moved: Mutex::new(Instant::now()) });
+                    all.insert(key.to_owned(), Arc::downgrade(&turns));
+                    turns
+                }
+            }
+        };
+        let moved = *turns.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        tokio::time::timeout_at(moved + TURN, turns.free.acquire()).await.ok()?.ok()?.forget();
+        Some(Turn(turns))
     }
 }
 
-/// Reads doveadm's answer: `Some(None)` if there is no such mailbox. `None`: an error, or something else.
-fn moments(answer: &str) -> Option<Option<Vec<Moment>>> {
-    let answer: Value = serde_json::from_str(answer).ok()?;
-    let [kind, content, _] = &answer.as_array()?.first()?.as_array()?[..] else { return None };
-    match kind.as_str()? {
-        "doveadmResponse" => {
-            let moment = |row: &Value| Some(Moment::from_unix(row.get("date.received.unixtime")?.as_str()?.parse().ok()?));
-            content.as_array()?.iter().map(moment).collect::<Option<Vec<_>>>().map(Some)
-        }
-        "error" if content.get("exitCode").and_then(Value::as_i64) == Some(NO_USER) => Some(None),
-        _ => None,
+/// Where a parameter says that somebody listens.
+pub fn peer(socket: &Socket) -> Peer {
+    match socket {
+        Socket::Unix(path) => Peer::Unix(path.clone()),
+        Socket::Inet(address) => Peer::Inet(address.clone()),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Whether a refusal is about a mailbox that is there: full, locked, closed (RFC 3463 s. 3.3).
+fn is_about_the_mailbox(reply: &Reply) -> bool {
+    reply.status.as_deref().map_or(reply.code == 552, |status| matches!(status.get(1..3), Some(".2")))
+}
 
-    #[test]
-    fn doveadm_answers() {
-        assert_eq!(
-            moments(r#"[["doveadmResponse",[{"date.received.unixtime":"1542123567"},{"date.received.unixtime":"1542123999"}],"1"]]"#)
-                .map(|m| m.map(|m| m.len())),
-            Some(Some(2))
-        );
-        assert_eq!(moments(r#"[["doveadmResponse",[],"1"]]"#), Some(Some(vec![])));
-        assert_eq!(moments(r#"[["error",{"type":"exitCode","exitCode":67},"1"]]"#), Some(None));
-        assert_eq!(moments(r#"[["error",{"type":"exitCode","exitCode":75},"1"]]"#), None);
-        for nonsense in ["", "[]", "{}", "[[]]", r#"[["doveadmResponse",[{}],"1"]]"#] {
-            assert_eq!(moments(nonsense), None, "{nonsense}");
-        }
+/// The status (RFC 3463) of a refusal; where the server says none, what its code means (RFC 5321 s. 4.2.3).
+pub fn refusal_status(reply: &Reply) -> &str {
+    match (&reply.status, reply.code) {
+        (Some(status), _) => status,
+        (None, 550 | 551 | 553) => "5.1.1",
+        (None, 552) => "5.2.2",
+        (None, _) => "5.0.0",
     }
+}
+
+/// Whether a refusal says that there is no such mailbox (RFC 3463 s. 3.2).
+fn is_no_mailbox(reply: &Reply) -> bool {
+    reply.is_final_no() && reply.status.as_deref().map_or(matches!(reply.code, 550 | 551 | 553), |status| status.starts_with("5.1."))
 }

@@ -1,4 +1,4 @@
-//! A milter's life between start ([`life`]) and end: it listens, reloads, finishes.
+//! A program's life between start ([`life`]) and end: it listens, reloads, finishes.
 //!
 //! Promise: SIGHUP takes a new configuration for the messages that begin then. SIGTERM lets messages in hand finish.
 
@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,15 +41,32 @@ pub fn run<P: Point>(
     doors: impl Fn(&Settings) -> Vec<(P::Door, &'static str, Socket)>,
     point: impl Fn(World) -> anyhow::Result<P> + 'static,
 ) -> ExitCode {
-    let make = move |settings, clock, database| point(World::new(settings, clock, database)?);
-    life::run(program, make, async |life, settings, point| live(life, settings, point, doors).await)
+    run_with(program, doors, point, |_| Vec::new(), |(), _, _, _| Box::pin(std::future::ready(())))
 }
 
-async fn live<P: Point>(
+/// A server besides the milter protocol's; it ends by itself after its last receiver says so.
+type Server = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The same for a program that is asked in another protocol too: `others` says where, `serve` serves one of these sockets until
+/// the watch says that no more is to be taken, and has then finished what is in hand.
+pub fn run_with<P: Point, D: Copy>(
+    program: &'static str,
+    doors: impl Fn(&Settings) -> Vec<(P::Door, &'static str, Socket)>,
+    point: impl Fn(World) -> anyhow::Result<P> + 'static,
+    others: impl Fn(&Settings) -> Vec<(D, &'static str, Socket)>,
+    serve: impl Fn(D, UnixListener, Arc<ArcSwap<P>>, watch::Receiver<bool>) -> Server,
+) -> ExitCode {
+    let make = move |settings, clock, database| point(World::new(settings, clock, database)?);
+    life::run(program, make, async |life, settings, point| live(life, settings, point, doors, others, serve).await)
+}
+
+async fn live<P: Point, D: Copy>(
     mut life: Life<P>,
     settings: Settings,
     point: P,
     doors: impl Fn(&Settings) -> Vec<(P::Door, &'static str, Socket)>,
+    others: impl Fn(&Settings) -> Vec<(D, &'static str, Socket)>,
+    serve_other: impl Fn(D, UnixListener, Arc<ArcSwap<P>>, watch::Receiver<bool>) -> Server,
 ) -> anyhow::Result<()> {
     let program = life.program;
     let shared = Arc::new(ArcSwap::from_pointee(point));
@@ -64,10 +82,27 @@ async fn live<P: Point>(
         serving.spawn(async move { serve(listener, door, point, in_hand, async move { stopped.wait_for(|s| *s).await.map(|_| ()) }).await });
     }
 
+    let mut serving_others = tokio::task::JoinSet::new();
+    for (door, parameter, socket) in others(&settings) {
+        let AnyListener::Unix(listener) = listen(&socket).with_context(|| format!("{parameter} = {socket}"))? else {
+            anyhow::bail!("{parameter} = {socket}: not allowed; it must be unix:path");
+        };
+        maillog::started(program, VERSION, &socket.to_string());
+        serving_others.spawn(serve_other(door, listener, Arc::clone(&shared), stop_accepting.subscribe()));
+    }
+
+    let listened_for = |settings: &Settings| -> Vec<(&'static str, Socket)> {
+        let milters = doors(settings).into_iter().map(|(_, parameter, socket)| (parameter, socket));
+        milters.chain(others(settings).into_iter().map(|(_, parameter, socket)| (parameter, socket))).collect()
+    };
     let mut in_force = settings;
     loop {
         let sign = tokio::select! {
             sign = life.sign() => sign,
+            Some(ended) = serving_others.join_next() => {
+                ended.context("a server ended")?;
+                continue;
+            }
             Some(ended) = serving.join_next() => {
                 ended.context("a milter task ended")?.context("listening")?;
                 continue;
@@ -77,7 +112,7 @@ async fn live<P: Point>(
             break;
         }
         if let Some((settings, point)) = life.reload().await {
-            for ((_, parameter, old), (_, _, new)) in doors(&in_force).into_iter().zip(doors(&settings)) {
+            for ((parameter, old), (_, new)) in listened_for(&in_force).into_iter().zip(listened_for(&settings)) {
                 if old != new {
                     maillog::needs_restart(program, parameter);
                 }
@@ -89,6 +124,8 @@ async fn live<P: Point>(
     }
 
     stop_accepting.send_replace(true);
+    // What is being handed to a mailbox now would be a second copy later; each server knows how long that can take.
+    while serving_others.join_next().await.is_some() {}
     let _ = tokio::time::timeout(SHUTDOWN_WAIT, in_hand.none()).await;
     stop.send_replace(true);
     // A Postfix that stands still keeps its connection; that is no reason to stay.

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use bytes::Bytes;
-use openssl::sha::Sha256;
 use pec_core::NO_QUEUE_ID;
 use pec_core::address::Address;
 use pec_core::header::{Field, Header};
@@ -104,14 +103,11 @@ pub struct Transaction {
     pub header: Header,
     /// The body, where it is kept.
     pub body: Body,
-    /// SHA-256 of the body, where only that is kept.
-    pub body_sha256: Option<[u8; 32]>,
     /// Header and body are larger than what is kept.
     pub too_large: bool,
     /// Something in the header that cannot be taken.
     pub header_refused: Option<HeaderRefused>,
     keeps: Keeps,
-    hash: Option<Sha256>,
     whole: Vec<u8>,
     size: u64,
 }
@@ -128,11 +124,9 @@ impl Transaction {
             recipients: Vec::new(),
             header: Header::default(),
             body: Body::default(),
-            body_sha256: None,
             too_large: false,
             header_refused: None,
             keeps: Keeps::Pieces(u64::MAX),
-            hash: None,
             whole: Vec::new(),
             size: 0,
         }
@@ -141,6 +135,11 @@ impl Transaction {
     /// Whether MAIL FROM is the null path.
     pub fn is_null_path(&self) -> bool {
         matches!(self.sender_path.as_str(), "" | "<>")
+    }
+
+    /// MAIL FROM without brackets, which Postfix gives with them (SMTP) or without (its own mail).
+    pub fn reverse_path(&self) -> &str {
+        self.sender_path.trim_start_matches('<').trim_end_matches('>')
     }
 
     /// The domain of MAIL FROM as Postfix understands it, in lower case, also where the rest is no address for us. Empty: none.
@@ -180,8 +179,7 @@ impl Transaction {
         } else if field.is("Received") && self.header.all("Received").count() >= MOST_HOPS {
             self.header_refused = Some(HeaderRefused::TooManyHops);
         }
-        // A message that was taken at the limit comes back on the internal ways with a few fields more. Nobody refuses it there,
-        // and its header must be whole: what is missing here would stay in the notice that it becomes.
+        // Bounded wherever it comes from: Postfix's own reports are refused by nobody.
         if !self.too_large && self.header.fields().len() < 2 * MOST_FIELDS {
             self.header.push(field);
         }
@@ -190,38 +188,28 @@ impl Transaction {
     /// The header is complete: of the body this is kept.
     pub fn keep(&mut self, keeps: Keeps) {
         self.keeps = keeps;
-        self.hash = (keeps == Keeps::Hash).then(Sha256::new);
         self.count(0);
     }
 
     /// Takes a piece of the body.
     pub fn push_body(&mut self, piece: Bytes) {
-        if let Some(hash) = &mut self.hash {
-            hash.update(&piece);
-            return;
-        }
         self.count(piece.len());
         match self.keeps {
             _ if self.too_large => {}
             // One buffer that grows, not pieces that are joined later: a large message is in memory once.
             Keeps::Whole(_) => self.whole.extend_from_slice(&piece),
             Keeps::Pieces(_) => self.body.push(piece),
-            Keeps::Hash => {}
         }
     }
 
     /// The message is complete.
     pub fn finish(&mut self) {
-        self.body_sha256 = self.hash.take().map(Sha256::finish);
         self.body.push(std::mem::take(&mut self.whole));
     }
 
     fn count(&mut self, bytes: usize) {
         self.size += bytes as u64;
-        let limit = match self.keeps {
-            Keeps::Pieces(limit) | Keeps::Whole(limit) => limit,
-            Keeps::Hash => u64::MAX,
-        };
+        let (Keeps::Pieces(limit) | Keeps::Whole(limit)) = self.keeps;
         if self.size > limit {
             self.too_large = true;
             self.body = Body::default();
@@ -266,18 +254,6 @@ mod tests {
         }
         transaction.finish();
         assert_eq!(transaction.body.pieces(), [Bytes::from_static(b"abc")]);
-    }
-
-    #[test]
-    fn a_hash_is_kept_instead_of_the_body() {
-        let mut transaction = Transaction::new("<a@x.test>");
-        transaction.keep(Keeps::Hash);
-        for piece in ["ab", "c"] {
-            transaction.push_body(Bytes::from_static(piece.as_bytes()));
-        }
-        transaction.finish();
-        assert!(transaction.body.is_empty());
-        assert_eq!(transaction.body_sha256, Some(openssl::sha::sha256(b"abc")));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! All that a milter needs besides the message: configuration, clock, key, CAs, directory, database, stores, mailboxes,
-//! virus scanner.
+//! All that a program needs besides the message: configuration, clock, key, CAs, directory, database, infected store,
+//! mailboxes, virus scanner.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +15,6 @@ use pec_core::smime::pem::PemSigner;
 use pec_core::smime::sign::Signer;
 use pec_core::smime::verify::TrustedCas;
 use pec_state::database::Database;
-use pec_state::store::Store;
 use pec_token::TokenSigner;
 use tokio::sync::Semaphore;
 
@@ -55,8 +54,6 @@ pub struct World {
     pub directories: Option<Directories>,
     /// Facts, custody, log.
     pub database: Database,
-    /// Originals.
-    pub store: Store,
     /// Messages with viruses.
     pub infected: InfectedStore,
     /// The virus scanner.
@@ -97,16 +94,14 @@ impl World {
                 settings.directory_file.display(),
             );
         }
-        let store = Store::open("pec_store", &settings.store)?;
         let infected = InfectedStore::open(&settings)?;
         let scanner = Scanner::new(settings.clamd.clone());
-        let doveadm_key = Settings::secret("pec_doveadm_key_file", &settings.doveadm_key_file)?;
-        let mailboxes = Mailboxes::new(&settings.doveadm_url, &doveadm_key);
+        let mailboxes = Mailboxes::new(&settings);
         // Said when everything is in order: an error at the start is one line.
         log_content(&directory);
         in_file.keep_looking();
         let (directory, in_force) = (in_file, Arc::default());
-        Ok(Self { settings, clock, signer, turns, cas, crls, directory, directories, database, store, infected, scanner, mailboxes, in_force })
+        Ok(Self { settings, clock, signer, turns, cas, crls, directory, directories, database, infected, scanner, mailboxes, in_force })
     }
 
     /// Has the virus scanner looked at in the background, with messages of up to `largest` bytes. Without it mail waits; that

@@ -88,16 +88,17 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "no-notice-pending",
-        meaning: "an hour after a fact its notice is in the queue",
-        sql: "SELECT identificativo, kind || ' ' || recipient FROM fact WHERE NOT raised AND (notice_sha256 IS NULL OR raising) \
-              AND kind NOT IN ('accettazione', 'presa-in-carico') AND happened_at < to_timestamp($2::int8 - 3600) AND $1::int8 IS NOT NULL \
+        meaning: "an hour after a fact its notice is made, a day and an hour after it the notice is in a mailbox or sent",
+        // A refusal that its client did not hear of was never sent: the client submits again, and that is another one.
+        sql: "SELECT identificativo, kind || ' ' || recipient FROM fact WHERE NOT handed_over AND kind <> 'non-accettazione' AND $1::int8 IS NOT NULL \
+              AND happened_at < to_timestamp($2::int8 - CASE WHEN notice_sha256 IS NULL THEN 3600 ELSE 90000 END) \
               AND (kind <> 'rilevazione-virus' OR EXISTS (SELECT FROM fact p WHERE p.kind = 'presa-in-carico' AND p.source = fact.source))",
     },
     Rule {
         name: "no-custody-pending",
         meaning: "six days after a presa in carico every recipient has an outcome",
         sql: "SELECT c.identificativo, r.address FROM custody AS c, unnest(c.recipients) AS r (address) \
-              WHERE c.original_deleted_at IS NULL AND c.taken_at < to_timestamp($2::int8 - 518400) AND $1::int8 IS NOT NULL \
+              WHERE c.taken_at < to_timestamp($2::int8 - 518400) AND (c.taken_at > to_timestamp($2::int8 - 1209600) OR $1::int8 = 0) \
               AND EXISTS (SELECT FROM fact AS p WHERE p.provider = c.provider AND p.identificativo = c.identificativo AND p.kind = 'presa-in-carico') \
               AND NOT EXISTS (SELECT FROM fact AS f WHERE f.provider = c.provider AND f.identificativo = c.identificativo \
                   AND f.kind IN ('avvenuta-consegna', 'errore-consegna', 'rilevazione-virus') AND md5(f.recipient) = md5(lower(r.address)))",

@@ -7,19 +7,22 @@ use pec_test_support::network::{Network, run};
 use pec_test_support::pki::NOW;
 
 /// A message to Bruno, accepted an hour ago, taken in charge and delivered at the other provider, whose tables these are as
-/// well: as if one provider were both.
+/// well: as if one provider were both. And one that was refused, of which its client did not hear.
 const HONEST: &str = "
-    INSERT INTO sent VALUES ('s', 'e', 'Alfa', 'pec.1@x', '', 'h', '{}', to_timestamp(NOW - 3600));
-    INSERT INTO custody VALUES ('c', 'f', 'm', 'Alfa', 'r@x', 'pec.1@x', '', '{bruno@pec.beta.test}', '{}', 'h', 'h', to_timestamp(NOW - 3590), NULL);
-    INSERT INTO fact (id, provider, identificativo, kind, recipient, source, happened_at, time_source, status, message_id, notice_sha256, made_with, raised) VALUES
-        ('a', 'Alfa', 'pec.1@x', 'accettazione', '', 's', to_timestamp(NOW - 3600), 'clock', '', 'a@x', 'ha', 'v', true),
-        ('p', 'Alfa', 'pec.1@x', 'presa-in-carico', 'bruno@pec.beta.test', 'c', to_timestamp(NOW - 3590), 'clock', '', 'p@x', 'hp', 'v', true),
-        ('d', 'Alfa', 'pec.1@x', 'avvenuta-consegna', 'bruno@pec.beta.test', 'c', to_timestamp(NOW - 3580), 'mailbox', '', 'd@x', 'hd', 'v', true);
-    INSERT INTO ricevuta VALUES ('pec.1@x', 'avvenuta-consegna', 'bruno@pec.beta.test', 'Beta', 'd@x', to_timestamp(NOW - 3580), 'h');
+    INSERT INTO sent VALUES ('s', 'e', 'Alfa', 'pec.1@x', '', 'h', to_timestamp(NOW - 3600), 'm');
+    INSERT INTO custody VALUES ('c', 'f', 'Alfa', 'r@x', 'pec.1@x', '', '{bruno@pec.beta.test}', 'h', 'h', to_timestamp(NOW - 3590), 'm');
+    INSERT INTO fact (id, provider, identificativo, kind, recipient, source, source_mac, happened_at, time_source, status, message_id, mac, notice_sha256, made_with, notice_mac, handed_over) VALUES
+        ('a', 'Alfa', 'pec.1@x', 'accettazione', '', 's', 'm', to_timestamp(NOW - 3600), 'clock', '', 'a@x', 'm', 'ha', 'v', 'm', true),
+        ('p', 'Alfa', 'pec.1@x', 'presa-in-carico', 'bruno@pec.beta.test', 'c', 'm', to_timestamp(NOW - 3590), 'clock', '', 'p@x', 'm', 'hp', 'v', 'm', true),
+        ('d', 'Alfa', 'pec.1@x', 'avvenuta-consegna', 'bruno@pec.beta.test', 'c', 'm', to_timestamp(NOW - 3580), 'mailbox', '', 'd@x', 'm', 'hd', 'v', 'm', true),
+        ('r', 'Alfa', 'pec.0@x', 'non-accettazione', '', 'q', 'm', to_timestamp(NOW - 90001), 'clock', '', 'r@x', 'm', 'hr', 'v', 'm', false);
+    INSERT INTO ricevuta VALUES ('pec.1@x', 'avvenuta-consegna', 'bruno@pec.beta.test', 'Beta', 'd@x', to_timestamp(NOW - 3580), 'h', 'm');
     INSERT INTO log (happened_at, event, identificativo, mittente, destinatari, gestore, certified_by, recipients, message_id, message_sha256, queue_id, time_source) SELECT
         to_timestamp(NOW - 3600), event, 'pec.1@x', 'anna@pec.alfa.test', '{bruno@pec.beta.test (certificato),carla@posta.test (esterno)}', 'Alfa', 'Alfa', '{}', id, sha, 'Q', 'clock'
         FROM (VALUES ('accesso', 'pec.1@x', 'h'::bytea), ('accettazione', 'a@x', 'ha'), ('presa-in-carico', 'p@x', 'hp'), ('avvenuta-consegna', 'd@x', 'hd'), ('ricevuta-avvenuta-consegna', 'd@x', 'h')) AS r (event, id, sha);
-    INSERT INTO seal VALUES (0, 0, 5, '{[1,6)}', 5, '{}', '2026-11-19', 'r', 'c', false, now());";
+    INSERT INTO log (happened_at, event, identificativo, mittente, destinatari, gestore, certified_by, recipients, message_id, message_sha256, queue_id, time_source)
+        VALUES (to_timestamp(NOW - 90001), 'non-accettazione', 'pec.0@x', 'anna@pec.alfa.test', '{}', 'Alfa', 'Alfa', '{}', 'r@x', 'hr', 'Q', 'clock');
+    INSERT INTO seal VALUES (0, 0, 6, '{[1,7)}', 6, '{}', '2026-11-19', 'r', 'c', false, now());";
 
 /// What breaks each rule, and only that one.
 const BREAKS: &[(&str, &str)] = &[
@@ -28,7 +31,7 @@ const BREAKS: &[(&str, &str)] = &[
     ("every-receipt-is-a-row", "DELETE FROM log WHERE event = 'presa-in-carico'"),
     (
         "accepted-or-not",
-        "INSERT INTO fact SELECT 'n', provider, identificativo, 'non-accettazione', recipient, source, happened_at, time_source, status, 'n@x', 'hn', 'v', false, true, 0 FROM fact WHERE id = 'a'; \
+        "INSERT INTO fact SELECT 'n', provider, identificativo, 'non-accettazione', recipient, source, mac, happened_at, time_source, status, 'n@x', mac, 'hn', 'v', mac, true FROM fact WHERE id = 'a'; \
          INSERT INTO log (happened_at, event, identificativo, mittente, destinatari, gestore, certified_by, recipients, message_id, message_sha256, queue_id, time_source) \
          SELECT happened_at, 'non-accettazione', identificativo, mittente, destinatari, gestore, certified_by, recipients, 'n@x', 'hn', queue_id, time_source FROM log WHERE event = 'accesso'",
     ),
@@ -44,7 +47,12 @@ const BREAKS: &[(&str, &str)] = &[
     ),
     (
         "no-notice-pending",
-        "UPDATE fact SET notice_sha256 = NULL, raised = false, happened_at = to_timestamp(NOW - 3601) WHERE id = 'd'; UPDATE log SET happened_at = to_timestamp(NOW - 3601) WHERE event = 'accesso'",
+        "UPDATE fact SET notice_sha256 = NULL, handed_over = false, happened_at = to_timestamp(NOW - 3601) WHERE id = 'd'; UPDATE log SET happened_at = to_timestamp(NOW - 3601) WHERE event = 'accesso'",
+    ),
+    // Made, and in nobody's custody a day later.
+    (
+        "no-notice-pending",
+        "UPDATE fact SET handed_over = false WHERE id = 'a'; UPDATE fact SET happened_at = to_timestamp(NOW - 90001); UPDATE log SET happened_at = to_timestamp(NOW - 90001)",
     ),
     (
         "no-custody-pending",

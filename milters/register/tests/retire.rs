@@ -18,7 +18,6 @@ use pec_register::tree::Tiles;
 use pec_register::tsa::Tsa;
 use pec_register::verify::{Finding, Outcome, Wanted, verify};
 use pec_state::database::connect_registrar;
-use pec_state::store::Store;
 use pec_test_support::network::{Network, column};
 use pec_test_support::pki::NOW;
 use pec_test_support::tsa::Tsa as TsaServer;
@@ -153,8 +152,7 @@ async fn what_has_left_the_database_is_evidence_all_the_same() {
     let lines = lines_that_left(settings, &scene.owner, &words, |row| row.identificativo == "opec1.270").await.unwrap();
     let signer = scene.network.signer(&scene.network.alfa);
     let prover = Prover { signer: &signer, tsa: None, now: Moment::from_unix(NOW) };
-    let store = Store::open("pec_store", &settings.store).map_err(|e| e.to_string());
-    let sources = Sources { settings, client: &scene.owner, prover: &prover, store };
+    let sources = Sources { settings, client: &scene.owner, prover: &prover };
     let members = collect(&sources, "opec1.270", lines).await.unwrap().members;
     assert!(members.contains_key("proofs/273.txt"), "{:?}", members.keys());
     let verdict = evidence::verify::verify(&Unpacked { members, broken: Vec::new() }, None);

@@ -1,21 +1,23 @@
--- What the milters keep, and may do with it. Printed by `pecctl schema`; applied by the owner of the database:
+-- What the programs keep, and may do with it. Printed by `pecctl schema`; applied by the owner of the database:
 --     pecctl schema | psql -v ON_ERROR_STOP=1 pec
 -- The role pec_milter can add and look up; it cannot remove anything, and change nothing but what became of a fact's notice,
--- of an envelope's deadlines and of an original in the store.
+-- of an envelope's deadlines and of what is being handed over.
+-- mac: by a key that is not in the database (pec_row_keys_file, milters/state/src/authentic.rs). What is written here without that
+-- key leads to an alarm and to nothing else.
 
 CREATE TABLE IF NOT EXISTS pec_schema (version integer PRIMARY KEY);
 INSERT INTO pec_schema VALUES (1);
 
 -- Envelopes that the Access Point signed. A row says "signed", not "sent": a fact is a row of the table fact.
 CREATE TABLE sent (
-    id               text        PRIMARY KEY,     -- names the triggers accettazione+ID and ricezione+ID
+    id               text        PRIMARY KEY,     -- names the trigger accettazione+ID
     envid            text        NOT NULL UNIQUE, -- under it Postfix reports on what it cannot send out
     provider         text        NOT NULL,        -- our own name at that time
     identificativo   text        NOT NULL UNIQUE,
     daticert         text        NOT NULL,        -- the envelope's daticert.xml
     body_sha256      bytea       NOT NULL,        -- of the signed body: only these bytes make a trigger work
-    local_recipients text[]      NOT NULL,        -- those that go the internal way
-    signed_at        timestamptz NOT NULL
+    signed_at        timestamptz NOT NULL,
+    mac              bytea       NOT NULL
 );
 
 -- Submissions that the Access Point did not accept.
@@ -23,51 +25,73 @@ CREATE TABLE not_accepted (
     id             text        PRIMARY KEY,
     provider       text        NOT NULL,          -- our own name at that time
     daticert       text        NOT NULL,          -- the notice's daticert.xml
-    inglese        text        NOT NULL           -- the cause in English; in Italian it is in daticert.xml
+    inglese        text        NOT NULL,          -- the cause in English; in Italian it is in daticert.xml
+    mac            bytea       NOT NULL
 );
 
--- Envelopes that the Incoming Point took: a row for each copy that came.
+-- Envelopes that the Incoming Point took, a row for each copy that came; and our own, for recipients of ours.
 CREATE TABLE custody (
     id             text        PRIMARY KEY,       -- names the trigger presa-in-carico+ID
-    envid          text        NOT NULL UNIQUE,   -- under it Postfix reports on the delivery; no client can set one
-    mark           text        NOT NULL,          -- in the header of the delivered message, to find it in the mailbox
+    envid          text        NOT NULL UNIQUE,   -- under it Postfix hands it to pec-delivery; no client can set one
     provider       text        NOT NULL,          -- who signed
     mail_receipt   text        NOT NULL,          -- where the presa in carico goes
     identificativo text        NOT NULL,
     daticert       text        NOT NULL,
     recipients     text[]      NOT NULL,
-    concise        text[]      NOT NULL,          -- those of them whose delivery receipt carries no original
-    body_sha256    bytea       NOT NULL,          -- of the whole body: only these bytes make a trigger work
+    body_sha256    bytea       NOT NULL,          -- of the whole body: only these bytes reach a mailbox, or make a trigger work
     content_sha256 bytea       NOT NULL,          -- of what the provider signed: this is the envelope, whatever surrounds it
     taken_at       timestamptz NOT NULL,
-    original_deleted_at timestamptz               -- null: the store may still hold it
+    mac            bytea       NOT NULL
 );
-CREATE INDEX custody_envelope ON custody (provider, identificativo);
-CREATE INDEX custody_originals ON custody (taken_at) WHERE original_deleted_at IS NULL;
+CREATE INDEX custody_envelope ON custody (identificativo);
+CREATE INDEX custody_taken ON custody (taken_at);
+
+-- What else a milter let pass to mailboxes of ours.
+CREATE TABLE passed (
+    envid          text        PRIMARY KEY,       -- under it Postfix hands it to pec-delivery; no client can set one
+    kind           text        NOT NULL,          -- ricevuta-dovuta, ricevuta, anomalia, rapporto, locale
+    body_sha256    bytea       NOT NULL,          -- only these bytes reach a mailbox
+    recipients     text[]      NOT NULL,          -- for whom (keys)
+    mac            bytea       NOT NULL
+);
 
 -- What is true, once: the first row for a key wins, and the notice about it is made from this row alone.
 CREATE TABLE fact (
-    id             text        PRIMARY KEY,       -- names the trigger KIND+ID
+    id             text        PRIMARY KEY,       -- names the trigger KIND+ID, and is the notice's ENVID
     provider       text        NOT NULL,          -- of the envelope's sender
     identificativo text        NOT NULL,
     kind           text        NOT NULL,          -- which notice it leads to
     recipient      text        NOT NULL,          -- key of the recipient; of several, joined by blanks; empty for an acceptance
     source         text        NOT NULL,          -- sent.id, custody.id or not_accepted.id
+    source_mac     bytea       NOT NULL,          -- that row's mac
     happened_at    timestamptz NOT NULL,
-    time_source    text        NOT NULL,          -- clock, mailbox, report
+    time_source    text        NOT NULL,          -- clock, mailbox, mailbox-again, report
     status         text        NOT NULL,          -- enhanced status code of a failure
     message_id     text        NOT NULL,          -- of the notice
+    mac            bytea       NOT NULL,          -- of all above
     notice_sha256  bytea,                         -- of the notice's body, once made
     made_with      text,                          -- certificate and program version that made it
-    raising        boolean     NOT NULL DEFAULT false, -- pec-clock starts the notice until it knows it to be in the queue
-    raised         boolean     NOT NULL DEFAULT false, -- and now knows it
+    notice_mac     bytea,                         -- of these two and of the fact
+    handed_over    boolean     NOT NULL DEFAULT false, -- the notice is in a mailbox of ours or in Postfix's queue; the table handover says when
     deadlines_seen smallint    NOT NULL DEFAULT 0  -- of an accettazione: how many of the deadlines pec-clock has seen to
 );
 -- A presa in carico is about hundreds of recipients, and an entry of an index has 2,704 bytes at most: hence the hash.
-CREATE UNIQUE INDEX fact_once ON fact (provider, identificativo, kind, md5(recipient));
+CREATE UNIQUE INDEX fact_once ON fact (identificativo, provider, kind, md5(recipient));
 -- What pec-clock looks through every minute: small, however long the table is.
 CREATE INDEX fact_deadlines ON fact (deadlines_seen, happened_at, id) WHERE kind = 'accettazione' AND deadlines_seen < 2;
-CREATE INDEX fact_to_raise ON fact (happened_at, kind, id) WHERE NOT raised AND (notice_sha256 IS NULL OR raising);
+CREATE INDEX fact_to_raise ON fact (happened_at, kind, id) WHERE NOT handed_over;
+
+-- What pec-delivery hands to a mailbox, or a notice to Postfix: a row is there before the first byte goes, so that a database which
+-- takes no rows makes no copies.
+CREATE TABLE handover (
+    message        text        NOT NULL,          -- its ENVID: custody.envid, passed.envid, fact.id
+    recipient      text        NOT NULL,          -- to whom (key)
+    open           integer     NOT NULL,          -- how often it was handed over without an answer that we know
+    no_mailbox_at  timestamptz,                   -- when the mailbox server first said that there is no such mailbox
+    stored_at      timestamptz,                   -- when it was taken; of an envelope the fact says so
+    mac            bytea,                         -- of message, recipient, stored_at
+    PRIMARY KEY (message, recipient)
+);
 
 -- Bytes, other than the envelope's, with which a trigger may come round: reports that were turned into triggers, and the
 -- few words with which pec-clock starts one.
@@ -86,6 +110,7 @@ CREATE TABLE ricevuta (
     message_id     text        NOT NULL,
     happened_at    timestamptz NOT NULL,          -- the time that it certifies
     content_sha256 bytea       NOT NULL,          -- of what the provider signed: another content is another receipt
+    mac            bytea       NOT NULL,          -- with that of our envelope's row
     PRIMARY KEY (identificativo, kind, recipient, content_sha256)
 );
 
@@ -129,6 +154,6 @@ EXCEPTION WHEN duplicate_object OR unique_violation THEN
     NULL;
 END $$;
 GRANT SELECT ON pec_schema TO pec_milter;
-GRANT SELECT, INSERT ON sent, not_accepted, custody, trigger_body, ricevuta, log TO pec_milter;
-GRANT SELECT, INSERT, UPDATE (notice_sha256, made_with, raising, raised, deadlines_seen) ON fact TO pec_milter;
-GRANT UPDATE (original_deleted_at) ON custody TO pec_milter;
+GRANT SELECT, INSERT ON sent, not_accepted, custody, passed, trigger_body, ricevuta, log TO pec_milter;
+GRANT SELECT, INSERT, UPDATE (notice_sha256, made_with, notice_mac, handed_over, deadlines_seen) ON fact TO pec_milter;
+GRANT SELECT, INSERT, UPDATE (open, no_mailbox_at, stored_at, mac) ON handover TO pec_milter;

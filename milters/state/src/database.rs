@@ -1,11 +1,12 @@
 //! PostgreSQL: each function is one statement, so that it happens wholly or not at all.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
 use pec_core::clock::Moment;
+use pec_core::maillog;
 use pec_core::outages::{self, Thing};
 use pec_core::parameters::{ParameterError, Register, Settings};
 use tokio::time::timeout;
@@ -13,9 +14,10 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, Row};
 
+use crate::authentic::{Authentic, Mac, Row as Authenticated, RowKeys};
 use crate::envelopes::Envelopes;
 use crate::log::{Entry, Event};
-use crate::rows::{Custody, Fact, Made, NotAccepted, Ricevuta, Sent, TimeSource};
+use crate::rows::{AboutOne, Custody, Fact, FactKind, Made, MadeOf, NotAccepted, Passed, Ricevuta, Sent, TimeSource};
 
 /// Every schema change, in order; the number is the place in the list.
 pub const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_main_flow.sql"), include_str!("../migrations/0002_register.sql")];
@@ -42,6 +44,19 @@ pub enum DatabaseError {
     /// A row holds what this program cannot read.
     #[error("the database: {0}")]
     Content(String),
+    /// A row that none of our programs wrote so. Nothing follows from it.
+    #[error(
+        "the row {key} of the table {table} carries no MAC of a key in pec_row_keys_file: another hand wrote or changed it, or its key was taken out of the file"
+    )]
+    Forged {
+        /// The table.
+        table: &'static str,
+        /// By what the row is found.
+        key: String,
+    },
+    /// OpenSSL.
+    #[error("the MAC of a row: {0}")]
+    Mac(String),
 }
 
 /// What makes starting pointless until a person acts.
@@ -57,9 +72,9 @@ pub enum ConnectError {
         /// Why.
         trouble: String,
     },
-    /// The password's file.
+    /// The file of the password, or of the rows' keys.
     #[error("{0}")]
-    Password(#[from] ParameterError),
+    File(#[from] ParameterError),
     /// PostgreSQL answers and says no: role, password, database name.
     #[error("{parameter} = {value}: {trouble}")]
     Refused {
@@ -169,17 +184,16 @@ async fn connect_one(parameter: &'static str, value: &str, password_file: Option
 pub struct Database {
     pool: Pool,
     envelopes: Envelopes,
+    pub(crate) keys: RowKeys,
 }
 
 /// A fact as the table has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {
     /// The fact.
-    pub fact: Fact,
+    pub fact: Authentic<Fact>,
     /// What its notice came out as, if it was made before.
     pub made: Option<Made>,
-    /// The notice is known to be in Postfix's queue: pec-clock started it and heard 250.
-    pub raised: bool,
 }
 
 /// What is in custody of an envelope.
@@ -196,6 +210,7 @@ impl Database {
     /// schema is the one that this program knows.
     pub async fn connect(settings: &Settings, program: &str) -> Result<Self, ConnectError> {
         let value = settings.database.clone();
+        let keys = RowKeys::read(&settings.row_keys_file)?;
         let config = configuration("pec_database", &value, settings.database_password_file.as_deref(), program)?;
         let parameter = "pec_database";
         let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
@@ -213,55 +228,75 @@ impl Database {
         };
         check_schema(&client, parameter, &value).await?;
         drop(client);
-        Ok(Self { envelopes: Envelopes::new(pool.clone()), pool })
+        Ok(Self { envelopes: Envelopes::new(pool.clone()), pool, keys })
     }
 
-    /// Writes that an envelope was signed, with its log row.
-    pub async fn insert_sent(&self, sent: &Sent, log: &Entry) -> Result<(), DatabaseError> {
-        self.envelopes.insert(sent.clone(), log.clone()).await
+    /// A row to be written, with its MAC.
+    pub fn authentic<T: Authenticated>(&self, row: T) -> Result<Authentic<T>, DatabaseError> {
+        self.keys.authentic(row).map_err(|e| DatabaseError::Mac(e.to_string()))
+    }
+
+    /// A row that was read: believed, or an alarm.
+    pub(crate) fn believed<T: Authenticated>(&self, row: T, mac: Vec<u8>) -> Result<Authentic<T>, DatabaseError> {
+        let key = row.key().to_owned();
+        self.keys.believed(row, Mac::from_column(mac)).ok_or_else(|| {
+            maillog::forged_row(T::TABLE, &key);
+            DatabaseError::Forged { table: T::TABLE, key }
+        })
+    }
+
+    /// Writes that an envelope was signed, with its log row; and, if some of its recipients are ours, that this provider answers
+    /// for it to them, with the log row of that.
+    pub async fn insert_sent(&self, sent: Authentic<Sent>, log: Entry, custody: Option<(Authentic<Custody>, Entry)>) -> Result<(), DatabaseError> {
+        self.envelopes.insert(sent, log, custody).await
     }
 
     /// The envelope that a trigger speaks of.
-    pub async fn sent(&self, id: &str) -> Result<Option<Sent>, DatabaseError> {
+    pub async fn sent(&self, id: &str) -> Result<Option<Authentic<Sent>>, DatabaseError> {
         self.sent_where("id = $1", id).await
     }
 
     /// The envelope that Postfix reports on under this ENVID.
-    pub async fn sent_with_envid(&self, envid: &str) -> Result<Option<Sent>, DatabaseError> {
+    pub async fn sent_with_envid(&self, envid: &str) -> Result<Option<Authentic<Sent>>, DatabaseError> {
         self.sent_where("envid = $1", envid).await
     }
 
     /// The envelope with this PEC identifier.
-    pub async fn sent_with_identifier(&self, identificativo: &str) -> Result<Option<Sent>, DatabaseError> {
+    pub async fn sent_with_identifier(&self, identificativo: &str) -> Result<Option<Authentic<Sent>>, DatabaseError> {
         self.sent_where("identificativo = $1", identificativo).await
     }
 
-    async fn sent_where(&self, condition: &str, value: &str) -> Result<Option<Sent>, DatabaseError> {
-        let columns = "id, envid, provider, identificativo, daticert, body_sha256, local_recipients, extract(epoch FROM signed_at)::int8";
-        let row = self.query_opt(&format!("SELECT {columns} FROM sent WHERE {condition}"), &[&value]).await?;
-        Ok(row.map(|r| Sent {
-            id: r.get(0),
-            envid: r.get(1),
-            provider: r.get(2),
-            identificativo: r.get(3),
-            daticert: r.get(4),
-            body_sha256: r.get(5),
-            local_recipients: r.get(6),
-            signed_at: Moment::from_unix(r.get(7)),
-        }))
+    async fn sent_where(&self, condition: &str, value: &str) -> Result<Option<Authentic<Sent>>, DatabaseError> {
+        let row = self.query_opt(&format!("SELECT {SENT} FROM sent WHERE {condition}"), &[&value]).await?;
+        row.map(|r| self.sent_row(&r, 0)).transpose()
+    }
+
+    /// The columns [`SENT`], from number `first` on.
+    pub(crate) fn sent_row(&self, r: &Row, first: usize) -> Result<Authentic<Sent>, DatabaseError> {
+        let sent = Sent {
+            id: r.get(first),
+            envid: r.get(first + 1),
+            provider: r.get(first + 2),
+            identificativo: r.get(first + 3),
+            daticert: r.get(first + 4),
+            body_sha256: r.get(first + 5),
+            signed_at: Moment::from_unix(r.get(first + 6)),
+        };
+        self.believed(sent, r.get(first + 7))
     }
 
     /// Writes that a submission was not accepted: what its notice is about, the fact, its log row.
-    pub async fn insert_not_accepted(&self, refused: &NotAccepted, fact: &Fact, made: &Made, log: &Entry) -> Result<(), DatabaseError> {
-        let (fact, log) = (FactValues::new(fact), LogValues::new(log));
+    pub async fn insert_not_accepted(&self, refused: &Authentic<NotAccepted>, fact: Fact, made: &Made, log: &Entry) -> Result<(), DatabaseError> {
+        let fact = self.new_fact(fact, Some(made))?;
+        let (fact, log) = (FactValues::new(&fact), LogValues::new(log));
         let mut values = fact.values();
-        values.extend([&made.sha256 as &(dyn ToSql + Sync), &made.with, &refused.id, &refused.provider, &refused.daticert, &refused.inglese]);
+        values.extend([&refused.id as &(dyn ToSql + Sync), &refused.provider, &refused.daticert, &refused.inglese, refused.mac().column()]);
         values.extend(log.values());
         self.execute(
             &format!(
-                "WITH refused AS (INSERT INTO not_accepted (id, provider, daticert, inglese) VALUES ($13, $14, $15, $16)), \
-                 fact AS ({INSERT_FACT_MADE}) {}",
-                insert_log(17),
+                "WITH refused AS (INSERT INTO not_accepted (id, provider, daticert, inglese, mac) VALUES ($16, $17, $18, $19, $20)), \
+                 fact AS ({INSERT_FACT}) {}",
+                insert_log(21),
             ),
             &values,
         )
@@ -270,94 +305,93 @@ impl Database {
     }
 
     /// The submission that a notice of non-acceptance is about.
-    pub async fn not_accepted(&self, id: &str) -> Result<Option<NotAccepted>, DatabaseError> {
-        let row = self.query_opt("SELECT id, provider, daticert, inglese FROM not_accepted WHERE id = $1", &[&id]).await?;
-        Ok(row.map(|r| NotAccepted { id: r.get(0), provider: r.get(1), daticert: r.get(2), inglese: r.get(3) }))
+    pub async fn not_accepted(&self, id: &str) -> Result<Option<Authentic<NotAccepted>>, DatabaseError> {
+        let row = self.query_opt("SELECT id, provider, daticert, inglese, mac FROM not_accepted WHERE id = $1", &[&id]).await?;
+        row.map(|r| {
+            let refused = NotAccepted { id: r.get(0), provider: r.get(1), daticert: r.get(2), inglese: r.get(3) };
+            self.believed(refused, r.get(4))
+        })
+        .transpose()
     }
 
     /// Writes that a copy of an envelope was taken, with its log row.
-    pub async fn insert_custody(&self, custody: &Custody, log: &Entry) -> Result<(), DatabaseError> {
-        let log = LogValues::new(log);
-        let taken_at = custody.taken_at.unix();
-        let mut values: Vec<&(dyn ToSql + Sync)> = vec![
-            &custody.id,
-            &custody.envid,
-            &custody.mark,
-            &custody.provider,
-            &custody.mail_receipt,
-            &custody.identificativo,
-            &custody.daticert,
-            &custody.recipients,
-            &custody.concise,
-            &custody.body_sha256,
-            &custody.content_sha256,
-            &taken_at,
-        ];
+    pub async fn insert_custody(&self, custody: &Authentic<Custody>, log: &Entry) -> Result<(), DatabaseError> {
+        let (custody, log) = (CustodyValues::new(custody), LogValues::new(log));
+        let mut values = custody.values();
         values.extend(log.values());
-        self.execute(
-            &format!(
-                "WITH custody AS (INSERT INTO custody (id, envid, mark, provider, mail_receipt, identificativo, daticert, recipients, concise, body_sha256, content_sha256, taken_at) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, to_timestamp($12::int8))) {}",
-                insert_log(13),
-            ),
-            &values,
-        )
-        .await?;
+        self.execute(&insert_custody(), &values).await?;
         Ok(())
     }
 
     /// The copy that a trigger speaks of.
-    pub async fn custody(&self, id: &str) -> Result<Option<Custody>, DatabaseError> {
+    pub async fn custody(&self, id: &str) -> Result<Option<Authentic<Custody>>, DatabaseError> {
         self.custody_where("id = $1", id).await
     }
 
-    /// The copy that Postfix reports on under this ENVID.
-    pub async fn custody_with_envid(&self, envid: &str) -> Result<Option<Custody>, DatabaseError> {
+    /// The copy that Postfix hands over, or reports on, under this ENVID.
+    pub async fn custody_with_envid(&self, envid: &str) -> Result<Option<Authentic<Custody>>, DatabaseError> {
         self.custody_where("envid = $1", envid).await
     }
 
-    async fn custody_where(&self, condition: &str, value: &str) -> Result<Option<Custody>, DatabaseError> {
-        let columns = "id, envid, mark, provider, mail_receipt, identificativo, daticert, recipients, concise, body_sha256, content_sha256, extract(epoch FROM taken_at)::int8";
-        let row = self.query_opt(&format!("SELECT {columns} FROM custody WHERE {condition}"), &[&value]).await?;
-        Ok(row.map(|r| Custody {
-            id: r.get(0),
-            envid: r.get(1),
-            mark: r.get(2),
-            provider: r.get(3),
-            mail_receipt: r.get(4),
-            identificativo: r.get(5),
-            daticert: r.get(6),
-            recipients: r.get(7),
-            concise: r.get(8),
-            body_sha256: r.get(9),
-            content_sha256: r.get(10),
-            taken_at: Moment::from_unix(r.get(11)),
-        }))
+    async fn custody_where(&self, condition: &str, value: &str) -> Result<Option<Authentic<Custody>>, DatabaseError> {
+        let row = self.query_opt(&format!("SELECT {CUSTODY} FROM custody WHERE {condition}"), &[&value]).await?;
+        row.map(|r| self.custody_row(&r, 0)).transpose()
     }
 
-    /// The copy of this envelope that came first: when, and its mark. Copies that come again because a 250 was lost are the
-    /// same delivery.
-    pub async fn first_custody(
-        &self,
-        provider: &str,
-        identificativo: &str,
-        content_sha256: &[u8],
-    ) -> Result<Option<(Moment, String)>, DatabaseError> {
-        let sql = "SELECT extract(epoch FROM taken_at)::int8, mark FROM custody \
-                   WHERE provider = $1 AND identificativo = $2 AND content_sha256 = $3 ORDER BY taken_at LIMIT 1";
-        let row = self.query_opt(sql, &[&provider, &identificativo, &content_sha256]).await?;
-        Ok(row.map(|r| (Moment::from_unix(r.get(0)), r.get(1))))
+    /// The columns [`CUSTODY`], from number `first` on.
+    fn custody_row(&self, r: &Row, first: usize) -> Result<Authentic<Custody>, DatabaseError> {
+        let custody = Custody {
+            id: r.get(first),
+            envid: r.get(first + 1),
+            provider: r.get(first + 2),
+            mail_receipt: r.get(first + 3),
+            identificativo: r.get(first + 4),
+            daticert: r.get(first + 5),
+            recipients: r.get(first + 6),
+            body_sha256: r.get(first + 7),
+            content_sha256: r.get(first + 8),
+            taken_at: Moment::from_unix(r.get(first + 9)),
+        };
+        self.believed(custody, r.get(first + 10))
+    }
+
+    /// Writes what is let pass to mailboxes of ours, with its log row if it has one.
+    pub async fn insert_passed(&self, passed: &Authentic<Passed>, log: Option<&Entry>) -> Result<(), DatabaseError> {
+        let kind = passed.kind.as_str();
+        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&passed.envid, &kind, &passed.body_sha256, &passed.recipients, passed.mac().column()];
+        let insert = "INSERT INTO passed (envid, kind, body_sha256, recipients, mac) VALUES ($1, $2, $3, $4, $5)";
+        let Some(log) = log else {
+            self.execute(insert, &values).await?;
+            return Ok(());
+        };
+        let log = LogValues::new(log);
+        values.extend(log.values());
+        self.execute(&format!("WITH passed AS ({insert}) {}", insert_log(6)), &values).await?;
+        Ok(())
+    }
+
+    /// What Postfix hands over under this ENVID, if a milter let it pass.
+    pub async fn passed(&self, envid: &str) -> Result<Option<Authentic<Passed>>, DatabaseError> {
+        let row = self.query_opt("SELECT envid, kind, body_sha256, recipients, mac FROM passed WHERE envid = $1", &[&envid]).await?;
+        row.map(|r| {
+            let kind = spelled(&r, 1, Passed::TABLE, r.get(0))?;
+            self.believed(Passed { envid: r.get(0), kind, body_sha256: r.get(2), recipients: r.get(3) }, r.get(4))
+        })
+        .transpose()
     }
 
     /// What is known to be in the queue of the envelope `identificativo` of `provider`, because the trigger of its presa in
     /// carico came round.
     pub async fn taken(&self, provider: &str, identificativo: &str, content_sha256: &[u8]) -> Result<Taken, DatabaseError> {
-        let sql = "SELECT fact.recipient, custody.content_sha256 = $3 FROM fact JOIN custody ON custody.id = fact.source \
-                   WHERE fact.provider = $1 AND fact.identificativo = $2 AND fact.kind = 'presa-in-carico'";
+        let sql = format!(
+            "SELECT f.*, c.* FROM (SELECT {FACT} FROM fact WHERE provider = $1 AND identificativo = $2 AND kind = 'presa-in-carico') AS f \
+             JOIN (SELECT {CUSTODY} FROM custody) AS c ON c.id = f.source"
+        );
         let mut taken = Taken::default();
-        for row in self.query(sql, &[&provider, &identificativo, &content_sha256]).await? {
-            if row.get(1) {
-                taken.recipients.extend(row.get::<_, String>(0).split(' ').map(str::to_owned));
+        for row in self.query(&sql, &[&provider, &identificativo]).await? {
+            let (known, custody) = (self.known(&row)?, self.custody_row(&row, FACT_COLUMNS)?);
+            if custody.content_sha256 == content_sha256 {
+                taken.recipients.extend(known.fact.recipient.split(' ').map(str::to_owned));
             } else {
                 taken.other_content = true;
             }
@@ -366,61 +400,122 @@ impl Database {
     }
 
     /// The fact of this kind about this envelope and recipient, if it is one already.
-    pub async fn fact(&self, provider: &str, identificativo: &str, kind: &str, recipient: &str) -> Result<Option<Known>, DatabaseError> {
+    pub async fn fact(&self, provider: &str, identificativo: &str, kind: FactKind, recipient: &str) -> Result<Option<Known>, DatabaseError> {
         let condition = "provider = $1 AND identificativo = $2 AND kind = $3 AND md5(recipient) = md5($4)";
-        let row = self.query_opt(&format!("SELECT {FACT} FROM fact WHERE {condition}"), &[&provider, &identificativo, &kind, &recipient]).await?;
-        row.as_ref().map(known).transpose()
+        let values: [&(dyn ToSql + Sync); 4] = [&provider, &identificativo, &kind.as_str(), &recipient];
+        let row = self.query_opt(&format!("SELECT {FACT} FROM fact WHERE {condition}"), &values).await?;
+        row.as_ref().map(|row| self.known(row)).transpose()
     }
 
-    /// The fact that a trigger speaks of.
+    /// How it ended for this recipient, as far as that is a fact: avvenuta consegna, errore consegna, rilevazione virus.
+    pub async fn outcomes(&self, provider: &str, identificativo: &str, recipient: &str) -> Result<Vec<Known>, DatabaseError> {
+        let condition = "provider = $1 AND identificativo = $2 AND kind IN ('avvenuta-consegna', 'errore-consegna', 'rilevazione-virus') AND md5(recipient) = md5($3)";
+        let rows = self.query(&format!("SELECT {FACT} FROM fact WHERE {condition}"), &[&provider, &identificativo, &recipient]).await?;
+        rows.iter().map(|row| self.known(row)).collect()
+    }
+
+    /// The fact that a trigger speaks of, or whose notice has this ENVID.
     pub async fn fact_with_id(&self, id: &str) -> Result<Option<Known>, DatabaseError> {
-        self.query_opt(&format!("SELECT {FACT} FROM fact WHERE id = $1"), &[&id]).await?.as_ref().map(known).transpose()
+        self.query_opt(&format!("SELECT {FACT} FROM fact WHERE id = $1"), &[&id]).await?.as_ref().map(|row| self.known(row)).transpose()
     }
 
-    /// Writes a fact, what its notice came out as, and its log row, unless there is a fact for the same envelope, kind and
-    /// recipient. `true`: it is written now; `false`: another was there first, and holds.
-    pub async fn insert_fact(&self, fact: &Fact, made: &Made, log: &Entry) -> Result<bool, DatabaseError> {
-        let (fact, log) = (FactValues::new(fact), LogValues::new(log));
+    /// Writes a fact, what its notice came out as, its log row, and that the notice is being handed over `to` (a key); unless
+    /// there is a fact for the same envelope, kind and recipient. `true`: it is written now; `false`: another was there first,
+    /// and holds.
+    pub async fn insert_fact(&self, fact: &Fact, made: &Made, log: &Entry, to: &str) -> Result<bool, DatabaseError> {
+        let fact = self.new_fact(fact.clone(), Some(made))?;
+        let (fact, log) = (FactValues::new(&fact), LogValues::new(log));
         let mut values = fact.values();
-        values.extend([&made.sha256 as &(dyn ToSql + Sync), &made.with]);
+        values.push(&to);
         values.extend(log.values());
         let rows = self
             .execute(
-                &format!("WITH fact AS ({INSERT_FACT_MADE} {UNLESS_THERE} RETURNING 1) {} WHERE EXISTS (SELECT FROM fact)", insert_log(13)),
+                &format!(
+                    "WITH fact AS ({INSERT_FACT} {UNLESS_THERE} RETURNING id), \
+                     handover AS (INSERT INTO handover (message, recipient, open) SELECT id, $16::text, 1 FROM fact) \
+                     {} WHERE EXISTS (SELECT FROM fact)",
+                    insert_log(17)
+                ),
                 &values,
             )
             .await?;
         Ok(rows == 1)
     }
 
-    /// Writes a fact whose notice is made later, unless there is one already. Its log row comes with the notice.
-    pub async fn insert_fact_before_notice(&self, fact: &Fact) -> Result<(), DatabaseError> {
-        self.execute(&format!("{INSERT_FACT} {UNLESS_THERE}"), &FactValues::new(fact).values()).await?;
-        Ok(())
-    }
-
-    /// The same, and gives back the fact that holds: another copy may have been quicker.
+    /// Writes a fact whose notice is made later, unless there is one already, and gives back the one that holds: another copy may
+    /// have been quicker. Its log row comes with the notice.
     pub async fn hold_fact(&self, fact: &Fact) -> Result<Known, DatabaseError> {
-        self.insert_fact_before_notice(fact).await?;
-        let held = self.fact(&fact.provider, &fact.identificativo, fact.kind.as_str(), &fact.recipient).await?;
+        let new = self.new_fact(fact.clone(), None)?;
+        if self.execute(&format!("{INSERT_FACT} {UNLESS_THERE}"), &FactValues::new(&new).values()).await? == 1 {
+            return Ok(Known { fact: new.fact, made: None });
+        }
+        let held = self.fact(&fact.provider, &fact.identificativo, fact.kind, &fact.recipient).await?;
         held.ok_or_else(|| DatabaseError::Content("a fact was neither written nor found".to_owned()))
     }
 
-    /// Writes what the notice about a fact came out as, with the fact's log row, unless that is written already.
-    pub async fn insert_made(&self, fact_id: &str, made: &Made, log: &Entry) -> Result<(), DatabaseError> {
+    /// Writes what the notice about a fact came out as, the fact's log row, and that the notice is being handed over `to` (a key),
+    /// unless that is written already. `true`: it is written now.
+    pub async fn insert_made(&self, fact: &Authentic<Fact>, made: &Made, log: &Entry, to: &str) -> Result<bool, DatabaseError> {
         let log = LogValues::new(log);
-        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&fact_id, &made.sha256, &made.with];
+        let made = self.authentic(MadeOf { fact: &fact.id, fact_mac: fact.mac(), made: made.clone() })?;
+        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&fact.id, &made.made.sha256, &made.made.with, made.mac().column(), &to];
         values.extend(log.values());
-        self.execute(
-            &format!(
-                "WITH fact AS (UPDATE fact SET notice_sha256 = $2, made_with = $3 WHERE id = $1 AND notice_sha256 IS NULL RETURNING 1) \
-                 {} WHERE EXISTS (SELECT FROM fact)",
-                insert_log(4),
-            ),
-            &values,
-        )
-        .await?;
-        Ok(())
+        let rows = self
+            .execute(
+                &format!(
+                    "WITH fact AS (UPDATE fact SET notice_sha256 = $2, made_with = $3, notice_mac = $4 WHERE id = $1 AND notice_sha256 IS NULL RETURNING id), \
+                     handover AS (INSERT INTO handover AS h (message, recipient, open) SELECT id, $5::text, 1 FROM fact \
+                                  ON CONFLICT (message, recipient) DO UPDATE SET open = h.open + 1) \
+                     {} WHERE EXISTS (SELECT FROM fact)",
+                    insert_log(6),
+                ),
+                &values,
+            )
+            .await?;
+        Ok(rows == 1)
+    }
+
+    fn new_fact(&self, fact: Fact, made: Option<&Made>) -> Result<NewFact, DatabaseError> {
+        let fact = self.authentic(fact)?;
+        let made = made
+            .map(|made| {
+                let of = self.authentic(MadeOf { fact: &fact.id, fact_mac: fact.mac(), made: made.clone() })?;
+                Ok::<_, DatabaseError>((made.clone(), of.mac().clone()))
+            })
+            .transpose()?;
+        Ok(NewFact { fact, made })
+    }
+
+    /// The columns [`FACT`] without what the notice came out as, which is written later: whatever became of that, the fact is one.
+    pub(crate) fn fact_row(&self, r: &Row) -> Result<Authentic<Fact>, DatabaseError> {
+        let fact = Fact {
+            id: r.get(0),
+            provider: r.get(1),
+            identificativo: r.get(2),
+            kind: spelled(r, 3, Fact::TABLE, r.get(0))?,
+            recipient: r.get(4),
+            source: r.get(5),
+            source_mac: Mac::from_column(r.get(6)),
+            happened_at: Moment::from_unix(r.get(7)),
+            time_source: TimeSource::parse(r.get(8)),
+            status: r.get(9),
+            message_id: r.get(10),
+        };
+        self.believed(fact, r.get(11))
+    }
+
+    /// The columns [`FACT`].
+    pub(crate) fn known(&self, r: &Row) -> Result<Known, DatabaseError> {
+        let fact = self.fact_row(r)?;
+        let (sha256, with): (Option<Vec<u8>>, Option<String>) = (r.get(12), r.get(13));
+        let made = sha256
+            .zip(with)
+            .map(|(sha256, with)| {
+                let of = MadeOf { fact: &fact.id, fact_mac: fact.mac(), made: Made { sha256, with } };
+                self.believed(of, r.get::<_, Option<Vec<u8>>>(14).unwrap_or_default()).map(|of| of.made.clone())
+            })
+            .transpose()?;
+        Ok(Known { fact, made })
     }
 
     /// Allows the triggers `names` to come round with a body of this hash.
@@ -445,6 +540,11 @@ impl Database {
         let log = LogValues::new(log);
         let happened_at = ricevuta.happened_at.unix();
         let kind = ricevuta.kind.as_str();
+        let macs = ricevuta
+            .recipients
+            .iter()
+            .map(|recipient| Ok(self.authentic(AboutOne { ricevuta, recipient })?.mac().column().clone()))
+            .collect::<Result<Vec<_>, DatabaseError>>()?;
         let mut values: Vec<&(dyn ToSql + Sync)> = vec![
             &ricevuta.identificativo,
             &kind,
@@ -453,15 +553,16 @@ impl Database {
             &ricevuta.message_id,
             &happened_at,
             &ricevuta.content_sha256,
+            &macs,
         ];
         values.extend(log.values());
         let rows = self
             .execute(
                 &format!(
-                    "WITH ricevuta AS (INSERT INTO ricevuta (identificativo, kind, recipient, provider, message_id, happened_at, content_sha256) \
-                 SELECT $1, $2, r, $4, $5, to_timestamp($6::int8), $7 FROM unnest($3::text[]) AS r ON CONFLICT DO NOTHING RETURNING 1) \
+                    "WITH ricevuta AS (INSERT INTO ricevuta (identificativo, kind, recipient, provider, message_id, happened_at, content_sha256, mac) \
+                 SELECT $1, $2, r, $4, $5, to_timestamp($6::int8), $7, m FROM unnest($3::text[], $8::bytea[]) AS about (r, m) ON CONFLICT DO NOTHING RETURNING 1) \
                  {} WHERE EXISTS (SELECT FROM ricevuta)",
-                    insert_log(8),
+                    insert_log(9),
                 ),
                 &values,
             )
@@ -469,18 +570,54 @@ impl Database {
         Ok(rows == 1)
     }
 
-    /// Whether our envelope `identificativo` is certified as delivered to `recipient` (a key), by its provider or by us.
-    pub async fn is_delivered(&self, identificativo: &str, recipient: &str) -> Result<bool, DatabaseError> {
-        let sql = "SELECT 1 FROM ricevuta WHERE identificativo = $1 AND recipient = $2 AND kind = 'avvenuta-consegna' \
-                   UNION SELECT 1 FROM fact WHERE identificativo = $1 AND recipient = $2 AND kind = 'avvenuta-consegna' LIMIT 1";
-        Ok(self.query_opt(sql, &[&identificativo, &recipient]).await?.is_some())
+    /// What we, or their providers, have certified about recipients of our envelopes with these identifiers: for each
+    /// identifier kinds and keys of recipients. Only kinds that another provider's receipts have too are told.
+    pub(crate) async fn certified(&self, identificativi: &[&str]) -> Result<HashMap<String, Vec<(String, String)>>, DatabaseError> {
+        let mut certified: HashMap<String, Vec<(String, String)>> = HashMap::new();
+        // What another provider sends under our identifier is another envelope.
+        let is_ours = "provider = (SELECT provider FROM sent WHERE sent.identificativo = fact.identificativo)";
+        for row in self.query(&format!("SELECT {FACT} FROM fact WHERE identificativo = ANY($1) AND {is_ours}"), &[&identificativi]).await? {
+            // A forged one counts for nothing; the alarm is given.
+            let Ok(fact) = self.fact_row(&row) else { continue };
+            let about = fact.recipient.split(' ').filter(|key| !key.is_empty()).map(|key| (fact.kind.as_str().to_owned(), key.to_owned()));
+            certified.entry(fact.identificativo.clone()).or_default().extend(about);
+        }
+        let sql = "SELECT v.identificativo, v.kind, v.recipient, v.provider, v.message_id, extract(epoch FROM v.happened_at)::int8, v.content_sha256, v.mac, s.mac \
+                   FROM ricevuta AS v JOIN sent AS s ON s.identificativo = v.identificativo WHERE v.identificativo = ANY($1)";
+        for r in self.query(sql, &[&identificativi]).await? {
+            let recipient: String = r.get(2);
+            let Ok(kind) = spelled(&r, 1, AboutOne::TABLE, r.get(4)) else { continue };
+            let ricevuta = Ricevuta {
+                identificativo: r.get(0),
+                kind,
+                recipients: Vec::new(),
+                provider: r.get(3),
+                message_id: r.get(4),
+                happened_at: Moment::from_unix(r.get(5)),
+                content_sha256: r.get(6),
+                sent_mac: Mac::from_column(r.get(8)),
+            };
+            if self.believed(AboutOne { ricevuta: &ricevuta, recipient: &recipient }, r.get(7)).is_ok() {
+                certified.entry(ricevuta.identificativo.clone()).or_default().push((ricevuta.kind.as_str().to_owned(), recipient));
+            }
+        }
+        Ok(certified)
     }
 
-    /// Whether another provider has certified that it has our envelope `identificativo` for `recipient` (a key): it took it
-    /// in charge, and whatever became of it there, which may be told first.
+    /// Whether our envelope `identificativo` is certified as delivered to `recipient` (a key), by its provider or by us.
+    pub async fn is_delivered(&self, identificativo: &str, recipient: &str) -> Result<bool, DatabaseError> {
+        self.is_certified(identificativo, recipient, &["avvenuta-consegna"]).await
+    }
+
+    /// Whether it is certified that somebody has our envelope `identificativo` for `recipient` (a key): it was taken in charge,
+    /// and whatever became of it then, which may be told first.
     pub async fn is_in_other_hands(&self, identificativo: &str, recipient: &str) -> Result<bool, DatabaseError> {
-        let sql = "SELECT 1 FROM ricevuta WHERE identificativo = $1 AND recipient = $2 AND kind IN ('presa-in-carico', 'avvenuta-consegna', 'errore-consegna', 'rilevazione-virus') LIMIT 1";
-        Ok(self.query_opt(sql, &[&identificativo, &recipient]).await?.is_some())
+        self.is_certified(identificativo, recipient, &["presa-in-carico", "avvenuta-consegna", "errore-consegna", "rilevazione-virus"]).await
+    }
+
+    async fn is_certified(&self, identificativo: &str, recipient: &str, kinds: &[&str]) -> Result<bool, DatabaseError> {
+        let certified = self.certified(&[identificativo]).await?;
+        Ok(certified.values().flatten().any(|(kind, key)| key == recipient && kinds.contains(&kind.as_str())))
     }
 
     /// Writes a log row alone.
@@ -521,7 +658,7 @@ impl Database {
         given_back(client, done)
     }
 
-    async fn query_opt(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, DatabaseError> {
+    pub(crate) async fn query_opt(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, DatabaseError> {
         let client = self.client().await?;
         let done = patiently(async { client.query_opt(&client.prepare_cached(sql).await?, values).await }).await;
         given_back(client, done)
@@ -546,56 +683,65 @@ pub(crate) fn given_back<T>(client: Object, done: Result<T, DatabaseError>) -> R
     done
 }
 
-pub(crate) const FACT: &str = "id, provider, identificativo, kind, recipient, source, extract(epoch FROM happened_at)::int8, time_source, status, message_id, notice_sha256, made_with, raised";
+pub(crate) const SENT: &str = "id, envid, provider, identificativo, daticert, body_sha256, extract(epoch FROM signed_at)::int8, mac";
 
-pub(crate) fn known(r: &Row) -> Result<Known, DatabaseError> {
-    let kind: String = r.get(3);
-    let time_source: String = r.get(7);
-    let (sha256, with): (Option<Vec<u8>>, Option<String>) = (r.get(10), r.get(11));
-    Ok(Known {
-        fact: Fact {
-            id: r.get(0),
-            provider: r.get(1),
-            identificativo: r.get(2),
-            kind: kind.parse().map_err(|()| DatabaseError::Content(format!("fact.kind is {kind:?}")))?,
-            recipient: r.get(4),
-            source: r.get(5),
-            happened_at: Moment::from_unix(r.get(6)),
-            time_source: TimeSource::parse(&time_source),
-            status: r.get(8),
-            message_id: r.get(9),
-        },
-        made: sha256.zip(with).map(|(sha256, with)| Made { sha256, with }),
-        raised: r.get(12),
+const CUSTODY: &str =
+    "id, envid, provider, mail_receipt, identificativo, daticert, recipients, body_sha256, content_sha256, extract(epoch FROM taken_at)::int8, mac";
+
+pub(crate) const FACT: &str = "id, provider, identificativo, kind, recipient, source, source_mac, extract(epoch FROM happened_at)::int8, time_source, \
+     status, message_id, mac, notice_sha256, made_with, notice_mac";
+
+/// How many columns [`FACT`] are.
+pub(crate) const FACT_COLUMNS: usize = 15;
+
+/// A column that holds one of a few words, of the row that is found by `key`. Another word is none that these programs wrote.
+fn spelled<T: std::str::FromStr>(r: &Row, column: usize, table: &'static str, key: &str) -> Result<T, DatabaseError> {
+    r.get::<_, &str>(column).parse().map_err(|_| {
+        maillog::forged_row(table, key);
+        DatabaseError::Forged { table, key: key.to_owned() }
     })
 }
 
-/// The insertion of a fact with the values of [`FactValues`].
-const INSERT_FACT: &str = "INSERT INTO fact (id, provider, identificativo, kind, recipient, source, happened_at, time_source, status, message_id) \
-     VALUES ($1, $2, $3, $4, $5, $6, to_timestamp($7::int8), $8, $9, $10)";
+/// A fact to be written, and what its notice came out as.
+struct NewFact {
+    fact: Authentic<Fact>,
+    made: Option<(Made, Mac)>,
+}
 
-/// The same with what its notice came out as.
-const INSERT_FACT_MADE: &str = "INSERT INTO fact (id, provider, identificativo, kind, recipient, source, happened_at, time_source, status, message_id, \
-     notice_sha256, made_with) VALUES ($1, $2, $3, $4, $5, $6, to_timestamp($7::int8), $8, $9, $10, $11, $12)";
+/// The insertion of a fact with the values of [`FactValues`].
+const INSERT_FACT: &str = "INSERT INTO fact (id, provider, identificativo, kind, recipient, source, source_mac, happened_at, time_source, status, \
+     message_id, mac, notice_sha256, made_with, notice_mac) VALUES ($1, $2, $3, $4, $5, $6, $7, to_timestamp($8::int8), $9, $10, $11, $12, $13, $14, $15)";
 
 /// The first fact for an envelope, kind and recipient holds (the index `fact_once`).
 const UNLESS_THERE: &str = "ON CONFLICT (provider, identificativo, kind, md5(recipient)) DO NOTHING";
 
 /// The columns of a fact, so that a statement can refer to them.
 struct FactValues<'a> {
-    fact: &'a Fact,
+    new: &'a NewFact,
     kind: &'static str,
     happened_at: i64,
     time_source: &'static str,
+    sha256: Option<&'a Vec<u8>>,
+    with: Option<&'a str>,
+    notice_mac: Option<&'a Vec<u8>>,
 }
 
 impl<'a> FactValues<'a> {
-    fn new(fact: &'a Fact) -> Self {
-        Self { fact, kind: fact.kind.as_str(), happened_at: fact.happened_at.unix(), time_source: fact.time_source.as_str() }
+    fn new(new: &'a NewFact) -> Self {
+        let (fact, made) = (&new.fact, new.made.as_ref());
+        Self {
+            new,
+            kind: fact.kind.as_str(),
+            happened_at: fact.happened_at.unix(),
+            time_source: fact.time_source.as_str(),
+            sha256: made.map(|(made, _)| &made.sha256),
+            with: made.map(|(made, _)| made.with.as_str()),
+            notice_mac: made.map(|(_, mac)| mac.column()),
+        }
     }
 
     fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
-        let fact = self.fact;
+        let fact = &self.new.fact;
         vec![
             &fact.id,
             &fact.provider,
@@ -603,10 +749,53 @@ impl<'a> FactValues<'a> {
             &self.kind,
             &fact.recipient,
             &fact.source,
+            fact.source_mac.column(),
             &self.happened_at,
             &self.time_source,
             &fact.status,
             &fact.message_id,
+            fact.mac().column(),
+            &self.sha256,
+            &self.with,
+            &self.notice_mac,
+        ]
+    }
+}
+
+/// The insertion of a copy in custody and of its log row, with the values of [`CustodyValues`] and [`LogValues`].
+pub(crate) fn insert_custody() -> String {
+    format!(
+        "WITH custody AS (INSERT INTO custody (id, envid, provider, mail_receipt, identificativo, daticert, recipients, body_sha256, content_sha256, taken_at, mac) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, to_timestamp($10::int8), $11)) {}",
+        insert_log(12),
+    )
+}
+
+/// The columns of a copy in custody, so that a statement can refer to them.
+pub(crate) struct CustodyValues<'a> {
+    custody: &'a Authentic<Custody>,
+    taken_at: i64,
+}
+
+impl<'a> CustodyValues<'a> {
+    pub(crate) fn new(custody: &'a Authentic<Custody>) -> Self {
+        Self { custody, taken_at: custody.taken_at.unix() }
+    }
+
+    pub(crate) fn values(&self) -> Vec<&(dyn ToSql + Sync)> {
+        let custody = self.custody;
+        vec![
+            &custody.id,
+            &custody.envid,
+            &custody.provider,
+            &custody.mail_receipt,
+            &custody.identificativo,
+            &custody.daticert,
+            &custody.recipients,
+            &custody.body_sha256,
+            &custody.content_sha256,
+            &self.taken_at,
+            custody.mac().column(),
         ]
     }
 }

@@ -1,6 +1,6 @@
 //! Envelopes written together: those that come while a commit is under way share the next one, which under load is waited for.
 //!
-//! Promise: a caller hears "written" after the commit that holds its row. One alone is a transaction of its own; a row that
+//! Promise: a caller hears "written" after the commit that holds its rows. One alone is a transaction of its own; a row that
 //! PostgreSQL does not take spoils it for no other.
 
 use std::time::{Duration, Instant};
@@ -12,9 +12,10 @@ use tokio::time::timeout;
 use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
 
-use crate::database::{DatabaseError, LogValues, connection, given_back, insert_log, patiently};
+use crate::authentic::Authentic;
+use crate::database::{CustodyValues, DatabaseError, LogValues, connection, given_back, insert_custody, insert_log, patiently};
 use crate::log::Entry;
-use crate::rows::Sent;
+use crate::rows::{Custody, Sent};
 
 /// So many share a commit at most. (`join_all` begins so many in their order, before what is joined after it.)
 const TOGETHER: usize = 30;
@@ -25,8 +26,10 @@ const NEAR: Duration = Duration::from_millis(5);
 
 /// One that waits for its commit.
 struct Waiting {
-    sent: Sent,
+    sent: Authentic<Sent>,
     log: Entry,
+    /// What recipients of ours have of it.
+    custody: Option<(Authentic<Custody>, Entry)>,
     written: oneshot::Sender<Result<(), DatabaseError>>,
 }
 
@@ -45,10 +48,10 @@ impl Envelopes {
         Self { line, pool }
     }
 
-    /// Returns when the envelope and its log row are written, or when that is not known.
-    pub(crate) async fn insert(&self, sent: Sent, log: Entry) -> Result<(), DatabaseError> {
+    /// Returns when the envelope, what recipients of ours have of it, and the log rows are written, or when that is not known.
+    pub(crate) async fn insert(&self, sent: Authentic<Sent>, log: Entry, custody: Option<(Authentic<Custody>, Entry)>) -> Result<(), DatabaseError> {
         let (written, outcome) = oneshot::channel();
-        match self.line.send(Waiting { sent, log, written }).await {
+        match self.line.send(Waiting { sent, log, custody, written }).await {
             Ok(()) => outcome.await.unwrap_or_else(|_| Err(DatabaseError::Unreachable("who wrote the envelopes has ended".to_owned()))),
             // Only a panic ends who writes them; mail goes on all the same.
             Err(mpsc::error::SendError(one)) => alone(&self.pool, &one).await,
@@ -90,16 +93,11 @@ async fn write(pool: Pool, mut line: mpsc::Receiver<Waiting>) {
 async fn together(pool: &Pool, waiting: &[Waiting]) -> Result<bool, DatabaseError> {
     let client = connection(pool).await?;
     let done = patiently(async {
-        let statement = client.prepare_cached(&sql()).await?;
-        let rows = join_all(waiting.iter().map(|one| insert(&client, &statement, one)));
-        let (begun, rows, committed) = tokio::join!(biased; client.batch_execute("BEGIN"), rows, client.batch_execute("COMMIT"));
-        begun?;
-        committed?;
-        // One that failed has made the commit a rollback.
-        match rows.into_iter().find_map(Result::err) {
-            None => Ok(true),
-            Some(e) if e.as_db_error().is_some() => Ok(false),
-            Some(e) => Err(e),
+        let statements = Statements::prepared(&client, waiting).await?;
+        match transaction(&client, &statements, waiting).await {
+            Ok(()) => Ok(true),
+            Err(e) if e.as_db_error().is_some() => Ok(false),
+            Err(e) => Err(e),
         }
     })
     .await;
@@ -108,23 +106,60 @@ async fn together(pool: &Pool, waiting: &[Waiting]) -> Result<bool, DatabaseErro
 
 async fn alone(pool: &Pool, one: &Waiting) -> Result<(), DatabaseError> {
     let client = connection(pool).await?;
-    let done = patiently(async { insert(&client, &client.prepare_cached(&sql()).await?, one).await.map(drop) }).await;
+    let done = patiently(async {
+        let statements = Statements::prepared(&client, std::slice::from_ref(one)).await?;
+        if one.custody.is_some() {
+            return transaction(&client, &statements, std::slice::from_ref(one)).await;
+        }
+        insert(&client, &statements, one).await
+    })
+    .await;
     given_back(client, done)
+}
+
+/// An error of any row has made the commit a rollback.
+async fn transaction(client: &Object, statements: &Statements, waiting: &[Waiting]) -> Result<(), tokio_postgres::Error> {
+    let rows = join_all(waiting.iter().map(|one| insert(client, statements, one)));
+    let (begun, rows, committed) = tokio::join!(biased; client.batch_execute("BEGIN"), rows, client.batch_execute("COMMIT"));
+    begun?;
+    // What broke the connection is no word about any row.
+    committed?;
+    rows.into_iter().collect()
+}
+
+struct Statements {
+    sent: Statement,
+    custody: Option<Statement>,
+}
+
+impl Statements {
+    async fn prepared(client: &Object, waiting: &[Waiting]) -> Result<Self, tokio_postgres::Error> {
+        let sent = client.prepare_cached(&sql()).await?;
+        let with_custody = waiting.iter().any(|one| one.custody.is_some());
+        Ok(Self { sent, custody: if with_custody { Some(client.prepare_cached(&insert_custody()).await?) } else { None } })
+    }
 }
 
 fn sql() -> String {
     format!(
-        "WITH sent AS (INSERT INTO sent (id, envid, provider, identificativo, daticert, body_sha256, local_recipients, signed_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, to_timestamp($8::int8))) {}",
+        "WITH sent AS (INSERT INTO sent (id, envid, provider, identificativo, daticert, body_sha256, signed_at, mac) \
+         VALUES ($1, $2, $3, $4, $5, $6, to_timestamp($7::int8), $8)) {}",
         insert_log(9),
     )
 }
 
-async fn insert(client: &Object, statement: &Statement, Waiting { sent, log, .. }: &Waiting) -> Result<u64, tokio_postgres::Error> {
+async fn insert(client: &Object, statements: &Statements, Waiting { sent, log, custody, .. }: &Waiting) -> Result<(), tokio_postgres::Error> {
     let log = LogValues::new(log);
     let signed_at = sent.signed_at.unix();
     let mut values: Vec<&(dyn ToSql + Sync)> =
-        vec![&sent.id, &sent.envid, &sent.provider, &sent.identificativo, &sent.daticert, &sent.body_sha256, &sent.local_recipients, &signed_at];
+        vec![&sent.id, &sent.envid, &sent.provider, &sent.identificativo, &sent.daticert, &sent.body_sha256, &signed_at, sent.mac().column()];
     values.extend(log.values());
-    client.execute(statement, &values).await
+    let Some((statement, (custody, log))) = statements.custody.as_ref().zip(custody.as_ref()) else {
+        return client.execute(&statements.sent, &values).await.map(drop);
+    };
+    let (custody, log) = (CustodyValues::new(custody), LogValues::new(log));
+    let mut more = custody.values();
+    more.extend(log.values());
+    let (sent, custody) = tokio::join!(biased; client.execute(&statements.sent, &values), client.execute(statement, &more));
+    sent.and(custody).map(drop)
 }

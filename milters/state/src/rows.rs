@@ -1,7 +1,9 @@
-//! The rows of the tables, as the milters use them.
+//! The rows of the tables, as the programs use them.
 
 use pec_core::clock::Moment;
 use pec_core::daticert::Tipo;
+
+use crate::authentic::{Content, Mac, Row};
 
 /// An envelope that the Access Point signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,10 +20,21 @@ pub struct Sent {
     pub daticert: String,
     /// SHA-256 of the signed body.
     pub body_sha256: Vec<u8>,
-    /// Recipients that go the internal way, as SMTP paths without brackets.
-    pub local_recipients: Vec<String>,
     /// When it was signed.
     pub signed_at: Moment,
+}
+
+impl Row for Sent {
+    const TABLE: &'static str = "sent";
+
+    fn write(&self, content: &mut Content) {
+        content.text(&self.id).text(&self.envid).text(&self.provider).text(&self.identificativo).text(&self.daticert);
+        content.bytes(&self.body_sha256).number(self.signed_at.unix());
+    }
+
+    fn key(&self) -> &str {
+        &self.id
+    }
 }
 
 /// A submission that the Access Point did not accept.
@@ -37,15 +50,25 @@ pub struct NotAccepted {
     pub inglese: String,
 }
 
-/// A copy of an envelope that the Incoming Point took.
+impl Row for NotAccepted {
+    const TABLE: &'static str = "not_accepted";
+
+    fn write(&self, content: &mut Content) {
+        content.text(&self.id).text(&self.provider).text(&self.daticert).text(&self.inglese);
+    }
+
+    fn key(&self) -> &str {
+        &self.id
+    }
+}
+
+/// A copy of an envelope that this provider answers for: the Incoming Point took it, or it is our own for recipients of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Custody {
-    /// Names the trigger of its presa in carico, and the original in the store.
+    /// Names the trigger of its presa in carico.
     pub id: String,
-    /// The SMTP envelope id under which Postfix reports on it.
+    /// The SMTP envelope id under which Postfix hands it to pec-delivery, and reports on it. Of our own: that of [`Sent`].
     pub envid: String,
-    /// What the delivered message is found by in the mailbox.
-    pub mark: String,
     /// The provider that signed.
     pub provider: String,
     /// Where the presa in carico goes.
@@ -56,8 +79,6 @@ pub struct Custody {
     pub daticert: String,
     /// The recipients of this copy.
     pub recipients: Vec<String>,
-    /// Those of them (as keys) whose delivery receipt carries no original (RFC 6109 s. 3.3.2.1, 3.3.2.3).
-    pub concise: Vec<String>,
     /// SHA-256 of the body as it came.
     pub body_sha256: Vec<u8>,
     /// SHA-256 of what the provider signed. What surrounds it is anybody's.
@@ -66,14 +87,77 @@ pub struct Custody {
     pub taken_at: Moment,
 }
 
+impl Row for Custody {
+    const TABLE: &'static str = "custody";
+
+    fn write(&self, content: &mut Content) {
+        content.text(&self.id).text(&self.envid).text(&self.provider).text(&self.mail_receipt).text(&self.identificativo).text(&self.daticert);
+        content.texts(&self.recipients).bytes(&self.body_sha256).bytes(&self.content_sha256).number(self.taken_at.unix());
+    }
+
+    fn key(&self) -> &str {
+        &self.id
+    }
+}
+
+pec_core::spelled! {
+    /// What a milter let pass to mailboxes of ours besides envelopes.
+    PassedKind {
+        /// A receipt or notice of a provider about a message of ours, for whom it is: a full mailbox takes it.
+        RicevutaDovuta = "ricevuta-dovuta",
+        /// Any other receipt or notice of a provider.
+        Ricevuta = "ricevuta",
+        /// What is no certified mail, in its busta di anomalia.
+        Anomalia = "anomalia",
+        /// Postfix's own words about what it could not deliver: a full mailbox takes them.
+        Rapporto = "rapporto",
+        /// A message of a program of this host to a service mailbox.
+        Locale = "locale",
+    }
+}
+
+impl PassedKind {
+    /// Whether a full mailbox takes it all the same.
+    pub fn passes_quota(self) -> bool {
+        matches!(self, Self::RicevutaDovuta | Self::Rapporto)
+    }
+}
+
+/// A message that a milter let pass to mailboxes of ours: pec-delivery hands over what has such a row, and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passed {
+    /// The SMTP envelope id under which Postfix hands it to pec-delivery.
+    pub envid: String,
+    /// What it is.
+    pub kind: PassedKind,
+    /// SHA-256 of its body.
+    pub body_sha256: Vec<u8>,
+    /// For whom (keys).
+    pub recipients: Vec<String>,
+}
+
+impl Row for Passed {
+    const TABLE: &'static str = "passed";
+
+    fn write(&self, content: &mut Content) {
+        content.text(&self.envid).text(self.kind.as_str()).bytes(&self.body_sha256).texts(&self.recipients);
+    }
+
+    fn key(&self) -> &str {
+        &self.envid
+    }
+}
+
 /// Where the time of a fact comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeSource {
     /// Our clock.
     Clock,
-    /// The mailbox's own record of when it saved the message.
+    /// The second in which we heard the mailbox say that it has the message.
     Mailbox,
-    /// The delivery report, because the mailbox no longer had the message.
+    /// The same, and the mailbox may have said so earlier: it was handed the message before, and its answer was lost.
+    MailboxAgain,
+    /// Postfix's report.
     Report,
 }
 
@@ -83,6 +167,7 @@ impl TimeSource {
         match self {
             Self::Clock => "clock",
             Self::Mailbox => "mailbox",
+            Self::MailboxAgain => "mailbox-again",
             Self::Report => "report",
         }
     }
@@ -90,6 +175,7 @@ impl TimeSource {
     pub(crate) fn parse(text: &str) -> Self {
         match text {
             "mailbox" => Self::Mailbox,
+            "mailbox-again" => Self::MailboxAgain,
             "report" => Self::Report,
             _ => Self::Clock,
         }
@@ -134,6 +220,8 @@ pub struct Fact {
     pub recipient: String,
     /// [`Sent::id`], [`Custody::id`] or [`NotAccepted::id`].
     pub source: String,
+    /// The MAC of that row.
+    pub source_mac: Mac,
     /// When it happened.
     pub happened_at: Moment,
     /// Who says so.
@@ -142,6 +230,20 @@ pub struct Fact {
     pub status: String,
     /// The identifier of the notice, without angle brackets.
     pub message_id: String,
+}
+
+impl Row for Fact {
+    const TABLE: &'static str = "fact";
+
+    fn write(&self, content: &mut Content) {
+        content.text(&self.id).text(&self.provider).text(&self.identificativo).text(self.kind.as_str()).text(&self.recipient);
+        content.text(&self.source).mac(&self.source_mac).number(self.happened_at.unix()).text(self.time_source.as_str());
+        content.text(&self.status).text(&self.message_id);
+    }
+
+    fn key(&self) -> &str {
+        &self.id
+    }
 }
 
 /// The name of the trigger of a notice, the part of its address before the `@`. `id` is that of the fact, or of the row from
@@ -157,6 +259,26 @@ pub struct Made {
     pub sha256: Vec<u8>,
     /// What makes the bytes: certificates, name, program version.
     pub with: String,
+}
+
+/// What a fact's notice came out as, under the fact's MAC.
+#[derive(Debug)]
+pub(crate) struct MadeOf<'a> {
+    pub(crate) fact: &'a str,
+    pub(crate) fact_mac: &'a Mac,
+    pub(crate) made: Made,
+}
+
+impl Row for MadeOf<'_> {
+    const TABLE: &'static str = "fact.notice";
+
+    fn write(&self, content: &mut Content) {
+        content.text(self.fact).mac(self.fact_mac).bytes(&self.made.sha256).text(&self.made.with);
+    }
+
+    fn key(&self) -> &str {
+        self.fact
+    }
 }
 
 /// A receipt or notice of another provider about an envelope of ours.
@@ -176,4 +298,27 @@ pub struct Ricevuta {
     pub happened_at: Moment,
     /// SHA-256 of what its provider signed.
     pub content_sha256: Vec<u8>,
+    /// The MAC of the row of our envelope.
+    pub sent_mac: Mac,
+}
+
+/// The row about one recipient of a [`Ricevuta`].
+#[derive(Debug)]
+pub(crate) struct AboutOne<'a> {
+    pub(crate) ricevuta: &'a Ricevuta,
+    pub(crate) recipient: &'a str,
+}
+
+impl Row for AboutOne<'_> {
+    const TABLE: &'static str = "ricevuta";
+
+    fn write(&self, content: &mut Content) {
+        let of = self.ricevuta;
+        content.text(&of.identificativo).text(of.kind.as_str()).text(self.recipient).text(&of.provider).text(&of.message_id);
+        content.number(of.happened_at.unix()).bytes(&of.content_sha256).mac(&of.sent_mac);
+    }
+
+    fn key(&self) -> &str {
+        &self.ricevuta.message_id
+    }
 }

@@ -1,6 +1,6 @@
-//! Messages as files: originals that delivery receipts still need, and messages with viruses.
+//! Messages as files: those with viruses, which are kept.
 //!
-//! Promise: after [`Store::put`] the bytes are on disk, file and directory entry, or there is an error.
+//! Promise: after [`Store::put_pieces`] the bytes are on disk, file and directory entry, or there is an error.
 
 use std::path::Path;
 
@@ -45,38 +45,14 @@ impl Store {
         Ok(Self(files.with_fsync(true)))
     }
 
-    /// Keeps `original` under `id`.
-    pub async fn put(&self, id: &str, original: Bytes) -> Result<(), StoreError> {
-        self.0.put(&key(id), PutPayload::from_bytes(original)).await?;
-        Ok(())
-    }
-
     /// Keeps what `pieces` are together under `id`, without joining them. Encrypted: its name ends in `.p7m`.
     pub async fn put_pieces(&self, id: &str, pieces: Vec<Bytes>) -> Result<(), StoreError> {
-        self.0.put(&file(id, "p7m"), pieces.into_iter().collect::<PutPayload>()).await?;
+        self.0.put(&key(id), pieces.into_iter().collect::<PutPayload>()).await?;
         Ok(())
     }
 
     /// What [`Store::put_pieces`] has kept under `id`.
     pub async fn get_pieces(&self, id: &str) -> Result<Bytes, StoreError> {
-        Ok(self.0.get(&file(id, "p7m")).await.map_err(|e| error(id, e))?.bytes().await?)
-    }
-
-    /// Keeps it no longer. Nothing there is fine.
-    pub async fn delete(&self, id: &str) -> Result<(), StoreError> {
-        match self.0.delete(&key(id)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
-    }
-
-    /// How many bytes are kept under `id`.
-    pub async fn size(&self, id: &str) -> Result<u64, StoreError> {
-        self.0.head(&key(id)).await.map(|meta| meta.size).map_err(|e| error(id, e))
-    }
-
-    /// What is kept under `id`.
-    pub async fn get(&self, id: &str) -> Result<Bytes, StoreError> {
         Ok(self.0.get(&key(id)).await.map_err(|e| error(id, e))?.bytes().await?)
     }
 }
@@ -90,9 +66,5 @@ fn error(id: &str, error: object_store::Error) -> StoreError {
 
 /// Files lie in 256 directories, so that none grows too long.
 fn key(id: &str) -> Key {
-    file(id, "eml")
-}
-
-fn file(id: &str, extension: &str) -> Key {
-    Key::from(format!("{}/{id}.{extension}", id.get(..2).unwrap_or("_")))
+    Key::from(format!("{}/{id}.p7m", id.get(..2).unwrap_or("_")))
 }

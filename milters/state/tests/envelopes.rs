@@ -2,18 +2,38 @@
 #![allow(clippy::unwrap_used)]
 
 use pec_core::header::Header;
+use pec_state::authentic::Authentic;
 use pec_state::database::{Database, DatabaseError};
 use pec_state::log::{Entry, Event};
-use pec_state::rows::Sent;
+use pec_state::rows::{Custody, Sent};
 use pec_test_support::network::{Network, column, daticert_of, run, sent};
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, NoTls};
 
-fn envelope(network: &Network, id: &str, envid: &str) -> (Sent, Entry) {
+/// What recipients of ours have of an envelope.
+type Ours = Option<(Authentic<Custody>, Entry)>;
+
+/// An envelope to Bruno, and to a colleague if it is `ours`.
+fn envelope(network: &Network, database: &Database, id: &str, envid: &str, ours: bool) -> (Authentic<Sent>, Entry, Ours) {
     let header = Header::parse(b"Subject: Prova\r\n").unwrap();
-    let mut daticert = daticert_of(&network.alfa, &["bruno@pec.beta.test"], &header);
+    let mut daticert = daticert_of(&network.alfa, &["bruno@pec.beta.test", "aldo@studio.example"], &header);
     daticert.identificativo = format!("{id}@gestore.alfa.test");
-    (sent(id, envid, &daticert, &[0; 32]), Entry::new(Event::Accesso, &daticert, daticert.data, id))
+    let entry = |event| Entry::new(event, &daticert, daticert.data, id);
+    let sent = sent(id, envid, &daticert, &[0; 32]);
+    let custody = Custody {
+        id: format!("custody-{id}"),
+        envid: envid.to_owned(),
+        provider: sent.provider.clone(),
+        mail_receipt: "ricevute@gestore.alfa.test".to_owned(),
+        identificativo: sent.identificativo.clone(),
+        daticert: sent.daticert.clone(),
+        recipients: vec!["aldo@studio.example".to_owned()],
+        body_sha256: sent.body_sha256.clone(),
+        content_sha256: vec![1; 32],
+        taken_at: sent.signed_at,
+    };
+    let ours = ours.then(|| (database.authentic(custody).unwrap(), entry(Event::Ricezione)));
+    (database.authentic(sent).unwrap(), entry(Event::Accesso), ours)
 }
 
 struct Writing {
@@ -38,8 +58,12 @@ impl Writing {
     }
 
     fn insert(&mut self, id: &str, envid: &str) {
-        let (database, id, (sent, log)) = (self.database.clone(), id.to_owned(), envelope(&self.network, id, envid));
-        self.outcomes.spawn(async move { (id, database.insert_sent(&sent, &log).await) });
+        self.insert_with(id, envid, false);
+    }
+
+    fn insert_with(&mut self, id: &str, envid: &str, ours: bool) {
+        let (database, id, (sent, log, custody)) = (self.database.clone(), id.to_owned(), envelope(&self.network, &self.database, id, envid, ours));
+        self.outcomes.spawn(async move { (id, database.insert_sent(sent, log, custody).await) });
     }
 
     /// The process of PostgreSQL that stands before the lock, once it is another than `before`.
@@ -86,6 +110,32 @@ async fn those_that_wait_share_a_commit() {
     assert_eq!(writing.ask("SELECT count(DISTINCT xmin::text)::text FROM sent").await, ["2"]);
     // Each with its log row.
     assert_eq!(writing.ask("SELECT count(*)::text FROM sent s JOIN log l ON l.queue_id = s.id AND l.xmin = s.xmin").await, ["21"]);
+}
+
+#[tokio::test]
+async fn what_recipients_of_ours_have_is_written_with_the_envelope_or_neither_is() {
+    let mut writing = Writing::standing().await;
+    for n in 0..6 {
+        writing.insert_with(&format!("{n}"), &format!("envid-{n}"), n % 2 == 0);
+    }
+    // The envelope could be written, and what they have of it could not.
+    run(&writing.network.alfa.settings.database, "ALTER TABLE custody ADD CHECK (id <> 'custody-bad')").await;
+    writing.insert_with("bad", "envid-bad", true);
+    assert_eq!(writing.failed().await, ["bad"]);
+    assert_eq!(writing.ask("SELECT id FROM sent ORDER BY id").await, ["0", "1", "2", "3", "4", "5", "first"]);
+    assert_eq!(writing.ask("SELECT id FROM custody ORDER BY id").await, ["custody-0", "custody-2", "custody-4"]);
+    let together = "SELECT l.queue_id FROM log l JOIN sent s ON s.id = l.queue_id AND s.xmin = l.xmin LEFT JOIN custody c ON c.envid = s.envid \
+                    WHERE CASE l.event WHEN 'ricezione' THEN c.xmin = l.xmin ELSE l.event = 'accesso' END ORDER BY l.queue_id";
+    assert_eq!(writing.ask(together).await, ["0", "0", "1", "2", "2", "3", "4", "4", "5", "first"], "each with its log rows");
+    // One alone is as whole.
+    writing.insert_with("alone", "envid-alone", true);
+    assert_eq!(writing.failed().await, [""; 0]);
+    writing.insert_with("bad", "envid-bad", true);
+    assert_eq!(writing.failed().await, ["bad"]);
+    assert_eq!(writing.ask("SELECT id FROM sent WHERE id IN ('alone', 'bad')").await, ["alone"]);
+    assert_eq!(writing.ask("SELECT event FROM log WHERE queue_id IN ('alone', 'bad') ORDER BY event").await, ["accesso", "ricezione"]);
+    let custody = writing.database.custody_with_envid("envid-alone").await.unwrap().unwrap();
+    assert_eq!(custody.recipients, ["aldo@studio.example"]);
 }
 
 #[tokio::test]
@@ -158,7 +208,7 @@ async fn they_are_written_though_who_does_it_together_has_ended() {
     // What runs on a runtime ends with it.
     let connect = std::thread::spawn(move || tokio::runtime::Runtime::new().unwrap().block_on(Database::connect(&settings, "test")));
     let database = connect.join().unwrap().unwrap();
-    let (sent, log) = envelope(&network, "later", "envid-later");
-    database.insert_sent(&sent, &log).await.unwrap();
+    let (sent, log, custody) = envelope(&network, &database, "later", "envid-later", false);
+    database.insert_sent(sent, log, custody).await.unwrap();
     assert_eq!(column(&network.alfa.settings.database, "SELECT id FROM sent").await, ["later"]);
 }

@@ -217,7 +217,7 @@ fn ordinary_mail(row: Row<'_>) {
     header("a Message-ID of 20,000 letters that do not repeat", format!("Message-ID: <{}@x.test>", noise(20_000, "\u{1}")).as_bytes());
     header("two Message-IDs", b"Message-ID: <1@x.test>\nMessage-ID: <2@x.test>");
     header("a date that is none", b"Date: Xyz, 99 Foo 99999 77:88:99 +9999");
-    header("fields of ours", b"X-Pec-Custody: 00\nX-Pec-Notice: avvenuta-consegna\nX-Pec-Custody: 01");
+    header("fields that sound like ours", b"X-Pec-Custody: 00\nX-Pec-Notice: avvenuta-consegna\nX-Pec-Custody: 01\nX-Envelope-Id: 00");
     header("900 fields", "X: y\n".repeat(900).as_bytes());
     header("names of odd letters", b"!#$%&'*+-.^_`|~\"(),/;<=>?@[]{}\\: x");
     header("says that it is signed", b"Content-Type: multipart/signed");
@@ -277,7 +277,7 @@ fn ordinary_mail(row: Row<'_>) {
     {
         row(kind, &format!("RCPT TO {recipient}"), to(plain(), &[recipient]), Refused("553 5.1.3"));
     }
-    for recipient in ["<ricezione+00@ricezione.pec.internal>", "<presa-in-carico+00@NOTICES.pec.internal>"] {
+    for recipient in ["<accettazione+00@notices.pec.internal>", "<presa-in-carico+00@NOTICES.pec.internal>"] {
         row(kind, &format!("RCPT TO {recipient}"), to(plain(), &[recipient]), Refused("550 5.1.1"));
     }
     row(kind, "a hundred recipients, the same ten times", to(plain(), &["<bruno@pec.beta.test>"; 10]), Anomaly(NOT_SIGNED));
@@ -410,8 +410,7 @@ fn headers(row: Row<'_>, hands: &Hands) {
         &|f| f.with(|f| f.header.fields_mut().retain(|f| !f.is("X-Trasporto"))).also("X-Ricevuta", "posta-certificata"),
         Anomaly("né una busta di trasporto né una ricevuta"),
     );
-    case("our mark", &|f| f.also("X-Pec-Custody", "00"), Anomaly("X-Pec-Custody"));
-    case("our mark for notices", &|f| f.also("X-Pec-Notice", "avvenuta-consegna"), Taken);
+    case("fields that sound like ours", &|f| f.also("X-Pec-Custody", "00").also("X-Pec-Notice", "avvenuta-consegna"), Taken);
     case("a multipart in base64", &|f| f.also("Content-Transfer-Encoding", "base64"), Anomaly("Content-Transfer-Encoding"));
     case("a subject of rubbish", &|f| f.field("Subject", "=?utf-8?q?=0D=0A=00?= \u{1b}"), Taken);
     case("900 fields more", &|f| (0..900).fold(f, |f, _| f.also("X", "y")), Taken);
@@ -478,10 +477,14 @@ fn xml(row: Row<'_>, hands: &Hands) {
     case("elements 100,000 deep", &|f| f.xml("<intestazione>", &"<intestazione>".repeat(100_000)), not_read());
     case("an element without a name", &|f| f.xml("<intestazione>", "<>"), not_read());
     case("a name of a megabyte", &|f| f.xml("<intestazione>", &format!("<{}>", "a".repeat(1_000_000))), not_read());
-    let crowd: String = numbered("<destinatari>u", "@pec.beta.test</destinatari>", 20_000).concat();
-    case("20,000 recipients", &|f| f.xml("<risposte>", &format!("{crowd}<risposte>")), Taken);
+    let crowd = |size: usize| numbered("<destinatari>u", "@pec.beta.test</destinatari>", size).concat();
+    case("10,000 recipients", &|f| f.xml("<risposte>", &format!("{}<risposte>", crowd(10_000))), Taken);
     let all = numbered("<u", "@pec.beta.test>", 300);
-    case("20,000 recipients, 300 of them here", &|f| f.xml("<risposte>", &format!("{crowd}<risposte>")).with(|f| f.recipients = all.clone()), Taken);
+    let of_all = |f: Forgery| f.with(|f| f.recipients = all.clone());
+    case("2,000 recipients, 300 of them here", &|f| of_all(f.xml("<risposte>", &format!("{}<risposte>", crowd(2000)))), Taken);
+    // Within the bound, as they are written here; in our own writing, from which every notice is made, they are not.
+    case("20,000 recipients", &|f| f.xml("<risposte>", &format!("{}<risposte>", crowd(20_000))), not_read());
+    case("a subject of what has to be escaped", &|f| f.xml(">Prova<", &format!("><![CDATA[{}]]><", "&".repeat(300_000))), not_read());
     case("a subject of a megabyte", &|f| f.xml(">Prova<", &format!(">{}<", "è".repeat(500_000))), Taken);
     case("a subject of control characters", &|f| f.xml(">Prova<", ">&#x1;&#x1B;[2J&#x85;&#13;&#10;.&#xFFFE;<"), Taken);
     // Writing.
@@ -870,6 +873,8 @@ fn receipts(row: Row<'_>, hands: &Hands) {
     case("presa-in-carico", r("presa-in-carico", SENT, "<ricezione>anna@pec.alfa.test</ricezione>"), Receipt);
     case("errore-consegna", r("errore-consegna", SENT, "<consegna>ANNA@PEC.alfa.test</consegna><errore-esteso>5.1.1</errore-esteso>"), Receipt);
     case("avvenuta-consegna, another time", r("avvenuta-consegna", SENT, about).xml(">Prova<", ">Un'altra<"), Receipt);
+    let again = r("avvenuta-consegna", SENT, about).also("X-Pec-Notice", "avvenuta-consegna").also("X-Pec-Custody", "00");
+    case("avvenuta-consegna again, with fields that sound like ours", again, Stranger);
     case("about an envelope that nobody sent", r("avvenuta-consegna", "pec.1@gestore.beta.test", about), Stranger);
     case("about nobody", r("avvenuta-consegna", SENT, ""), Stranger);
     case("about somebody to whom it was not sent", r("avvenuta-consegna", SENT, "<consegna>altra@pec.alfa.test</consegna>"), Stranger);

@@ -307,7 +307,9 @@ pub fn submissions() -> Vec<Submission> {
         ["X-Ricevuta", "X-Trasporto", "X-Mittente"].iter().fold(l(), |l, name| l.also(name, "x")),
         not(&["campo X-Ricevuta ris", "campo X-Trasporto ris", "campo X-Mittente ris"]),
     );
-    row(kind, "ours, which mean nothing there", l().also("X-Pec-Custody", "00").also("X-Pec-Notice", "accettazione"), Accepted);
+    row(kind, "of a spam filter, which means nothing here", l().also("X-Pec-Spam", "Yes"), Accepted);
+    let unknown = ["X-Pec-Custody", "X-Pec-Notice", "X-Envelope-Id", "Original-Envelope-Id", "Disposition-Notification-To"];
+    row(kind, "that sound like it, and nobody reads", unknown.iter().fold(l(), |l, name| l.also(name, "00")), Accepted);
 
     let kind = "fields that stand once";
     for (name, value) in [("Reply-To", ANNA), ("Message-ID", "<2@client.test>"), ("Subject", "altro"), ("Date", "Thu, 19 Nov 2026 00:00:00 +0100")] {
@@ -431,9 +433,19 @@ pub fn submissions() -> Vec<Submission> {
     ] {
         row(kind, &format!("RCPT TO <{recipient}>"), l().rcpt(&[recipient]), Refused("553 5.1.3"));
     }
-    for recipient in ["accettazione+00@notices.pec.internal", "ricezione+00@Ricezione.PEC.internal"] {
+    for recipient in ["accettazione+00@notices.pec.internal", "presa-in-carico+00@Notices.PEC.internal"] {
         row(kind, recipient, l().rcpt(&[BRUNO, recipient]), Refused("550 5.1.1"));
     }
+    row(kind, "a trigger, and a dot", l().rcpt(&[BRUNO, "accettazione+00@notices.pec.internal."]), Refused("553 5.1.3"));
+    row(kind, "an answer to a receipt", l().rcpt(&[BRUNO, "posta-certificata@Gestore.Alfa.test"]), Refused("550 5.7.1"));
+
+    let kind = "recipients of ours";
+    let to = |recipients: &[&str]| l().set("To", recipients.join(", ")).rcpt(recipients);
+    row(kind, "oneself", to(&[ANNA]), Accepted);
+    row(kind, "one here, one at another provider, one elsewhere", to(&["aldo@studio.example", BRUNO, "carla@posta.test"]), Accepted);
+    row(kind, "one in two writings", to(&["Aldo@Studio.Example", "aldo@studio.example"]), Accepted);
+    row(kind, "somebody who may not exist", to(&["nessuno@pec.alfa.test"]), Accepted);
+    row(kind, "a virus for one here", to(&["aldo@studio.example"]).text(crate::VIRUS), Virus);
     table
 }
 

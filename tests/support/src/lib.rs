@@ -5,12 +5,14 @@
 //! its turn in tests/scenarios.
 
 pub mod clamd;
-pub mod doveadm;
 pub mod file_server;
 pub mod judges;
+pub mod lmtp;
+pub mod log;
+pub mod mail_server;
 pub mod network;
 pub mod pki;
 pub mod postfix;
-pub mod smtpd;
 pub mod softhsm;
+pub mod tampering;
 pub mod tsa;

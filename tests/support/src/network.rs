@@ -1,4 +1,4 @@
-//! Two providers, Alfa and Beta, as worlds for the milters: keys, directory, store, and a database each.
+//! Two providers, Alfa and Beta, as worlds for the programs: keys, directory, mailboxes, and a database each.
 
 use std::collections::HashSet;
 use std::fs;
@@ -19,8 +19,6 @@ use pec_core::message::Body;
 use pec_core::notices::busta::busta;
 use pec_core::notices::{Issuer, Notice};
 use pec_core::parameters::{OrdinaryMail, Pkcs11, Register, Settings, SigningKey, Socket};
-
-use crate::doveadm::Doveadm;
 use pec_core::smime::pem::PemSigner;
 use pec_core::smime::verify::TooOld;
 use pec_milter::world::World;
@@ -29,6 +27,7 @@ use pec_state::rows::Sent;
 use tempfile::TempDir;
 use tokio_postgres::NoTls;
 
+use crate::mail_server::MailServer;
 use crate::pki::{Keys, NOW, Pki};
 use crate::postfix::Mail;
 
@@ -55,6 +54,12 @@ pub struct Host {
     pub settings: Settings,
     /// Its keys.
     pub keys: Keys,
+    /// Its mailbox server: every mailbox exists and takes everything.
+    pub mailboxes: MailServer,
+    /// The same server's listener that knows no quota.
+    pub mailboxes_no_quota: MailServer,
+    /// Postfix's smtpd for notices to other providers.
+    pub outgoing: MailServer,
 }
 
 impl Network {
@@ -113,8 +118,6 @@ impl Network {
 
 async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, domains: &[&str]) -> Host {
     let keys = pki.provider(name, &format!("posta-certificata@{service_domain}"));
-    let store = directory.join(format!("store-{service_domain}"));
-    fs::create_dir(&store).unwrap();
     let infected_store = directory.join(format!("infected-{service_domain}"));
     fs::create_dir(&infected_store).unwrap();
     let register = directory.join(format!("register-{service_domain}"));
@@ -123,8 +126,10 @@ async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, dom
     let log = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&log_key);
     log.unwrap().write_all(&PKey::generate_ed25519().unwrap().private_key_to_pem_pkcs8().unwrap()).unwrap();
     let database = new_database().await;
-    let key_file = directory.join("doveadm.key");
-    fs::write(&key_file, "secret\n").unwrap();
+    let row_keys_file = directory.join(format!("row-{service_domain}.keys"));
+    fs::write(&row_keys_file, format!("{}\n", hex(&sha256(service_domain.as_bytes())))).unwrap();
+    let server = |name: &str| MailServer::start(directory, &format!("{name}-{service_domain}"));
+    let (mailboxes, mailboxes_no_quota, outgoing) = (server("lmtp"), server("lmtp-no-quota"), server("outgoing"));
     let mut local_domains: HashSet<String> = domains.iter().map(|d| (*d).to_owned()).collect();
     local_domains.insert(service_domain.to_owned());
     let unused = Socket::Inet("127.0.0.1:1".to_owned());
@@ -154,24 +159,23 @@ async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, dom
             witness_interval: Duration::from_secs(3600),
             metrics_file: None,
         },
-        store,
         log_months: 30,
         access_milter: unused.clone(),
         incoming_milter: unused.clone(),
-        internal_milter: unused.clone(),
         local_milter: unused.clone(),
-        triggers_milter: unused.clone(),
-        reports_milter: unused,
-        notices_smtpd: ([127, 0, 0, 1], 1).into(),
-        // Every mailbox exists, and holds nothing.
-        doveadm_url: format!("http://{}/doveadm/v1", Doveadm::start().await.address),
-        doveadm_key_file: key_file,
+        reports_milter: unused.clone(),
+        delivery_lmtp: unused.clone(),
+        triggers_lmtp: unused,
+        mailbox_lmtp: mailboxes.socket(),
+        mailbox_lmtp_no_quota: mailboxes_no_quota.socket(),
+        outgoing_smtpd: outgoing.socket(),
+        row_keys_file,
         message_size_limit: 30 * 1024 * 1024,
         total_size_limit: 100 * 1024 * 1024,
         recipient_limit: 500,
         refuse_ordinary_mail: OrdinaryMail::default(),
         require_tls: false,
-        notices_memory_limit: 64 * 1024 * 1024,
+        delivery_memory_limit: 64 * 1024 * 1024,
         mx_hosts: HashSet::new(),
         clamd: None,
         clamd_max_age: Duration::from_secs(6 * 3600),
@@ -183,7 +187,7 @@ async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, dom
         hostname: format!("mail.{service_domain}"),
         local_domains,
     };
-    Host { settings, keys }
+    Host { settings, keys, mailboxes, mailboxes_no_quota, outgoing }
 }
 
 /// A new database with our tables on the test server; gives back its connection string.
@@ -288,7 +292,6 @@ pub fn sent(id: &str, envid: &str, daticert: &Daticert, body_sha256: &[u8]) -> S
         identificativo: daticert.identificativo.clone(),
         daticert: daticert.to_xml(),
         body_sha256: body_sha256.to_vec(),
-        local_recipients: Vec::new(),
         signed_at: daticert.data,
     }
 }

@@ -232,6 +232,21 @@ impl Mail {
 
 /// A delivery status notification about `original` as Postfix writes it: (recipient, action, status) for each. `written`: seconds.
 pub fn report(envid: Option<&str>, original: &Mail, recipients: &[(&str, &str, &str)], written: i64) -> Mail {
+    let message_id = original.header.text("Message-ID").unwrap_or_default();
+    let header = format!("Content-Description: Message Headers\nContent-Type: text/rfc822-headers\n\nReceived: x\nMessage-ID: {message_id}\n");
+    notification(envid, original, recipients, written, header.as_bytes())
+}
+
+/// The same about a message that was sent with `RET=FULL`: it comes back whole, below what Postfix has put on top of it.
+pub fn bounce(envid: Option<&str>, original: &Mail, recipients: &[(&str, &str, &str)], written: i64) -> Mail {
+    let sender = original.sender.trim_matches(['<', '>']);
+    let top =
+        format!("Content-Description: Undelivered Message\nContent-Type: message/rfc822\n\nReturn-Path: <{sender}>\nReceived: from x\n\tby y\n");
+    notification(envid, original, recipients, written, &[top.as_bytes(), &original.to_bytes()].concat())
+}
+
+/// `returned` is the part that says which message it is about.
+fn notification(envid: Option<&str>, original: &Mail, recipients: &[(&str, &str, &str)], written: i64, returned: &[u8]) -> Mail {
     let sender = original.sender.trim_matches(['<', '>']);
     let mut status = String::from("Reporting-MTA: dns; mail.gestore.beta.test\n");
     envid.into_iter().for_each(|id| status += &format!("Original-Envelope-Id: {id}\n"));
@@ -243,16 +258,16 @@ pub fn report(envid: Option<&str>, original: &Mail, recipients: &[(&str, &str, &
     }
     // Each report has a queue id of its own.
     let boundary = format!("4jXX{written}/mail");
-    let message_id = original.header.text("Message-ID").unwrap_or_default();
     let text = format!(
         "From: MAILER-DAEMON (Mail Delivery System)\nSubject: Delivery report\nTo: {sender}\nAuto-Submitted: auto-replied\nMIME-Version: 1.0\nDate: {}\n\
          Content-Type: multipart/report; report-type=delivery-status;\n\tboundary=\"{boundary}\"\nMessage-Id: <20261119.4jYY@mail.gestore.beta.test>\n\n\
          This is a MIME-encapsulated message.\n\n--{boundary}\nContent-Description: Notification\nContent-Type: text/plain; charset=us-ascii\n\nwords\n\n\
          --{boundary}\nContent-Description: Delivery report\nContent-Type: message/delivery-status\n\n{status}\n\
-         --{boundary}\nContent-Description: Message Headers\nContent-Type: text/rfc822-headers\n\nReceived: x\nMessage-ID: {message_id}\n\n--{boundary}--\n",
+         --{boundary}\n",
         Moment::from_unix(written).rfc5322(),
     );
-    Mail { account: None, sender: String::new(), recipients: vec![sender.to_owned()], ..Mail::submitted("", &[], text.as_bytes()) }
+    let text = [text.as_bytes(), returned, format!("\n--{boundary}--\n").as_bytes()].concat();
+    Mail { account: None, sender: String::new(), recipients: vec![sender.to_owned()], ..Mail::submitted("", &[], &text) }
 }
 
 fn refusal(status: Status) -> Option<Outcome> {

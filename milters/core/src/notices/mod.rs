@@ -65,6 +65,8 @@ pub struct Notice {
     pub header: Header,
     /// The signed body.
     pub body: Body,
+    /// SHA-256 of what is signed in it.
+    pub content_sha256: [u8; 32],
 }
 
 /// The header of a receipt or notice: RFC 6109 s. 3, the differences being `prefix` and `x_ricevuta`.
@@ -183,7 +185,8 @@ fn assembled(
     }
     content.push(format!("\r\n--{mixed}--\r\n"));
 
-    let signature = detached(issuer.signer, &content.sha256(), moment)?;
+    let content_sha256 = content.sha256();
+    let signature = detached(issuer.signer, &content_sha256, moment)?;
     let mut body = Body::default();
     body.push(format!("This is an S/MIME signed message\r\n\r\n--{outer}\r\n"));
     body.append(content);
@@ -206,7 +209,7 @@ fn assembled(
     if is_8bit {
         header.push(Field::written("Content-Transfer-Encoding", "8bit"));
     }
-    Ok(Notice { header, body })
+    Ok(Notice { header, body, content_sha256 })
 }
 
 /// Base64 in lines of 76 characters, the last with its CRLF too.

@@ -16,7 +16,6 @@ use pec_core::smime::certificates_from_pem;
 use pec_core::smime::crl::CrlDirectory;
 use pec_core::smime::sign::{SignError, detached};
 use pec_core::smime::signing_time::signed_at;
-use pec_state::store::{Store, StoreError};
 use tokio_postgres::Client;
 
 use super::readme::{Facts, Present, Signed};
@@ -83,8 +82,6 @@ pub struct Sources<'a> {
     pub client: &'a Client,
     /// Who signs, says when, and the present.
     pub prover: &'a Prover<'a>,
-    /// The originals; or why they cannot be read.
-    pub store: Result<Store, String>,
 }
 
 /// What was asked for, packed.
@@ -313,7 +310,7 @@ fn put_rows(settings: &Settings, rows: &[(u64, Row, String)], checkpoint: &Check
     Ok(())
 }
 
-/// What the milters' tables have about the messages: daticert.xml of the envelope, facts, the others' receipts, originals.
+/// What the programs' tables have about the messages: daticert.xml of the envelope, facts, the others' receipts.
 async fn put_tables(sources: &Sources<'_>, identifiers: &BTreeSet<String>, members: &mut Members, notes: &mut Notes) -> Result<(), EvidenceError> {
     let client = sources.client;
     let wanted: Vec<&String> = identifiers.iter().collect();
@@ -334,51 +331,18 @@ async fn put_tables(sources: &Sources<'_>, identifiers: &BTreeSet<String>, membe
         }
     }
     for (table, order) in [("fact", "happened_at, id"), ("ricevuta", "happened_at, message_id")] {
-        let sql = format!("SELECT row_to_json({table})::text FROM {table} WHERE identificativo = ANY($1) ORDER BY {order}");
+        // What authenticates a row to our own programs says nothing to others.
+        let sql = format!(
+            "SELECT (to_jsonb({table}) - ARRAY['mac', 'source_mac', 'notice_mac'])::text FROM {table} WHERE identificativo = ANY($1) ORDER BY {order}"
+        );
         let lines: String = client.query(&sql, &[&wanted]).await?.iter().map(|row| format!("{}\n", row.get::<_, String>(0))).collect();
         if !lines.is_empty() {
             members.insert(format!("{table}.jsonl"), lines.into_bytes());
         }
     }
-    let originals =
-        "SELECT id, recipients, extract(epoch FROM original_deleted_at)::int8 FROM custody WHERE identificativo = ANY($1) ORDER BY taken_at, id";
-    let rows = client.query(originals, &[&wanted]).await?;
-    if rows.is_empty() {
-        notes.missing(
-            "il messaggio originale: lo conserva per un certo tempo soltanto il gestore del destinatario",
-            "the original message: only the recipient's provider keeps it, for some time",
-        );
-    }
-    for row in rows {
-        let (id, recipients, deleted): (String, Vec<String>, Option<i64>) = (row.get(0), row.get(1), row.get(2));
-        let recipients = recipients.join(", ");
-        let mut gone = |italian: &str, english: &str| {
-            notes.missing(
-                &format!("il messaggio originale per {recipients}: {italian}"),
-                &format!("the original message for {recipients}: {english}"),
-            );
-        };
-        if let Some(at) = deleted.map(Moment::from_unix) {
-            gone(&format!("cancellato il {at}, dopo le ricevute"), &format!("deleted on {at}, after its receipts"));
-            continue;
-        }
-        let kept = match &sources.store {
-            Ok(store) => store.get(&id).await,
-            Err(trouble) => {
-                gone(trouble, trouble);
-                continue;
-            }
-        };
-        match (kept, name("custody", &id, ".original.eml")) {
-            (Ok(bytes), Some(name)) => drop(members.insert(name, bytes.to_vec())),
-            (Err(StoreError::Missing(_)), _) => gone("non conservato, perché nessuna ricevuta lo richiede", "not kept, since no receipt needs it"),
-            (Err(e), _) => gone(&e.to_string(), &e.to_string()),
-            (Ok(_), None) => {}
-        }
-    }
     notes.missing(
-        "la busta di trasporto e le ricevute firmate: il gestore non le conserva, le hanno mittente e destinatari; il punto 7 dice come confrontarle con il registro",
-        "the signed envelope and receipts: the provider does not keep them, sender and recipients have them; section 7 says how to compare them with the register",
+        "il messaggio originale, la busta di trasporto e le ricevute firmate: il gestore non li conserva, li hanno mittente e destinatari; il punto 7 dice come confrontarli con il registro",
+        "the original message, the signed envelope and receipts: the provider does not keep them, sender and recipients have them; section 7 says how to compare them with the register",
     );
     Ok(())
 }

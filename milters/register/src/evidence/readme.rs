@@ -311,11 +311,7 @@ pub(crate) fn write(facts: &Facts<'_>, present: &Present) -> String {
         ("crl/", "liste di revoca", "revocation lists"),
         ("sent/", "daticert.xml della busta, dal gestore del mittente", "the envelope's daticert.xml, by the sender's provider"),
         ("not_accepted/", "daticert.xml dell'avviso di non accettazione", "daticert.xml of the notice of non-acceptance"),
-        (
-            "custody/",
-            "daticert.xml e messaggio originale, dal gestore del destinatario",
-            "daticert.xml and original message, by the recipient's provider",
-        ),
+        ("custody/", "daticert.xml della busta, dal gestore del destinatario", "the envelope's daticert.xml, by the recipient's provider"),
         ("fact.jsonl", "i fatti che le ricevute del gestore attestano", "the facts that the provider's receipts attest"),
         ("ricevuta.jsonl", "le ricevute di altri gestori", "other providers' receipts"),
     ] {

@@ -1,0 +1,213 @@
+//! A message for a mailbox of ours is handed over to it, and its answer becomes a fact: avvenuta consegna or mancata consegna
+//! (RFC 6109 s. 3.3).
+//!
+//! Promise: a mailbox gets what a program of ours signed or let in, by ENVID, recipient and SHA-256, and nothing else; what is not
+//! known waits, with an error that names it. Before the first byte goes a row says so, without which nothing goes: a database that takes no
+//! rows makes no copies. What the mailbox has taken is not handed over again. A crash leaves at most one more copy of what was being
+//! handed over, and then the row of the receipt says that the mailbox may have had it before (`mailbox-again`).
+
+use bytes::Bytes;
+use pec_core::address::Address;
+use pec_core::clock::Moment;
+use pec_core::daticert::Tipo;
+use pec_core::envelope::{EnvelopeError, contents, signed_parts};
+use pec_core::maillog;
+use pec_lmtp::Reply;
+use pec_milter::mailbox::{Handed, Quota, refusal_status};
+use pec_state::authentic::Authentic;
+use pec_state::database::Known;
+use pec_state::handover::Begun;
+use pec_state::rows::{Custody, FactKind, Passed, TimeSource};
+
+use crate::DeliveryPoint;
+use crate::doors::{InHand, done};
+use crate::notices::{Due, Happened, Source};
+
+/// The status (RFC 3463) of a delivery to a mailbox that takes no letters.
+const NO_LETTERS: &str = "5.2.1";
+
+/// A mailbox that is said not to exist is asked for again after so many seconds, at Postfix's next attempt, before that is a
+/// fact.
+const ASK_AGAIN: i64 = 5;
+
+/// How a handing over ended, where it did.
+pub(crate) enum Ended {
+    /// It was taken before.
+    Before,
+    /// The mailbox took it at `at`. `again`: it may have taken it earlier as well.
+    Taken { at: Moment, again: bool },
+    /// It never will. `again`: it may have taken it earlier.
+    Refused { reply: Reply, again: bool },
+}
+
+impl DeliveryPoint {
+    /// A message for a mailbox of ours. The answer is Postfix's to hear; an error waits.
+    pub(crate) async fn for_mailbox(&self, hand: &InHand<'_>, path: &str) -> anyhow::Result<Reply> {
+        let database = &self.world.database;
+        let Some(mailbox) = Address::parse(path) else { anyhow::bail!("{path}: is no mail address") };
+        let Some(envid) = hand.envid else { return unknown(hand, &mailbox, "it has no envelope id, so no milter of ours has seen it") };
+        if let Some(custody) = database.custody_with_envid(envid).await? {
+            if !is_among(&custody.recipients, &mailbox) || hand.body_sha256[..] != custody.body_sha256[..] {
+                return unknown(hand, &mailbox, "it is not the envelope that was taken in charge for this recipient");
+            }
+            return self.envelope(hand, custody, &mailbox).await;
+        }
+        if let Some(passed) = database.passed(envid).await? {
+            if !is_among(&passed.recipients, &mailbox) || hand.body_sha256[..] != passed.body_sha256[..] {
+                return unknown(hand, &mailbox, "it is not what a milter let pass for this recipient");
+            }
+            return self.passed(hand, &passed, &mailbox).await;
+        }
+        if let Some(known) = database.fact_with_id(envid).await? {
+            return self.notice_in_the_queue(hand, known, &mailbox).await;
+        }
+        unknown(hand, &mailbox, "its envelope id is none of ours, so no milter of ours has let it in")
+    }
+
+    /// An envelope that this provider answers for: here an avvenuta consegna or a mancata consegna begins.
+    async fn envelope(&self, hand: &InHand<'_>, custody: Authentic<Custody>, mailbox: &Address) -> anyhow::Result<Reply> {
+        let key = mailbox.key();
+        let outcomes = self.world.database.outcomes(&custody.provider, &custody.identificativo, &key).await?;
+        let of = |kind: FactKind| outcomes.iter().find(|known| known.fact.kind == kind).cloned();
+        let failure = of(FactKind::ErroreConsegna);
+        let known = of(FactKind::AvvenutaConsegna).or_else(|| failure.clone().filter(|known| known.fact.source == custody.id));
+        // Read before anything goes: what cannot be read must not be handed over again and again.
+        let original = self.original(hand)?;
+        if let Some(known) = known {
+            let source = self.source_of(&known.fact).await?;
+            if let Source::Custody(first) = &source
+                && first.content_sha256 != custody.content_sha256
+            {
+                anyhow::bail!("{}: another message has this identifier, and an outcome; this one is kept", custody.identificativo);
+            }
+            self.see_to_notice(hand, source, Due::Written(known), Some(original)).await?;
+            return Ok(done());
+        }
+
+        let (identificativo, sender) = (custody.identificativo.clone(), hand.sender);
+        // Nobody reads in the service mailboxes (RFC 6109 s. 2.2.5): the sender hears so.
+        let ended = if mailbox.domain() == self.world.settings.service_domain {
+            Ended::Refused { reply: Reply::new(550, NO_LETTERS, "an automatic mailbox, which nobody reads"), again: false }
+        } else {
+            let begun = self.world.database.begin_handover_of(&custody, &key).await?;
+            self.hand_over(hand, &custody.envid, begun, (Quota::Counts, mailbox), sender, std::slice::from_ref(hand.data)).await?
+        };
+        if let Ended::Refused { reply, again } = &ended {
+            // Another copy may be there, or under way at this moment.
+            is_certain(mailbox, reply, *again || self.world.database.is_handover_open(&custody, &key).await?)?;
+        }
+        let happened = |kind, at, time_source, status: &str| Happened { kind, recipient: key, at, time_source, status: status.to_owned() };
+        let happened = match &ended {
+            Ended::Taken { at, again } => {
+                let time_source = if *again { TimeSource::MailboxAgain } else { TimeSource::Mailbox };
+                happened(FactKind::AvvenutaConsegna, *at, time_source, "")
+            }
+            Ended::Refused { reply, .. } => happened(FactKind::ErroreConsegna, self.world.clock.now(), TimeSource::Mailbox, refusal_status(reply)),
+            Ended::Before => anyhow::bail!("{identificativo}: the mailbox of {mailbox} has it, and there is no fact that says so"),
+        };
+        // The fact before its notice: where none can be signed now, what the mailbox said is written all the same.
+        let source = Source::Custody(custody);
+        let known = match failure {
+            // Another copy was refused before, and so is this one: there is one notice of that.
+            Some(known) if happened.kind == FactKind::ErroreConsegna => known,
+            _ => self.world.database.hold_fact(&self.new_fact(&source, &identificativo, happened)?).await?,
+        };
+        let source = if known.fact.source == source.id() { source } else { self.source_of(&known.fact).await? };
+        self.see_to_notice(hand, source, Due::Written(known), Some(original)).await?;
+        Ok(done())
+    }
+
+    /// What else a milter let in. A refusal is for Postfix to tell the sender.
+    async fn passed(&self, hand: &InHand<'_>, passed: &Passed, mailbox: &Address) -> anyhow::Result<Reply> {
+        let key = mailbox.key();
+        let quota = if passed.kind.passes_quota() { Quota::CountsNot } else { Quota::Counts };
+        let begun = self.world.database.begin_handover(&passed.envid, &key).await?;
+        match self.hand_over(hand, &passed.envid, begun, (quota, mailbox), hand.sender, std::slice::from_ref(hand.data)).await? {
+            Ended::Before => maillog::handed_over_before(hand.queue_id, mailbox.as_str()),
+            Ended::Taken { at, .. } => {
+                self.world.database.take_handover(&passed.envid, &key, at).await?;
+                maillog::handed_over(hand.queue_id, passed.kind.as_str(), mailbox.as_str());
+            }
+            Ended::Refused { reply, again } => {
+                is_certain(mailbox, &reply, again)?;
+                return Ok(reply);
+            }
+        }
+        Ok(done())
+    }
+
+    /// A notice of ours that a message became in Postfix's hands: the avviso di non accettazione.
+    async fn notice_in_the_queue(&self, hand: &InHand<'_>, known: Known, mailbox: &Address) -> anyhow::Result<Reply> {
+        let source = self.source_of(&known.fact).await?;
+        let is_it = known.made.as_ref().is_some_and(|made| made.sha256[..] == hand.body_sha256[..]);
+        if !is_it || !self.addressee(&source, known.fact.kind)?.eq_ignore_ascii_case(mailbox.as_str()) {
+            return unknown(hand, mailbox, "it is not the notice that has this envelope id");
+        }
+        let begun = self.world.database.begin_handover(&known.fact.id, &mailbox.key()).await?;
+        self.give_notice(hand, &known.fact, mailbox, begun, std::slice::from_ref(hand.data)).await?;
+        Ok(done())
+    }
+
+    /// Hands a message to a mailbox, after [`pec_state::database::Database::begin_handover`] has said how it stands. An error waits.
+    pub(crate) async fn hand_over(
+        &self,
+        hand: &InHand<'_>,
+        message: &str,
+        begun: Begun,
+        (quota, mailbox): (Quota, &Address),
+        sender: &str,
+        pieces: &[Bytes],
+    ) -> anyhow::Result<Ended> {
+        let Begun::Now { again } = begun else { return Ok(Ended::Before) };
+        let (database, key) = (&self.world.database, mailbox.key());
+        match self.world.mailboxes.hand(quota, sender, mailbox, hand.ident, pieces).await {
+            Handed::Yes => Ok(Ended::Taken { at: self.world.clock.now(), again }),
+            Handed::NotYet(why) => {
+                database.end_handover(message, &key, None).await?;
+                anyhow::bail!("the mailbox of {mailbox} does not take it now: {why}")
+            }
+            Handed::NoMailbox(reply) => {
+                let now = self.world.clock.now();
+                let first = database.end_handover(message, &key, Some(now)).await?.unwrap_or(now);
+                if now.unix() - first.unix() < ASK_AGAIN {
+                    anyhow::bail!("the mailbox server says that there is no mailbox {mailbox}; it is asked again before that is believed: {reply}");
+                }
+                Ok(Ended::Refused { reply, again })
+            }
+            Handed::Never(reply) => {
+                database.end_handover(message, &key, None).await?;
+                Ok(Ended::Refused { reply, again })
+            }
+            Handed::NotKnown(why) => anyhow::bail!("whether the mailbox of {mailbox} has it is not known: {why}"),
+        }
+    }
+
+    /// The original inside the envelope in hand.
+    fn original(&self, hand: &InHand<'_>) -> anyhow::Result<Bytes> {
+        let read = || {
+            let parts = signed_parts(&hand.header(), &hand.body)?;
+            contents(&hand.body, parts.content, Tipo::PostaCertificata)?.postacert.ok_or(EnvelopeError::NoPostacert)
+        };
+        Ok(if hand.body.len() < pec_milter::LARGE { read()? } else { tokio::task::block_in_place(read)? })
+    }
+}
+
+fn is_among(recipients: &[String], mailbox: &Address) -> bool {
+    recipients.iter().any(|r| r.eq_ignore_ascii_case(mailbox.as_str()))
+}
+
+/// A refusal counts where the mailbox cannot have the message: full it is, say, of this very one, or gone after it had it.
+fn is_certain(mailbox: &Address, reply: &Reply, may_have_it: bool) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !may_have_it,
+        "the mailbox of {mailbox} was handed this before, its answer was lost, and now it says: {reply}; look whether it is there. \
+         Nothing is certified as long as that is not known"
+    );
+    Ok(())
+}
+
+/// Closed where a milter is missing: nothing reaches a certified mailbox that no program of ours knows.
+fn unknown(hand: &InHand<'_>, mailbox: &Address, why: &str) -> anyhow::Result<Reply> {
+    maillog::unknown_message(hand.queue_id, hand.sender, mailbox.as_str(), why);
+    anyhow::bail!("not delivered to {mailbox}: {why}")
+}
