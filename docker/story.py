@@ -47,7 +47,7 @@ def tell(text=""):
 
 
 class Story:
-    def __init__(self, deployment, patience=60):
+    def __init__(self, deployment, patience=200):
         """`patience`: how many seconds a message may take to arrive."""
         self.deployment = deployment
         self.patience = patience
@@ -131,6 +131,7 @@ class Story:
             self.expect(address, "posta-certificata", msgid)
         for address in (ALDO, BRUNO, PROTOCOLLO):
             self.expect(ANNA, "avvenuta-consegna", msgid, address)
+        tell("          (a mailbox that is said not to exist is asked for once more, a minute later, before that is certified)")
         self.expect(ANNA, "errore-consegna", msgid, NESSUNO)
 
         tell("\n3. The proof: Alfa's register about the first message, for a judge who believes neither Alfa nor Beta\n")

@@ -153,12 +153,13 @@ def memory_table(cases):
 
 
 def transaction_sections(found):
+    sizes = ", ".join(size_name(size) for size in (MESSAGE, ACCEPTANCE, CHARGE, DELIVERY))
     idle = ", ".join(f"{who} {used:.1f}" for who, used in found["idle_ms_per_second"].items())
     yield [
         f"Transactions: certified messages of {size_name(MESSAGE)} from a user of Alfa's until every receipt is in its mailbox, beside the four",
-        f"messages ({', '.join(size_name(size) for size in (MESSAGE, ACCEPTANCE, CHARGE, DELIVERY))}) of plain Postfix and Dovecot with the milters taken out.",
-        f"In turn in the same containers, {found['pairs']} times; {found['transactions']} transactions in each run. On both sides: mailboxes in {found['mailboxes']}, "
-        f"TLS between the providers {'reused' if found['tls_reuse'] else 'made anew for each connection'}.",
+        f"messages ({sizes}) of plain Postfix and Dovecot with the milters taken out.",
+        f"In turn in the same containers, {found['pairs']} times; {found['transactions']} transactions in each run.",
+        f"On both sides: mailboxes in {found['mailboxes']}, TLS between the providers {'reused' if found['tls_reuse'] else 'made anew for each connection'}.",
         "CPU: ms for a transaction, all processes of both providers but the client's; those of plain mail are Postfix and Dovecot alone.",
         f"While nothing happens certified mail takes, ms a second: {idle}.",
     ]

@@ -532,8 +532,9 @@ impl Play {
         if again.is_empty() {
             return;
         }
-        // The end of the queue's patience is seen at an attempt. A trigger is never given up.
-        if self.now - message.since >= DAY && hop != Hop::Triggers {
+        // The end of the queue's patience, which some make shorter, is seen at an attempt. A trigger is never given up.
+        let short = self.mishaps > 0 && matches!(hop, Hop::Mailboxes | Hop::Provider(_)) && self.chance.below(6) == 0;
+        if (short || self.now - message.since >= DAY) && hop != Hop::Triggers {
             self.tell("given up");
             let about = again.into_iter().map(|r| (r, "failed", "4.4.1")).collect();
             self.steps.push(Step::Report { host, message, about, given_up: Some(hop) });

@@ -231,17 +231,10 @@ impl IncomingPoint {
     /// Once in the queue, mail for nobody would be bounced to whoever it says it is from. What a provider signed has a sender who
     /// may hear of a missing mailbox by Postfix's report, and those who are there must not miss it.
     async fn no_such_mailbox(&self, recipients: &[Address], signed: bool) -> anyhow::Result<Option<Reply>> {
-        let refuse = |recipient: &Address| Reply::refuse("550", "5.1.1", format!("{recipient}: no such mailbox"));
-        let mut missing = None;
-        for recipient in recipients {
-            match self.world.mailboxes.exists(recipient).await? {
-                true if signed => return Ok(None),
-                true => {}
-                false if signed => missing = missing.or(Some(recipient)),
-                false => return Ok(Some(refuse(recipient))),
-            }
-        }
-        Ok(missing.map(refuse))
+        let missing = self.world.mailboxes.missing(recipients).await?;
+        let refused = if signed { missing.len() == recipients.len() } else { !missing.is_empty() };
+        let first = missing.first().filter(|_| refused);
+        Ok(first.map(|recipient| Reply::refuse("550", "5.1.1", format!("{recipient}: no such mailbox"))))
     }
 
     /// Why ordinary mail is not taken for these recipients, if it is not.

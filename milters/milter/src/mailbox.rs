@@ -114,11 +114,28 @@ impl Mailboxes {
 
     /// Whether there is this mailbox.
     pub async fn exists(&self, mailbox: &Address) -> Result<bool, MailboxError> {
-        if self.is_there(mailbox, self.counts.ask(mailbox.as_str()).await?)? {
-            return Ok(true);
+        Ok(self.missing(std::slice::from_ref(mailbox)).await?.is_empty())
+    }
+
+    /// Those of these mailboxes that do not exist, it is said twice.
+    pub async fn missing<'a>(&self, mailboxes: &'a [Address]) -> Result<Vec<&'a Address>, MailboxError> {
+        let mut missing = Vec::new();
+        for mailbox in mailboxes {
+            if !self.is_there(mailbox, self.counts.ask(mailbox.as_str()).await?)? {
+                missing.push(mailbox);
+            }
+        }
+        if missing.is_empty() {
+            return Ok(missing);
         }
         tokio::time::sleep(ASK_AGAIN).await;
-        self.is_there(mailbox, self.counts.ask_anew(mailbox.as_str()).await?)
+        let mut still = Vec::new();
+        for mailbox in missing {
+            if !self.is_there(mailbox, self.counts.ask_anew(mailbox.as_str()).await?)? {
+                still.push(mailbox);
+            }
+        }
+        Ok(still)
     }
 
     fn is_there(&self, mailbox: &Address, reply: Reply) -> Result<bool, MailboxError> {
