@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import smtplib
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import threading
 import time
 import warnings
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 
@@ -24,11 +26,32 @@ NESSUNO, CARLA = "nessuno@pec.beta.test", "carla@posta.test"
 SERVICE = {"alfa": "ricevute@gestore.alfa.test", "beta": "ricevute@gestore.beta.test"}
 # Postfix does not show what it does not use itself. Where pec_register is not set, it is this.
 REGISTER_CHECKPOINT = 'at=$(sed -n "s/^pec_register *= *//p" /etc/postfix/main.cf); cat "${at:-/var/lib/pec/register}/checkpoint"'
-MILTERS = ("access", "incoming", "notices")
-PROCESSES = (*MILTERS, "postgres", "clamd", "dovecot", "postfix")
+# Programs of ours that mail passes.
+PROGRAMS = ("access", "incoming", "delivery")
+PROCESSES = (*PROGRAMS, "postgres", "clamd", "dovecot", "postfix")
 # What the image gives to its processes (docker/Dockerfile). Not read from a process: one that has just been started may not
 # have it yet.
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "FAKETIME_DISABLE_SHM": "1"}
+
+# One message to one recipient by LMTP, or by SMTP where Postfix listens; prints the last answer.
+GIVE = """
+import json, smtplib, socket, sys
+class Client(smtplib.SMTP):
+    def _get_socket(self, path, port, timeout):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(timeout)
+        connection.connect("/var/spool/postfix/" + path)
+        return connection
+path, sender, recipient, options, message = json.load(sys.stdin)
+with Client(path, timeout=60) as client:
+    client.docmd("EHLO client.test" if path.startswith("public/") else "LHLO client.test")
+    answer = client.docmd(f"MAIL FROM:<{sender}>{options}")
+    if answer[0] == 250:
+        answer = client.docmd(f"RCPT TO:<{recipient}>")
+    if answer[0] == 250:
+        answer = client.data(message.encode("latin-1"))
+print(json.dumps([answer[0], answer[1].decode()]))
+"""
 
 
 def run(*command, check=True, **options):
@@ -104,7 +127,7 @@ class Network:
         run("docker", "start", self.container(host, process))
 
     def hangup(self, host, *processes):
-        for process in processes or MILTERS:
+        for process in processes or PROGRAMS:
             run("docker", "kill", "--signal", "HUP", self.container(host, process))
 
     @staticmethod
@@ -143,8 +166,8 @@ class Network:
         """Returns when each of the processes serves."""
         probes = {
             "access": lambda: self.listens(host, "access"),
-            "incoming": lambda: self.listens(host, "incoming") and self.listens(host, "internal"),
-            "notices": lambda: self.listens(host, "triggers") and self.listens(host, "reports"),
+            "incoming": lambda: self.listens(host, "incoming") and self.listens(host, "local"),
+            "delivery": lambda: self.listens(host, "delivery") and self.listens(host, "triggers") and self.listens(host, "reports"),
             "postgres": lambda: self.succeeds(host, "postgres", "pg_isready -q -h 127.0.0.1"),
             "clock": lambda: self.succeeds(host, "clock", "pidof pec-clock"),
             "clamd": lambda: self.succeeds(host, "clamd", "exec 3<>/dev/tcp/127.0.0.1/3310; printf 'zPING\\0' >&3; grep -qa PONG <&3"),
@@ -158,11 +181,11 @@ class Network:
                     raise TimeoutError(f"{host}'s {process} is not up:\n{self.logs(host, process)[-2000:]}")
                 time.sleep(0.1)
 
-    def listens(self, host, milter):
-        """Whether somebody answers on the milter's socket; what was killed leaves the file behind."""
+    def listens(self, host, name):
+        """Whether somebody answers on this socket of our programs; what was killed leaves the file behind."""
         try:
             with socket.socket(socket.AF_UNIX) as probe:
-                probe.connect(str(self.volume(f"{host}-queue") / "pec" / milter))
+                probe.connect(str(self.volume(f"{host}-queue") / "pec" / name))
             return True
         except OSError:
             return False
@@ -189,14 +212,14 @@ class Network:
         return set(self.execute(host, "postfix", "pgrep", "-x", "smtpd|cleanup|smtp|lmtp|trivial-rewrite", check=False).stdout.split())
 
     def reload_programs(self, host, *programs):
-        """Programs of ours have taken up a changed main.cf; the milters, where none is named."""
-        programs, now = programs or MILTERS, self.now()
+        """Programs of ours have taken up a changed main.cf; those that mail passes, where none is named."""
+        programs, now = programs or PROGRAMS, self.now()
         self.hangup(host, *programs)
         for program in programs:
             self.wait_for_log(host, program, "NOQUEUE: reloaded", since=now)
 
     def reload(self, host):
-        """Postfix and the milters have taken up a changed main.cf."""
+        """Postfix and our programs have taken up a changed main.cf."""
         self.reload_programs(host)
         self.reload_postfix(host)
 
@@ -270,6 +293,37 @@ class Network:
             assert time.monotonic() < deadline, f"{host}'s Dovecot should {'' if there else 'not '}have {address}"
             time.sleep(0.1)
 
+    @contextmanager
+    def mailboxes(self, host, *addresses, there=True):
+        """More accounts of this host, for a while; `there`: Dovecot has them."""
+        password = self.execute(host, "dovecot", "doveadm", "pw", "-s", "SHA512-CRYPT", "-p", "segreta").stdout.strip()
+        deployment = self.deployment
+        for address in addresses:
+            deployment.passwords[address], deployment.servers[address] = "segreta", host.upper()
+            if there:
+                self.execute(host, "dovecot", "sh", "-c", 'echo "$0" >> /etc/dovecot/users', f"{address}:{password}::::::")
+        try:
+            for address in addresses if there else []:
+                self.wait_for_mailbox(host, address)
+            yield
+        finally:
+            for address in addresses:
+                self.execute(host, "dovecot", "sed", "-i", f"/^{address}:/d", "/etc/dovecot/users")
+                local_part, domain = address.split("@")
+                self.execute(host, "dovecot", "rm", "-rf", f"/var/mail/pec/{domain}/{local_part}")
+                for known in (deployment.passwords, deployment.servers, deployment.known, deployment.reading):
+                    known.pop(address, None)
+
+    def give(self, host, socket, sender, recipient, message, envid=None, user="pec", groups="postfix,postdrop"):
+        """What a process of this host is told by who listens on a unix socket of Postfix's queue directory, to whom it gives a
+        message: (code, text)."""
+        given = json.dumps([socket, sender, recipient, f" ENVID={envid}" if envid else "", message.decode("latin-1")])
+        pid = self.inside(self.container(host, "postfix"))
+        group = self.execute(host, "postfix", "id", "-gn", user).stdout.strip()
+        become = ("setpriv", f"--reuid={user}", f"--regid={group}", f"--groups={groups}")
+        entered = ("nsenter", f"--target={pid}", "--mount", "--uts", "--ipc", "--net", "--pid", "--", *become, "python3", "-c", GIVE)
+        return tuple(json.loads(run(*entered, env=ENVIRONMENT, input=given).stdout))
+
     def letter(self, sender, recipients, text="Ciao\r\n", extra="", msgid=None):
         """A message, and its Message-ID."""
         self.serial += 1
@@ -298,8 +352,10 @@ class Network:
 
     def expect(self, address, kind, msgid, about=None, seconds=60):
         """The message of this kind about that original, once the mailbox has it. What waits in a queue meanwhile is tried again, and
-        told among pytest's warnings: on a machine that is not too busy nothing should."""
+        told among pytest's warnings: on a machine that is not too busy nothing should. A mailbox that is said not to exist is asked
+        again at Postfix's next attempt, before that becomes a mancata consegna: nothing to be told."""
         deadline = time.monotonic() + seconds
+        patience = 3 if kind == "errore-consegna" else 15
 
         def wanted(message):
             return message.kind == kind and message.value("msgid") == msgid and (about is None or about in message.about)
@@ -307,13 +363,23 @@ class Network:
         while True:
             left = deadline - time.monotonic()
             try:
-                return self.deployment.wait_for(address, wanted, min(left, 15))
+                return self.deployment.wait_for(address, wanted, min(left, patience))
             except TimeoutError:
-                if left <= 15:
+                if left <= patience:
                     raise
             for host in ("alfa", "beta"):
-                warnings.warn(f"no {kind} after 15 s; {host}'s queue is tried again: {json.dumps(self.queue(host))[:2000]}")
+                if kind != "errore-consegna":
+                    warnings.warn(f"no {kind} after {patience} s; {host}'s queue is tried again: {json.dumps(self.queue(host))[:2000]}")
                 self.flush(host)
+
+    def received(self, address, first=1):
+        """When the mailbox received each of its messages from this UID on: {UID: moment}."""
+        client = self.deployment.imap(address)
+        client.select("INBOX", readonly=True)
+        answers = client.uid("FETCH", f"{first}:*", "(INTERNALDATE)")[1]
+        client.logout()
+        found = [re.search(rb'UID (\d+).*INTERNALDATE "([^"]+)"|INTERNALDATE "([^"]+)".*UID (\d+)', answer) for answer in answers if answer]
+        return {int(f[1] or f[4]): datetime.strptime((f[2] or f[3]).decode(), "%d-%b-%Y %H:%M:%S %z") for f in found}
 
     def all_about(self, msgid, addresses=None):
         """Every message about that original: [(mailbox, Message)]."""
@@ -338,17 +404,23 @@ class Network:
 class Tap:
     """See tap.py."""
 
-    SERVICES = (
-        ("smtp/inet", "incoming"),
-        ("submission/inet", "access"),
-        ("submissions/inet", "access"),
-        ("127.0.0.1:10025/inet", "triggers"),
-        ("127.0.0.1:10026/inet", "internal"),
-    )
+    # The milter of a service of master.cf.
+    MILTERS = {"smtp/inet": "incoming", "submission/inet": "access", "submissions/inet": "access"}
+    # A setting of main.cf, with a tap and without.
+    SETTINGS = {
+        "non_smtpd_milters": ("unix:pec/tap-reports", "$pec_reports_milter"),
+        "virtual_transport": ("pecdelivery:unix:pec/tap-delivery", "pecdelivery:$pec_delivery_lmtp"),
+        "transport_maps": tuple(f"inline:{{ {{ notices.pec.internal = pectriggers:{socket} }} }}" for socket in ("unix:pec/tap-triggers", "$pec_triggers_lmtp")),
+        "pec_mailbox_lmtp": ("unix:pec/tap-lmtp", "unix:pec/dovecot-lmtp"),
+        "pec_mailbox_lmtp_no_quota": ("unix:pec/tap-lmtp-no-quota", "unix:pec/dovecot-lmtp-no-quota"),
+        "pec_outgoing_smtpd": ("unix:pec/tap-outgoing", "unix:public/pecoutgoing"),
+    }
 
     def __init__(self, network, host):
         self.network, self.host = network, host
         self.name = network.container(host, "tap")
+        # Since when all stands at a step; for how long it stood, in seconds.
+        self.since = self.stood = 0
         try:
             self.insert()
         except BaseException:
@@ -366,11 +438,10 @@ class Tap:
             f"pec-between:{network.base}", "python3", "/tap/tap.py", "/control/socket", "/var/spool/postfix",
         )  # fmt: skip
         self.control = control / "socket"
-        network.execute(host, "postfix", "postconf", "-P", *[f"{service}/smtpd_milters=unix:pec/tap-{name}" for service, name in self.SERVICES])
-        database = network.execute(host, "postfix", "postconf", "-h", "pec_database").stdout.strip()
-        network.postconf(host, "non_smtpd_milters=unix:pec/tap-reports", f"pec_database={database} port=5433")
-        self.through(network, host, "dovecot-lmtp", "tap-lmtp")
         self.connect()
+        network.execute(host, "postfix", "postconf", "-P", *[f"{service}/smtpd_milters=unix:pec/tap-{name}" for service, name in self.MILTERS.items()])
+        database = network.execute(host, "postfix", "postconf", "-h", "pec_database").stdout.strip()
+        network.postconf(host, f"pec_database={database} port=5433", *[f"{name}={tapped}" for name, (tapped, _) in self.SETTINGS.items()])
         network.reload(host)
 
     def connect(self):
@@ -398,12 +469,15 @@ class Tap:
         answer = self.ask(do="wait", step=step, seconds=seconds)
         if answer != "ok":
             raise TimeoutError(f"{self.host}: {step} was not reached; the last that were: {self.reached()[-30:]}")
+        self.since = time.monotonic()
 
     def release(self, step):
         self.ask(do="release", step=step)
+        self.stood = time.monotonic() - self.since
 
     def drop(self, step):
         self.ask(do="drop", step=step)
+        self.stood = 0
 
     def strike(self, step, process):
         """The process is killed while everything stands at the step, and started again; `None`: the connection is torn down."""
@@ -428,15 +502,7 @@ class Tap:
 
     @staticmethod
     def untap(network, host):
-        network.execute(host, "postfix", "postconf", "-P", *[f"{service}/smtpd_milters=$pec_{name}_milter" for service, name in Tap.SERVICES])
+        network.execute(host, "postfix", "postconf", "-P", *[f"{service}/smtpd_milters=$pec_{name}_milter" for service, name in Tap.MILTERS.items()])
         database = network.execute(host, "postfix", "postconf", "-h", "pec_database").stdout.strip().removesuffix(" port=5433")
-        network.postconf(host, "non_smtpd_milters=$pec_reports_milter", f"pec_database={database}")
-        Tap.through(network, host, "tap-lmtp", "dovecot-lmtp")
+        network.postconf(host, f"pec_database={database}", *[f"{name}={shipped}" for name, (_, shipped) in Tap.SETTINGS.items()])
         network.reload(host)
-
-    @staticmethod
-    def through(network, host, before, after):
-        """Both of Dovecot's listeners, as Postfix names them."""
-        for name in ("virtual_transport", "milter_header_checks"):
-            value = network.execute(host, "postfix", "postconf", "-h", name).stdout.strip()
-            network.postconf(host, f"{name}={value.replace(before, after)}")

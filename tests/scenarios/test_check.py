@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-# What may be found on a network without DNS, public signatures and a clock of its own.
-HERE = {"the system clock", "the age of clamd's signatures", "the MX of our domains"}
+# What may be found on a network without DNS, public signatures and a clock of its own, with a container for each program.
+HERE = {"the system clock", "the age of clamd's signatures", "the MX of our domains", "whether pec-delivery may enter /var/spool/postfix/public"}
 
 # Settings of main.cf, each of which makes something other than a certified mailbox of one.
 MAIN_CF = {
@@ -38,7 +38,12 @@ MAIN_CF = {
     "milter_default_action": "accept",
     "non_smtpd_milters": "",
     "internal_mail_filter_classes": "",
-    "lmtp_discard_lhlo_keywords": "",
+    "lmtp_discard_lhlo_keywords": "dsn",
+    "smtpd_discard_ehlo_keywords": "",
+    "smtpd_command_filter": "regexp:{{/^x/ y}}",
+    "milter_header_checks": "regexp:{{/^X-A:/ FILTER lmtp:unix:private/x}}",
+    "bounce_size_limit": "50000",
+    "pecdelivery_destination_recipient_limit": "50",
     "disable_mime_output_conversion": "no",
     "local_header_rewrite_clients": "permit_inet_interfaces",
     "smtpd_relay_restrictions": "permit_mynetworks, reject_unauth_destination",
@@ -55,10 +60,11 @@ MASTER_CF = {
     "submission/inet/smtpd_tls_security_level": "may",
     "submission/inet/smtpd_sasl_auth_enable": "no",
     "submissions/inet/smtpd_relay_restrictions": "permit_mynetworks,permit_sasl_authenticated,reject",
-    "127.0.0.1:10026/inet/smtpd_command_filter": "",
+    "smtp/inet/smtpd_discard_ehlo_keywords": "chunking",
+    "pecoutgoing/unix/smtpd_relay_restrictions": "permit",
     "cleanup-access/unix/message_drop_headers": "bcc",
     "pickup/unix/cleanup_service_name": "cleanup",
-    "pecnotices/unix/soft_bounce": "no",
+    "pectriggers/unix/soft_bounce": "no",
 }
 
 
@@ -98,14 +104,14 @@ def test_every_setting_of_main_cf_that_breaks_a_certified_mailbox_is_named(net):
 
 
 def test_services_and_maps_that_break_certified_mail_are_named(net):
-    routes = "inline:{{notices.pec.internal=pecnotices:[127.0.0.1]:10025}, {pec.alfa.test=smtp:[elsewhere.test]}}"
+    routes = "inline:{{notices.pec.internal=pectriggers:unix:pec/triggers}, {ricezione.pec.internal=x:y}, {pec.alfa.test=smtp:[elsewhere.test]}}"
     script = """
         postconf -c /tmp/check -P """ + " ".join(f"'{option}={value}'" for option, value in MASTER_CF.items()) + """
         postconf -c /tmp/check -P smtp/unix/smtp_header_checks=regexp:/x
         postconf -c /tmp/check -M '2525/inet=2525 inet n - y - - smtpd'
-        postconf -c /tmp/check -M '0.0.0.0:10027/inet=0.0.0.0:10027 inet n - y - - smtpd -o smtpd_milters=$pec_triggers_milter'
+        postconf -c /tmp/check -M '0.0.0.0:10027/inet=0.0.0.0:10027 inet n - y - - smtpd -o smtpd_milters=unix:pec/triggers'
         postconf -c /tmp/check -M '628/inet=628 inet n - y - - qmqpd'
-        echo >> /tmp/check/pec-notify-both
+        echo >> /tmp/check/pec-internal-domains
         printf 'a.test REDIRECT archive@posta.test\\nb.test REJECT\\n' > /tmp/check/senders"""
     done, found = check(
         net, script, f"transport_maps={routes}", "smtpd_sender_restrictions=check_sender_access texthash:/tmp/check/senders",
@@ -118,7 +124,7 @@ def test_services_and_maps_that_break_certified_mail_are_named(net):
         "master.cf 2525/inet: smtpd_milters",
         "master.cf 0.0.0.0:10027/inet",
         "master.cf 628/inet",
-        "pec-notify-both",
+        "pec-internal-domains",
         "transport_maps: ricezione.pec.internal",
         "transport_maps: pec.alfa.test",
         "smtpd_sender_restrictions: texthash:/tmp/check/senders: a.test",
@@ -142,23 +148,23 @@ def test_what_stands_around_postfix_and_breaks_certified_mail_is_named(net):
         case $(dovecot --version) in 2.3*) plugins='mail_plugins = quota sieve' ;; *) plugins='mail_plugins {\nquota = yes\nsieve = yes\n}' ;; esac
         mkdir -p /tmp/bin
         sed -e 's/^recipient_delimiter =.*/recipient_delimiter = +/' -e 's/mail_fsync = always/mail_fsync = never/' \
-            -e 's/^\( *executable = lmtp\) .*/\1/' -e 's/^\( *\)\(listen\|address\) = 127.0.0.1/\1\2 = 0.0.0.0/' /etc/dovecot/dovecot.conf > /tmp/dovecot.conf
+            -e 's/^\( *executable = lmtp\) .*/\1/' /etc/dovecot/dovecot.conf > /tmp/dovecot.conf
         printf "protocol lmtp {\n$plugins\n}\n" >> /tmp/dovecot.conf
         printf '#!/bin/sh\nexec /usr/bin/doveconf -c /tmp/dovecot.conf "$@"\n' > /tmp/bin/doveconf
         chmod 755 /tmp/bin/doveconf
         export PATH=/tmp/bin:$PATH"""
     done, found = check(
         net, script, "pec_access_milter=inet:0.0.0.0:9", "pec_database=host=127.0.0.1 port=9 dbname=pec user=pec", "pec_clamd=inet:127.0.0.1:9",
-        "pec_ca_file=/tmp/check/ca.pem", "pec_signing_key=/tmp/check/key.pem", "pec_infected_store=/dev/shm", "virtual_transport=lmtp:inet:127.0.0.1:10025",
+        "pec_ca_file=/tmp/check/ca.pem", "pec_signing_key=/tmp/check/key.pem", "pec_infected_store=/dev/shm", "virtual_transport=lmtp:inet:127.0.0.1:2424", "pec_mailbox_lmtp=unix:public/pecoutgoing",
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     expected = {
         "Dovecot: recipient_delimiter",
         "Dovecot: mail_fsync",
         "Dovecot: mail_plugins of protocol lmtp",
-        "Dovecot: executable of the service with /var/spool/postfix/private/dovecot-lmtp-notices",
-        "Dovecot: service doveadm/inet_listener http",
-        "virtual_transport (lmtp:inet:127.0.0.1:10025)",
+        "Dovecot: executable of the service with /var/spool/postfix/pec/dovecot-lmtp-no-quota",
+        "virtual_transport",
+        "pec_mailbox_lmtp",
         "pec_access_milter",
         "pec_clamd",
         "pec_signing_key",

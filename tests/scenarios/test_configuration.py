@@ -7,7 +7,7 @@ import time
 import pytest
 from network import ALDO, ANNA, BRUNO, run
 
-PROGRAMS = ("access", "incoming", "notices", "clock")
+PROGRAMS = ("access", "incoming", "delivery", "clock")
 
 
 def check(net, program, *settings, prepare=""):
@@ -34,7 +34,8 @@ WRONG = {
     "no certificate in the file": (["pec_certificate_file=/etc/hosts"], "", "pec_certificate_file = /etc/hosts: "),
     "an unknown parameter": (["pec_certificat_file=/x"], "", "pec_certificat_file: unknown parameter"),
     "a value that is not allowed": (["pec_total_size_limit=1"], "", "pec_total_size_limit = 1: not allowed; it must be a number of bytes from 31457280"),
-    "a parameter that is not set": (["pec_store="], "", "pec_store is not set in /tmp/check/main.cf; it must be an absolute path"),
+    "a parameter that is not set": (["pec_row_keys_file="], "", "pec_row_keys_file is not set in /tmp/check/main.cf; it must be an absolute path"),
+    "no keys for the database's rows": (["pec_row_keys_file=/etc/hosts"], "", "pec_row_keys_file = /etc/hosts: line 1 is not 64 hexadecimal digits"),
     "nothing said about a virus scanner": (["pec_clamd="], "", "pec_clamd is not set in /tmp/check/main.cf; it must be unix:path, inet:host:port or none"),
     "a directory without our record": (["pec_directory_file=/etc/hosts"], "", "pec_directory_file = /etc/hosts: "),
     "no CA": (["pec_ca_file=/etc/hosts"], "", "pec_ca_file = /etc/hosts: "),
@@ -71,8 +72,8 @@ def test_a_key_and_the_request_for_its_certificate(net):
 
 
 def test_a_store_that_cannot_be_written(net):
-    done = check(net, "incoming", "pec_store=/proc")
-    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("pec-incoming: pec_store = /proc: cannot be written to: "), done.stderr
+    done = check(net, "incoming", "pec_infected_store=/proc")
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith("pec-incoming: pec_infected_store = /proc: cannot be written to: "), done.stderr
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -142,22 +143,23 @@ def test_certified_domains_are_added_by_one_line_or_map_entry_and_a_reload(net):
         set_domains(domains, "")
 
 
-# What each program is in the middle of when it is told to end, and what says that it brought that to its end.
-IN_HAND = {
-    "access": ("db.sent.statement", "access.accept"),
-    "incoming": ("db.custody.statement", "internal.accept"),
-    "notices": ("db.fact.accettazione.statement", "triggers.accettazione.accept"),
-}
+# What each program is in the middle of when it is told to end, what says that it brought that to its end, and who writes.
+IN_HAND = [
+    ("access", "db.sent.statement", "access.accept", ANNA),
+    ("incoming", "db.custody.statement", "incoming.accept", BRUNO),
+    ("delivery", "db.fact.accettazione.statement", "triggers.accettazione.answer", ANNA),
+    ("delivery", "lmtp.busta.saved", "delivery.busta.answer", ANNA),
+]
 
 
 def test_sigterm_lets_the_message_in_hand_finish(net):
     with net.tapped("alfa") as taps:
         tap = taps["alfa"]
-        for program, (step, end) in IN_HAND.items():
+        for program, step, end, sender in IN_HAND:
             tap.clear()
             tap.hold(step)
-            raw, msgid = net.letter(ANNA, [ALDO])
-            done = threading.Thread(target=net.deployment.submit, args=(ANNA, [ALDO], raw))
+            raw, msgid = net.letter(sender, [ALDO])
+            done = threading.Thread(target=net.deployment.submit, args=(sender, [ALDO], raw))
             done.start()
             tap.wait(step)
             now = net.now()
@@ -177,5 +179,6 @@ def test_sigterm_lets_the_message_in_hand_finish(net):
             net.start("alfa", program)
             net.wait_until_up("alfa", program)
             done.join(30)
-            net.drain("alfa")
-            net.expect(ANNA, "avvenuta-consegna", msgid, ALDO)
+            net.drain("alfa", "beta")
+            net.expect(sender, "avvenuta-consegna", msgid, ALDO)
+            assert len(net.all_about(msgid, [ALDO])) == 1

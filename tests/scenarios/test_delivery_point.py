@@ -23,11 +23,10 @@ def wait_for_quota(net, host, address, field, there):
 
 
 @contextmanager
-def full(net, address):
-    """The mailbox holds more than it may: less than a message."""
+def over_quota(net, address):
+    """The mailbox may hold less than a message."""
     host = net.deployment.servers[address].lower()
     field, value = {"trixie": ("quota_storage_size", "1K"), "bookworm": ("quota_rule", "*:storage=1K")}[net.base]
-    net.expect(address, "posta-certificata", net.submit(ANNA, [address])[0])
     edit_users(net, host, f"s/^{address}:.*$/&userdb_{field}={value}/")
     try:
         wait_for_quota(net, host, address, field, True)
@@ -35,6 +34,14 @@ def full(net, address):
     finally:
         edit_users(net, host, f"s/^({address}:.*)userdb_.*$/\\1/")
         wait_for_quota(net, host, address, field, False)
+
+
+@contextmanager
+def full(net, address):
+    """The mailbox holds more than it may."""
+    net.expect(address, "posta-certificata", net.submit(ANNA, [address])[0])
+    with over_quota(net, address):
+        yield
 
 
 def check_failure(net, msgid, address, errore, errore_esteso):

@@ -12,7 +12,7 @@ FIVE = [ANNA, ALDO, BRUNO, PROTOCOLLO, "segreteria@comune.example"]
 MB = 1024 * 1024
 # ClamAV is not asked: it takes longer for each of these than all others together. test_viruses.py has it look at the largest message.
 RAISED = {
-    "pec_message_size_limit": 60 * MB, "pec_total_size_limit": 1000 * MB, "message_size_limit": 70 * MB, "pec_notices_memory_limit": 60 * MB,
+    "pec_message_size_limit": 60 * MB, "pec_total_size_limit": 1000 * MB, "message_size_limit": 70 * MB, "pec_delivery_memory_limit": 60 * MB,
     "pec_clamd": "none",
 }  # fmt: skip
 
@@ -70,17 +70,17 @@ def fetch(net, address, uid):
 def restart(net):
     """Fresh milters, whose peak is yet to come."""
     for host in ("alfa", "beta"):
-        for process in ("access", "incoming", "notices"):
+        for process in ("access", "incoming", "delivery"):
             net.stop(host, process)
             net.start(host, process)
-        net.wait_until_up(host, "access", "incoming", "notices")
+        net.wait_until_up(host, "access", "incoming", "delivery")
 
 
 def memory(net, what):
     """{(host, process): bytes}"""
     found = {}
     for host in ("alfa", "beta"):
-        for process in ("access", "incoming", "notices"):
+        for process in ("access", "incoming", "delivery"):
             script = f"grep {what} /proc/$(pgrep -x pec-{process})/status"
             found[host, process] = int(net.execute(host, process, "sh", "-c", script).stdout.split()[1]) * 1024
     return found

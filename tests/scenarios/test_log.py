@@ -46,7 +46,7 @@ def test_an_extract_verifies_with_openssl(net):
 
 def test_the_report_counts_and_the_programs_have_started(net):
     started = {row["identificativo"].split("@")[0] for row in rows(net, "--kind", "avvio")}
-    assert started == {"pec-access", "pec-incoming", "pec-notices", "pec-clock"}
+    assert started == {"pec-access", "pec-incoming", "pec-delivery", "pec-clock"}
     report = json.loads(pecctl(net, "report", "--from", "2020-01-01", "--to", "2040-01-01", "--json"))
     counted = net.sql("alfa", "SELECT count(*) FROM log WHERE event = 'accettazione'")
     assert report["mailboxes"] >= 1 and report["events"]["avvio"] >= 4 and str(report["events"].get("accettazione", 0)) == counted[0]

@@ -2,10 +2,11 @@
 
 import email
 import re
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import pytest
 import verifiers
+from ledger import HEARD_WITHIN
 from network import ALDO, ANNA, BRUNO, CARLA, NESSUNO, PROTOCOLLO, SERVICE
 
 FIVE = [BRUNO, PROTOCOLLO, ALDO, NESSUNO, CARLA]
@@ -87,14 +88,11 @@ def test_rfc6109_3_3_2_1_complete_delivery_receipt(one):
     assert receipt.value("identificativo") == envelope.value("identificativo")
 
 
-def test_the_receipts_time_is_the_mailboxs(net, one):
+def test_the_receipts_time_is_the_second_in_which_the_mailbox_said_yes(net, one):
     _, _, messages = one
-    client = net.deployment.imap(BRUNO)
-    client.select("INBOX", readonly=True)
-    answer = client.uid("FETCH", str(messages["posta-certificata"].uid), "(INTERNALDATE)")[1][0].decode()
-    client.logout()
-    saved = datetime.strptime(re.search(r'INTERNALDATE "([^"]+)"', answer)[1], "%d-%b-%Y %H:%M:%S %z")
-    assert messages["avvenuta-consegna"].header["Date"].datetime == saved
+    uid = messages["posta-certificata"].uid
+    heard = messages["avvenuta-consegna"].header["Date"].datetime - net.received(BRUNO, uid)[uid]
+    assert timedelta(0) <= heard <= timedelta(seconds=HEARD_WITHIN)
 
 
 def test_the_original_is_carried_byte_for_byte(one):
@@ -137,12 +135,12 @@ def test_rfc6109_3_3_3_a_mailbox_that_does_not_exist(five):
     assert notice.original is None
 
 
-@pytest.mark.parametrize("local_part", ["bruno+x", "bruno-x", "brunox", "bruno01", "bruno.x", "br", "x"])
-def test_a_certified_mailbox_is_its_address_alone(net, local_part):
+def test_a_certified_mailbox_is_its_address_alone(net):
     """Neither Postfix nor Dovecot cuts an address until it fits somebody."""
-    address = f"{local_part}@pec.beta.test"
-    msgid, _ = net.submit(ANNA, [address])
-    assert net.expect(ANNA, "errore-consegna", msgid, address).daticert.get("errore") == "no-dest"
+    addresses = [f"{local_part}@pec.beta.test" for local_part in ("bruno+x", "bruno-x", "brunox", "bruno01", "bruno.x", "br", "x")]
+    msgid, _ = net.submit(ANNA, addresses)
+    for address in addresses:
+        assert net.expect(ANNA, "errore-consegna", msgid, address).daticert.get("errore") == "no-dest"
     assert [m.kind for _, m in net.all_about(msgid, [BRUNO])] == []
 
 

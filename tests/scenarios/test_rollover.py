@@ -12,7 +12,7 @@ from network import ALDO, ANNA, BRUNO, SERVICE
 
 # Who write at the same time.
 WRITERS = 4
-MILTERS = ("access", "incoming", "notices", "clock")
+MILTERS = ("access", "incoming", "delivery", "clock")
 PROFILE = """keyUsage=critical,digitalSignature
 extendedKeyUsage=emailProtection
 subjectKeyIdentifier=hash

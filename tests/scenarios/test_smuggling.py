@@ -32,6 +32,11 @@ class Client:
         self.socket.sendall(line + b"\r\n")
         return self.reply()
 
+    def starttls(self, net):
+        assert self.say(b"STARTTLS").startswith(b"220")
+        self.socket = net.deployment.tls.wrap_socket(self.socket, server_hostname="localhost")
+        self.file = self.socket.makefile("rb")
+
     def login(self, net, address):
         password = net.deployment.passwords[address]
         assert self.say(b"AUTH PLAIN " + base64.b64encode(f"\0{address}\0{password}".encode())).startswith(b"235")

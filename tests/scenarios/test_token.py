@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from network import ANNA, BRUNO, SERVICE, run
 
-SIGNERS = ("access", "incoming", "notices")
+SIGNERS = ("access", "incoming", "delivery")
 MESSAGES, SENDERS = 200, 10
 # After so many messages the token is pulled; after so many refusals it is put back.
 PULLED_AFTER, BACK_AFTER = 60, 20

@@ -45,7 +45,7 @@ class Shifted:
         with ThreadPoolExecutor(len(CONTAINERS)) as pool:
             list(pool.map(restart, CONTAINERS))
         net.wait_until_up(host, *PROCESSES)
-        for program in ("access", "incoming", "notices", "clock"):
+        for program in ("access", "incoming", "delivery", "clock"):
             net.wait_for_log(host, program, "started: program=", since=before)
         net.deployment.wait_until_up(server=host.upper())
         self.check()
