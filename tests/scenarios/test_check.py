@@ -122,10 +122,10 @@ def test_services_and_maps_that_break_certified_mail_are_named(net):
         *("master.cf {0}/{1}: {2}".format(*option.rsplit("/", 2)) for option in MASTER_CF),
         "master.cf smtp/unix: -o smtp_header_checks",
         "master.cf 2525/inet: smtpd_milters",
-        "master.cf 0.0.0.0:10027/inet",
+        "master.cf 0.0.0.0:10027/inet: smtpd_milters",
         "master.cf 628/inet",
         "pec-internal-domains",
-        "transport_maps: ricezione.pec.internal",
+        "transport_maps",
         "transport_maps: pec.alfa.test",
         "smtpd_sender_restrictions: texthash:/tmp/check/senders: a.test",
         "virtual_mailbox_domains: pec.beta.test",
@@ -145,6 +145,7 @@ def test_what_stands_around_postfix_and_breaks_certified_mail_is_named(net):
     script = r"""
         openssl req -x509 -newkey rsa:2048 -nodes -keyout /tmp/check/key.pem -out /tmp/check/ca.pem -subj /CN=Kurz -days 3 2>/dev/null
         chmod 644 /tmp/check/key.pem
+        install -d -o pec -m 755 /tmp/check/infected
         case $(dovecot --version) in 2.3*) plugins='mail_plugins = quota sieve' ;; *) plugins='mail_plugins {\nquota = yes\nsieve = yes\n}' ;; esac
         mkdir -p /tmp/bin
         sed -e 's/^recipient_delimiter =.*/recipient_delimiter = +/' -e 's/mail_fsync = always/mail_fsync = never/' \
@@ -155,7 +156,7 @@ def test_what_stands_around_postfix_and_breaks_certified_mail_is_named(net):
         export PATH=/tmp/bin:$PATH"""
     done, found = check(
         net, script, "pec_access_milter=inet:0.0.0.0:9", "pec_database=host=127.0.0.1 port=9 dbname=pec user=pec", "pec_clamd=inet:127.0.0.1:9",
-        "pec_ca_file=/tmp/check/ca.pem", "pec_signing_key=/tmp/check/key.pem", "pec_infected_store=/dev/shm", "virtual_transport=lmtp:inet:127.0.0.1:2424", "pec_mailbox_lmtp=unix:public/pecoutgoing",
+        "pec_ca_file=/tmp/check/ca.pem", "pec_signing_key=/tmp/check/key.pem", "pec_infected_store=/tmp/check/infected", "virtual_transport=lmtp:inet:127.0.0.1:2424", "pec_mailbox_lmtp=unix:public/pecoutgoing",
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     expected = {

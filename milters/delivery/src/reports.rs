@@ -206,6 +206,11 @@ impl DeliveryPoint {
         let age = self.world.clock.now().unix() - known.fact.happened_at.unix();
         let goes_again = report.status.starts_with('4') && age < NOTICE_LIFETIME;
         maillog::notice_came_back(queue_id, &known.fact.message_id, report.recipient.as_str(), &report.diagnostic, goes_again);
-        if goes_again { Outcome::Trigger(again(&known.fact.id)) } else { Outcome::AsItIs }
+        match known.fact.kind {
+            _ if !goes_again => Outcome::AsItIs,
+            // It waited for a mailbox of ours, came back without its body, and is made again from its row.
+            FactKind::NonAccettazione => Outcome::Trigger(trigger_name(known.fact.kind, &known.fact.id)),
+            _ => Outcome::Trigger(again(&known.fact.id)),
+        }
     }
 }
