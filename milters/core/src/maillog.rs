@@ -478,11 +478,6 @@ pub fn notice_came_back(queue_id: &str, message_id: &str, recipient: &str, diagn
     error_line!(queue_id, "a notice could not be delivered, {what}: message-id={message_id} recipient={recipient} reason={diagnostic}");
 }
 
-/// A trigger whose notice pec-clock has already brought into the queue.
-pub fn trigger_repeated(queue_id: &str, message_id: &str) {
-    info_line!(queue_id, "trigger dropped, its notice was started before: message-id={message_id}");
-}
-
 /// pec-clock acts, alone on this database.
 pub fn acting() {
     info_line!(NO_QUEUE_ID, "acting: no other pec-clock acts on this database");

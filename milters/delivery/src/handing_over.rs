@@ -38,6 +38,8 @@ pub(crate) enum Ended {
     Taken { at: Moment, again: bool },
     /// It never will. `again`: it may have taken it earlier.
     Refused { reply: Reply, again: bool },
+    /// There is no such mailbox, it was said twice.
+    NoMailbox(Reply),
 }
 
 impl DeliveryPoint {
@@ -93,7 +95,8 @@ impl DeliveryPoint {
             self.hand_over(hand, &custody.envid, begun, (Quota::Counts, mailbox), sender, std::slice::from_ref(hand.data)).await?
         };
         if let Ended::Refused { reply, again } = &ended {
-            // Another copy may be there, or under way at this moment.
+            // Another copy may be there, or under way at this moment. (Not where there is no mailbox: a program that was killed
+            // before that was said has left the same row as one that was killed after a 250.)
             is_certain(mailbox, reply, *again || self.world.database.is_handover_open(&custody, &key).await?)?;
         }
         let happened = |kind, at, time_source, status: &str| Happened { kind, recipient: key, at, time_source, status: status.to_owned() };
@@ -102,7 +105,9 @@ impl DeliveryPoint {
                 let time_source = if *again { TimeSource::MailboxAgain } else { TimeSource::Mailbox };
                 happened(FactKind::AvvenutaConsegna, *at, time_source, "")
             }
-            Ended::Refused { reply, .. } => happened(FactKind::ErroreConsegna, self.world.clock.now(), TimeSource::Mailbox, refusal_status(reply)),
+            Ended::Refused { reply, .. } | Ended::NoMailbox(reply) => {
+                happened(FactKind::ErroreConsegna, self.world.clock.now(), TimeSource::Mailbox, refusal_status(reply))
+            }
             Ended::Before => anyhow::bail!("{identificativo}: the mailbox of {mailbox} has it, and there is no fact that says so"),
         };
         // The fact before its notice: where none can be signed now, what the mailbox said is written all the same.
@@ -132,6 +137,7 @@ impl DeliveryPoint {
                 is_certain(mailbox, &reply, again)?;
                 return Ok(reply);
             }
+            Ended::NoMailbox(reply) => return Ok(reply),
         }
         Ok(done())
     }
@@ -172,7 +178,7 @@ impl DeliveryPoint {
                 if now.unix() - first.unix() < ASK_AGAIN {
                     anyhow::bail!("the mailbox server says that there is no mailbox {mailbox}; it is asked again before that is believed: {reply}");
                 }
-                Ok(Ended::Refused { reply, again })
+                Ok(Ended::NoMailbox(reply))
             }
             Handed::Never(reply) => {
                 database.end_handover(message, &key, None).await?;
@@ -196,7 +202,7 @@ fn is_among(recipients: &[String], mailbox: &Address) -> bool {
     recipients.iter().any(|r| r.eq_ignore_ascii_case(mailbox.as_str()))
 }
 
-/// A refusal counts where the mailbox cannot have the message: full it is, say, of this very one, or gone after it had it.
+/// A refusal counts where the mailbox cannot have the message: full it is, say, of this very one.
 fn is_certain(mailbox: &Address, reply: &Reply, may_have_it: bool) -> anyhow::Result<()> {
     anyhow::ensure!(
         !may_have_it,

@@ -220,7 +220,7 @@ impl DeliveryPoint {
             Ended::Before => return Ok(()),
             Ended::Taken { at, .. } => at,
             // The addressee is gone. The service mailbox keeps it for the administrator.
-            Ended::Refused { reply, .. } => {
+            Ended::Refused { reply, .. } | Ended::NoMailbox(reply) => {
                 let service = Address::parse(&sender).filter(|service| service != to);
                 let service = service.with_context(|| format!("the service mailbox does not take the notice {}: {reply}", fact.message_id))?;
                 match self.world.mailboxes.hand(Quota::CountsNot, &sender, &service, hand.ident, pieces).await {

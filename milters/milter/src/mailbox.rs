@@ -65,7 +65,7 @@ pub enum Handed {
     Yes,
     /// It has it not, and may take it later.
     NotYet(String),
-    /// There is no such mailbox.
+    /// There is no such mailbox, it says before it has the message.
     NoMailbox(Reply),
     /// It has it not and will not take it.
     Never(Reply),
@@ -159,10 +159,10 @@ impl Mailboxes {
         match pool.give(message).await {
             Ok(answer) if answer.reply.is_yes() => Handed::Yes,
             // What is said of the sender, or of mail at all, is nothing that this mailbox says.
-            Ok(answer) if !answer.reply.is_final_no() || !matches!(answer.at, Step::Recipient | Step::Message) => {
+            Ok(answer) if !answer.reply.is_final_no() || !matches!(answer.at, Step::Recipient | Step::Message) || is_about_others(&answer.reply) => {
                 Handed::NotYet(answer.reply.to_string())
             }
-            Ok(answer) if is_no_mailbox(&answer.reply) => Handed::NoMailbox(answer.reply),
+            Ok(answer) if answer.at == Step::Recipient && is_no_mailbox(&answer.reply) => Handed::NoMailbox(answer.reply),
             Ok(answer) => Handed::Never(answer.reply),
             Err(e @ Failure::Unknown { .. }) => Handed::NotKnown(e.to_string()),
             Err(e) => Handed::NotYet(e.to_string()),
@@ -200,6 +200,11 @@ pub fn peer(socket: &Socket) -> Peer {
 /// Whether a refusal is about a mailbox that is there: full, locked, closed (RFC 3463 s. 3.3).
 fn is_about_the_mailbox(reply: &Reply) -> bool {
     reply.status.as_deref().map_or(reply.code == 552, |status| matches!(status.get(1..3), Some(".2")))
+}
+
+/// Whether a refusal is about the sender's address (RFC 3463 s. 3.2), or about the conversation.
+fn is_about_others(reply: &Reply) -> bool {
+    matches!(reply.code, 500..=504) || matches!(reply.status.as_deref(), Some("5.1.7" | "5.1.8"))
 }
 
 /// The status (RFC 3463) of a refusal; where the server says none, what its code means (RFC 5321 s. 4.2.3).

@@ -50,6 +50,8 @@ async fn yes_is_the_mailboxs_own_word_and_each_no_is_what_it_says() {
         ("552 too much", "never"),
         ("450 4.1.1 no such user, for now", "not yet"),
         ("452 4.2.2 full", "not yet"),
+        ("550 5.1.8 no such sender", "not yet"),
+        ("503 5.5.1 not now", "not yet"),
         ("451 4.3.0 later", "not yet"),
     ] {
         alfa.mailboxes.answer_recipient(ANNA, Some(answer));
@@ -58,6 +60,8 @@ async fn yes_is_the_mailboxs_own_word_and_each_no_is_what_it_says() {
         alfa.mailboxes.answer_recipient(ANNA, None);
         alfa.mailboxes.answer_message(ANNA, Some(answer));
         let handed = hand(&mailboxes, Quota::Counts, ANNA).await;
+        // Whoever takes the message first and then says so may have it.
+        let expected = if expected == "no mailbox" { "never" } else { expected };
         assert_eq!(kind(&handed), expected, "{answer} to the message: {handed:?}");
         alfa.mailboxes.answer_message(ANNA, None);
     }

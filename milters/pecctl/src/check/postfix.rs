@@ -570,7 +570,7 @@ pub(super) mod tests {
             ("bounce_queue_lifetime", "0", ""),
             ("maximal_backoff_time", "4000s", "postconf -e 'maximal_backoff_time = 15m'"),
             ("delay_warning_time", "4h", "postconf -e 'delay_warning_time = 0'"),
-            ("queue_run_delay", "1h", "postconf -e 'queue_run_delay = 900s'"),
+            ("queue_run_delay", "1h", "postconf -e 'queue_run_delay = 60s'"),
             ("milter_content_timeout", "60s", "postconf -e 'milter_content_timeout = 300s'"),
             ("header_size_limit", "10000", ""),
             ("smtpd_tls_security_level", "", ""),
