@@ -106,7 +106,7 @@ def test_services_and_maps_that_break_certified_mail_are_named(net):
     routes = "inline:{{notices.pec.internal=pectriggers:unix:pec/triggers}, {ricezione.pec.internal=x:y}, {pec.alfa.test=smtp:[elsewhere.test]}}"
     script = """
         postconf -c /tmp/check -P """ + " ".join(f"'{option}={value}'" for option, value in MASTER_CF.items()) + """
-        postconf -c /tmp/check -P smtp/unix/smtp_header_checks=regexp:/x smtp/inet/smtpd_discard_ehlo_keywords=chunking
+        postconf -c /tmp/check -P smtp/unix/smtp_header_checks=regexp:/x
         postconf -c /tmp/check -M '2525/inet=2525 inet n - y - - smtpd'
         postconf -c /tmp/check -M '0.0.0.0:10027/inet=0.0.0.0:10027 inet n - y - - smtpd -o smtpd_milters=unix:pec/triggers'
         postconf -c /tmp/check -M '628/inet=628 inet n - y - - qmqpd'
@@ -120,7 +120,6 @@ def test_services_and_maps_that_break_certified_mail_are_named(net):
     expected = {
         *("master.cf {0}/{1}: {2}".format(*option.rsplit("/", 2)) for option in MASTER_CF),
         "master.cf smtp/unix: -o smtp_header_checks",
-        "master.cf smtp/inet: -o smtpd_discard_ehlo_keywords",
         "master.cf 2525/inet: smtpd_milters",
         "master.cf 0.0.0.0:10027/inet: smtpd_milters",
         "master.cf 628/inet",
