@@ -27,7 +27,7 @@ use pec_state::log::{Entry, Event};
 use pec_state::rows::{Fact, FactKind, Made, Ricevuta, TimeSource};
 use pec_test_support::judges::{openssl_verify, xmllint_valid};
 use pec_test_support::mail_server::Taken;
-use pec_test_support::network::{Network, column, daticert_of, run, sent};
+use pec_test_support::network::{Network, column, daticert_of, insert_ricevuta, run, sent};
 use pec_test_support::pki::NOW;
 
 use crate::delivery::Delivery;
@@ -148,7 +148,7 @@ impl Alfa {
             sent_mac: self.database.sent_with_identifier(&daticert.identificativo).await.unwrap().unwrap().mac().clone(),
         };
         let log = Entry::new(Event::Ricevuta(kind.as_str()), daticert, daticert.data, "4j");
-        self.database.insert_ricevuta(&ricevuta, &log).await.unwrap();
+        insert_ricevuta(&self.database, &ricevuta, &log).await;
     }
 
     async fn rows(&self, sql: &str) -> Vec<String> {

@@ -15,7 +15,7 @@ use pec_core::maillog;
 use pec_lmtp::Reply;
 use pec_milter::mailbox::{Handed, Quota, refusal_status};
 use pec_state::authentic::Authentic;
-use pec_state::database::Known;
+use pec_state::database::{InQueue, Known};
 use pec_state::handover::Begun;
 use pec_state::rows::{Custody, FactKind, Passed, TimeSource};
 
@@ -45,25 +45,24 @@ pub(crate) enum Ended {
 impl DeliveryPoint {
     /// A message for a mailbox of ours. The answer is Postfix's to hear; an error waits.
     pub(crate) async fn for_mailbox(&self, hand: &InHand<'_>, path: &str) -> anyhow::Result<Reply> {
-        let database = &self.world.database;
         let Some(mailbox) = Address::parse(path) else { anyhow::bail!("{path}: is no mail address") };
         let Some(envid) = hand.envid else { return unknown(hand, &mailbox, "it has no envelope id, so no milter of ours has seen it") };
-        if let Some(custody) = database.custody_with_envid(envid).await? {
-            if !is_among(&custody.recipients, &mailbox) || hand.body_sha256[..] != custody.body_sha256[..] {
-                return unknown(hand, &mailbox, "it is not the envelope that was taken in charge for this recipient");
+        match self.world.database.in_queue(envid).await? {
+            Some(InQueue::Envelope(custody)) => {
+                if !is_among(&custody.recipients, &mailbox) || hand.body_sha256[..] != custody.body_sha256[..] {
+                    return unknown(hand, &mailbox, "it is not the envelope that was taken in charge for this recipient");
+                }
+                self.envelope(hand, custody, &mailbox).await
             }
-            return self.envelope(hand, custody, &mailbox).await;
-        }
-        if let Some(passed) = database.passed(envid).await? {
-            if !is_among(&passed.recipients, &mailbox) || hand.body_sha256[..] != passed.body_sha256[..] {
-                return unknown(hand, &mailbox, "it is not what a milter let pass for this recipient");
+            Some(InQueue::Passed(passed)) => {
+                if !is_among(&passed.recipients, &mailbox) || hand.body_sha256[..] != passed.body_sha256[..] {
+                    return unknown(hand, &mailbox, "it is not what a milter let pass for this recipient");
+                }
+                self.passed(hand, &passed, &mailbox).await
             }
-            return self.passed(hand, &passed, &mailbox).await;
+            Some(InQueue::Notice(known)) => self.notice_in_the_queue(hand, known, &mailbox).await,
+            None => unknown(hand, &mailbox, "its envelope id is none of ours, so no milter of ours has let it in"),
         }
-        if let Some(known) = database.fact_with_id(envid).await? {
-            return self.notice_in_the_queue(hand, known, &mailbox).await;
-        }
-        unknown(hand, &mailbox, "its envelope id is none of ours, so no milter of ours has let it in")
     }
 
     /// An envelope that this provider answers for: here an avvenuta consegna or a mancata consegna begins.

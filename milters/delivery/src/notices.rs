@@ -167,7 +167,7 @@ impl DeliveryPoint {
             let to = self.addressee(&source, fact.kind)?;
             let to = Address::parse(&to).with_context(|| format!("{to:?}, to whom the notice {} goes, is no mail address", fact.message_id))?;
             let key = to.key();
-            if matches!(due, Due::Written(_)) && database.taken_at(&fact.id, &key).await?.is_some() {
+            if matches!(due, Due::Written(Known { made: Some(_), .. })) && database.taken_at(&fact.id, &key).await?.is_some() {
                 maillog::handed_over_before(hand.queue_id, &fact.message_id);
                 return Ok(());
             }
@@ -175,16 +175,18 @@ impl DeliveryPoint {
             let made = Made { sha256: notice.body.sha256().to_vec(), with: self.world.made_with() };
             let log = self.log_entry(hand, &daticert, fact, &source, &made);
             let begun = match &due {
-                Due::Written(Known { made: Some(before), fact }) => {
-                    self.compare(hand, fact, before, &made)?;
-                    database.begin_handover(&fact.id, &key).await?
-                }
-                Due::Written(Known { made: None, fact }) => {
-                    if database.insert_made(fact, &made, &log, &key).await? {
-                        Begun::Now { again: false }
-                    } else {
-                        database.begin_handover(&fact.id, &key).await?
+                Due::Written(Known { made: Some(before), fact }) if before.sha256 == made.sha256 => database.begin_handover(&fact.id, &key).await?,
+                Due::Written(known) => {
+                    if let Some(before) = &known.made {
+                        self.explain(hand, &known.fact, before, &made)?;
                     }
+                    if !database.insert_made(known, &made, &log, &key).await? {
+                        // Another copy was quicker, and its notice may be another one.
+                        let known = database.fact_with_id(&known.fact.id).await?;
+                        due = Due::Written(known.context("a fact that was written is not there")?);
+                        continue;
+                    }
+                    Begun::Now { again: known.made.is_some() }
                 }
                 Due::New(fact) => {
                     if !database.insert_fact(fact, &made, &log, &key).await? {
@@ -287,11 +289,8 @@ impl DeliveryPoint {
         self.world.write(heavy, make).await
     }
 
-    /// A notice that was made before must come out the same. If it does not and nothing explains it, it stays here.
-    fn compare(&self, hand: &InHand<'_>, fact: &Fact, before: &Made, now: &Made) -> anyhow::Result<()> {
-        if before.sha256 == now.sha256 {
-            return Ok(());
-        }
+    /// A notice that was made before comes out differently. If nothing explains that, it stays here.
+    fn explain(&self, hand: &InHand<'_>, fact: &Fact, before: &Made, now: &Made) -> anyhow::Result<()> {
         if before.with == now.with {
             anyhow::bail!("the notice {} came out differently than the first time, and nothing explains it: it is held back", fact.message_id);
         }

@@ -349,7 +349,9 @@ impl IncomingPoint {
         log.client_address = Some(connection.client_address.clone());
         log.tls = transaction.tls.as_ref().map(ToString::to_string);
         log.error = daticert.errore_esteso.clone();
-        let (mut triggers, mut is_due) = (Vec::new(), false);
+        let (mut triggers, envid) = (Vec::new(), fresh()?);
+        let passed = |kind| world.passed(transaction, kind, &hashes.body, &envid);
+        let again = passed(PassedKind::Ricevuta)?;
         if let Some(sent) = sent {
             log.message.gestore_emittente = world.settings.provider_name.clone();
             log.envid = Some(sent.envid.clone());
@@ -363,22 +365,21 @@ impl IncomingPoint {
                 content_sha256: hashes.content.to_vec(),
                 sent_mac: sent.mac().clone(),
             };
-            let is_new = world.database.insert_ricevuta(&ricevuta, &log).await?;
+            // A full mailbox takes it all the same: once, whom it is for. A receipt is anybody's who has it, and can be brought
+            // without end.
             let is_for = |r: &Address| r.domain() == world.settings.service_domain || r.as_str().eq_ignore_ascii_case(&daticert.mittente);
-            is_due = is_new && transaction.recipients.iter().all(|r| r.address.as_ref().is_some_and(is_for));
+            let is_due = transaction.recipients.iter().all(|r| r.address.as_ref().is_some_and(is_for));
+            let new = passed(if is_due { PassedKind::RicevutaDovuta } else { PassedKind::Ricevuta })?;
+            world.database.insert_ricevuta(&ricevuta, &log, (&new, &again)).await?;
             maillog::ricevuta(queue_id, daticert, &provider.name);
             if daticert.tipo == Tipo::RilevazioneVirus {
                 triggers = self.virus_not_delivered(queue_id, &sent, daticert, &about, provider, &hashes.body).await?;
             }
         } else {
-            world.database.insert_log(&log).await?;
+            world.database.insert_passed(&again, Some(&log)).await?;
             maillog::ricevuta_of_nothing(queue_id, daticert, &provider.name);
         }
-
-        // A full mailbox takes it all the same: once, whom it is for. A receipt is anybody's who has it, and can be brought
-        // without end.
-        let kind = if is_due { PassedKind::RicevutaDovuta } else { PassedKind::Ricevuta };
-        let edits = world.let_pass(transaction, kind, &hashes.body, None).await?;
+        let edits = Edits::default().envelope_id(transaction, &envid);
         Ok(Verdict::Change(triggers.iter().fold(edits, |edits, trigger| edits.add_trigger(trigger))))
     }
 

@@ -17,7 +17,7 @@ use pec_core::notices::presa_in_carico::presa_in_carico as notice_of_presa_in_ca
 use pec_core::notices::{Issuer, Notice};
 use pec_core::parameters::{OrdinaryMail, Socket};
 use pec_incoming::{Door, IncomingPoint};
-use pec_state::database::Database;
+use pec_state::database::{Database, InQueue};
 use pec_state::log::{Entry, Event};
 use pec_state::rows::PassedKind;
 use pec_test_support::judges::openssl_verify;
@@ -69,7 +69,7 @@ async fn programs(host: &Host) -> Database {
 
 /// As what the message in the queue was let pass, and for whom (keys): the row by which pec-delivery knows it.
 async fn let_pass(host: &Host, queued: &Queued) -> (PassedKind, Vec<String>) {
-    let passed = programs(host).await.passed(envid(queued).unwrap()).await.unwrap().unwrap();
+    let Ok(Some(InQueue::Passed(passed))) = programs(host).await.in_queue(envid(queued).unwrap()).await else { panic!("it was not let pass") };
     assert_eq!(passed.body_sha256, sha256(&queued.mail.body), "these bytes, and no others");
     (passed.kind, passed.recipients.clone())
 }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use openssl::sha::sha256;
 use pec_delivery::DeliveryPoint;
 use pec_incoming::{Door, IncomingPoint};
-use pec_state::database::Database;
+use pec_state::database::{Database, InQueue};
 use pec_state::rows::PassedKind;
 use pec_test_support::judges::openssl_verify;
 use pec_test_support::network::{Network, column, run};
@@ -52,7 +52,7 @@ impl Scene {
     /// The row by which pec-delivery knows the message in the queue.
     async fn let_pass(&self, queued: &Queued) -> (PassedKind, Vec<String>) {
         let database = Database::connect(&self.network.alfa.settings, "test").await.unwrap();
-        let passed = database.passed(envid(queued).unwrap()).await.unwrap().unwrap();
+        let Ok(Some(InQueue::Passed(passed))) = database.in_queue(envid(queued).unwrap()).await else { panic!("it was not let pass") };
         assert_eq!(passed.body_sha256, sha256(&queued.mail.body), "these bytes, and no others");
         (passed.kind, passed.recipients.clone())
     }

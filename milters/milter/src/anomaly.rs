@@ -10,6 +10,7 @@ use pec_core::maillog;
 use pec_core::message::Body;
 use pec_core::notices::anomalia::{Errore, anomalia};
 use pec_core::notices::{Issuer, Notice, service_address};
+use pec_state::authentic::Authentic;
 use pec_state::log::Entry;
 use pec_state::rows::{Passed, PassedKind};
 
@@ -69,7 +70,14 @@ impl World {
     /// Writes that the message, whose body has this hash when it goes on, may reach those of its recipients who have a mailbox here, with its
     /// log row; and has it carry the ENVID by which pec-delivery finds that.
     pub async fn let_pass(&self, transaction: &Transaction, kind: PassedKind, body_sha256: &[u8], log: Option<Entry>) -> anyhow::Result<Edits> {
-        let envid = fresh()?;
+        let passed = self.passed(transaction, kind, body_sha256, &fresh()?)?;
+        let log = log.map(|log| Entry { envid: Some(passed.envid.clone()), ..log });
+        self.database.insert_passed(&passed, log.as_ref()).await?;
+        Ok(Edits::default().envelope_id(transaction, &passed.envid))
+    }
+
+    /// The row that says so.
+    pub fn passed(&self, transaction: &Transaction, kind: PassedKind, body_sha256: &[u8], envid: &str) -> anyhow::Result<Authentic<Passed>> {
         let ours = transaction.recipients.iter().filter_map(|r| r.address.as_ref()).filter(|r| self.is_local(&r.domain()));
         let mut recipients: Vec<String> = ours.map(Address::key).collect();
         // Milters see an address before its alias: root's and the postmaster's lead to the service mailbox (main.cf).
@@ -77,9 +85,6 @@ impl World {
         if matches!(kind, PassedKind::Locale | PassedKind::Rapporto) && !recipients.contains(&service) {
             recipients.push(service);
         }
-        let passed = Passed { envid: envid.clone(), kind, body_sha256: body_sha256.to_vec(), recipients };
-        let log = log.map(|log| Entry { envid: Some(envid.clone()), ..log });
-        self.database.insert_passed(&self.database.authentic(passed)?, log.as_ref()).await?;
-        Ok(Edits::default().envelope_id(transaction, &envid))
+        Ok(self.database.authentic(Passed { envid: envid.to_owned(), kind, body_sha256: body_sha256.to_vec(), recipients })?)
     }
 }

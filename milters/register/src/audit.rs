@@ -57,8 +57,9 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "accepted-or-not",
         meaning: "a message is accepted once or refused once",
+        // One that was made again, because the certificate was another one by then, is the same notice.
         sql: "SELECT identificativo, string_agg(event, ', ' ORDER BY seq) FROM log WHERE seq > $1 AND $2::int8 IS NOT NULL \
-              AND event IN ('accettazione', 'non-accettazione') GROUP BY identificativo HAVING count(*) > 1",
+              AND event IN ('accettazione', 'non-accettazione') GROUP BY identificativo HAVING count(DISTINCT message_id) > 1",
     },
     Rule {
         name: "one-outcome",

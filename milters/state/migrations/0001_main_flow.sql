@@ -16,7 +16,7 @@ CREATE TABLE sent (
     identificativo   text        NOT NULL UNIQUE,
     daticert         text        NOT NULL,        -- the envelope's daticert.xml
     body_sha256      bytea       NOT NULL,        -- of the signed body: only these bytes make a trigger work
-    signed_at        timestamptz NOT NULL,
+    signed_at        timestamptz NOT NULL CHECK (isfinite(signed_at)),
     mac              bytea       NOT NULL
 );
 
@@ -40,7 +40,7 @@ CREATE TABLE custody (
     recipients     text[]      NOT NULL,
     body_sha256    bytea       NOT NULL,          -- of the whole body: only these bytes reach a mailbox, or make a trigger work
     content_sha256 bytea       NOT NULL,          -- of what the provider signed: this is the envelope, whatever surrounds it
-    taken_at       timestamptz NOT NULL,
+    taken_at       timestamptz NOT NULL CHECK (isfinite(taken_at)),
     mac            bytea       NOT NULL
 );
 CREATE INDEX custody_envelope ON custody (identificativo);
@@ -64,7 +64,7 @@ CREATE TABLE fact (
     recipient      text        NOT NULL,          -- key of the recipient; of several, joined by blanks; empty for an acceptance
     source         text        NOT NULL,          -- sent.id, custody.id or not_accepted.id
     source_mac     bytea       NOT NULL,          -- that row's mac
-    happened_at    timestamptz NOT NULL,
+    happened_at    timestamptz NOT NULL CHECK (isfinite(happened_at)),
     time_source    text        NOT NULL,          -- clock, mailbox, mailbox-again, report
     status         text        NOT NULL,          -- enhanced status code of a failure
     message_id     text        NOT NULL,          -- of the notice
@@ -87,8 +87,8 @@ CREATE TABLE handover (
     message        text        NOT NULL,          -- its ENVID: custody.envid, passed.envid, fact.id
     recipient      text        NOT NULL,          -- to whom (key)
     open           integer     NOT NULL,          -- how often it was handed over without an answer that we know
-    no_mailbox_at  timestamptz,                   -- when the mailbox server first said that there is no such mailbox
-    stored_at      timestamptz,                   -- when it was taken; of an envelope the fact says so
+    no_mailbox_at  timestamptz CHECK (isfinite(no_mailbox_at)), -- since when the mailbox server has said that there is no such mailbox
+    stored_at      timestamptz CHECK (isfinite(stored_at)), -- when it was taken; of an envelope the fact says so
     mac            bytea,                         -- of message, recipient, stored_at
     PRIMARY KEY (message, recipient)
 );
@@ -108,7 +108,7 @@ CREATE TABLE ricevuta (
     recipient      text        NOT NULL,
     provider       text        NOT NULL,
     message_id     text        NOT NULL,
-    happened_at    timestamptz NOT NULL,          -- the time that it certifies
+    happened_at    timestamptz NOT NULL CHECK (isfinite(happened_at)), -- the time that it certifies
     content_sha256 bytea       NOT NULL,          -- of what the provider signed: another content is another receipt
     mac            bytea       NOT NULL,          -- with that of our envelope's row
     PRIMARY KEY (identificativo, kind, recipient, content_sha256)

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, QueueMode, RecyclingMethod, Runtime, Timeouts};
 use pec_core::clock::Moment;
 use pec_core::maillog;
 use pec_core::outages::{self, Thing};
@@ -17,7 +17,7 @@ use tokio_postgres::{Client, Config, NoTls, Row};
 use crate::authentic::{Authentic, Mac, Row as Authenticated, RowKeys};
 use crate::envelopes::Envelopes;
 use crate::log::{Entry, Event};
-use crate::rows::{AboutOne, Custody, Fact, FactKind, Made, MadeOf, NotAccepted, Passed, Ricevuta, Sent, TimeSource};
+use crate::rows::{AboutOne, Custody, Fact, FactKind, Made, MadeOf, NotAccepted, Passed, Ricevuta, Sent};
 
 /// Every schema change, in order; the number is the place in the list.
 pub const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_main_flow.sql"), include_str!("../migrations/0002_register.sql")];
@@ -196,6 +196,17 @@ pub struct Known {
     pub made: Option<Made>,
 }
 
+/// What a message in Postfix's queue is.
+#[derive(Debug)]
+pub enum InQueue {
+    /// A copy of an envelope in our custody.
+    Envelope(Authentic<Custody>),
+    /// What else a milter let pass.
+    Passed(Authentic<Passed>),
+    /// A notice of ours.
+    Notice(Known),
+}
+
 /// What is in custody of an envelope.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Taken {
@@ -216,6 +227,8 @@ impl Database {
         let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
             .max_size(CONNECTIONS)
+            // A few do most of the work: each keeps its plans and caches of its own.
+            .queue_mode(QueueMode::Lifo)
             .runtime(Runtime::Tokio1)
             .timeouts(Timeouts { wait: Some(PATIENCE), create: Some(PATIENCE), recycle: Some(PATIENCE) })
             .build()
@@ -328,9 +341,29 @@ impl Database {
         self.custody_where("id = $1", id).await
     }
 
-    /// The copy that Postfix hands over, or reports on, under this ENVID.
+    /// The copy that Postfix reports on under this ENVID.
     pub async fn custody_with_envid(&self, envid: &str) -> Result<Option<Authentic<Custody>>, DatabaseError> {
         self.custody_where("envid = $1", envid).await
+    }
+
+    /// What Postfix hands over under this ENVID.
+    pub async fn in_queue(&self, envid: &str) -> Result<Option<InQueue>, DatabaseError> {
+        let sql = format!(
+            "SELECT c.*, p.*, f.* FROM (VALUES (true)) AS one (row) LEFT JOIN (SELECT {CUSTODY} FROM custody WHERE envid = $1) AS c ON row \
+             LEFT JOIN (SELECT {PASSED} FROM passed WHERE envid = $1) AS p ON row LEFT JOIN (SELECT {FACT} FROM fact WHERE id = $1) AS f ON row"
+        );
+        let Some(row) = self.query_opt(&sql, &[&envid]).await? else { return Ok(None) };
+        let (passed, fact) = (CUSTODY_COLUMNS, CUSTODY_COLUMNS + PASSED_COLUMNS);
+        let is_there = |first| row.get::<_, Option<&str>>(first).is_some();
+        Ok(if is_there(0) {
+            Some(InQueue::Envelope(self.custody_row(&row, 0)?))
+        } else if is_there(passed) {
+            Some(InQueue::Passed(self.passed_row(&row, passed)?))
+        } else if is_there(fact) {
+            Some(InQueue::Notice(self.known(&row, fact)?))
+        } else {
+            None
+        })
     }
 
     async fn custody_where(&self, condition: &str, value: &str) -> Result<Option<Authentic<Custody>>, DatabaseError> {
@@ -359,9 +392,9 @@ impl Database {
     pub async fn insert_passed(&self, passed: &Authentic<Passed>, log: Option<&Entry>) -> Result<(), DatabaseError> {
         let kind = passed.kind.as_str();
         let mut values: Vec<&(dyn ToSql + Sync)> = vec![&passed.envid, &kind, &passed.body_sha256, &passed.recipients, passed.mac().column()];
-        let insert = "INSERT INTO passed (envid, kind, body_sha256, recipients, mac) VALUES ($1, $2, $3, $4, $5)";
+        let insert = format!("INSERT INTO passed ({PASSED}) VALUES ($1, $2, $3, $4, $5)");
         let Some(log) = log else {
-            self.execute(insert, &values).await?;
+            self.execute(&insert, &values).await?;
             return Ok(());
         };
         let log = LogValues::new(log);
@@ -370,14 +403,11 @@ impl Database {
         Ok(())
     }
 
-    /// What Postfix hands over under this ENVID, if a milter let it pass.
-    pub async fn passed(&self, envid: &str) -> Result<Option<Authentic<Passed>>, DatabaseError> {
-        let row = self.query_opt("SELECT envid, kind, body_sha256, recipients, mac FROM passed WHERE envid = $1", &[&envid]).await?;
-        row.map(|r| {
-            let kind = spelled(&r, 1, Passed::TABLE, r.get(0))?;
-            self.believed(Passed { envid: r.get(0), kind, body_sha256: r.get(2), recipients: r.get(3) }, r.get(4))
-        })
-        .transpose()
+    /// The columns [`PASSED`], from number `first` on.
+    fn passed_row(&self, r: &Row, first: usize) -> Result<Authentic<Passed>, DatabaseError> {
+        let envid: String = r.get(first);
+        let kind = spelled(r, first + 1, Passed::TABLE, &envid)?;
+        self.believed(Passed { envid, kind, body_sha256: r.get(first + 2), recipients: r.get(first + 3) }, r.get(first + 4))
     }
 
     /// What is known to be in the queue of the envelope `identificativo` of `provider`, because the trigger of its presa in
@@ -389,7 +419,7 @@ impl Database {
         );
         let mut taken = Taken::default();
         for row in self.query(&sql, &[&provider, &identificativo]).await? {
-            let (known, custody) = (self.known(&row)?, self.custody_row(&row, FACT_COLUMNS)?);
+            let (known, custody) = (self.known(&row, 0)?, self.custody_row(&row, FACT_COLUMNS)?);
             if custody.content_sha256 == content_sha256 {
                 taken.recipients.extend(known.fact.recipient.split(' ').map(str::to_owned));
             } else {
@@ -404,19 +434,19 @@ impl Database {
         let condition = "provider = $1 AND identificativo = $2 AND kind = $3 AND md5(recipient) = md5($4)";
         let values: [&(dyn ToSql + Sync); 4] = [&provider, &identificativo, &kind.as_str(), &recipient];
         let row = self.query_opt(&format!("SELECT {FACT} FROM fact WHERE {condition}"), &values).await?;
-        row.as_ref().map(|row| self.known(row)).transpose()
+        row.as_ref().map(|row| self.known(row, 0)).transpose()
     }
 
     /// How it ended for this recipient, as far as that is a fact: avvenuta consegna, errore consegna, rilevazione virus.
     pub async fn outcomes(&self, provider: &str, identificativo: &str, recipient: &str) -> Result<Vec<Known>, DatabaseError> {
         let condition = "provider = $1 AND identificativo = $2 AND kind IN ('avvenuta-consegna', 'errore-consegna', 'rilevazione-virus') AND md5(recipient) = md5($3)";
         let rows = self.query(&format!("SELECT {FACT} FROM fact WHERE {condition}"), &[&provider, &identificativo, &recipient]).await?;
-        rows.iter().map(|row| self.known(row)).collect()
+        rows.iter().map(|row| self.known(row, 0)).collect()
     }
 
     /// The fact that a trigger speaks of, or whose notice has this ENVID.
     pub async fn fact_with_id(&self, id: &str) -> Result<Option<Known>, DatabaseError> {
-        self.query_opt(&format!("SELECT {FACT} FROM fact WHERE id = $1"), &[&id]).await?.as_ref().map(|row| self.known(row)).transpose()
+        self.query_opt(&format!("SELECT {FACT} FROM fact WHERE id = $1"), &[&id]).await?.as_ref().map(|row| self.known(row, 0)).transpose()
     }
 
     /// Writes a fact, what its notice came out as, its log row, and that the notice is being handed over `to` (a key); unless
@@ -454,20 +484,22 @@ impl Database {
     }
 
     /// Writes what the notice about a fact came out as, the fact's log row, and that the notice is being handed over `to` (a key),
-    /// unless that is written already. `true`: it is written now.
-    pub async fn insert_made(&self, fact: &Authentic<Fact>, made: &Made, log: &Entry, to: &str) -> Result<bool, DatabaseError> {
-        let log = LogValues::new(log);
+    /// unless something else than what is `known` was written meanwhile. `true`: it is written now.
+    pub async fn insert_made(&self, known: &Known, made: &Made, log: &Entry, to: &str) -> Result<bool, DatabaseError> {
+        let (fact, log) = (&known.fact, LogValues::new(log));
         let made = self.authentic(MadeOf { fact: &fact.id, fact_mac: fact.mac(), made: made.clone() })?;
-        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&fact.id, &made.made.sha256, &made.made.with, made.mac().column(), &to];
+        let before = known.made.as_ref().map(|made| &made.sha256);
+        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&fact.id, &made.made.sha256, &made.made.with, made.mac().column(), &to, &before];
         values.extend(log.values());
         let rows = self
             .execute(
                 &format!(
-                    "WITH fact AS (UPDATE fact SET notice_sha256 = $2, made_with = $3, notice_mac = $4 WHERE id = $1 AND notice_sha256 IS NULL RETURNING id), \
+                    "WITH fact AS (UPDATE fact SET notice_sha256 = $2, made_with = $3, notice_mac = $4 \
+                                   WHERE id = $1 AND notice_sha256 IS NOT DISTINCT FROM $6 RETURNING id), \
                      handover AS (INSERT INTO handover AS h (message, recipient, open) SELECT id, $5::text, 1 FROM fact \
                                   ON CONFLICT (message, recipient) DO UPDATE SET open = h.open + 1) \
                      {} WHERE EXISTS (SELECT FROM fact)",
-                    insert_log(6),
+                    insert_log(7),
                 ),
                 &values,
             )
@@ -486,33 +518,35 @@ impl Database {
         Ok(NewFact { fact, made })
     }
 
-    /// The columns [`FACT`] without what the notice came out as, which is written later: whatever became of that, the fact is one.
-    pub(crate) fn fact_row(&self, r: &Row) -> Result<Authentic<Fact>, DatabaseError> {
+    /// The columns [`FACT`], from number `first` on, without what the notice came out as, which is written later: whatever became of
+    /// that, the fact is one.
+    pub(crate) fn fact_row(&self, r: &Row, first: usize) -> Result<Authentic<Fact>, DatabaseError> {
+        let id: String = r.get(first);
         let fact = Fact {
-            id: r.get(0),
-            provider: r.get(1),
-            identificativo: r.get(2),
-            kind: spelled(r, 3, Fact::TABLE, r.get(0))?,
-            recipient: r.get(4),
-            source: r.get(5),
-            source_mac: Mac::from_column(r.get(6)),
-            happened_at: Moment::from_unix(r.get(7)),
-            time_source: TimeSource::parse(r.get(8)),
-            status: r.get(9),
-            message_id: r.get(10),
+            provider: r.get(first + 1),
+            identificativo: r.get(first + 2),
+            kind: spelled(r, first + 3, Fact::TABLE, &id)?,
+            recipient: r.get(first + 4),
+            source: r.get(first + 5),
+            source_mac: Mac::from_column(r.get(first + 6)),
+            happened_at: Moment::from_unix(r.get(first + 7)),
+            time_source: spelled(r, first + 8, Fact::TABLE, &id)?,
+            status: r.get(first + 9),
+            message_id: r.get(first + 10),
+            id,
         };
-        self.believed(fact, r.get(11))
+        self.believed(fact, r.get(first + 11))
     }
 
-    /// The columns [`FACT`].
-    pub(crate) fn known(&self, r: &Row) -> Result<Known, DatabaseError> {
-        let fact = self.fact_row(r)?;
-        let (sha256, with): (Option<Vec<u8>>, Option<String>) = (r.get(12), r.get(13));
+    /// The columns [`FACT`], from number `first` on.
+    pub(crate) fn known(&self, r: &Row, first: usize) -> Result<Known, DatabaseError> {
+        let fact = self.fact_row(r, first)?;
+        let (sha256, with): (Option<Vec<u8>>, Option<String>) = (r.get(first + 12), r.get(first + 13));
         let made = sha256
             .zip(with)
             .map(|(sha256, with)| {
                 let of = MadeOf { fact: &fact.id, fact_mac: fact.mac(), made: Made { sha256, with } };
-                self.believed(of, r.get::<_, Option<Vec<u8>>>(14).unwrap_or_default()).map(|of| of.made.clone())
+                self.believed(of, r.get::<_, Option<Vec<u8>>>(first + 14).unwrap_or_default()).map(|of| of.made.clone())
             })
             .transpose()?;
         Ok(Known { fact, made })
@@ -534,12 +568,17 @@ impl Database {
         Ok(row.is_some())
     }
 
-    /// Writes that a receipt about an envelope of ours came, with its log row; one that came before is left alone. `true`: it is
-    /// new.
-    pub async fn insert_ricevuta(&self, ricevuta: &Ricevuta, log: &Entry) -> Result<bool, DatabaseError> {
+    /// Writes that a receipt about an envelope of ours came, with its log row; one that came before is left alone. And writes that it
+    /// is let pass: as `new`, or, where it came before, as `again`, which have one ENVID. `true`: it is new.
+    pub async fn insert_ricevuta(
+        &self,
+        ricevuta: &Ricevuta,
+        log: &Entry,
+        (new, again): (&Authentic<Passed>, &Authentic<Passed>),
+    ) -> Result<bool, DatabaseError> {
         let log = LogValues::new(log);
         let happened_at = ricevuta.happened_at.unix();
-        let kind = ricevuta.kind.as_str();
+        let (kind, kinds) = (ricevuta.kind.as_str(), (new.kind.as_str(), again.kind.as_str()));
         let macs = ricevuta
             .recipients
             .iter()
@@ -555,19 +594,19 @@ impl Database {
             &ricevuta.content_sha256,
             &macs,
         ];
+        values.extend([&new.envid as &(dyn ToSql + Sync), &new.body_sha256, &new.recipients, &kinds.0, new.mac().column(), &kinds.1, again.mac().column()]);
         values.extend(log.values());
-        let rows = self
-            .execute(
-                &format!(
-                    "WITH ricevuta AS (INSERT INTO ricevuta (identificativo, kind, recipient, provider, message_id, happened_at, content_sha256, mac) \
-                 SELECT $1, $2, r, $4, $5, to_timestamp($6::int8), $7, m FROM unnest($3::text[], $8::bytea[]) AS about (r, m) ON CONFLICT DO NOTHING RETURNING 1) \
-                 {} WHERE EXISTS (SELECT FROM ricevuta)",
-                    insert_log(9),
-                ),
-                &values,
-            )
-            .await?;
-        Ok(rows == 1)
+        let sql = format!(
+            "WITH ricevuta AS (INSERT INTO ricevuta (identificativo, kind, recipient, provider, message_id, happened_at, content_sha256, mac) \
+                 SELECT $1, $2, r, $4, $5, to_timestamp($6::int8), $7, m FROM unnest($3::text[], $8::bytea[]) AS about (r, m) ON CONFLICT DO NOTHING RETURNING 1), \
+             is_new AS (SELECT EXISTS (SELECT FROM ricevuta) AS yes), \
+             passed AS (INSERT INTO passed (envid, body_sha256, recipients, kind, mac) \
+                 SELECT $9, $10, $11, CASE WHEN yes THEN $12::text ELSE $14::text END, CASE WHEN yes THEN $13::bytea ELSE $15::bytea END FROM is_new), \
+             log AS ({} WHERE (SELECT yes FROM is_new)) SELECT yes FROM is_new",
+            insert_log(16),
+        );
+        let row = self.query_opt(&sql, &values).await?;
+        Ok(row.is_some_and(|row| row.get(0)))
     }
 
     /// What we, or their providers, have certified about recipients of our envelopes with these identifiers: for each
@@ -578,7 +617,7 @@ impl Database {
         let is_ours = "provider = (SELECT provider FROM sent WHERE sent.identificativo = fact.identificativo)";
         for row in self.query(&format!("SELECT {FACT} FROM fact WHERE identificativo = ANY($1) AND {is_ours}"), &[&identificativi]).await? {
             // A forged one counts for nothing; the alarm is given.
-            let Ok(fact) = self.fact_row(&row) else { continue };
+            let Ok(fact) = self.fact_row(&row, 0) else { continue };
             let about = fact.recipient.split(' ').filter(|key| !key.is_empty()).map(|key| (fact.kind.as_str().to_owned(), key.to_owned()));
             certified.entry(fact.identificativo.clone()).or_default().extend(about);
         }
@@ -687,6 +726,14 @@ pub(crate) const SENT: &str = "id, envid, provider, identificativo, daticert, bo
 
 const CUSTODY: &str =
     "id, envid, provider, mail_receipt, identificativo, daticert, recipients, body_sha256, content_sha256, extract(epoch FROM taken_at)::int8, mac";
+
+/// How many columns [`CUSTODY`] are.
+const CUSTODY_COLUMNS: usize = 11;
+
+const PASSED: &str = "envid, kind, body_sha256, recipients, mac";
+
+/// How many columns [`PASSED`] are.
+const PASSED_COLUMNS: usize = 5;
 
 pub(crate) const FACT: &str = "id, provider, identificativo, kind, recipient, source, source_mac, extract(epoch FROM happened_at)::int8, time_source, \
      status, message_id, mac, notice_sha256, made_with, notice_mac";

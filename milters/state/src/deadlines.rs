@@ -72,7 +72,7 @@ impl Database {
         let end = rows.last().map(|r| PageEnd(r.get(7), r.get(0)));
         let mut deadlines: Vec<Deadline> = Vec::new();
         for r in &rows {
-            let (Ok(fact), Ok(sent)) = (self.fact_row(r), self.sent_row(r, FACT_COLUMNS)) else { continue };
+            let (Ok(fact), Ok(sent)) = (self.fact_row(r, 0), self.sent_row(r, FACT_COLUMNS)) else { continue };
             if fact.source_mac == *sent.mac() {
                 deadlines.push(Deadline { fact, sent, certified: Vec::new() });
             } else {
@@ -103,7 +103,7 @@ impl Database {
              AND (kind <> 'rilevazione-virus' OR EXISTS (SELECT FROM fact p WHERE p.kind = 'presa-in-carico' AND p.source = fact.source))";
         let rows = self.query(&format!("SELECT {FACT}, {accepted_at} FROM fact WHERE {condition} ORDER BY kind NOT IN ('preavviso-12', 'preavviso-24'), happened_at, kind, id"), &[]).await?;
         let to_raise = |r: &tokio_postgres::Row| {
-            let known = self.known(r).ok()?;
+            let known = self.known(r, 0).ok()?;
             Some(ToRaise { known, accepted_at: r.get::<_, Option<i64>>(FACT_COLUMNS).map(Moment::from_unix) })
         };
         Ok(rows.iter().filter_map(to_raise).collect())

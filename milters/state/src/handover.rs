@@ -85,9 +85,10 @@ impl Database {
     }
 
     /// One that began was answered no, or nothing was given: it is not open. Where the answer is that there is no such mailbox
-    /// (`no_mailbox`), gives back when it was that for the first time.
+    /// (`no_mailbox`), gives back since when nothing else was answered.
     pub async fn end_handover(&self, message: &str, recipient: &str, no_mailbox: Option<Moment>) -> Result<Option<Moment>, DatabaseError> {
-        let sql = "UPDATE handover SET open = greatest(open - 1, 0), no_mailbox_at = coalesce(no_mailbox_at, to_timestamp($3::int8)) \
+        let sql = "UPDATE handover SET open = greatest(open - 1, 0), \
+                   no_mailbox_at = CASE WHEN $3::int8 IS NOT NULL THEN coalesce(no_mailbox_at, to_timestamp($3::int8)) END \
                    WHERE message = $1 AND recipient = $2 RETURNING extract(epoch FROM no_mailbox_at)::int8";
         let row = self.query_opt(sql, &[&message, &recipient, &no_mailbox.map(Moment::unix)]).await?;
         Ok(row.and_then(|row| row.get::<_, Option<i64>>(0)).map(Moment::from_unix))

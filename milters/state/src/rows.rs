@@ -148,37 +148,17 @@ impl Row for Passed {
     }
 }
 
-/// Where the time of a fact comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimeSource {
-    /// Our clock.
-    Clock,
-    /// The second in which we heard the mailbox say that it has the message.
-    Mailbox,
-    /// The same, and the mailbox may have said so earlier: it was handed the message before, and its answer was lost.
-    MailboxAgain,
-    /// Postfix's report.
-    Report,
-}
-
-impl TimeSource {
-    /// As the table spells it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Clock => "clock",
-            Self::Mailbox => "mailbox",
-            Self::MailboxAgain => "mailbox-again",
-            Self::Report => "report",
-        }
-    }
-
-    pub(crate) fn parse(text: &str) -> Self {
-        match text {
-            "mailbox" => Self::Mailbox,
-            "mailbox-again" => Self::MailboxAgain,
-            "report" => Self::Report,
-            _ => Self::Clock,
-        }
+pec_core::spelled! {
+    /// Where the time of a fact comes from, as the table spells it.
+    TimeSource {
+        /// Our clock.
+        Clock = "clock",
+        /// The second in which we heard the mailbox say that it has the message.
+        Mailbox = "mailbox",
+        /// The same, and the mailbox may have said so earlier: it was handed the message before, and its answer was lost.
+        MailboxAgain = "mailbox-again",
+        /// Postfix's report.
+        Report = "report",
     }
 }
 

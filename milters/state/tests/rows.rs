@@ -15,7 +15,7 @@ use pec_state::handover::Begun;
 use pec_state::log::{Entry, Event};
 use pec_state::rows::{Custody, Fact, FactKind, Made, NotAccepted, Passed, PassedKind, Ricevuta, Sent, TimeSource};
 use pec_test_support::log::Log;
-use pec_test_support::network::{Network, column, daticert_of, run, sent};
+use pec_test_support::network::{Network, column, daticert_of, insert_ricevuta, run, sent};
 use pec_test_support::pki::NOW;
 use pec_test_support::tampering::{alterations, while_altered};
 
@@ -67,7 +67,7 @@ impl Rows {
             content_sha256: vec![3; 32],
             sent_mac: sent.mac().clone(),
         };
-        assert!(database.insert_ricevuta(&ricevuta, &log(Event::Ricevuta("avvenuta-consegna"))).await.unwrap());
+        assert!(insert_ricevuta(&database, &ricevuta, &log(Event::Ricevuta("avvenuta-consegna"))).await);
         database.begin_handover("passed", BRUNO).await.unwrap();
         database.take_handover("passed", BRUNO, Moment::from_unix(NOW)).await.unwrap();
         Self { url: network.alfa.settings.database.clone(), network, database, daticert, sent, custody, fact }
@@ -175,7 +175,7 @@ async fn a_row_is_believed_only_as_it_was_written() {
     rows.is_believed_only_as_written("sent", &sent.id, async || database.sent_with_identifier(&sent.identificativo).await).await;
     rows.is_believed_only_as_written("custody", &rows.custody.id, async || database.custody(&rows.custody.id).await).await;
     rows.is_believed_only_as_written("custody", &rows.custody.id, async || database.custody_with_envid("envid").await).await;
-    rows.is_believed_only_as_written("passed", "passed", async || database.passed("passed").await).await;
+    rows.is_believed_only_as_written("passed", "passed", async || database.in_queue("passed").await).await;
     let refused = rows.id("not_accepted").await;
     rows.is_believed_only_as_written("not_accepted", &refused, async || database.not_accepted(&refused).await).await;
 }
@@ -313,8 +313,8 @@ async fn the_first_fact_holds_and_a_notice_is_made_once() {
     let held = database.hold_fact(&second).await.unwrap();
     assert_eq!((&*held.fact, &held.made), (&first, &None));
     assert!(!database.insert_fact(&second, &made(), &log, "x").await.unwrap());
-    assert!(database.insert_made(&held.fact, &made(), &log, "x").await.unwrap());
-    assert!(!database.insert_made(&held.fact, &Made { sha256: vec![9; 32], with: "other".into() }, &log, "x").await.unwrap());
+    assert!(database.insert_made(&held, &made(), &log, "x").await.unwrap());
+    assert!(!database.insert_made(&held, &Made { sha256: vec![9; 32], with: "other".into() }, &log, "x").await.unwrap());
     assert_eq!(database.fact_with_id(&first.id).await.unwrap().unwrap().made, Some(made()));
     assert_eq!(column(&rows.url, "SELECT count(*)::text FROM log WHERE event = 'errore-consegna'").await, ["1"]);
     assert_eq!(column(&rows.url, &format!("SELECT open::text FROM handover WHERE message = '{}'", first.id)).await, ["1"], "it is being handed over");

@@ -29,7 +29,7 @@ use pec_hostile::arrivals::{Arrival, Hands, Incoming, SENT, arrivals};
 use pec_hostile::forge::{ANNA, daticert};
 use pec_hostile::submissions::{Access, Submission, submissions};
 use pec_incoming::{Door, IncomingPoint};
-use pec_state::database::Database;
+use pec_state::database::{Database, InQueue};
 use pec_state::log::{Entry, Event};
 use pec_state::rows::PassedKind;
 use pec_test_support::clamd;
@@ -437,8 +437,10 @@ fn arrived(case: &Arrival, outcome: Outcome, cas: &TrustedCas) -> Result<Option<
 
 /// What is not in custody has a row that says as what it was let in: by it a receipt passes a full mailbox, or not.
 async fn let_pass(case: &Arrival, queued: &Queued, database: &Database) -> Checked {
-    let passed = database.passed(envid(queued).ok_or("no envelope id")?).await.map_err(|e| e.to_string())?;
-    let found = passed.map(|passed| passed.kind);
+    let found = match database.in_queue(envid(queued).ok_or("no envelope id")?).await.map_err(|e| e.to_string())? {
+        Some(InQueue::Passed(passed)) => Some(passed.kind),
+        _ => None,
+    };
     let wanted = match case.expect {
         Incoming::Anomaly(_) => Some(PassedKind::Anomalia),
         Incoming::Receipt => Some(PassedKind::RicevutaDovuta),

@@ -23,7 +23,8 @@ use pec_core::smime::pem::PemSigner;
 use pec_core::smime::verify::TooOld;
 use pec_milter::world::World;
 use pec_state::database::{Database, MIGRATIONS};
-use pec_state::rows::Sent;
+use pec_state::log::Entry;
+use pec_state::rows::{Passed, PassedKind, Ricevuta, Sent};
 use tempfile::TempDir;
 use tokio_postgres::NoTls;
 
@@ -307,4 +308,11 @@ pub fn arriving(notice: Notice, from: &str, recipients: &[&str]) -> Mail {
         header: notice.header,
         body: notice.body.into_bytes().to_vec(),
     }
+}
+
+/// A receipt of another provider came and was let pass, to nobody in particular; whether it was new.
+pub async fn insert_ricevuta(database: &Database, ricevuta: &Ricevuta, log: &Entry) -> bool {
+    let envid = fresh().unwrap();
+    let passed = |kind| database.authentic(Passed { envid: envid.clone(), kind, body_sha256: vec![0; 32], recipients: Vec::new() }).unwrap();
+    database.insert_ricevuta(ricevuta, log, (&passed(PassedKind::RicevutaDovuta), &passed(PassedKind::Ricevuta))).await.unwrap()
 }

@@ -8,7 +8,7 @@ use pec_state::database::Database;
 use pec_state::log::{Entry, Event};
 use pec_state::rows::{FactKind, PassedKind, Ricevuta};
 use pec_test_support::log::Log;
-use pec_test_support::network::{Network, envelope, sent};
+use pec_test_support::network::{Network, envelope, insert_ricevuta, sent};
 use pec_test_support::pki::NOW;
 use pec_test_support::postfix::{Mail, Outcome, report};
 use pec_test_support::tampering::{alterations, while_altered};
@@ -240,7 +240,7 @@ async fn a_receipt_that_another_hand_wrote_does_not_stop_a_notice_of_failure() {
         sent_mac: row.mac().clone(),
     };
     let log_row = Entry::new(Event::Ricevuta("presa-in-carico"), &daticert, ricevuta.happened_at, "4j");
-    alfa.database.insert_ricevuta(&ricevuta, &log_row).await.unwrap();
+    insert_ricevuta(&alfa.database, &ricevuta, &log_row).await;
     // What was said of Carlo is made to speak of Bruno.
     alfa.sql(&format!("UPDATE ricevuta SET recipient = '{BRUNO}'")).await;
     let failed = report(Some(ENVID), &mail, &[(BRUNO, "failed", "4.4.1")], NOW + 86_400);

@@ -7,7 +7,7 @@ use pec_core::identifier::hex;
 use pec_state::log::{Entry, Event};
 use pec_state::rows::{FactKind, Ricevuta};
 use pec_test_support::judges::openssl_verify;
-use pec_test_support::network::{Network, envelope, sent};
+use pec_test_support::network::{Network, envelope, insert_ricevuta, sent};
 use pec_test_support::pki::NOW;
 use pec_test_support::postfix::{Mail, Outcome, Queued, bounce, report};
 
@@ -278,7 +278,7 @@ async fn no_failure_is_certified_where_the_other_provider_has_the_message() {
             sent_mac: alfa.database.sent(&id).await.unwrap().unwrap().mac().clone(),
         };
         let log = Entry::new(Event::Ricevuta(kind.as_str()), &daticert, ricevuta.happened_at, "4j");
-        assert!(alfa.database.insert_ricevuta(&ricevuta, &log).await.unwrap());
+        assert!(insert_ricevuta(&alfa.database, &ricevuta, &log).await);
         alfa.drops(&report(Some(&envid), &mail, &[(BRUNO, "failed", "4.4.1")], NOW + DAY), kind.as_str()).await;
         assert!(alfa.rows(&format!("SELECT id FROM fact WHERE source = '{id}'")).await.is_empty(), "{kind}");
         // Of somebody else it has said nothing.
