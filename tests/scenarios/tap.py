@@ -204,11 +204,12 @@ STATEMENTS = [
     (b"WITH fact AS (INSERT", "db.fact.", 0, 3),
     (b"INSERT INTO fact", "db.fact.", 0, 3),
     (b"WITH fact AS (UPDATE", "db.notice.", 0, None),
-    (b"INSERT INTO handover", "db.handover.", 0, None),
-    (b"UPDATE handover", "db.refused.", 0, None),
-    (b"WITH handover AS (UPDATE", "db.taken.", 0, None),
+    (b"WITH begun AS (INSERT", "db.handover.", 0, None),
+    (b"INSERT INTO handover", "db.refused.", 0, None),
+    (b"WITH ended AS (INSERT", "db.refused.", 0, None),
+    (b"WITH taken AS (INSERT", "db.taken.", 0, None),
     (b"INSERT INTO trigger_body", "db.trigger_body", None, None),
-    (b"WITH ricevuta AS (INSERT", "db.ricevuta", None, None),
+    (b"WITH ricevuta AS (INSERT", "db.ricevuta", 8, 11),
 ]
 
 

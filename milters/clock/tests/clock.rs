@@ -128,8 +128,8 @@ impl Alfa {
         };
         if told {
             let log = Entry::new(Event::Notice(kind.as_str()), daticert, at, "4j");
-            assert!(self.database.insert_fact(&fact, &Made { sha256: vec![0], with: "test".into() }, &log, ANNA).await.unwrap());
-            self.database.take_handover(&fact.id, ANNA, at).await.unwrap();
+            let begun = self.database.insert_fact(&fact, &Made { sha256: vec![0], with: "test".into() }, &log, ANNA).await.unwrap();
+            self.database.take_handover(&begun.unwrap(), at).await.unwrap();
         } else {
             self.database.hold_fact(&fact).await.unwrap();
         }

@@ -16,7 +16,7 @@ use pec_lmtp::Reply;
 use pec_milter::mailbox::{Handed, Quota, refusal_status};
 use pec_state::authentic::Authentic;
 use pec_state::database::{InQueue, Known};
-use pec_state::handover::Begun;
+use pec_state::handover::{Attempt, Begun};
 use pec_state::rows::{Custody, FactKind, Passed, TimeSource};
 
 use crate::DeliveryPoint;
@@ -32,12 +32,10 @@ const ASK_AGAIN: i64 = 5;
 
 /// How a handing over ended, where it did.
 pub(crate) enum Ended {
-    /// It was taken before.
-    Before,
-    /// The mailbox took it at `at`. `again`: it may have taken it earlier as well.
-    Taken { at: Moment, again: bool },
-    /// It never will. `again`: it may have taken it earlier.
-    Refused { reply: Reply, again: bool },
+    /// The mailbox took it then.
+    Taken(Moment),
+    /// It never will.
+    Refused(Reply),
     /// There is no such mailbox, it was said twice.
     NoMailbox(Reply),
 }
@@ -87,27 +85,28 @@ impl DeliveryPoint {
 
         let (identificativo, sender) = (custody.identificativo.clone(), hand.sender);
         // Nobody reads in the service mailboxes (RFC 6109 s. 2.2.5): the sender hears so.
-        let ended = if mailbox.domain() == self.world.settings.service_domain {
-            Ended::Refused { reply: Reply::new(550, NO_LETTERS, "an automatic mailbox, which nobody reads"), again: false }
+        let (ended, again) = if mailbox.domain() == self.world.settings.service_domain {
+            (Ended::Refused(Reply::new(550, NO_LETTERS, "an automatic mailbox, which nobody reads")), false)
         } else {
-            let begun = self.world.database.begin_handover_of(&custody, &key).await?;
-            self.hand_over(hand, &custody.envid, begun, (Quota::Counts, mailbox), sender, std::slice::from_ref(hand.data)).await?
+            let Begun::Now { attempt, again } = self.world.database.begin_handover_of(&custody, &key).await? else {
+                anyhow::bail!("{identificativo}: the mailbox of {mailbox} has it, and there is no fact that says so");
+            };
+            (self.hand_over(hand, &attempt, (Quota::Counts, mailbox), sender, std::slice::from_ref(hand.data)).await?, again)
         };
-        if let Ended::Refused { reply, again } = &ended {
+        if let Ended::Refused(reply) = &ended {
             // Another copy may be there, or under way at this moment. (Not where there is no mailbox: a program that was killed
             // before that was said has left the same row as one that was killed after a 250.)
-            is_certain(mailbox, reply, *again || self.world.database.is_handover_open(&custody, &key).await?)?;
+            is_certain(mailbox, reply, again || self.world.database.is_handover_open(&custody, &key).await?)?;
         }
         let happened = |kind, at, time_source, status: &str| Happened { kind, recipient: key, at, time_source, status: status.to_owned() };
         let happened = match &ended {
-            Ended::Taken { at, again } => {
-                let time_source = if *again { TimeSource::MailboxAgain } else { TimeSource::Mailbox };
+            Ended::Taken(at) => {
+                let time_source = if again { TimeSource::MailboxAgain } else { TimeSource::Mailbox };
                 happened(FactKind::AvvenutaConsegna, *at, time_source, "")
             }
-            Ended::Refused { reply, .. } | Ended::NoMailbox(reply) => {
+            Ended::Refused(reply) | Ended::NoMailbox(reply) => {
                 happened(FactKind::ErroreConsegna, self.world.clock.now(), TimeSource::Mailbox, refusal_status(reply))
             }
-            Ended::Before => anyhow::bail!("{identificativo}: the mailbox of {mailbox} has it, and there is no fact that says so"),
         };
         // The fact before its notice: where none can be signed now, what the mailbox said is written all the same.
         let source = Source::Custody(custody);
@@ -123,22 +122,23 @@ impl DeliveryPoint {
 
     /// What else a milter let in. A refusal is for Postfix to tell the sender.
     async fn passed(&self, hand: &InHand<'_>, passed: &Passed, mailbox: &Address) -> anyhow::Result<Reply> {
-        let key = mailbox.key();
         let quota = if passed.kind.passes_quota() { Quota::CountsNot } else { Quota::Counts };
-        let begun = self.world.database.begin_handover(&passed.envid, &key).await?;
-        match self.hand_over(hand, &passed.envid, begun, (quota, mailbox), hand.sender, std::slice::from_ref(hand.data)).await? {
-            Ended::Before => maillog::handed_over_before(hand.queue_id, mailbox.as_str()),
-            Ended::Taken { at, .. } => {
-                self.world.database.take_handover(&passed.envid, &key, at).await?;
+        let Begun::Now { attempt, again } = self.world.database.begin_handover(&passed.envid, &mailbox.key()).await? else {
+            maillog::handed_over_before(hand.queue_id, mailbox.as_str());
+            return Ok(done());
+        };
+        match self.hand_over(hand, &attempt, (quota, mailbox), hand.sender, std::slice::from_ref(hand.data)).await? {
+            Ended::Taken(at) => {
+                self.world.database.take_handover(&attempt, at).await?;
                 maillog::handed_over(hand.queue_id, passed.kind.as_str(), mailbox.as_str());
+                Ok(done())
             }
-            Ended::Refused { reply, again } => {
+            Ended::Refused(reply) => {
                 is_certain(mailbox, &reply, again)?;
-                return Ok(reply);
+                Ok(reply)
             }
-            Ended::NoMailbox(reply) => return Ok(reply),
+            Ended::NoMailbox(reply) => Ok(reply),
         }
-        Ok(done())
     }
 
     /// A notice of ours that a message became in Postfix's hands: the avviso di non accettazione.
@@ -148,40 +148,39 @@ impl DeliveryPoint {
         if !is_it || !self.addressee(&source, known.fact.kind)?.eq_ignore_ascii_case(mailbox.as_str()) {
             return unknown(hand, mailbox, "it is not the notice that has this envelope id");
         }
-        let begun = self.world.database.begin_handover(&known.fact.id, &mailbox.key()).await?;
-        self.give_notice(hand, &known.fact, mailbox, begun, std::slice::from_ref(hand.data)).await?;
+        if let Begun::Now { attempt, .. } = self.world.database.begin_handover(&known.fact.id, &mailbox.key()).await? {
+            self.give_notice(hand, &known.fact, mailbox, &attempt, std::slice::from_ref(hand.data)).await?;
+        }
         Ok(done())
     }
 
-    /// Hands a message to a mailbox, after [`pec_state::database::Database::begin_handover`] has said how it stands. An error waits.
+    /// Hands a message to a mailbox, which has begun. An error waits.
     pub(crate) async fn hand_over(
         &self,
         hand: &InHand<'_>,
-        message: &str,
-        begun: Begun,
+        attempt: &Attempt,
         (quota, mailbox): (Quota, &Address),
         sender: &str,
         pieces: &[Bytes],
     ) -> anyhow::Result<Ended> {
-        let Begun::Now { again } = begun else { return Ok(Ended::Before) };
-        let (database, key) = (&self.world.database, mailbox.key());
-        match self.world.mailboxes.hand(quota, sender, mailbox, hand.ident, pieces).await {
-            Handed::Yes => Ok(Ended::Taken { at: self.world.clock.now(), again }),
+        let handed = self.world.mailboxes.hand(quota, sender, mailbox, hand.ident, pieces).await;
+        let (database, now) = (&self.world.database, self.world.clock.now());
+        match handed {
+            Handed::Yes => Ok(Ended::Taken(now)),
             Handed::NotYet(why) => {
-                database.end_handover(message, &key, None).await?;
+                database.end_handover(attempt, now).await?;
                 anyhow::bail!("the mailbox of {mailbox} does not take it now: {why}")
             }
             Handed::NoMailbox(reply) => {
-                let now = self.world.clock.now();
-                let first = database.end_handover(message, &key, Some(now)).await?.unwrap_or(now);
-                if now.unix() - first.unix() < ASK_AGAIN {
+                let since = database.end_without_mailbox(attempt, now).await?;
+                if now.unix() - since.unix() < ASK_AGAIN {
                     anyhow::bail!("the mailbox server says that there is no mailbox {mailbox}; it is asked again before that is believed: {reply}");
                 }
                 Ok(Ended::NoMailbox(reply))
             }
             Handed::Never(reply) => {
-                database.end_handover(message, &key, None).await?;
-                Ok(Ended::Refused { reply, again })
+                database.end_handover(attempt, now).await?;
+                Ok(Ended::Refused(reply))
             }
             Handed::NotKnown(why) => anyhow::bail!("whether the mailbox of {mailbox} has it is not known: {why}"),
         }

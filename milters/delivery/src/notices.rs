@@ -27,7 +27,7 @@ use pec_milter::LARGE;
 use pec_milter::mailbox::{Handed, Quota};
 use pec_state::authentic::{Authentic, Mac};
 use pec_state::database::Known;
-use pec_state::handover::Begun;
+use pec_state::handover::{Attempt, Begun};
 use pec_state::log::{Entry, Event};
 use pec_state::rows::{Custody, Fact, FactKind, Made, NotAccepted, Sent, TimeSource};
 
@@ -174,55 +174,56 @@ impl DeliveryPoint {
             let notice = self.write_notice(&source, &daticert, fact, original.clone()).await?;
             let made = Made { sha256: notice.body.sha256().to_vec(), with: self.world.made_with() };
             let log = self.log_entry(hand, &daticert, fact, &source, &made);
-            let begun = match &due {
-                Due::Written(Known { made: Some(before), fact }) if before.sha256 == made.sha256 => database.begin_handover(&fact.id, &key).await?,
+            let attempt = match &due {
+                Due::Written(Known { made: Some(before), fact }) if before.sha256 == made.sha256 => {
+                    match database.begin_handover(&fact.id, &key).await? {
+                        Begun::Now { attempt, .. } => attempt,
+                        Begun::Taken(_) => return Ok(()),
+                    }
+                }
                 Due::Written(known) => {
                     if let Some(before) = &known.made {
                         self.explain(hand, &known.fact, before, &made)?;
                     }
-                    if !database.insert_made(known, &made, &log, &key).await? {
+                    let Some(attempt) = database.insert_made(known, &made, &log, &key).await? else {
                         // Another copy was quicker, and its notice may be another one.
                         let known = database.fact_with_id(&known.fact.id).await?;
                         due = Due::Written(known.context("a fact that was written is not there")?);
                         continue;
-                    }
-                    Begun::Now { again: known.made.is_some() }
+                    };
+                    attempt
                 }
                 Due::New(fact) => {
-                    if !database.insert_fact(fact, &made, &log, &key).await? {
+                    let Some(attempt) = database.insert_fact(fact, &made, &log, &key).await? else {
                         // Another copy was quicker. Its fact holds, and the notice is about that one.
                         let winner = database.fact(&fact.provider, &fact.identificativo, fact.kind, &fact.recipient).await?;
                         let winner = winner.context("a fact was neither written nor found")?;
                         source = self.source_of(&winner.fact).await?;
                         due = Due::Written(winner);
                         continue;
-                    }
-                    Begun::Now { again: false }
+                    };
+                    attempt
                 }
             };
             maillog::notice(hand.queue_id, fact.kind.as_str(), &fact.identificativo, &fact.recipient, fact.happened_at, &fact.message_id);
             let mut pieces = vec![Bytes::from([&notice.header.to_bytes()[..], b"\r\n"].concat())];
             pieces.extend_from_slice(notice.body.pieces());
-            return self.give_notice(hand, fact, &to, begun, &pieces).await;
+            return self.give_notice(hand, fact, &to, &attempt, &pieces).await;
         }
     }
 
     /// Gives a notice to its addressee: into a mailbox of ours, full or not; to Postfix, where another provider has it. An error waits.
-    pub(crate) async fn give_notice(&self, hand: &InHand<'_>, fact: &Fact, to: &Address, begun: Begun, pieces: &[Bytes]) -> anyhow::Result<()> {
-        let (database, key) = (&self.world.database, to.key());
+    pub(crate) async fn give_notice(&self, hand: &InHand<'_>, fact: &Fact, to: &Address, attempt: &Attempt, pieces: &[Bytes]) -> anyhow::Result<()> {
+        let database = &self.world.database;
         let sender = service_address(&self.world.settings.service_domain);
         if !self.world.is_local(&to.domain()) {
-            if matches!(begun, Begun::Now { .. }) {
-                self.send(hand, fact, to, pieces).await?;
-                database.take_handover(&fact.id, &key, self.world.clock.now()).await?;
-            }
-            return Ok(());
+            self.send(hand, fact, to, pieces).await?;
+            return Ok(database.take_handover(attempt, self.world.clock.now()).await?);
         }
-        let taken = match self.hand_over(hand, &fact.id, begun, (Quota::CountsNot, to), &sender, pieces).await? {
-            Ended::Before => return Ok(()),
-            Ended::Taken { at, .. } => at,
+        let taken = match self.hand_over(hand, attempt, (Quota::CountsNot, to), &sender, pieces).await? {
+            Ended::Taken(at) => at,
             // The addressee is gone. The service mailbox keeps it for the administrator.
-            Ended::Refused { reply, .. } | Ended::NoMailbox(reply) => {
+            Ended::Refused(reply) | Ended::NoMailbox(reply) => {
                 let service = Address::parse(&sender).filter(|service| service != to);
                 let service = service.with_context(|| format!("the service mailbox does not take the notice {}: {reply}", fact.message_id))?;
                 match self.world.mailboxes.hand(Quota::CountsNot, &sender, &service, hand.ident, pieces).await {
@@ -234,7 +235,7 @@ impl DeliveryPoint {
                 self.world.clock.now()
             }
         };
-        Ok(database.take_handover(&fact.id, &key, taken).await?)
+        Ok(database.take_handover(attempt, taken).await?)
     }
 
     /// Gives a notice for another provider to Postfix's smtpd: yes means that it is in the queue. It comes back whole if it

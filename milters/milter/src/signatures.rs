@@ -3,7 +3,7 @@
 //! Promise: signatures older than `pec_clamd_max_age` are a warning in the log and a row of the retained log, once for each
 //! version of them, however many programs look and however often they start.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pec_core::clock::Clock;
@@ -27,14 +27,11 @@ pub struct ScannerWatch {
 }
 
 impl ScannerWatch {
-    /// Looks until the configuration that it belongs to is no longer in force.
-    pub(crate) async fn keep_looking(self, largest: u64, in_force: Weak<()>) {
+    /// Looks as long as there is a scanner.
+    pub(crate) async fn keep_looking(self, largest: u64) {
         self.begin(largest).await;
         while self.scanner.is_there() {
             tokio::time::sleep(EVERY).await;
-            if in_force.strong_count() == 0 {
-                return;
-            }
             // One that does not answer is named by every message that waits for it.
             if let Ok(examination) = self.scanner.version().await {
                 self.judge_age(&examination).await;

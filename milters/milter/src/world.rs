@@ -16,7 +16,7 @@ use pec_core::smime::sign::Signer;
 use pec_core::smime::verify::TrustedCas;
 use pec_state::database::Database;
 use pec_token::TokenSigner;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::clamd::Scanner;
 use crate::crls::Crls;
@@ -60,7 +60,8 @@ pub struct World {
     pub scanner: Scanner,
     /// The mailboxes.
     pub mailboxes: Mailboxes,
-    in_force: Arc<()>,
+    /// Closed when this world is no longer in force.
+    in_force: watch::Sender<()>,
 }
 
 /// The key of `pec_signing_key`, for this certificate.
@@ -100,14 +101,21 @@ impl World {
         // Said when everything is in order: an error at the start is one line.
         log_content(&directory);
         in_file.keep_looking();
-        let (directory, in_force) = (in_file, Arc::default());
+        let (directory, in_force) = (in_file, watch::Sender::default());
         Ok(Self { settings, clock, signer, turns, cas, crls, directory, directories, database, infected, scanner, mailboxes, in_force })
     }
 
     /// Has the virus scanner looked at in the background, with messages of up to `largest` bytes. Without it mail waits; that
     /// is no reason not to start.
     pub fn check_scanner(&self, largest: u64) {
-        tokio::spawn(self.scanner_watch().keep_looking(largest, Arc::downgrade(&self.in_force)));
+        let (watch, mut in_force) = (self.scanner_watch(), self.in_force.subscribe());
+        // It holds connections to the database, which an old world must not keep.
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = in_force.changed() => {}
+                () = watch.keep_looking(largest) => {}
+            }
+        });
     }
 
     /// Who looks at the virus scanner.

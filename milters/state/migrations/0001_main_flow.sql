@@ -1,7 +1,7 @@
 -- What the programs keep, and may do with it. Printed by `pecctl schema`; applied by the owner of the database:
 --     pecctl schema | psql -v ON_ERROR_STOP=1 pec
--- The role pec_milter can add and look up; it cannot remove anything, and change nothing but what became of a fact's notice,
--- of an envelope's deadlines and of what is being handed over.
+-- The role pec_milter can add and look up; it cannot remove anything, and change nothing but what became of a fact's notice
+-- and of an envelope's deadlines.
 -- mac: by a key that is not in the database (pec_row_keys_file, milters/state/src/authentic.rs). What is written here without that
 -- key leads to an alarm and to nothing else.
 
@@ -82,15 +82,15 @@ CREATE INDEX fact_deadlines ON fact (deadlines_seen, happened_at, id) WHERE kind
 CREATE INDEX fact_to_raise ON fact (happened_at, kind, id) WHERE NOT handed_over;
 
 -- What pec-delivery hands to a mailbox, or a notice to Postfix: a row is there before the first byte goes, so that a database which
--- takes no rows makes no copies.
+-- takes no rows makes no copies; and a row for the answer. One without is open: the message may be there.
 CREATE TABLE handover (
     message        text        NOT NULL,          -- its ENVID: custody.envid, passed.envid, fact.id
     recipient      text        NOT NULL,          -- to whom (key)
-    open           integer     NOT NULL,          -- how often it was handed over without an answer that we know
-    no_mailbox_at  timestamptz CHECK (isfinite(no_mailbox_at)), -- since when the mailbox server has said that there is no such mailbox
-    stored_at      timestamptz CHECK (isfinite(stored_at)), -- when it was taken; of an envelope the fact says so
-    mac            bytea,                         -- of message, recipient, stored_at
-    PRIMARY KEY (message, recipient)
+    attempt        text        NOT NULL,          -- which handing over
+    what           text        NOT NULL,          -- begun, no, no-mailbox, taken; that an envelope was taken is a fact
+    answered_at    timestamptz CHECK (isfinite(answered_at)),
+    mac            bytea       NOT NULL,
+    PRIMARY KEY (message, recipient, attempt, what)
 );
 
 -- Bytes, other than the envelope's, with which a trigger may come round: reports that were turned into triggers, and the
@@ -154,6 +154,5 @@ EXCEPTION WHEN duplicate_object OR unique_violation THEN
     NULL;
 END $$;
 GRANT SELECT ON pec_schema TO pec_milter;
-GRANT SELECT, INSERT ON sent, not_accepted, custody, passed, trigger_body, ricevuta, log TO pec_milter;
+GRANT SELECT, INSERT ON sent, not_accepted, custody, passed, handover, trigger_body, ricevuta, log TO pec_milter;
 GRANT SELECT, INSERT, UPDATE (notice_sha256, made_with, notice_mac, handed_over, deadlines_seen) ON fact TO pec_milter;
-GRANT SELECT, INSERT, UPDATE (open, no_mailbox_at, stored_at, mac) ON handover TO pec_milter;

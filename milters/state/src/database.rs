@@ -16,6 +16,7 @@ use tokio_postgres::{Client, Config, NoTls, Row};
 
 use crate::authentic::{Authentic, Mac, Row as Authenticated, RowKeys};
 use crate::envelopes::Envelopes;
+use crate::handover::{Attempt, insert_begun};
 use crate::log::{Entry, Event};
 use crate::rows::{AboutOne, Custody, Fact, FactKind, Made, MadeOf, NotAccepted, Passed, Ricevuta, Sent};
 
@@ -55,7 +56,7 @@ pub enum DatabaseError {
         key: String,
     },
     /// OpenSSL.
-    #[error("the MAC of a row: {0}")]
+    #[error("a row cannot be made: {0}")]
     Mac(String),
 }
 
@@ -222,7 +223,10 @@ impl Database {
     pub async fn connect(settings: &Settings, program: &str) -> Result<Self, ConnectError> {
         let value = settings.database.clone();
         let keys = RowKeys::read(&settings.row_keys_file)?;
-        let config = configuration("pec_database", &value, settings.database_password_file.as_deref(), program)?;
+        let mut config = configuration("pec_database", &value, settings.database_password_file.as_deref(), program)?;
+        // Each statement finds its rows by an index, whatever its values are: it is planned once for each connection.
+        let options = [config.get_options().unwrap_or_default(), "-c plan_cache_mode=force_generic_plan"].join(" ");
+        config.options(options);
         let parameter = "pec_database";
         let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
@@ -450,26 +454,26 @@ impl Database {
     }
 
     /// Writes a fact, what its notice came out as, its log row, and that the notice is being handed over `to` (a key); unless
-    /// there is a fact for the same envelope, kind and recipient. `true`: it is written now; `false`: another was there first,
-    /// and holds.
-    pub async fn insert_fact(&self, fact: &Fact, made: &Made, log: &Entry, to: &str) -> Result<bool, DatabaseError> {
+    /// there is a fact for the same envelope, kind and recipient. `None`: another was there first, and holds.
+    pub async fn insert_fact(&self, fact: &Fact, made: &Made, log: &Entry, to: &str) -> Result<Option<Attempt>, DatabaseError> {
+        let attempt = Attempt::new(&fact.id, to)?;
+        let begins = self.authentic(attempt.begins())?;
         let fact = self.new_fact(fact.clone(), Some(made))?;
         let (fact, log) = (FactValues::new(&fact), LogValues::new(log));
         let mut values = fact.values();
-        values.push(&to);
+        values.extend([&to as &(dyn ToSql + Sync), &attempt.id, begins.mac().column()]);
         values.extend(log.values());
         let rows = self
             .execute(
                 &format!(
-                    "WITH fact AS ({INSERT_FACT} {UNLESS_THERE} RETURNING id), \
-                     handover AS (INSERT INTO handover (message, recipient, open) SELECT id, $16::text, 1 FROM fact) \
-                     {} WHERE EXISTS (SELECT FROM fact)",
-                    insert_log(17)
+                    "WITH fact AS ({INSERT_FACT} {UNLESS_THERE} RETURNING id), handover AS ({}) {} WHERE EXISTS (SELECT FROM fact)",
+                    insert_begun(["id", "$16", "$17", "$18"], "FROM fact"),
+                    insert_log(19)
                 ),
                 &values,
             )
             .await?;
-        Ok(rows == 1)
+        Ok((rows == 1).then_some(attempt))
     }
 
     /// Writes a fact whose notice is made later, unless there is one already, and gives back the one that holds: another copy may
@@ -484,27 +488,29 @@ impl Database {
     }
 
     /// Writes what the notice about a fact came out as, the fact's log row, and that the notice is being handed over `to` (a key),
-    /// unless something else than what is `known` was written meanwhile. `true`: it is written now.
-    pub async fn insert_made(&self, known: &Known, made: &Made, log: &Entry, to: &str) -> Result<bool, DatabaseError> {
+    /// unless something else than what is `known` was written meanwhile: then `None`.
+    pub async fn insert_made(&self, known: &Known, made: &Made, log: &Entry, to: &str) -> Result<Option<Attempt>, DatabaseError> {
+        let attempt = Attempt::new(&known.fact.id, to)?;
+        let begins = self.authentic(attempt.begins())?;
         let (fact, log) = (&known.fact, LogValues::new(log));
         let made = self.authentic(MadeOf { fact: &fact.id, fact_mac: fact.mac(), made: made.clone() })?;
         let before = known.made.as_ref().map(|made| &made.sha256);
-        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&fact.id, &made.made.sha256, &made.made.with, made.mac().column(), &to, &before];
+        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&fact.id, &made.made.sha256, &made.made.with, made.mac().column(), &before];
+        values.extend([&to as &(dyn ToSql + Sync), &attempt.id, begins.mac().column()]);
         values.extend(log.values());
         let rows = self
             .execute(
                 &format!(
                     "WITH fact AS (UPDATE fact SET notice_sha256 = $2, made_with = $3, notice_mac = $4 \
-                                   WHERE id = $1 AND notice_sha256 IS NOT DISTINCT FROM $6 RETURNING id), \
-                     handover AS (INSERT INTO handover AS h (message, recipient, open) SELECT id, $5::text, 1 FROM fact \
-                                  ON CONFLICT (message, recipient) DO UPDATE SET open = h.open + 1) \
-                     {} WHERE EXISTS (SELECT FROM fact)",
-                    insert_log(7),
+                                   WHERE id = $1 AND notice_sha256 IS NOT DISTINCT FROM $5 RETURNING id), \
+                     handover AS ({}) {} WHERE EXISTS (SELECT FROM fact)",
+                    insert_begun(["id", "$6", "$7", "$8"], "FROM fact"),
+                    insert_log(9),
                 ),
                 &values,
             )
             .await?;
-        Ok(rows == 1)
+        Ok((rows == 1).then_some(attempt))
     }
 
     fn new_fact(&self, fact: Fact, made: Option<&Made>) -> Result<NewFact, DatabaseError> {
@@ -594,7 +600,15 @@ impl Database {
             &ricevuta.content_sha256,
             &macs,
         ];
-        values.extend([&new.envid as &(dyn ToSql + Sync), &new.body_sha256, &new.recipients, &kinds.0, new.mac().column(), &kinds.1, again.mac().column()]);
+        values.extend([
+            &new.envid as &(dyn ToSql + Sync),
+            &new.body_sha256,
+            &new.recipients,
+            &kinds.0,
+            new.mac().column(),
+            &kinds.1,
+            again.mac().column(),
+        ]);
         values.extend(log.values());
         let sql = format!(
             "WITH ricevuta AS (INSERT INTO ricevuta (identificativo, kind, recipient, provider, message_id, happened_at, content_sha256, mac) \
@@ -742,7 +756,7 @@ pub(crate) const FACT: &str = "id, provider, identificativo, kind, recipient, so
 pub(crate) const FACT_COLUMNS: usize = 15;
 
 /// A column that holds one of a few words, of the row that is found by `key`. Another word is none that these programs wrote.
-fn spelled<T: std::str::FromStr>(r: &Row, column: usize, table: &'static str, key: &str) -> Result<T, DatabaseError> {
+pub(crate) fn spelled<T: std::str::FromStr>(r: &Row, column: usize, table: &'static str, key: &str) -> Result<T, DatabaseError> {
     r.get::<_, &str>(column).parse().map_err(|_| {
         maillog::forged_row(table, key);
         DatabaseError::Forged { table, key: key.to_owned() }

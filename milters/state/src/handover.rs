@@ -1,20 +1,86 @@
 //! What is being handed over: to a mailbox, or a notice to Postfix.
 //!
 //! Promise: a row says so before the first byte goes, and what was taken is never handed over again. A handing over that a crash cut off, or
-//! whose answer was lost, stays open for ever: the message may be there.
+//! whose answer was lost, stays open for ever: the message may be there. Rows are added and never changed, each under its MAC, so that
+//! who has the database's password alone can neither end one nor say that something was taken.
 
 use pec_core::clock::Moment;
+use pec_core::identifier::fresh;
+use tokio_postgres::Row as Columns;
 use tokio_postgres::types::ToSql;
 
-use crate::authentic::{Content, Row};
-use crate::database::{Database, DatabaseError};
+use crate::authentic::{Authentic, Content, Row};
+use crate::database::{Database, DatabaseError, spelled};
 use crate::rows::Custody;
 
+pec_core::spelled! {
+    /// What a row of the table says of one handing over.
+    What {
+        /// It begins.
+        Begun = "begun",
+        /// It was not taken, and may be later.
+        No = "no",
+        /// The mailbox server says that there is no such mailbox.
+        NoMailbox = "no-mailbox",
+        /// It was taken.
+        Taken = "taken",
+    }
+}
+
+/// One handing over, from its first byte to its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    message: String,
+    recipient: String,
+    pub(crate) id: String,
+}
+
+impl Attempt {
+    /// Of the message with this ENVID to `recipient` (a key).
+    pub(crate) fn new(message: &str, recipient: &str) -> Result<Self, DatabaseError> {
+        let id = fresh().map_err(|e| DatabaseError::Mac(e.to_string()))?;
+        Ok(Self { message: message.to_owned(), recipient: recipient.to_owned(), id })
+    }
+
+    fn says(&self, what: What, at: Option<Moment>) -> Step {
+        Step { attempt: self.clone(), what, at }
+    }
+
+    /// The row that says that it begins.
+    pub(crate) fn begins(&self) -> Step {
+        self.says(What::Begun, None)
+    }
+}
+
+/// A row of the table.
+#[derive(Debug)]
+pub(crate) struct Step {
+    attempt: Attempt,
+    what: What,
+    /// When it was answered.
+    at: Option<Moment>,
+}
+
+impl Row for Step {
+    const TABLE: &'static str = "handover";
+
+    fn write(&self, content: &mut Content) {
+        let Attempt { message, recipient, id } = &self.attempt;
+        content.text(message).text(recipient).text(id).text(self.what.as_str()).number(self.at.map_or(i64::MIN, Moment::unix));
+    }
+
+    fn key(&self) -> &str {
+        &self.attempt.message
+    }
+}
+
 /// What is known when a handing over begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Begun {
     /// It may go.
     Now {
+        /// What begins.
+        attempt: Attempt,
         /// It was handed over before, and how that ended is not known: the message may be there.
         again: bool,
     },
@@ -22,91 +88,140 @@ pub enum Begun {
     Taken(Moment),
 }
 
-/// Message and recipient are $1 and $2.
-const BEGIN: &str = "INSERT INTO handover AS h (message, recipient, open) VALUES ($1, $2, 1) ON CONFLICT (message, recipient) \
-     DO UPDATE SET open = h.open + 1 RETURNING open, extract(epoch FROM stored_at)::int8, mac";
+const STEP: &str = "message, recipient, attempt, what, extract(epoch FROM answered_at)::int8, mac";
 
-/// The copies of an envelope ($3 and $4: its provider and identifier) that the recipient $2 may have.
-const OPEN_COPIES: &str = "SELECT 1 FROM custody AS c JOIN handover AS h ON h.message = c.envid \
-     WHERE c.provider = $3 AND c.identificativo = $4 AND h.recipient = $2 AND h.open > 0";
-
-/// That a message was taken: the row's MAC is over this.
-struct TakenAt<'a> {
-    message: &'a str,
-    recipient: &'a str,
-    at: Moment,
+/// The insertion of the row that says that one begins: message, recipient, attempt and MAC are these, `rest` follows.
+pub(crate) fn insert_begun([message, recipient, attempt, mac]: [&str; 4], rest: &str) -> String {
+    format!(
+        "INSERT INTO handover (message, recipient, attempt, what, mac) SELECT {message}, {recipient}::text, {attempt}::text, 'begun', {mac}::bytea {rest}"
+    )
 }
 
-impl Row for TakenAt<'_> {
-    const TABLE: &'static str = "handover";
+/// The insertion of an answer with the values that [`Answer::values`] has.
+fn insert_answer(what: What) -> String {
+    format!("INSERT INTO handover (message, recipient, attempt, what, mac, answered_at) VALUES ($1, $2, $3, '{what}', $4, to_timestamp($5::int8))")
+}
 
-    fn write(&self, content: &mut Content) {
-        content.text(self.message).text(self.recipient).number(self.at.unix());
+/// The copies of an envelope ($3 and $4: its provider and identifier).
+const COPIES: &str = "(SELECT envid FROM custody WHERE provider = $3 AND identificativo = $4)";
+
+/// All steps of one or several messages to one recipient.
+struct Steps(Vec<Authentic<Step>>);
+
+impl Steps {
+    fn taken(&self) -> Option<Moment> {
+        self.0.iter().filter(|step| step.what == What::Taken).filter_map(|step| step.at).min()
     }
 
-    fn key(&self) -> &str {
-        self.message
+    /// Whether one began of which nobody knows how it ended.
+    fn are_open(&self) -> bool {
+        let ends = |begun: &Step| self.0.iter().any(|step| step.what != What::Begun && step.attempt == begun.attempt);
+        self.0.iter().any(|step| step.what == What::Begun && !ends(step))
+    }
+
+    /// Since when nothing else was answered than that there is no such mailbox.
+    fn no_mailbox_since(&self) -> Option<Moment> {
+        let mut ends: Vec<_> = self.0.iter().filter(|step| step.what != What::Begun).collect();
+        // Of one second, the other answer is the later one.
+        ends.sort_by_key(|step| (step.at.map(Moment::unix), step.what != What::NoMailbox));
+        ends.iter().rev().take_while(|step| step.what == What::NoMailbox).last().and_then(|step| step.at)
     }
 }
 
 impl Database {
     /// Begins to hand the message with this ENVID over to `recipient` (a key).
     pub async fn begin_handover(&self, message: &str, recipient: &str) -> Result<Begun, DatabaseError> {
-        let row = self.query_opt(&format!("{BEGIN}, false"), &[&message, &recipient]).await?;
-        self.begun(row, message, recipient)
+        self.begin(Attempt::new(message, recipient)?, "message = $1", &[]).await
     }
 
     /// The same of an envelope, any copy of which `recipient` may have: its provider brings it again where it did not hear that we
     /// have it.
     pub async fn begin_handover_of(&self, custody: &Custody, recipient: &str) -> Result<Begun, DatabaseError> {
-        let other_copy = format!("EXISTS ({OPEN_COPIES} AND h.message <> $1)");
-        let values: [&(dyn ToSql + Sync); 4] = [&custody.envid, &recipient, &custody.provider, &custody.identificativo];
-        let row = self.query_opt(&format!("{BEGIN}, {other_copy}"), &values).await?;
-        self.begun(row, &custody.envid, recipient)
+        let copies = format!("message IN {COPIES}");
+        self.begin(Attempt::new(&custody.envid, recipient)?, &copies, &[&custody.provider, &custody.identificativo]).await
     }
 
-    /// The columns of [`BEGIN`], and whether there is another copy.
-    fn begun(&self, row: Option<tokio_postgres::Row>, message: &str, recipient: &str) -> Result<Begun, DatabaseError> {
-        let row = row.ok_or_else(|| DatabaseError::Content("a handing over was neither written nor found".to_owned()))?;
-        let (open, taken, other_copy): (i32, Option<i64>, bool) = (row.get(0), row.get(1), row.get(3));
-        let Some(taken) = taken else { return Ok(Begun::Now { again: open > 1 || other_copy }) };
-        let at = Moment::from_unix(taken);
-        self.believed(TakenAt { message, recipient, at }, row.get::<_, Option<Vec<u8>>>(2).unwrap_or_default())?;
-        Ok(Begun::Taken(at))
+    /// `messages`: the condition for those of which one may be there.
+    async fn begin(&self, attempt: Attempt, messages: &str, more: &[&(dyn ToSql + Sync)]) -> Result<Begun, DatabaseError> {
+        let begins = self.authentic(attempt.begins())?;
+        let (id, mac) = (format!("${}", 3 + more.len()), format!("${}", 4 + more.len()));
+        let unless_taken = "WHERE NOT EXISTS (SELECT FROM handover WHERE message = $1 AND recipient = $2 AND what = 'taken')";
+        let sql = format!(
+            "WITH begun AS ({}) SELECT {STEP} FROM handover WHERE recipient = $2 AND {messages}",
+            insert_begun(["$1::text", "$2", &id, &mac], unless_taken),
+        );
+        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&attempt.message, &attempt.recipient];
+        values.extend(more);
+        values.extend([&attempt.id as &(dyn ToSql + Sync), begins.mac().column()]);
+        let before = self.steps(self.query(&sql, &values).await?)?;
+        let (of_it, of_copies): (Vec<_>, Vec<_>) = before.0.into_iter().partition(|step| step.attempt.message == attempt.message);
+        let (of_it, of_copies) = (Steps(of_it), Steps(of_copies));
+        Ok(match of_it.taken() {
+            Some(at) => Begun::Taken(at),
+            None => Begun::Now { again: of_it.are_open() || of_copies.are_open(), attempt },
+        })
     }
 
     /// When the message with this ENVID was taken from us for `recipient` (a key), if it was.
     pub async fn taken_at(&self, message: &str, recipient: &str) -> Result<Option<Moment>, DatabaseError> {
-        let sql = "SELECT extract(epoch FROM stored_at)::int8, mac FROM handover WHERE message = $1 AND recipient = $2 AND stored_at IS NOT NULL";
-        let Some(row) = self.query_opt(sql, &[&message, &recipient]).await? else { return Ok(None) };
-        let at = Moment::from_unix(row.get(0));
-        self.believed(TakenAt { message, recipient, at }, row.get::<_, Option<Vec<u8>>>(1).unwrap_or_default())?;
-        Ok(Some(at))
+        let sql = format!("SELECT {STEP} FROM handover WHERE message = $1 AND recipient = $2 AND what = 'taken'");
+        Ok(self.steps(self.query(&sql, &[&message, &recipient]).await?)?.taken())
     }
 
-    /// One that began was answered no, or nothing was given: it is not open. Where the answer is that there is no such mailbox
-    /// (`no_mailbox`), gives back since when nothing else was answered.
-    pub async fn end_handover(&self, message: &str, recipient: &str, no_mailbox: Option<Moment>) -> Result<Option<Moment>, DatabaseError> {
-        let sql = "UPDATE handover SET open = greatest(open - 1, 0), \
-                   no_mailbox_at = CASE WHEN $3::int8 IS NOT NULL THEN coalesce(no_mailbox_at, to_timestamp($3::int8)) END \
-                   WHERE message = $1 AND recipient = $2 RETURNING extract(epoch FROM no_mailbox_at)::int8";
-        let row = self.query_opt(sql, &[&message, &recipient, &no_mailbox.map(Moment::unix)]).await?;
-        Ok(row.and_then(|row| row.get::<_, Option<i64>>(0)).map(Moment::from_unix))
+    /// It was answered no, or nothing was given: it is not open.
+    pub async fn end_handover(&self, attempt: &Attempt, at: Moment) -> Result<(), DatabaseError> {
+        let answer = Answer::new(self, attempt, What::No, at)?;
+        self.execute(&insert_answer(What::No), &answer.values()).await?;
+        Ok(())
     }
 
-    /// One that began was answered yes at `at`. Of a notice of ours (`message` is its fact) nobody has anything to do any more.
-    pub async fn take_handover(&self, message: &str, recipient: &str, at: Moment) -> Result<(), DatabaseError> {
-        let taken = self.authentic(TakenAt { message, recipient, at })?;
-        let sql = "WITH handover AS (UPDATE handover SET open = 0, stored_at = to_timestamp($3::int8), mac = $4 WHERE message = $1 AND recipient = $2) \
-                   UPDATE fact SET handed_over = true WHERE id = $1";
-        self.execute(sql, &[&message, &recipient, &at.unix(), taken.mac().column()]).await?;
+    /// It was answered that there is no such mailbox. Gives back since when nothing else was answered.
+    pub async fn end_without_mailbox(&self, attempt: &Attempt, at: Moment) -> Result<Moment, DatabaseError> {
+        let answer = Answer::new(self, attempt, What::NoMailbox, at)?;
+        let insert = insert_answer(What::NoMailbox);
+        let sql = format!("WITH ended AS ({insert}) SELECT {STEP} FROM handover WHERE message = $1 AND recipient = $2");
+        let before = self.steps(self.query(&sql, &answer.values()).await?)?;
+        Ok(before.no_mailbox_since().unwrap_or(at))
+    }
+
+    /// It was answered yes at `at`. Of a notice of ours (the message is its fact) nobody has anything to do any more.
+    pub async fn take_handover(&self, attempt: &Attempt, at: Moment) -> Result<(), DatabaseError> {
+        let answer = Answer::new(self, attempt, What::Taken, at)?;
+        let sql = format!("WITH taken AS ({}) UPDATE fact SET handed_over = true WHERE id = $1", insert_answer(What::Taken));
+        self.execute(&sql, &answer.values()).await?;
         Ok(())
     }
 
     /// Whether `recipient` (a key) may have a copy of this envelope, though nobody here heard yes.
     pub async fn is_handover_open(&self, custody: &Custody, recipient: &str) -> Result<bool, DatabaseError> {
-        let sql = format!("{OPEN_COPIES} AND $1::text IS NOT NULL LIMIT 1");
+        let sql = format!("SELECT {STEP} FROM handover WHERE recipient = $2 AND (message = $1 OR message IN {COPIES})");
         let values: [&(dyn ToSql + Sync); 4] = [&custody.envid, &recipient, &custody.provider, &custody.identificativo];
-        Ok(self.query_opt(&sql, &values).await?.is_some())
+        Ok(self.steps(self.query(&sql, &values).await?)?.are_open())
+    }
+
+    fn steps(&self, rows: Vec<Columns>) -> Result<Steps, DatabaseError> {
+        let step = |r: &Columns| {
+            let attempt = Attempt { message: r.get(0), recipient: r.get(1), id: r.get(2) };
+            let what = spelled(r, 3, Step::TABLE, &attempt.message)?;
+            self.believed(Step { attempt, what, at: r.get::<_, Option<i64>>(4).map(Moment::from_unix) }, r.get(5))
+        };
+        Ok(Steps(rows.iter().map(step).collect::<Result<_, _>>()?))
+    }
+}
+
+/// An answer to be written.
+struct Answer {
+    step: Authentic<Step>,
+    at: i64,
+}
+
+impl Answer {
+    fn new(database: &Database, attempt: &Attempt, what: What, at: Moment) -> Result<Self, DatabaseError> {
+        Ok(Self { step: database.authentic(attempt.says(what, Some(at)))?, at: at.unix() })
+    }
+
+    fn values(&self) -> [&(dyn ToSql + Sync); 5] {
+        let Attempt { message, recipient, id } = &self.step.attempt;
+        [message, recipient, id, self.step.mac().column(), &self.at]
     }
 }

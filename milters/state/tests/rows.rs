@@ -11,7 +11,7 @@ use pec_core::identifier::fresh;
 use pec_core::parameters::Settings;
 use pec_state::authentic::Authentic;
 use pec_state::database::{ConnectError, Database, DatabaseError};
-use pec_state::handover::Begun;
+use pec_state::handover::{Attempt, Begun};
 use pec_state::log::{Entry, Event};
 use pec_state::rows::{Custody, Fact, FactKind, Made, NotAccepted, Passed, PassedKind, Ricevuta, Sent, TimeSource};
 use pec_test_support::log::Log;
@@ -23,6 +23,14 @@ const BRUNO: &str = "bruno@pec.beta.test";
 const CARLO: &str = "carlo@comune.example";
 /// The columns of a fact that say what its notice came out as.
 const OF_NOTICE: [&str; 3] = ["notice_sha256", "made_with", "notice_mac"];
+
+/// A handing over that begins.
+async fn begun(database: &Database, message: &str, recipient: &str) -> Attempt {
+    match database.begin_handover(message, recipient).await.unwrap() {
+        Begun::Now { attempt, .. } => attempt,
+        Begun::Taken(at) => panic!("it was taken at {at}"),
+    }
+}
 
 /// One row of each table, about one envelope.
 struct Rows {
@@ -56,7 +64,7 @@ impl Rows {
 
         let fact = fact(FactKind::Accettazione, "", (&sent.id, &sent));
         let fact = Fact { identificativo: sent.identificativo.clone(), ..fact };
-        assert!(database.insert_fact(&fact, &made(), &log(Event::Notice("accettazione")), "anna@pec.alfa.test").await.unwrap());
+        assert!(database.insert_fact(&fact, &made(), &log(Event::Notice("accettazione")), "anna@pec.alfa.test").await.unwrap().is_some());
         let ricevuta = Ricevuta {
             identificativo: sent.identificativo.clone(),
             kind: Tipo::AvvenutaConsegna,
@@ -68,8 +76,7 @@ impl Rows {
             sent_mac: sent.mac().clone(),
         };
         assert!(insert_ricevuta(&database, &ricevuta, &log(Event::Ricevuta("avvenuta-consegna"))).await);
-        database.begin_handover("passed", BRUNO).await.unwrap();
-        database.take_handover("passed", BRUNO, Moment::from_unix(NOW)).await.unwrap();
+        database.take_handover(&begun(&database, "passed", BRUNO).await, Moment::from_unix(NOW)).await.unwrap();
         Self { url: network.alfa.settings.database.clone(), network, database, daticert, sent, custody, fact }
     }
 
@@ -298,8 +305,8 @@ async fn what_is_to_be_raised_is_a_fact_of_ours() {
         assert!(while_altered(&rows.url, "fact", change, &raised).await.is_empty(), "{column}");
     }
     // Once it is handed over, nobody has anything to do.
-    rows.database.begin_handover(&preavviso.id, "anna@pec.alfa.test").await.unwrap();
-    rows.database.take_handover(&preavviso.id, "anna@pec.alfa.test", Moment::from_unix(NOW)).await.unwrap();
+    let attempt = begun(&rows.database, &preavviso.id, "anna@pec.alfa.test").await;
+    rows.database.take_handover(&attempt, Moment::from_unix(NOW)).await.unwrap();
     assert!(raised().await.is_empty());
 }
 
@@ -312,41 +319,67 @@ async fn the_first_fact_holds_and_a_notice_is_made_once() {
     assert_eq!(*database.hold_fact(&first).await.unwrap().fact, first);
     let held = database.hold_fact(&second).await.unwrap();
     assert_eq!((&*held.fact, &held.made), (&first, &None));
-    assert!(!database.insert_fact(&second, &made(), &log, "x").await.unwrap());
-    assert!(database.insert_made(&held, &made(), &log, "x").await.unwrap());
-    assert!(!database.insert_made(&held, &Made { sha256: vec![9; 32], with: "other".into() }, &log, "x").await.unwrap());
+    assert_eq!(database.insert_fact(&second, &made(), &log, "x").await.unwrap(), None);
+    assert!(database.insert_made(&held, &made(), &log, "x").await.unwrap().is_some());
+    let other = Made { sha256: vec![9; 32], with: "other".into() };
+    assert_eq!(database.insert_made(&held, &other, &log, "x").await.unwrap(), None, "something was written meanwhile");
     assert_eq!(database.fact_with_id(&first.id).await.unwrap().unwrap().made, Some(made()));
     assert_eq!(column(&rows.url, "SELECT count(*)::text FROM log WHERE event = 'errore-consegna'").await, ["1"]);
-    assert_eq!(column(&rows.url, &format!("SELECT open::text FROM handover WHERE message = '{}'", first.id)).await, ["1"], "it is being handed over");
+    assert_eq!(column(&rows.url, &format!("SELECT what FROM handover WHERE message = '{}'", first.id)).await, ["begun"], "it is being handed over");
+    // Over what was made with another certificate there may be something else.
+    let known = database.fact_with_id(&first.id).await.unwrap().unwrap();
+    assert!(database.insert_made(&known, &other, &log, "x").await.unwrap().is_some());
+    assert_eq!(database.fact_with_id(&first.id).await.unwrap().unwrap().made, Some(other));
 }
 
 #[tokio::test]
 async fn a_handing_over_is_open_until_its_answer_is_known() {
     let rows = Rows::new().await;
-    let database = &rows.database;
-    let begin = async || database.begin_handover("m", BRUNO).await.unwrap();
-    assert_eq!(begin().await, Begun::Now { again: false });
+    let (database, at) = (&rows.database, Moment::from_unix);
+    let begin = async || match database.begin_handover("m", BRUNO).await.unwrap() {
+        Begun::Now { attempt, again } => (attempt, again),
+        taken => panic!("{taken:?}"),
+    };
+    let (first, again) = begin().await;
+    assert!(!again);
     // Each no ends one that began.
-    assert_eq!(database.end_handover("m", BRUNO, None).await.unwrap(), None);
-    assert_eq!(begin().await, Begun::Now { again: false });
+    database.end_handover(&first, at(NOW)).await.unwrap();
+    let (lost, again) = begin().await;
+    assert!(!again);
     // One whose answer was lost stays, whatever comes after it.
-    assert_eq!(begin().await, Begun::Now { again: true });
-    database.end_handover("m", BRUNO, None).await.unwrap();
-    assert_eq!(begin().await, Begun::Now { again: true });
-    database.end_handover("m", BRUNO, None).await.unwrap();
+    for _ in 0..2 {
+        let (attempt, again) = begin().await;
+        assert!(again);
+        database.end_handover(&attempt, at(NOW)).await.unwrap();
+    }
     // To somebody else it is another one.
-    assert_eq!(database.begin_handover("m", CARLO).await.unwrap(), Begun::Now { again: false });
-    // When there was said to be no such mailbox is the first time.
-    let at = Moment::from_unix;
-    assert_eq!(database.end_handover("m", BRUNO, Some(at(NOW))).await.unwrap(), Some(at(NOW)));
-    assert_eq!(database.end_handover("m", BRUNO, Some(at(NOW + 60))).await.unwrap(), Some(at(NOW)));
-    assert_eq!(column(&rows.url, &format!("SELECT open::text FROM handover WHERE message = 'm' AND recipient = '{BRUNO}'")).await, ["0"]);
+    assert!(matches!(database.begin_handover("m", CARLO).await.unwrap(), Begun::Now { again: false, .. }));
+    database.end_handover(&lost, at(NOW)).await.unwrap();
     // What was taken is known for good.
     assert_eq!(database.taken_at("m", BRUNO).await.unwrap(), None);
-    begin().await;
-    database.take_handover("m", BRUNO, at(NOW + 90)).await.unwrap();
-    assert_eq!((begin().await, database.taken_at("m", BRUNO).await.unwrap()), (Begun::Taken(at(NOW + 90)), Some(at(NOW + 90))));
+    let (attempt, again) = begin().await;
+    assert!(!again);
+    database.take_handover(&attempt, at(NOW + 90)).await.unwrap();
+    assert_eq!(database.begin_handover("m", BRUNO).await.unwrap(), Begun::Taken(at(NOW + 90)));
+    assert_eq!(database.taken_at("m", BRUNO).await.unwrap(), Some(at(NOW + 90)));
     assert_eq!(database.taken_at("m", CARLO).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn that_there_is_no_mailbox_counts_since_nothing_else_was_answered() {
+    let rows = Rows::new().await;
+    let (database, at) = (&rows.database, Moment::from_unix);
+    let none = async |seconds| {
+        let attempt = begun(database, "m", BRUNO).await;
+        database.end_without_mailbox(&attempt, at(NOW + seconds)).await.unwrap().unix() - NOW
+    };
+    assert_eq!((none(0).await, none(60).await), (0, 0));
+    // An answer that was lost is none.
+    begun(database, "m", BRUNO).await;
+    assert_eq!(none(120).await, 0);
+    let attempt = begun(database, "m", BRUNO).await;
+    database.end_handover(&attempt, at(NOW + 180)).await.unwrap();
+    assert_eq!((none(180).await, none(181).await, none(240).await), (180, 181, 181), "of one second, the other answer is the later one");
 }
 
 #[tokio::test]
@@ -360,18 +393,24 @@ async fn of_an_envelope_each_copy_counts() {
     let stranger = database.authentic(stranger).unwrap();
     database.insert_custody(&stranger, &log).await.unwrap();
 
-    assert_eq!(database.begin_handover_of(first, BRUNO).await.unwrap(), Begun::Now { again: false });
+    let begin = async |custody: &Custody, recipient| match database.begin_handover_of(custody, recipient).await.unwrap() {
+        Begun::Now { attempt, again } => (attempt, again),
+        taken => panic!("{taken:?}"),
+    };
+    let (of_first, again) = begin(first, BRUNO).await;
+    assert!(!again);
     for (custody, is_open) in [(first, true), (&other, true), (&stranger, false)] {
         assert_eq!(database.is_handover_open(custody, BRUNO).await.unwrap(), is_open, "{}", custody.id);
         assert!(!database.is_handover_open(custody, CARLO).await.unwrap());
     }
-    assert_eq!(database.begin_handover_of(&other, BRUNO).await.unwrap(), Begun::Now { again: true });
-    assert_eq!(database.begin_handover_of(&other, CARLO).await.unwrap(), Begun::Now { again: false });
-    assert_eq!(database.begin_handover_of(&stranger, BRUNO).await.unwrap(), Begun::Now { again: false });
-    database.end_handover("other", BRUNO, None).await.unwrap();
-    database.end_handover("envid", BRUNO, None).await.unwrap();
+    let (of_other, again) = begin(&other, BRUNO).await;
+    assert!(again && !begin(&other, CARLO).await.1 && !begin(&stranger, BRUNO).await.1);
+    for attempt in [of_other, of_first] {
+        assert!(database.is_handover_open(&other, BRUNO).await.unwrap());
+        database.end_handover(&attempt, Moment::from_unix(NOW)).await.unwrap();
+    }
     assert!(!database.is_handover_open(&other, BRUNO).await.unwrap());
-    assert_eq!(database.begin_handover_of(&other, BRUNO).await.unwrap(), Begun::Now { again: false });
+    assert!(!begin(&other, BRUNO).await.1);
 }
 
 #[tokio::test]
@@ -382,14 +421,13 @@ async fn that_something_was_taken_is_believed_only_as_it_was_written() {
     let message = fresh().unwrap();
     run(&rows.url, "DELETE FROM handover").await;
     for message in [&message, "other"] {
-        database.begin_handover(message, BRUNO).await.unwrap();
-        database.take_handover(message, BRUNO, at).await.unwrap();
+        database.take_handover(&begun(database, message, BRUNO).await, at).await.unwrap();
     }
     for change in [
-        "SET stored_at = stored_at - interval '1 day'".to_owned(),
-        "SET mac = NULL".to_owned(),
+        "SET answered_at = answered_at - interval '1 day' WHERE what = 'taken'".to_owned(),
+        "SET attempt = attempt || 'x'".to_owned(),
         "SET mac = '\\x'".to_owned(),
-        format!("SET mac = o.mac FROM handover AS o WHERE o.message = 'other' AND h.message = '{message}'"),
+        format!("SET mac = o.mac FROM handover AS o WHERE o.message = 'other' AND h.message = '{message}' AND o.what = h.what"),
         format!("SET message = '{message}', recipient = '{CARLO}' WHERE message = 'other'"),
     ] {
         let about = if change.contains(CARLO) { CARLO } else { BRUNO };
@@ -397,7 +435,12 @@ async fn that_something_was_taken_is_believed_only_as_it_was_written() {
         let (taken, begun) = while_altered(&rows.url, "handover", &format!("UPDATE handover AS h {change}"), read).await;
         assert!(matches!((&taken, &begun), (Err(DatabaseError::Forged { .. }), Err(DatabaseError::Forged { .. }))), "{change}: {taken:?} {begun:?}");
     }
-    assert_eq!(log.lines(&["ERROR", "alarm", "table=handover", &message]).len(), 10);
+    // One that is open stays open: nobody else ends it.
+    begun(database, &message, CARLO).await;
+    let answer = format!("INSERT INTO handover SELECT message, recipient, attempt, 'no', now(), mac FROM handover WHERE recipient = '{CARLO}'");
+    let again = while_altered(&rows.url, "handover", &answer, async || database.begin_handover(&message, CARLO).await).await;
+    assert!(matches!(again, Err(DatabaseError::Forged { .. })), "{again:?}");
+    assert!(log.lines(&["ERROR", "alarm", "table=handover", &message]).len() > 10);
     assert_eq!(database.taken_at(&message, BRUNO).await.unwrap(), Some(at));
 }
 
@@ -414,8 +457,7 @@ async fn keys_roll_over() {
     // Both are believed, and the first one writes.
     let both = with(&format!("{new}{old}")).await;
     assert!(both.sent(&rows.sent.id).await.unwrap().is_some());
-    both.begin_handover("m", BRUNO).await.unwrap();
-    both.take_handover("m", BRUNO, Moment::from_unix(NOW)).await.unwrap();
+    both.take_handover(&begun(&both, "m", BRUNO).await, Moment::from_unix(NOW)).await.unwrap();
     let before = with(&old).await;
     assert!(matches!(before.taken_at("m", BRUNO).await, Err(DatabaseError::Forged { .. })), "a host that has not heard of the new key");
     let only_new = with(&new).await;
@@ -449,18 +491,5 @@ async fn the_role_of_the_programs_changes_nothing_from_which_anything_follows() 
     }
     let columns = "SELECT table_name || '.' || column_name FROM information_schema.column_privileges \
                    WHERE grantee = 'pec_milter' AND privilege_type = 'UPDATE' ORDER BY 1";
-    assert_eq!(
-        column(url, columns).await,
-        [
-            "fact.deadlines_seen",
-            "fact.handed_over",
-            "fact.made_with",
-            "fact.notice_mac",
-            "fact.notice_sha256",
-            "handover.mac",
-            "handover.no_mailbox_at",
-            "handover.open",
-            "handover.stored_at",
-        ]
-    );
+    assert_eq!(column(url, columns).await, ["fact.deadlines_seen", "fact.handed_over", "fact.made_with", "fact.notice_mac", "fact.notice_sha256",]);
 }

@@ -2,8 +2,8 @@
 
 use crate::network::{column, run};
 
-/// Columns that carry no MAC: what became of a notice, a deadline or a handing over.
-const WITHOUT_MAC: [&str; 4] = ["handed_over", "deadlines_seen", "open", "no_mailbox_at"];
+/// Columns that carry no MAC: what became of a notice or a deadline.
+const WITHOUT_MAC: [&str; 2] = ["handed_over", "deadlines_seen"];
 
 /// For each column of the table that is under a MAC: its name, and a statement that gives it another value that it may have, in all rows.
 pub async fn alterations(database: &str, table: &str) -> Vec<(String, String)> {

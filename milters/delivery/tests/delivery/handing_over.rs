@@ -6,6 +6,7 @@ use pec_core::identifier::{fresh, hex};
 use pec_core::parameters::{Settings, Socket};
 use pec_milter::LARGE;
 use pec_milter::mailbox::Mailboxes;
+use pec_state::handover::Begun;
 use pec_state::rows::PassedKind;
 use pec_test_support::lmtp::bring_one;
 use pec_test_support::log::Log;
@@ -26,7 +27,7 @@ async fn rfc6109_3_3_2_1_the_mailboxs_yes_becomes_the_receipt_with_its_second_an
     beta.mailboxes.lock(BRUNO);
     let said_yes = async {
         beta.mailboxes.waiting(BRUNO, 1).await;
-        assert_eq!(beta.rows("SELECT concat_ws(' ', message, recipient, open) FROM handover").await, [format!("{ENVID} {BRUNO} 1")]);
+        assert_eq!(beta.open_handovers().await, [format!("{ENVID} {BRUNO}")]);
         assert!(beta.facts().await.is_empty(), "no fact before the mailbox says so");
         network.clock.set(Moment::from_unix(NOW + 7));
         beta.mailboxes.unlock(BRUNO);
@@ -238,7 +239,7 @@ async fn while_the_mailbox_does_not_answer_the_message_waits() {
             beta.mailboxes.answer_message(BRUNO, None);
         }
     }
-    assert_eq!(beta.rows("SELECT open::text FROM handover").await, ["0"], "each of them is an answer");
+    assert_eq!(beta.open_handovers().await, [""; 0], "each of them is an answer");
     assert!(beta.facts().await.is_empty());
     beta.nobody_got_anything();
     beta.delivered(&mail, ENVID).await;
@@ -255,7 +256,7 @@ async fn a_mailbox_server_that_is_not_there_makes_mail_wait() {
     beta.in_custody(&mail, &[BRUNO], "bb11", ENVID).await;
     let why = beta.waits(&mail, ENVID).await;
     assert!(why.contains("does not take it now") && why.contains("nobody"), "{why}");
-    assert_eq!(beta.rows("SELECT open::text FROM handover").await, ["0"], "it was given nothing");
+    assert_eq!(beta.open_handovers().await, [""; 0], "it was given nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -342,13 +343,14 @@ async fn nothing_is_certified_while_another_copy_is_under_way() {
     beta.mailboxes.lock(BRUNO);
     let other_copy = async {
         beta.mailboxes.waiting(BRUNO, 1).await;
-        beta.database.begin_handover(OTHER_ENVID, BRUNO).await.unwrap();
+        let Begun::Now { attempt, .. } = beta.database.begin_handover(OTHER_ENVID, BRUNO).await.unwrap() else { panic!("it was not taken") };
         beta.mailboxes.unlock(BRUNO);
+        attempt
     };
-    let (why, ()) = tokio::join!(beta.waits(&mail, ENVID), other_copy);
+    let (why, other_copy) = tokio::join!(beta.waits(&mail, ENVID), other_copy);
     assert!(why.contains("Nothing is certified"), "{why}");
     // That one was refused too: now it is certain.
-    beta.database.end_handover(OTHER_ENVID, BRUNO, None).await.unwrap();
+    beta.database.end_handover(&other_copy, Moment::from_unix(NOW)).await.unwrap();
     beta.delivered(&mail, ENVID).await;
     assert_eq!(beta.facts().await, [format!("errore-consegna {BRUNO} mailbox")]);
 }

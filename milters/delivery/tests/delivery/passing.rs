@@ -62,8 +62,9 @@ async fn a_refusal_goes_back_for_postfix_to_tell_and_anything_else_waits() {
     alfa.mailboxes.answer_message(ANNA, Some("552 5.2.2 mailbox full"));
     assert_eq!(alfa.brought(&mail, ENVID).await, "552 5.2.2 mailbox full");
     alfa.mailboxes.answer_recipient(ANNA, Some("550 5.1.1 no such user"));
+    network.clock.set(Moment::from_unix(NOW + 1));
     alfa.waits(&mail, ENVID).await;
-    network.clock.set(Moment::from_unix(NOW + 5));
+    network.clock.set(Moment::from_unix(NOW + 6));
     assert_eq!(alfa.brought(&mail, ENVID).await, "550 5.1.1 no such user");
     alfa.nobody_got_anything();
     assert!(alfa.facts().await.is_empty());
