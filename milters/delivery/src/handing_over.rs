@@ -13,7 +13,7 @@ use pec_core::daticert::Tipo;
 use pec_core::envelope::{EnvelopeError, contents, signed_parts};
 use pec_core::maillog;
 use pec_lmtp::Reply;
-use pec_milter::mailbox::{Handed, Quota, refusal_status};
+use pec_milter::mailbox::{Handed, Offered, Quota, refusal_status};
 use pec_state::authentic::Authentic;
 use pec_state::database::{InQueue, Known};
 use pec_state::handover::{Attempt, Begun};
@@ -83,19 +83,16 @@ impl DeliveryPoint {
             return Ok(done());
         }
 
-        let (identificativo, sender) = (custody.identificativo.clone(), hand.sender);
+        let identificativo = custody.identificativo.clone();
         // Nobody reads in the service mailboxes (RFC 6109 s. 2.2.5): the sender hears so.
         let (ended, again) = if mailbox.domain() == self.world.settings.service_domain {
             (Ended::Refused(Reply::new(550, NO_LETTERS, "an automatic mailbox, which nobody reads")), false)
         } else {
-            let Begun::Now { attempt, again } = self.world.database.begin_handover_of(&custody, &key).await? else {
-                anyhow::bail!("{identificativo}: the mailbox of {mailbox} has it, and there is no fact that says so");
-            };
-            (self.hand_over(hand, &attempt, (Quota::Counts, mailbox), sender, std::slice::from_ref(hand.data)).await?, again)
+            let (handed, attempt, again) = self.offer(hand, &custody, mailbox).await?;
+            (self.ended(&attempt, mailbox, handed).await?, again)
         };
-        if let Ended::Refused(reply) = &ended {
-            // Another copy may be there, or under way at this moment. (Not where there is no mailbox: a program that was killed
-            // before that was said has left the same row as one that was killed after a 250.)
+        if let Ended::Refused(reply) | Ended::NoMailbox(reply) = &ended {
+            // Another copy may be there, or under way at this moment.
             is_certain(mailbox, reply, again || self.world.database.is_handover_open(&custody, &key).await?)?;
         }
         let happened = |kind, at, time_source, status: &str| Happened { kind, recipient: key, at, time_source, status: status.to_owned() };
@@ -118,6 +115,21 @@ impl DeliveryPoint {
         let source = if known.fact.source == source.id() { source } else { self.source_of(&known.fact).await? };
         self.see_to_notice(hand, source, Due::Written(known), Some(original)).await?;
         Ok(done())
+    }
+
+    /// Hands an envelope to a mailbox. That it goes is written when the mailbox server has said that it takes it: what it says no to before
+    /// was not handed over, whatever becomes of us. Besides: whether it may have had it before.
+    async fn offer(&self, hand: &InHand<'_>, custody: &Custody, mailbox: &Address) -> anyhow::Result<(Handed, Attempt, bool)> {
+        let (database, key) = (&self.world.database, mailbox.key());
+        match self.world.mailboxes.offer(Quota::Counts, hand.sender, mailbox, hand.ident, std::slice::from_ref(hand.data)).await {
+            Offered::Answered(handed) => Ok((handed, Attempt::new(&custody.envid, &key)?, false)),
+            Offered::Accepted(accepted) => {
+                let Begun::Now { attempt, again } = database.begin_handover_of(custody, &key).await? else {
+                    anyhow::bail!("{}: the mailbox of {mailbox} has it, and there is no fact that says so", custody.identificativo);
+                };
+                Ok((accepted.give().await, attempt, again))
+            }
+        }
     }
 
     /// What else a milter let in. A refusal is for Postfix to tell the sender.
@@ -154,7 +166,7 @@ impl DeliveryPoint {
         Ok(done())
     }
 
-    /// Hands a message to a mailbox, which has begun. An error waits.
+    /// Hands a message to a mailbox, which is written. An error waits.
     pub(crate) async fn hand_over(
         &self,
         hand: &InHand<'_>,
@@ -163,7 +175,11 @@ impl DeliveryPoint {
         sender: &str,
         pieces: &[Bytes],
     ) -> anyhow::Result<Ended> {
-        let handed = self.world.mailboxes.hand(quota, sender, mailbox, hand.ident, pieces).await;
+        self.ended(attempt, mailbox, self.world.mailboxes.hand(quota, sender, mailbox, hand.ident, pieces).await).await
+    }
+
+    /// Writes how a handing over ended, and says so where it did. An error waits.
+    async fn ended(&self, attempt: &Attempt, mailbox: &Address, handed: Handed) -> anyhow::Result<Ended> {
         let (database, now) = (&self.world.database, self.world.clock.now());
         match handed {
             Handed::Yes => Ok(Ended::Taken(now)),

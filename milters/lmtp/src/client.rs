@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::connection::{Broken, Connection, Shape, Work};
@@ -176,12 +176,20 @@ impl Pool {
 
     /// Gives a message to its recipient. If this is not waited for to its end, nothing is known, as in [`Failure::Unknown`].
     pub async fn give(&self, message: Outgoing<'_>) -> Result<Answer, Failure> {
-        self.work(Work::Give(&message, self.shape(&message)?), false).await
+        match self.offer(message).await? {
+            Offered::Refused(answer) => Ok(answer),
+            Offered::Accepted(accepted) => accepted.give().await,
+        }
     }
 
-    /// The same, on a connection of its own.
-    pub async fn give_anew(&self, message: Outgoing<'_>) -> Result<Answer, Failure> {
-        self.work(Work::Give(&message, self.shape(&message)?), true).await
+    /// Offers a message to its recipient: all but the message is said.
+    pub async fn offer<'a>(&'a self, message: Outgoing<'a>) -> Result<Offered<'a>, Failure> {
+        let (under_way, answer, in_step) = self.begin(Work::Give(&message, self.shape(&message)?), false).await?;
+        Ok(if answer.reply.is_yes() {
+            Offered::Accepted(Accepted { under_way, message })
+        } else {
+            Offered::Refused(under_way.end(answer, in_step).await)
+        })
     }
 
     /// Whether a message from the null sender to this recipient would be taken: the answer to RCPT TO.
@@ -198,7 +206,8 @@ impl Pool {
         if !is_sendable(recipient) || recipient.is_empty() {
             return Err(self.not_given(format!("{recipient:?} is no recipient")));
         }
-        match self.work(Work::Ask(recipient), anew).await? {
+        let (under_way, answer, in_step) = self.begin(Work::Ask(recipient), anew).await?;
+        match under_way.end(answer, in_step).await {
             Answer { reply, at: Step::Recipient } => Ok(reply),
             // That says nothing of the recipient.
             Answer { reply, .. } => Err(self.not_given(format!("answers MAIL FROM:<>: {reply}"))),
@@ -227,23 +236,27 @@ impl Pool {
         Failure::NotGiven { peer: self.0.peer.clone(), trouble }
     }
 
-    async fn work(&self, work: Work<'_>, anew: bool) -> Result<Answer, Failure> {
+    /// Says the envelope; with the answer, and whether all that was said is answered.
+    async fn begin(&self, work: Work<'_>, anew: bool) -> Result<(UnderWay<'_>, Answer, bool), Failure> {
         let Shared { peer, protocol, hostname, options, turns, .. } = &*self.0;
-        let Ok(Ok(_turn)) = timeout(options.turn, turns.acquire()).await else {
+        let Ok(Ok(turn)) = timeout(options.turn, turns.acquire()).await else {
             return Err(Failure::Busy { peer: peer.clone(), turn: options.turn });
         };
         if let Some(mut connection) = self.take(anew) {
-            match connection.run(&work, options, true).await {
+            match connection.envelope(&work, options, true).await {
                 // Nothing was given yet, and servers may close what is idle.
                 Err(Broken::Dead(trouble)) => tracing::debug!("{peer}: a kept connection was closed: {trouble}"),
-                ended => return self.end(connection, ended),
+                said => {
+                    let (answer, in_step) = said.map_err(|broken| self.failure(broken))?;
+                    return Ok((UnderWay { pool: self, connection, _turn: turn }, answer, in_step));
+                }
             }
         }
         let open = Connection::open(peer, *protocol, hostname, options);
         let connection = timeout(options.greeting, open).await.unwrap_or_else(|_| Err("no greeting within the time".to_owned()));
         let mut connection = connection.map_err(|trouble| self.not_given(trouble))?;
-        let ended = connection.run(&work, options, false).await;
-        self.end(connection, ended)
+        let (answer, in_step) = connection.envelope(&work, options, false).await.map_err(|broken| self.failure(broken))?;
+        Ok((UnderWay { pool: self, connection, _turn: turn }, answer, in_step))
     }
 
     /// A kept connection that may be used. With `anew` there is none, and one less is open.
@@ -264,12 +277,15 @@ impl Pool {
         None
     }
 
-    /// Keeps a connection, if it is as it was at its beginning; says how it ended.
-    fn end(&self, connection: Connection, ended: Result<(Answer, bool), Broken>) -> Result<Answer, Failure> {
-        let (answer, fresh) = ended.map_err(|broken| match broken {
+    fn failure(&self, broken: Broken) -> Failure {
+        match broken {
             Broken::Dead(trouble) | Broken::Before(trouble) => self.not_given(trouble),
             Broken::After(trouble) => Failure::Unknown { peer: self.0.peer.clone(), trouble },
-        })?;
+        }
+    }
+
+    /// Keeps a connection, if it is as it was at its beginning.
+    fn keep(&self, connection: Connection, fresh: bool) {
         if fresh && connection.is_silent() {
             let mut kept = self.0.kept();
             kept.connections.push_back((Instant::now(), connection));
@@ -277,6 +293,45 @@ impl Pool {
                 tokio::spawn(watch(self.0.clone()));
             }
         }
+    }
+}
+
+/// A connection in the middle of a transaction. Dropped, it is closed.
+struct UnderWay<'a> {
+    pool: &'a Pool,
+    connection: Connection,
+    _turn: SemaphorePermit<'a>,
+}
+
+impl UnderWay<'_> {
+    /// There is no message, or none any more.
+    async fn end(mut self, answer: Answer, in_step: bool) -> Answer {
+        let (answer, fresh) = if in_step { self.connection.reset(answer, &self.pool.0.options).await } else { (answer, false) };
+        self.pool.keep(self.connection, fresh);
+        answer
+    }
+}
+
+/// What the server says to an envelope.
+pub enum Offered<'a> {
+    /// 4xx or 5xx, to one of its commands.
+    Refused(Answer),
+    /// It waits for the message.
+    Accepted(Accepted<'a>),
+}
+
+/// A message for a recipient whom the server takes. As long as it is not given, the server has nothing of it; dropped, that stays so.
+pub struct Accepted<'a> {
+    under_way: UnderWay<'a>,
+    message: Outgoing<'a>,
+}
+
+impl Accepted<'_> {
+    /// Gives the message. If this is not waited for to its end, nothing is known, as in [`Failure::Unknown`].
+    pub async fn give(self) -> Result<Answer, Failure> {
+        let UnderWay { pool, mut connection, _turn } = self.under_way;
+        let (answer, fresh) = connection.message(&self.message, &pool.0.options).await.map_err(|broken| pool.failure(broken))?;
+        pool.keep(connection, fresh);
         Ok(answer)
     }
 }

@@ -138,16 +138,6 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Does the work; says whether the connection is then as at its beginning.
-    pub(crate) async fn run(&mut self, work: &Work<'_>, options: &Options, kept: bool) -> Result<(Answer, bool), Broken> {
-        let (answer, in_step) = self.envelope(&self.commands(work), options, kept).await?;
-        match work {
-            Work::Give(message, _) if answer.reply.is_yes() => self.message(message, options).await,
-            _ if in_step => Ok(self.reset(answer, options).await),
-            _ => Ok((answer, false)),
-        }
-    }
-
     /// The commands of an envelope, and what they are a step of, as far as the server offers their words.
     fn commands(&self, work: &Work<'_>) -> Vec<(Option<Step>, String)> {
         let Offers { eight_bit, size, dsn, xforward_ident, .. } = self.offers;
@@ -169,9 +159,10 @@ impl Connection {
         cause.into_iter().chain([(Some(Step::Sender), mail + "\r\n"), (Some(Step::Recipient), rcpt)]).collect()
     }
 
-    /// Says the commands, all at once where that is offered. The answer is the first that is no, or RCPT's; and whether all
-    /// that was said is answered.
-    async fn envelope(&mut self, commands: &[(Option<Step>, String)], options: &Options, kept: bool) -> Result<(Answer, bool), Broken> {
+    /// Says the commands of an envelope, all at once where that is offered. The answer is the first that is no, or RCPT's; and
+    /// whether all that was said is answered.
+    pub(crate) async fn envelope(&mut self, work: &Work<'_>, options: &Options, kept: bool) -> Result<(Answer, bool), Broken> {
+        let commands = &self.commands(work);
         let mut answer: Option<Answer> = None;
         let mut first = kept;
         let broken = |first: bool, e: NoReply| if first && e.closed { Broken::Dead(e.trouble) } else { Broken::Before(e.trouble) };
@@ -207,8 +198,8 @@ impl Connection {
         answer.map(|answer| (answer, true)).ok_or_else(|| Broken::Before("no answer".to_owned()))
     }
 
-    /// DATA, the message, and what the server says to it.
-    async fn message(&mut self, message: &Outgoing<'_>, options: &Options) -> Result<(Answer, bool), Broken> {
+    /// DATA, the message, what the server says to it, and whether the connection is then as at its beginning.
+    pub(crate) async fn message(&mut self, message: &Outgoing<'_>, options: &Options) -> Result<(Answer, bool), Broken> {
         let before = |e: NoReply| Broken::Before(e.trouble);
         self.write("DATA\r\n", options.command).await.map_err(before)?;
         let reply = Reply::from(self.hear("DATA", options.command).await.map_err(before)?);
@@ -259,8 +250,9 @@ impl Connection {
         }
     }
 
-    /// Ends a transaction without message. The answer stands, whatever the server says now.
-    async fn reset(&mut self, answer: Answer, options: &Options) -> (Answer, bool) {
+    /// Ends a transaction without message. The answer stands, whatever the server says now; and whether the connection is then as at
+    /// its beginning.
+    pub(crate) async fn reset(&mut self, answer: Answer, options: &Options) -> (Answer, bool) {
         let limit = options.command.min(RESET);
         let fresh = answer.reply.code != 421
             && self.write("RSET\r\n", limit).await.is_ok()

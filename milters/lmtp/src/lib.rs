@@ -17,7 +17,7 @@ pub mod grammar;
 mod io;
 pub mod server;
 
-pub use client::{Answer, Failure, Options, Outgoing, Pool, Protocol, Step};
+pub use client::{Accepted, Answer, Failure, Offered, Options, Outgoing, Pool, Protocol, Step};
 pub use grammar::Recipient;
 pub use server::{Limits, Received, Receiver, serve};
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pec_core::address::Address;
 use pec_core::parameters::{Settings, Socket};
-use pec_lmtp::{Failure, Options, Outgoing, Peer, Pool, Protocol, Reply, Step};
+use pec_lmtp::{Answer, Failure, Options, Outgoing, Peer, Pool, Protocol, Reply, Step};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -148,24 +148,33 @@ impl Mailboxes {
 
     /// Hands the message that `pieces` are, from `sender` (a path without brackets), to a mailbox. `ident`: its queue id.
     pub async fn hand(&self, quota: Quota, sender: &str, mailbox: &Address, ident: Option<&str>, pieces: &[Bytes]) -> Handed {
-        let Some(_turn) = self.turn(&mailbox.key()).await else {
-            return Handed::NotYet(format!("it has not answered for others for {} s", TURN.as_secs()));
+        match self.offer(quota, sender, mailbox, ident, pieces).await {
+            Offered::Answered(handed) => handed,
+            Offered::Accepted(accepted) => accepted.give().await,
+        }
+    }
+
+    /// Offers it: the mailbox server says whether it takes a message for this mailbox, and has nothing of it yet.
+    pub async fn offer<'a>(
+        &'a self,
+        quota: Quota,
+        sender: &'a str,
+        mailbox: &'a Address,
+        ident: Option<&'a str>,
+        pieces: &'a [Bytes],
+    ) -> Offered<'a> {
+        let Some(turn) = self.turn(&mailbox.key()).await else {
+            return Offered::Answered(Handed::NotYet(format!("it has not answered for others for {} s", TURN.as_secs())));
         };
         let pool = match quota {
             Quota::Counts => &self.counts,
             Quota::CountsNot => &self.counts_not,
         };
         let message = Outgoing { sender, recipient: mailbox.as_str(), envid: None, ret: None, notify: None, ident, pieces };
-        match pool.give(message).await {
-            Ok(answer) if answer.reply.is_yes() => Handed::Yes,
-            // What is said of the sender, or of mail at all, is nothing that this mailbox says.
-            Ok(answer) if !answer.reply.is_final_no() || !matches!(answer.at, Step::Recipient | Step::Message) || is_about_others(&answer.reply) => {
-                Handed::NotYet(answer.reply.to_string())
-            }
-            Ok(answer) if answer.at == Step::Recipient && is_no_mailbox(&answer.reply) => Handed::NoMailbox(answer.reply),
-            Ok(answer) => Handed::Never(answer.reply),
-            Err(e @ Failure::Unknown { .. }) => Handed::NotKnown(e.to_string()),
-            Err(e) => Handed::NotYet(e.to_string()),
+        match pool.offer(message).await {
+            Ok(pec_lmtp::Offered::Accepted(message)) => Offered::Accepted(Accepted { message, _turn: turn }),
+            Ok(pec_lmtp::Offered::Refused(answer)) => Offered::Answered(handed(Ok(answer))),
+            Err(e) => Offered::Answered(handed(Err(e))),
         }
     }
 
@@ -186,6 +195,41 @@ impl Mailboxes {
         let moved = *turns.moved.lock().unwrap_or_else(PoisonError::into_inner);
         tokio::time::timeout_at(moved + TURN, turns.free.acquire()).await.ok()?.ok()?.forget();
         Some(Turn(turns))
+    }
+}
+
+/// What a mailbox server says to a message that it has nothing of yet.
+pub enum Offered<'a> {
+    /// How it ended.
+    Answered(Handed),
+    /// It takes it.
+    Accepted(Accepted<'a>),
+}
+
+/// A message that the mailbox server takes. As long as it is not given, it has nothing of it.
+pub struct Accepted<'a> {
+    message: pec_lmtp::Accepted<'a>,
+    _turn: Turn,
+}
+
+impl Accepted<'_> {
+    /// Gives it.
+    pub async fn give(self) -> Handed {
+        handed(self.message.give().await)
+    }
+}
+
+fn handed(answer: Result<Answer, Failure>) -> Handed {
+    match answer {
+        Ok(answer) if answer.reply.is_yes() => Handed::Yes,
+        // What is said of the sender, or of mail at all, is nothing that this mailbox says.
+        Ok(answer) if !answer.reply.is_final_no() || !matches!(answer.at, Step::Recipient | Step::Message) || is_about_others(&answer.reply) => {
+            Handed::NotYet(answer.reply.to_string())
+        }
+        Ok(answer) if answer.at == Step::Recipient && is_no_mailbox(&answer.reply) => Handed::NoMailbox(answer.reply),
+        Ok(answer) => Handed::Never(answer.reply),
+        Err(e @ Failure::Unknown { .. }) => Handed::NotKnown(e.to_string()),
+        Err(e) => Handed::NotYet(e.to_string()),
     }
 }
 

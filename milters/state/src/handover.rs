@@ -37,7 +37,7 @@ pub struct Attempt {
 
 impl Attempt {
     /// Of the message with this ENVID to `recipient` (a key).
-    pub(crate) fn new(message: &str, recipient: &str) -> Result<Self, DatabaseError> {
+    pub fn new(message: &str, recipient: &str) -> Result<Self, DatabaseError> {
         let id = fresh().map_err(|e| DatabaseError::Mac(e.to_string()))?;
         Ok(Self { message: message.to_owned(), recipient: recipient.to_owned(), id })
     }
