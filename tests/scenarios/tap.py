@@ -201,6 +201,7 @@ STATEMENTS = [
     (b"WITH refused AS (INSERT", "db.not_accepted", 0, 3),
     (b"WITH custody AS (INSERT", "db.custody", 1, "busta"),
     (b"INSERT INTO passed", "db.passed", 0, 1),
+    (b"WITH passed AS (INSERT", "db.passed", 0, 1),
     (b"WITH fact AS (INSERT", "db.fact.", 0, 3),
     (b"INSERT INTO fact", "db.fact.", 0, 3),
     (b"WITH fact AS (UPDATE", "db.notice.", 0, None),

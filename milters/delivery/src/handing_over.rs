@@ -27,7 +27,7 @@ use crate::notices::{Due, Happened, Source};
 const NO_LETTERS: &str = "5.2.1";
 
 /// A mailbox that is said not to exist is asked for again after so many seconds, at Postfix's next attempt, before that is a
-/// fact.
+/// fact. Whatever else comes of an attempt, it begins anew.
 const ASK_AGAIN: i64 = 5;
 
 /// How a handing over ended, where it did.
@@ -120,14 +120,18 @@ impl DeliveryPoint {
     /// Hands an envelope to a mailbox. That it goes is written when the mailbox server has said that it takes it: what it says no to before
     /// was not handed over, whatever becomes of us. Besides: whether it may have had it before.
     async fn offer(&self, hand: &InHand<'_>, custody: &Custody, mailbox: &Address) -> anyhow::Result<(Handed, Attempt, bool)> {
-        let (database, key) = (&self.world.database, mailbox.key());
-        match self.world.mailboxes.offer(Quota::Counts, hand.sender, mailbox, hand.ident, std::slice::from_ref(hand.data)).await {
-            Offered::Answered(handed) => Ok((handed, Attempt::new(&custody.envid, &key)?, false)),
-            Offered::Accepted(accepted) => {
-                let Begun::Now { attempt, again } = database.begin_handover_of(custody, &key).await? else {
-                    anyhow::bail!("{}: the mailbox of {mailbox} has it, and there is no fact that says so", custody.identificativo);
-                };
-                Ok((accepted.give().await, attempt, again))
+        let (database, attempt) = (&self.world.database, Attempt::new(&custody.envid, &mailbox.key())?);
+        let accepted = match self.world.mailboxes.offer(Quota::Counts, hand.sender, mailbox, hand.ident, std::slice::from_ref(hand.data)).await {
+            Offered::Answered(handed) => return Ok((handed, attempt, false)),
+            Offered::Accepted(accepted) => accepted,
+        };
+        match database.begin_handover_of(custody, &attempt).await {
+            Ok(Begun::Now { again, .. }) => Ok((accepted.give().await, attempt, again)),
+            Ok(Begun::Taken(_)) => anyhow::bail!("{}: the mailbox of {mailbox} has it, and there is no fact that says so", custody.identificativo),
+            Err(e) => {
+                // It may be written all the same, and nothing is given.
+                let _ = database.end_handover(&attempt, self.world.clock.now()).await;
+                Err(e.into())
             }
         }
     }

@@ -186,9 +186,13 @@ impl DeliveryPoint {
                         self.explain(hand, &known.fact, before, &made)?;
                     }
                     let Some(attempt) = database.insert_made(known, &made, &log, &key).await? else {
-                        // Another copy was quicker, and its notice may be another one.
-                        let known = database.fact_with_id(&known.fact.id).await?;
-                        due = Due::Written(known.context("a fact that was written is not there")?);
+                        // Another copy was quicker: it was taken, or its notice is another one.
+                        if database.taken_at(&fact.id, &key).await?.is_some() {
+                            return Ok(());
+                        }
+                        let now = database.fact_with_id(&fact.id).await?.context("a fact that was written is not there")?;
+                        anyhow::ensure!(now.made != known.made, "what the notice {} came out as cannot be written down", fact.message_id);
+                        due = Due::Written(now);
                         continue;
                     };
                     attempt

@@ -329,7 +329,8 @@ pub struct Accepted<'a> {
 impl Accepted<'_> {
     /// Gives the message. If this is not waited for to its end, nothing is known, as in [`Failure::Unknown`].
     pub async fn give(self) -> Result<Answer, Failure> {
-        let UnderWay { pool, mut connection, _turn } = self.under_way;
+        // What is bound last is dropped first: the connection, and then somebody else has the turn.
+        let UnderWay { pool, _turn, mut connection } = self.under_way;
         let (answer, fresh) = connection.message(&self.message, &pool.0.options).await.map_err(|broken| pool.failure(broken))?;
         pool.keep(connection, fresh);
         Ok(answer)

@@ -47,12 +47,12 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "every-receipt-is-a-row",
-        meaning: "every notice that was made stands in the retained log, once and with the bytes that it had",
+        meaning: "every notice that was made stands in the retained log, with the bytes that it had",
         sql: "SELECT fact.identificativo, fact.kind || ' ' || fact.recipient || ' ' || fact.message_id FROM fact \
               JOIN (SELECT DISTINCT gestore, identificativo FROM log WHERE seq > $1 AND $2::int8 IS NOT NULL) AS m \
                 ON fact.provider = m.gestore AND fact.identificativo = m.identificativo \
               WHERE fact.notice_sha256 IS NOT NULL AND (SELECT count(*) FROM log WHERE log.identificativo = fact.identificativo AND log.event = fact.kind \
-                AND log.message_id = fact.message_id AND log.message_sha256 = fact.notice_sha256) <> 1",
+                AND log.message_id = fact.message_id AND log.message_sha256 = fact.notice_sha256) = 0",
     },
     Rule {
         name: "accepted-or-not",

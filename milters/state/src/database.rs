@@ -488,7 +488,7 @@ impl Database {
     }
 
     /// Writes what the notice about a fact came out as, the fact's log row, and that the notice is being handed over `to` (a key),
-    /// unless something else than what is `known` was written meanwhile: then `None`.
+    /// unless something else than what is `known` was written meanwhile, or the notice was taken: then `None`.
     pub async fn insert_made(&self, known: &Known, made: &Made, log: &Entry, to: &str) -> Result<Option<Attempt>, DatabaseError> {
         let attempt = Attempt::new(&known.fact.id, to)?;
         let begins = self.authentic(attempt.begins())?;
@@ -502,7 +502,8 @@ impl Database {
             .execute(
                 &format!(
                     "WITH fact AS (UPDATE fact SET notice_sha256 = $2, made_with = $3, notice_mac = $4 \
-                                   WHERE id = $1 AND notice_sha256 IS NOT DISTINCT FROM $5 RETURNING id), \
+                                   WHERE id = $1 AND notice_sha256 IS NOT DISTINCT FROM $5 \
+                                     AND NOT EXISTS (SELECT FROM handover WHERE message = $1 AND recipient = $6 AND what = 'taken') RETURNING id), \
                      handover AS ({}) {} WHERE EXISTS (SELECT FROM fact)",
                     insert_begun(["id", "$6", "$7", "$8"], "FROM fact"),
                     insert_log(9),
@@ -547,14 +548,14 @@ impl Database {
     /// The columns [`FACT`], from number `first` on.
     pub(crate) fn known(&self, r: &Row, first: usize) -> Result<Known, DatabaseError> {
         let fact = self.fact_row(r, first)?;
-        let (sha256, with): (Option<Vec<u8>>, Option<String>) = (r.get(first + 12), r.get(first + 13));
-        let made = sha256
-            .zip(with)
-            .map(|(sha256, with)| {
-                let of = MadeOf { fact: &fact.id, fact_mac: fact.mac(), made: Made { sha256, with } };
-                self.believed(of, r.get::<_, Option<Vec<u8>>>(first + 14).unwrap_or_default()).map(|of| of.made.clone())
-            })
-            .transpose()?;
+        let (sha256, with, mac): (Option<Vec<u8>>, Option<String>, Option<Vec<u8>>) = (r.get(first + 12), r.get(first + 13), r.get(first + 14));
+        if (&sha256, &with, &mac) == (&None, &None, &None) {
+            return Ok(Known { fact, made: None });
+        }
+        // All three are written at once.
+        let made = Made { sha256: sha256.unwrap_or_default(), with: with.unwrap_or_default() };
+        let of = self.believed(MadeOf { fact: &fact.id, fact_mac: fact.mac(), made }, mac.unwrap_or_default())?;
+        let made = Some(of.made.clone());
         Ok(Known { fact, made })
     }
 

@@ -119,7 +119,7 @@ impl Steps {
         self.0.iter().any(|step| step.what == What::Begun && !ends(step))
     }
 
-    /// Since when nothing else was answered than that there is no such mailbox.
+    /// Since when nothing else came of it than that there is no such mailbox.
     fn no_mailbox_since(&self) -> Option<Moment> {
         let mut ends: Vec<_> = self.0.iter().filter(|step| step.what != What::Begun).collect();
         // Of one second, the other answer is the later one.
@@ -134,11 +134,11 @@ impl Database {
         self.begin(Attempt::new(message, recipient)?, "message = $1", &[]).await
     }
 
-    /// The same of an envelope, any copy of which `recipient` may have: its provider brings it again where it did not hear that we
+    /// The same of an envelope, any copy of which the recipient may have: its provider brings it again where it did not hear that we
     /// have it.
-    pub async fn begin_handover_of(&self, custody: &Custody, recipient: &str) -> Result<Begun, DatabaseError> {
+    pub async fn begin_handover_of(&self, custody: &Custody, attempt: &Attempt) -> Result<Begun, DatabaseError> {
         let copies = format!("message IN {COPIES}");
-        self.begin(Attempt::new(&custody.envid, recipient)?, &copies, &[&custody.provider, &custody.identificativo]).await
+        self.begin(attempt.clone(), &copies, &[&custody.provider, &custody.identificativo]).await
     }
 
     /// `messages`: the condition for those of which one may be there.
@@ -175,7 +175,7 @@ impl Database {
         Ok(())
     }
 
-    /// It was answered that there is no such mailbox. Gives back since when nothing else was answered.
+    /// It was answered that there is no such mailbox. Gives back since when nothing else came of it.
     pub async fn end_without_mailbox(&self, attempt: &Attempt, at: Moment) -> Result<Moment, DatabaseError> {
         let answer = Answer::new(self, attempt, What::NoMailbox, at)?;
         let insert = insert_answer(What::NoMailbox);
@@ -194,7 +194,7 @@ impl Database {
 
     /// Whether `recipient` (a key) may have a copy of this envelope, though nobody here heard yes.
     pub async fn is_handover_open(&self, custody: &Custody, recipient: &str) -> Result<bool, DatabaseError> {
-        let sql = format!("SELECT {STEP} FROM handover WHERE recipient = $2 AND (message = $1 OR message IN {COPIES})");
+        let sql = format!("SELECT {STEP} FROM handover WHERE recipient = $2 AND message IN {COPIES} AND $1::text IS NOT NULL");
         let values: [&(dyn ToSql + Sync); 4] = [&custody.envid, &recipient, &custody.provider, &custody.identificativo];
         Ok(self.steps(self.query(&sql, &values).await?)?.are_open())
     }

@@ -194,7 +194,8 @@ async fn a_fact_is_believed_only_as_it_was_written_and_its_notice_only_as_it_was
     run(&rows.url, &format!("DELETE FROM fact WHERE id <> '{}'", fact.id)).await;
     rows.is_believed_only_as_written("fact", &fact.id, async || database.fact_with_id(&fact.id).await).await;
     // Of that: what it came out as.
-    for change in ["notice_sha256 = '\\x00'", "made_with = 'x'", "notice_mac = NULL", "notice_mac = mac"] {
+    for change in ["notice_sha256 = '\\x00'", "notice_sha256 = NULL", "made_with = 'x'", "made_with = NULL", "notice_mac = NULL", "notice_mac = mac"]
+    {
         let known = while_altered(&rows.url, "fact", &format!("UPDATE fact SET {change}"), async || database.fact_with_id(&fact.id).await).await;
         assert!(matches!(known, Err(DatabaseError::Forged { table: "fact.notice", .. })), "{change}: {known:?}");
     }
@@ -329,7 +330,11 @@ async fn the_first_fact_holds_and_a_notice_is_made_once() {
     // Over what was made with another certificate there may be something else.
     let known = database.fact_with_id(&first.id).await.unwrap().unwrap();
     assert!(database.insert_made(&known, &other, &log, "x").await.unwrap().is_some());
-    assert_eq!(database.fact_with_id(&first.id).await.unwrap().unwrap().made, Some(other));
+    let known = database.fact_with_id(&first.id).await.unwrap().unwrap();
+    assert_eq!(known.made, Some(other.clone()));
+    // What was taken is not made again.
+    database.take_handover(&begun(database, &first.id, "x").await, Moment::from_unix(NOW)).await.unwrap();
+    assert_eq!(database.insert_made(&known, &made(), &log, "x").await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -393,9 +398,12 @@ async fn of_an_envelope_each_copy_counts() {
     let stranger = database.authentic(stranger).unwrap();
     database.insert_custody(&stranger, &log).await.unwrap();
 
-    let begin = async |custody: &Custody, recipient| match database.begin_handover_of(custody, recipient).await.unwrap() {
-        Begun::Now { attempt, again } => (attempt, again),
-        taken => panic!("{taken:?}"),
+    let begin = async |custody: &Custody, recipient| {
+        let attempt = Attempt::new(&custody.envid, recipient).unwrap();
+        match database.begin_handover_of(custody, &attempt).await.unwrap() {
+            Begun::Now { again, .. } => (attempt, again),
+            taken => panic!("{taken:?}"),
+        }
     };
     let (of_first, again) = begin(first, BRUNO).await;
     assert!(!again);
