@@ -102,15 +102,18 @@ fn insert_answer(what: What) -> String {
     format!("INSERT INTO handover (message, recipient, attempt, what, mac, answered_at) VALUES ($1, $2, $3, '{what}', $4, to_timestamp($5::int8))")
 }
 
-/// The copies of an envelope ($3 and $4: its provider and identifier).
-const COPIES: &str = "(SELECT envid FROM custody WHERE provider = $3 AND identificativo = $4)";
+/// The copies of an envelope, whose provider and identifier are these values.
+fn copies(provider: usize, identificativo: usize) -> String {
+    format!("(SELECT envid FROM custody WHERE provider = ${provider} AND identificativo = ${identificativo})")
+}
 
 /// All steps of one or several messages to one recipient.
 struct Steps(Vec<Authentic<Step>>);
 
 impl Steps {
-    fn taken(&self) -> Option<Moment> {
-        self.0.iter().filter(|step| step.what == What::Taken).filter_map(|step| step.at).min()
+    /// When the message with this ENVID was taken.
+    fn taken(&self, message: &str) -> Option<Moment> {
+        self.0.iter().filter(|step| step.what == What::Taken && step.attempt.message == message).filter_map(|step| step.at).min()
     }
 
     /// Whether one began of which nobody knows how it ended.
@@ -137,8 +140,8 @@ impl Database {
     /// The same of an envelope, any copy of which the recipient may have: its provider brings it again where it did not hear that we
     /// have it.
     pub async fn begin_handover_of(&self, custody: &Custody, attempt: &Attempt) -> Result<Begun, DatabaseError> {
-        let copies = format!("message IN {COPIES}");
-        self.begin(attempt.clone(), &copies, &[&custody.provider, &custody.identificativo]).await
+        let condition = format!("message IN {}", copies(3, 4));
+        self.begin(attempt.clone(), &condition, &[&custody.provider, &custody.identificativo]).await
     }
 
     /// `messages`: the condition for those of which one may be there.
@@ -154,18 +157,16 @@ impl Database {
         values.extend(more);
         values.extend([&attempt.id as &(dyn ToSql + Sync), begins.mac().column()]);
         let before = self.steps(self.query(&sql, &values).await?)?;
-        let (of_it, of_copies): (Vec<_>, Vec<_>) = before.0.into_iter().partition(|step| step.attempt.message == attempt.message);
-        let (of_it, of_copies) = (Steps(of_it), Steps(of_copies));
-        Ok(match of_it.taken() {
+        Ok(match before.taken(&attempt.message) {
             Some(at) => Begun::Taken(at),
-            None => Begun::Now { again: of_it.are_open() || of_copies.are_open(), attempt },
+            None => Begun::Now { again: before.are_open(), attempt },
         })
     }
 
     /// When the message with this ENVID was taken from us for `recipient` (a key), if it was.
     pub async fn taken_at(&self, message: &str, recipient: &str) -> Result<Option<Moment>, DatabaseError> {
         let sql = format!("SELECT {STEP} FROM handover WHERE message = $1 AND recipient = $2 AND what = 'taken'");
-        Ok(self.steps(self.query(&sql, &[&message, &recipient]).await?)?.taken())
+        Ok(self.steps(self.query(&sql, &[&message, &recipient]).await?)?.taken(message))
     }
 
     /// It was answered no, or nothing was given: it is not open.
@@ -194,9 +195,9 @@ impl Database {
 
     /// Whether `recipient` (a key) may have a copy of this envelope, though nobody here heard yes.
     pub async fn is_handover_open(&self, custody: &Custody, recipient: &str) -> Result<bool, DatabaseError> {
-        let sql = format!("SELECT {STEP} FROM handover WHERE recipient = $2 AND message IN {COPIES} AND $1::text IS NOT NULL");
-        let values: [&(dyn ToSql + Sync); 4] = [&custody.envid, &recipient, &custody.provider, &custody.identificativo];
-        Ok(self.steps(self.query(&sql, &values).await?)?.are_open())
+        let sql = format!("SELECT {STEP} FROM handover WHERE recipient = $1 AND message IN {}", copies(2, 3));
+        let steps = self.query(&sql, &[&recipient, &custody.provider, &custody.identificativo]).await?;
+        Ok(self.steps(steps)?.are_open())
     }
 
     fn steps(&self, rows: Vec<Columns>) -> Result<Steps, DatabaseError> {
