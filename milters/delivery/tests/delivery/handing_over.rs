@@ -290,16 +290,22 @@ async fn a_program_that_was_killed_before_it_heard_the_answer_leaves_the_same() 
     assert_eq!(beta.facts().await, [format!("avvenuta-consegna {BRUNO} mailbox-again")]);
 }
 
+/// Bruno's mailbox has an envelope, and pec-delivery has not heard so.
+async fn after_a_lost_answer(network: &Network) -> (Delivery, Mail) {
+    let beta = Delivery::start(network, &network.beta).await;
+    let mail = envelope(network, &network.alfa, &[BRUNO], LETTER);
+    beta.in_custody(&mail, &[BRUNO], "bb11", ENVID).await;
+    beta.mailboxes.lose_answers(1);
+    beta.waits(&mail, ENVID).await;
+    only(beta.mailboxes.taken());
+    (beta, mail)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_certified_of_a_mailbox_that_may_have_the_message_and_now_says_no() {
     for no in ["552 5.2.2 full, of this very message", "554 5.7.0 no", "550 5.1.1 no such user any more"] {
         let network = Network::new().await;
-        let beta = Delivery::start(&network, &network.beta).await;
-        let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
-        beta.in_custody(&mail, &[BRUNO], "bb11", ENVID).await;
-        beta.mailboxes.lose_answers(1);
-        beta.waits(&mail, ENVID).await;
-        only(beta.mailboxes.taken());
+        let (beta, mail) = after_a_lost_answer(&network).await;
         beta.mailboxes.answer_message(BRUNO, Some(no));
         for second in [60, 600, 86_000] {
             network.clock.set(Moment::from_unix(NOW + second));
@@ -317,12 +323,7 @@ async fn nothing_is_certified_of_a_mailbox_that_may_have_the_message_and_now_say
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mailbox_that_may_have_the_message_and_is_then_gone_is_no_failure() {
     let network = Network::new().await;
-    let beta = Delivery::start(&network, &network.beta).await;
-    let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
-    beta.in_custody(&mail, &[BRUNO], "bb11", ENVID).await;
-    beta.mailboxes.lose_answers(1);
-    beta.waits(&mail, ENVID).await;
-    only(beta.mailboxes.taken());
+    let (beta, mail) = after_a_lost_answer(&network).await;
     beta.mailboxes.answer_recipient(BRUNO, Some("550 5.1.1 no such user"));
     for second in [60, 120, 86_000] {
         network.clock.set(Moment::from_unix(NOW + second));
