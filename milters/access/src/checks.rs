@@ -12,12 +12,24 @@ use pec_core::mime::MimeError;
 use pec_milter::Transaction;
 
 /// Fields that only providers write. A submitted message that has one pretends to be a notice.
-const RESERVED_FIELDS: [&str; 5] = ["X-Ricevuta", "X-Trasporto", "X-Riferimento-Message-ID", "X-VerificaSicurezza", "X-Mittente"];
+const RESERVED_FIELDS: [&str; 5] =
+    ["X-Ricevuta", "X-Trasporto", "X-Riferimento-Message-ID", "X-VerificaSicurezza", "X-Mittente"];
 
 /// Fields that may stand at most once (RFC 5322 s. 3.6) and that the checks and the envelope go by.
-const SINGLE_FIELDS: [&str; 9] = ["From", "To", "Cc", "Reply-To", "Message-ID", "Subject", "Date", "Content-Type", "Content-Transfer-Encoding"];
+const SINGLE_FIELDS: [&str; 9] = [
+    "From",
+    "To",
+    "Cc",
+    "Reply-To",
+    "Message-ID",
+    "Subject",
+    "Date",
+    "Content-Type",
+    "Content-Transfer-Encoding",
+];
 
-/// What Postfix makes of a line of mbox files (`From x`) before the header: the original would be carried with this field.
+/// What Postfix makes of a line of mbox files (`From x`) before the header: the original would be carried
+/// with this field.
 const MAILBOX_LINE: &str = "X-Mailbox-Line";
 
 /// Why a message is not accepted.
@@ -87,24 +99,72 @@ impl fmt::Display for Eccezione {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FromMissing => f.write_str("the From: field is missing"),
-            Self::FromNotOneAddress(text) => write!(f, "the From: field must hold exactly one mail address, it holds {text:?}"),
-            Self::FromIsNotSender { from, sender } => write!(f, "the From: field says {from}, the sender is {sender}"),
+            Self::FromNotOneAddress(text) => write!(
+                f,
+                "the From: field must hold exactly one mail address, \
+                it holds {text:?}"
+            ),
+            Self::FromIsNotSender { from, sender } => write!(
+                f,
+                "the From: field says {from}, the sender is \
+                {sender}"
+            ),
             Self::ToMissing => f.write_str("the To: field names no mail address"),
-            Self::NotAnAddress { field, text } => write!(f, "the {field}: field holds {text:?}, which is no mail address"),
+            Self::NotAnAddress { field, text } => write!(
+                f,
+                "the {field}: field holds {text:?}, which is no \
+                mail address"
+            ),
             Self::Bcc => f.write_str("blind copies (Bcc:) are not allowed"),
-            Self::RecipientNotInHeader(address) => write!(f, "the recipient {address} stands neither in To: nor in Cc:"),
-            Self::HeaderNotInRecipients(address) => write!(f, "{address} stands in To: or Cc: but is not among the recipients"),
-            Self::TooManyRecipients { recipients, limit } => write!(f, "{recipients} recipients, at most {limit} are allowed"),
+            Self::RecipientNotInHeader(address) => write!(
+                f,
+                "the recipient {address} stands neither in To: \
+                nor in Cc:"
+            ),
+            Self::HeaderNotInRecipients(address) => write!(
+                f,
+                "{address} stands in To: or Cc: but is not \
+                among the recipients"
+            ),
+            Self::TooManyRecipients { recipients, limit } => write!(
+                f,
+                "{recipients} recipients, at most \
+                {limit} are allowed"
+            ),
             Self::TotalTooLarge { size, recipients, limit } => {
-                write!(f, "{size} bytes for {recipients} recipients: together more than the {limit} bytes that are allowed")
+                write!(
+                    f,
+                    "{size} bytes for {recipients} recipients: together more than the {limit} bytes \
+                    that are allowed"
+                )
             }
-            Self::LineTooLong(length) => write!(f, "a line has {length} characters, at most {MAX_LINE_LENGTH} are allowed"),
-            Self::MessageId(text) => write!(f, "the Message-ID: field must hold one identifier, <left@right>, it holds {text:?}"),
-            Self::NulOrBareCr => f.write_str("the text holds a NUL character or a CR that ends no line, which cannot be carried unchanged"),
-            Self::MailboxLine => f.write_str("the header begins with a line that is no field (From ...), which cannot be carried unchanged"),
+            Self::LineTooLong(length) => write!(
+                f,
+                "a line has {length} characters, at most \
+                {MAX_LINE_LENGTH} are allowed"
+            ),
+            Self::MessageId(text) => write!(
+                f,
+                "the Message-ID: field must hold one identifier, \
+                <left@right>, it holds {text:?}"
+            ),
+            Self::NulOrBareCr => f.write_str(
+                "the text holds a NUL character or a CR that ends no line, \
+                which cannot be carried unchanged",
+            ),
+            Self::MailboxLine => f.write_str(
+                "the header begins with a line that is no field (From ...), \
+                which cannot be carried unchanged",
+            ),
             Self::Repeated(field) => write!(f, "the {field}: field stands more than once"),
-            Self::Reserved(field) => write!(f, "the {field}: field is reserved for certified mail providers"),
-            Self::Blocked(found) => write!(f, "attachments of a kind that is not allowed: {}", list(found, ToString::to_string)),
+            Self::Reserved(field) => write!(
+                f,
+                "the {field}: field is reserved for certified mail \
+                providers"
+            ),
+            Self::Blocked(found) => {
+                write!(f, "attachments of a kind that is not allowed: {}", list(found, ToString::to_string))
+            }
             Self::Mime(e) => write!(f, "a malformed MIME structure ({e})"),
         }
     }
@@ -115,24 +175,54 @@ impl Eccezione {
     pub fn italiano(&self) -> String {
         match self {
             Self::FromMissing => "campo From assente".to_owned(),
-            Self::FromNotOneAddress(text) => format!("campo From che non contiene un solo indirizzo di posta ({text:?})"),
-            Self::FromIsNotSender { from, sender } => format!("indirizzo nel campo From ({from}) diverso da quello del mittente ({sender})"),
+            Self::FromNotOneAddress(text) => format!(
+                "campo From che non contiene un solo indirizzo di \
+                posta ({text:?})"
+            ),
+            Self::FromIsNotSender { from, sender } => format!(
+                "indirizzo nel campo From ({from}) diverso da \
+                quello del mittente ({sender})"
+            ),
             Self::ToMissing => "campo To privo di indirizzi di posta".to_owned(),
-            Self::NotAnAddress { field, text } => format!("indirizzo non valido nel campo {field} ({text:?})"),
+            Self::NotAnAddress { field, text } => format!(
+                "indirizzo non valido nel campo {field} \
+                ({text:?})"
+            ),
             Self::Bcc => "destinatari in copia nascosta (campo Bcc) non ammessi".to_owned(),
-            Self::RecipientNotInHeader(address) => format!("destinatario {address} non presente nei campi To o Cc"),
-            Self::HeaderNotInRecipients(address) => format!("indirizzo {address} presente nei campi To o Cc ma non tra i destinatari"),
-            Self::TooManyRecipients { recipients, limit } => format!("numero di destinatari ({recipients}) superiore al massimo di {limit}"),
+            Self::RecipientNotInHeader(address) => format!(
+                "destinatario {address} non presente nei campi \
+                To o Cc"
+            ),
+            Self::HeaderNotInRecipients(address) => format!(
+                "indirizzo {address} presente nei campi To o Cc \
+                ma non tra i destinatari"
+            ),
+            Self::TooManyRecipients { recipients, limit } => format!(
+                "numero di destinatari ({recipients}) \
+                superiore al massimo di {limit}"
+            ),
             Self::TotalTooLarge { size, recipients, limit } => {
-                format!("superamento della dimensione massima ({size} byte per {recipients} destinatari, massimo {limit} byte in totale)")
+                format!(
+                    "superamento della dimensione massima ({size} byte per {recipients} destinatari, \
+                    massimo {limit} byte in totale)"
+                )
             }
-            Self::LineTooLong(length) => format!("riga di {length} caratteri, oltre il massimo di {MAX_LINE_LENGTH}"),
+            Self::LineTooLong(length) => format!(
+                "riga di {length} caratteri, oltre il massimo di \
+                {MAX_LINE_LENGTH}"
+            ),
             Self::MessageId(text) => format!("campo Message-ID non valido ({text:?})"),
-            Self::NulOrBareCr => "caratteri NUL o CR isolati, che non possono essere trasmessi inalterati".to_owned(),
-            Self::MailboxLine => "prima riga (From ...) che non è un campo dell'intestazione, e che non può essere trasmessa inalterata".to_owned(),
+            Self::NulOrBareCr => {
+                "caratteri NUL o CR isolati, che non possono essere trasmessi inalterati".to_owned()
+            }
+            Self::MailboxLine => "prima riga (From ...) che non è un campo dell'intestazione, e che non può \
+                essere trasmessa inalterata"
+                .to_owned(),
             Self::Repeated(field) => format!("campo {field} presente più volte"),
             Self::Reserved(field) => format!("campo {field} riservato ai gestori di posta certificata"),
-            Self::Blocked(found) => format!("allegati di tipo non ammesso: {}", list(found, Blocked::italiano)),
+            Self::Blocked(found) => {
+                format!("allegati di tipo non ammesso: {}", list(found, Blocked::italiano))
+            }
             Self::Mime(e) => format!("struttura MIME non valida ({})", e.italiano()),
         }
     }
@@ -155,7 +245,10 @@ pub fn described(causes: &[Eccezione]) -> (String, String) {
         let named = causes.iter().take(MOST_CAUSES).map(words);
         named.chain((others > 0).then_some(rest)).collect::<Vec<_>>().join("; ")
     };
-    (line(&Eccezione::italiano, format!("e altri {others} problemi")), line(&ToString::to_string, format!("and {others} other problems")))
+    (
+        line(&Eccezione::italiano, format!("e altri {others} problemi")),
+        line(&ToString::to_string, format!("and {others} other problems")),
+    )
 }
 
 /// The beginning of what a field holds.
@@ -183,10 +276,15 @@ pub fn formal_exceptions(transaction: &Transaction, sender: &Address, limits: Li
         match header.addresses("From") {
             Ok(from) => match &from[..] {
                 [from] if from == sender => {}
-                [from] => found.push(Eccezione::FromIsNotSender { from: from.to_string(), sender: sender.to_string() }),
-                _ => found.push(Eccezione::FromNotOneAddress(quoted(&header.text("From").unwrap_or_default()))),
+                [from] => found
+                    .push(Eccezione::FromIsNotSender { from: from.to_string(), sender: sender.to_string() }),
+                _ => {
+                    found.push(Eccezione::FromNotOneAddress(quoted(&header.text("From").unwrap_or_default())))
+                }
             },
-            Err(_) => found.push(Eccezione::FromNotOneAddress(quoted(&header.text("From").unwrap_or_default()))),
+            Err(_) => {
+                found.push(Eccezione::FromNotOneAddress(quoted(&header.text("From").unwrap_or_default())))
+            }
         }
     }
 
@@ -203,8 +301,12 @@ pub fn formal_exceptions(transaction: &Transaction, sender: &Address, limits: Li
     }
 
     let in_header: HashSet<&Address> = named.iter().collect();
-    let in_envelope: HashSet<&Address> = transaction.recipients.iter().filter_map(|r| r.address.as_ref()).collect();
-    found.extend(distinct(transaction.recipients.iter().filter_map(|r| r.address.as_ref()), &in_header).map(Eccezione::RecipientNotInHeader));
+    let in_envelope: HashSet<&Address> =
+        transaction.recipients.iter().filter_map(|r| r.address.as_ref()).collect();
+    found.extend(
+        distinct(transaction.recipients.iter().filter_map(|r| r.address.as_ref()), &in_header)
+            .map(Eccezione::RecipientNotInHeader),
+    );
     found.extend(distinct(named.iter(), &in_envelope).map(Eccezione::HeaderNotInRecipients));
 
     if in_envelope.len() > limits.recipients {
@@ -228,8 +330,12 @@ pub fn formal_exceptions(transaction: &Transaction, sender: &Address, limits: Li
     if header.fields().first().is_some_and(|field| field.is(MAILBOX_LINE)) {
         found.push(Eccezione::MailboxLine);
     }
-    found.extend(SINGLE_FIELDS.into_iter().filter(|name| header.all(name).count() > 1).map(Eccezione::Repeated));
-    found.extend(RESERVED_FIELDS.into_iter().filter(|name| header.first(name).is_some()).map(Eccezione::Reserved));
+    found.extend(
+        SINGLE_FIELDS.into_iter().filter(|name| header.all(name).count() > 1).map(Eccezione::Repeated),
+    );
+    found.extend(
+        RESERVED_FIELDS.into_iter().filter(|name| header.first(name).is_some()).map(Eccezione::Reserved),
+    );
     found
 }
 
@@ -239,14 +345,22 @@ pub(crate) fn is_message_id(text: &str) -> bool {
 }
 
 /// The addresses, each once, that are not in `others`.
-fn distinct<'a>(addresses: impl Iterator<Item = &'a Address>, others: &HashSet<&Address>) -> impl Iterator<Item = String> {
+fn distinct<'a>(
+    addresses: impl Iterator<Item = &'a Address>,
+    others: &HashSet<&Address>,
+) -> impl Iterator<Item = String> {
     let mut seen = HashSet::new();
-    addresses.filter(|a| !others.contains(a) && seen.insert(a.key())).map(ToString::to_string).collect::<Vec<_>>().into_iter()
+    addresses
+        .filter(|a| !others.contains(a) && seen.insert(a.key()))
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .into_iter()
 }
 
 fn longest_header_line(transaction: &Transaction) -> usize {
     let of_field = |f: &Field| {
-        let mut lines = f.value.split(|&b| b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line).len());
+        let mut lines =
+            f.value.split(|&b| b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line).len());
         (f.name.len() + 1 + lines.next().unwrap_or_default()).max(lines.max().unwrap_or_default())
     };
     transaction.header.fields().iter().map(of_field).max().unwrap_or_default()
@@ -259,7 +373,8 @@ mod tests {
 
     use super::*;
 
-    const GOOD: &str = "From: Anna <anna@pec.alfa.test>\nTo: bruno@pec.beta.test\nCc: \"C, arla\" <carla@posta.test>\nSubject: x\n";
+    const GOOD: &str = "From: Anna <anna@pec.alfa.test>\nTo: bruno@pec.beta.test\nCc: \"C, arla\" \
+        <carla@posta.test>\nSubject: x\n";
 
     fn check(header: &str, recipients: &[&str], body: &str) -> Vec<Eccezione> {
         let mut transaction = Transaction::new("<anna@pec.alfa.test>");
@@ -269,7 +384,11 @@ mod tests {
         }
         transaction.push_body(body.to_owned().into());
         transaction.recipients = recipients.iter().map(|r| Recipient::new(&format!("<{r}>"))).collect();
-        formal_exceptions(&transaction, &Address::parse("anna@pec.alfa.test").unwrap(), Limits { total_size: GUARANTEED_SIZE, recipients: 50 })
+        formal_exceptions(
+            &transaction,
+            &Address::parse("anna@pec.alfa.test").unwrap(),
+            Limits { total_size: GUARANTEED_SIZE, recipients: 50 },
+        )
     }
 
     const BOTH: &[&str] = &["Bruno@pec.beta.TEST", "carla@posta.test"];
@@ -278,7 +397,11 @@ mod tests {
     fn rfc6109_3_1_1_a_formally_correct_message_passes() {
         assert_eq!(check(GOOD, BOTH, "x\r\n"), []);
         assert_eq!(check(&format!("{GOOD}Bcc:\n"), BOTH, "x\r\n"), [], "an empty Bcc has no value");
-        assert_eq!(check(GOOD, &["bruno@pec.beta.test", "BRUNO@pec.beta.test", "carla@posta.test"], "x\r\n"), [], "named twice");
+        assert_eq!(
+            check(GOOD, &["bruno@pec.beta.test", "BRUNO@pec.beta.test", "carla@posta.test"], "x\r\n"),
+            [],
+            "named twice"
+        );
     }
 
     #[test]
@@ -289,7 +412,13 @@ mod tests {
             assert!(matches!(&found[..], [Eccezione::FromNotOneAddress(_)]), "{from}: {found:?}");
         }
         let found = check(&GOOD.replace("<anna@", "<altra@"), BOTH, "");
-        assert_eq!(found, [Eccezione::FromIsNotSender { from: "altra@pec.alfa.test".into(), sender: "anna@pec.alfa.test".into() }]);
+        assert_eq!(
+            found,
+            [Eccezione::FromIsNotSender {
+                from: "altra@pec.alfa.test".into(),
+                sender: "anna@pec.alfa.test".into()
+            }]
+        );
         assert_eq!(check(&GOOD.replace("<anna@", "<ANNA@"), BOTH, ""), []);
     }
 
@@ -297,7 +426,11 @@ mod tests {
     fn rfc6109_3_1_1_to_has_addresses() {
         let found = check(&GOOD.replace("To: bruno@pec.beta.test\n", ""), &["carla@posta.test"], "");
         assert_eq!(found, [Eccezione::ToMissing]);
-        let found = check(&GOOD.replace("To: bruno@pec.beta.test", "To: undisclosed-recipients:;"), &["carla@posta.test"], "");
+        let found = check(
+            &GOOD.replace("To: bruno@pec.beta.test", "To: undisclosed-recipients:;"),
+            &["carla@posta.test"],
+            "",
+        );
         assert_eq!(found, [Eccezione::ToMissing]);
         let found = check(&GOOD.replace("bruno@pec.beta.test", "bruno"), &["carla@posta.test"], "");
         assert_eq!(found, [Eccezione::NotAnAddress { field: "To", text: "bruno".into() }]);
@@ -322,10 +455,13 @@ mod tests {
         let line = format!("{}\r\n", "a".repeat(98));
         let body = line.repeat(160_000);
         let found = check(GOOD, BOTH, &body);
-        let [Eccezione::TotalTooLarge { size, recipients: 2, limit: GUARANTEED_SIZE }] = &found[..] else { panic!("{found:?}") };
+        let [Eccezione::TotalTooLarge { size, recipients: 2, limit: GUARANTEED_SIZE }] = &found[..] else {
+            panic!("{found:?}")
+        };
         // What the body may have for two of the message to be as much as is allowed.
         let most = usize::try_from(GUARANTEED_SIZE / 2 - (size - body.len() as u64)).unwrap();
-        let body = |length: usize| format!("{}{}\r\n", line.repeat(length / 100 - 1), "a".repeat(98 + length % 100));
+        let body =
+            |length: usize| format!("{}{}\r\n", line.repeat(length / 100 - 1), "a".repeat(98 + length % 100));
         assert_eq!(check(GOOD, BOTH, &body(most)), []);
         assert_eq!(check(GOOD, BOTH, &body(most + 1)).len(), 1);
     }
@@ -335,8 +471,14 @@ mod tests {
         assert_eq!(check(GOOD, BOTH, &format!("{}\r\n", "a".repeat(998))), []);
         assert_eq!(check(GOOD, BOTH, &format!("{}\r\n", "a".repeat(999))), [Eccezione::LineTooLong(999)]);
         assert_eq!(check(&format!("{GOOD}X: {}\n", "a".repeat(995)), BOTH, ""), []);
-        assert_eq!(check(&format!("{GOOD}X: {}\n", "a".repeat(996)), BOTH, ""), [Eccezione::LineTooLong(999)]);
-        assert_eq!(check(&format!("{GOOD}X: a\n {}\n", "a".repeat(998)), BOTH, ""), [Eccezione::LineTooLong(999)]);
+        assert_eq!(
+            check(&format!("{GOOD}X: {}\n", "a".repeat(996)), BOTH, ""),
+            [Eccezione::LineTooLong(999)]
+        );
+        assert_eq!(
+            check(&format!("{GOOD}X: a\n {}\n", "a".repeat(998)), BOTH, ""),
+            [Eccezione::LineTooLong(999)]
+        );
     }
 
     #[test]
@@ -351,27 +493,45 @@ mod tests {
 
     #[test]
     fn a_line_before_the_header_is_no_part_of_an_original() {
-        assert_eq!(check(&format!("X-Mailbox-Line: From anna@pec.alfa.test Thu Nov 19\n{GOOD}"), BOTH, ""), [Eccezione::MailboxLine]);
-        assert_eq!(check(&format!("{GOOD}X-Mailbox-Line: x\n"), BOTH, ""), [], "a field that the client wrote");
+        assert_eq!(
+            check(&format!("X-Mailbox-Line: From anna@pec.alfa.test Thu Nov 19\n{GOOD}"), BOTH, ""),
+            [Eccezione::MailboxLine]
+        );
+        assert_eq!(
+            check(&format!("{GOOD}X-Mailbox-Line: x\n"), BOTH, ""),
+            [],
+            "a field that the client wrote"
+        );
     }
 
     #[test]
     fn rfc5322_single_fields_stand_once() {
-        assert_eq!(check(&format!("{GOOD}Message-ID: <1@x>\nmessage-id: <2@x>\n"), BOTH, ""), [Eccezione::Repeated("Message-ID")]);
+        assert_eq!(
+            check(&format!("{GOOD}Message-ID: <1@x>\nmessage-id: <2@x>\n"), BOTH, ""),
+            [Eccezione::Repeated("Message-ID")]
+        );
     }
 
     #[test]
     fn rfc5322_3_6_4_a_message_id_is_one_identifier() {
         assert_eq!(check(&format!("{GOOD}Message-ID: <a.b+c/1@[10.0.0.1]>\n"), BOTH, ""), []);
         assert_eq!(check(&format!("{GOOD}Message-ID:\n"), BOTH, ""), [], "an empty one is none");
-        for wrong in ["1@x", "<1@x> <2@x>", "<1>", "<@x>", "<a b@x>", "parole", &format!("<{}@x>", "1".repeat(600))] {
-            assert_eq!(check(&format!("{GOOD}Message-ID: {wrong}\n"), BOTH, ""), [Eccezione::MessageId(quoted(wrong))]);
+        for wrong in
+            ["1@x", "<1@x> <2@x>", "<1>", "<@x>", "<a b@x>", "parole", &format!("<{}@x>", "1".repeat(600))]
+        {
+            assert_eq!(
+                check(&format!("{GOOD}Message-ID: {wrong}\n"), BOTH, ""),
+                [Eccezione::MessageId(quoted(wrong))]
+            );
         }
     }
 
     #[test]
     fn fields_of_providers_are_not_for_users() {
-        assert_eq!(check(&format!("{GOOD}x-trasporto: posta-certificata\n"), BOTH, ""), [Eccezione::Reserved("X-Trasporto")]);
+        assert_eq!(
+            check(&format!("{GOOD}x-trasporto: posta-certificata\n"), BOTH, ""),
+            [Eccezione::Reserved("X-Trasporto")]
+        );
     }
 
     #[test]
@@ -390,7 +550,8 @@ mod tests {
         use pec_core::attachments::Why;
         let text = || "x".to_owned();
         let blocked = |name: &str, why| Blocked { name: name.to_owned(), why };
-        let attachments = vec![blocked("a.exe", Why::Name("exe".to_owned())), blocked("b", Why::Content("msi"))];
+        let attachments =
+            vec![blocked("a.exe", Why::Name("exe".to_owned())), blocked("b", Why::Content("msi"))];
         for (cause, italiano, inglese) in [
             (Eccezione::FromMissing, "campo From assente", "the From: field is missing"),
             (
@@ -403,13 +564,21 @@ mod tests {
                 "indirizzo nel campo From (a@x.test) diverso da quello del mittente (b@x.test)",
                 "the From: field says a@x.test, the sender is b@x.test",
             ),
-            (Eccezione::ToMissing, "campo To privo di indirizzi di posta", "the To: field names no mail address"),
+            (
+                Eccezione::ToMissing,
+                "campo To privo di indirizzi di posta",
+                "the To: field names no mail address",
+            ),
             (
                 Eccezione::NotAnAddress { field: "Cc", text: text() },
                 "indirizzo non valido nel campo Cc (\"x\")",
                 "the Cc: field holds \"x\", which is no mail address",
             ),
-            (Eccezione::Bcc, "destinatari in copia nascosta (campo Bcc) non ammessi", "blind copies (Bcc:) are not allowed"),
+            (
+                Eccezione::Bcc,
+                "destinatari in copia nascosta (campo Bcc) non ammessi",
+                "blind copies (Bcc:) are not allowed",
+            ),
             (
                 Eccezione::RecipientNotInHeader("a@x.test".to_owned()),
                 "destinatario a@x.test non presente nei campi To o Cc",
@@ -427,10 +596,15 @@ mod tests {
             ),
             (
                 Eccezione::TotalTooLarge { size: 20, recipients: 2, limit: 30 },
-                "superamento della dimensione massima (20 byte per 2 destinatari, massimo 30 byte in totale)",
+                "superamento della dimensione massima (20 byte per 2 destinatari, massimo 30 byte in \
+                totale)",
                 "20 bytes for 2 recipients: together more than the 30 bytes that are allowed",
             ),
-            (Eccezione::LineTooLong(999), "riga di 999 caratteri, oltre il massimo di 998", "a line has 999 characters, at most 998 are allowed"),
+            (
+                Eccezione::LineTooLong(999),
+                "riga di 999 caratteri, oltre il massimo di 998",
+                "a line has 999 characters, at most 998 are allowed",
+            ),
             (
                 Eccezione::MessageId(text()),
                 "campo Message-ID non valido (\"x\")",
@@ -439,14 +613,22 @@ mod tests {
             (
                 Eccezione::NulOrBareCr,
                 "caratteri NUL o CR isolati, che non possono essere trasmessi inalterati",
-                "the text holds a NUL character or a CR that ends no line, which cannot be carried unchanged",
+                "the text holds a NUL character or a CR that ends no line, which cannot be carried \
+                unchanged",
             ),
             (
                 Eccezione::MailboxLine,
-                "prima riga (From ...) che non è un campo dell'intestazione, e che non può essere trasmessa inalterata",
-                "the header begins with a line that is no field (From ...), which cannot be carried unchanged",
+                "prima riga (From ...) che non è un campo dell'intestazione, e che non può essere trasmessa \
+                inalterata",
+                "the header begins with a line that is no field (From ...), which cannot be carried \
+                unchanged",
             ),
-            (Eccezione::Repeated("To"), "campo To presente più volte", "the To: field stands more than once"),
+            (
+                Eccezione::Repeated("To"),
+                "campo To presente più volte",
+                "the To: field stands more than \
+                once",
+            ),
             (
                 Eccezione::Reserved("X-Ricevuta"),
                 "campo X-Ricevuta riservato ai gestori di posta certificata",
@@ -472,10 +654,18 @@ mod tests {
         let found = check("From: x\nBcc: y@z\n", &["bruno@pec.beta.test"], "");
         assert_eq!(found.len(), 4, "{found:?}");
         let (italiano, inglese) = described(&found);
-        assert_eq!((italiano.matches("; ").count(), inglese.matches("; ").count()), (3, 3), "{italiano} {inglese}");
-        let many: Vec<_> = (0..500).map(|i| Eccezione::RecipientNotInHeader(format!("r{i}@pec.beta.test"))).collect();
+        assert_eq!(
+            (italiano.matches("; ").count(), inglese.matches("; ").count()),
+            (3, 3),
+            "{italiano} {inglese}"
+        );
+        let many: Vec<_> =
+            (0..500).map(|i| Eccezione::RecipientNotInHeader(format!("r{i}@pec.beta.test"))).collect();
         let (italiano, inglese) = described(&many);
-        assert!(italiano.ends_with("; e altri 480 problemi") && inglese.ends_with("; and 480 other problems"), "{italiano}");
+        assert!(
+            italiano.ends_with("; e altri 480 problemi") && inglese.ends_with("; and 480 other problems"),
+            "{italiano}"
+        );
         assert!(italiano.len() < 4000);
     }
 }

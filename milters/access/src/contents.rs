@@ -28,14 +28,16 @@ pub(crate) enum Carries {
 }
 
 impl AccessPoint {
-    /// Scans a message and looks through its attachments. Viruses come first: a message with one has to be kept.
+    /// Scans a message and looks through its attachments. Viruses come first: a message with one has to be
+    /// kept.
     pub(crate) async fn carries(&self, transaction: &Transaction) -> anyhow::Result<Carries> {
         match self.world.scanner.scan(&transaction.header, &transaction.body).await? {
             Scan::Clean => {}
             Scan::Found(virus) => return Ok(Carries::Virus(virus)),
             Scan::NotScanned(why) => {
                 maillog::not_scanned(transaction.queue_id(), &why);
-                let text = "the message is too large or too complex to be scanned for viruses, nothing was accepted";
+                let text =
+                    "the message is too large or too complex to be scanned for viruses, nothing was accepted";
                 return Ok(Carries::NotScanned(Reply::refuse("552", "5.3.4", text)));
             }
         }
@@ -47,8 +49,13 @@ impl AccessPoint {
             true => walk(&transaction.header, &body, |_, _| {}).map(|()| Vec::new()),
             false => blocked(&transaction.header, &body, kinds),
         };
-        // To walk a small message is quicker than to make room for it; what may be unpacked is not known before.
-        let examined = if kinds.is_empty() && body.len() < LARGE { examine() } else { tokio::task::block_in_place(examine) };
+        // To walk a small message is quicker than to make room for it; what may be unpacked is not known
+        // before.
+        let examined = if kinds.is_empty() && body.len() < LARGE {
+            examine()
+        } else {
+            tokio::task::block_in_place(examine)
+        };
         Ok(match examined {
             Ok(found) if found.is_empty() => Carries::Nothing,
             Ok(found) => Carries::NotAccepted(Eccezione::Blocked(found)),

@@ -13,7 +13,9 @@ use pec_core::notices::busta::busta;
 use pec_core::notices::non_accettazione::non_accettazione;
 use pec_core::notices::{Issuer, Notice};
 use pec_milter::world::World;
-use pec_milter::{Connection, Edits, Keeps, LARGE, Point, Recipient, Reply, Transaction, Verdict, is_internal_domain};
+use pec_milter::{
+    Connection, Edits, Keeps, LARGE, Point, Recipient, Reply, Transaction, Verdict, is_internal_domain,
+};
 use pec_state::log::{Entry, Event};
 use pec_state::rows::{Custody, Fact, FactKind, Made, NotAccepted, Sent, TimeSource, trigger_name};
 use tokio::sync::Semaphore;
@@ -39,7 +41,9 @@ impl AccessPoint {
         let mut seen = HashSet::new();
         let addresses = recipients.iter().filter_map(|r| r.address.as_ref()).filter(|a| seen.insert(a.key()));
         let directory = self.world.directory.now();
-        addresses.map(|a| Destinatario { indirizzo: a.to_string(), tipo: self.type_of(&directory, &a.domain()) }).collect()
+        addresses
+            .map(|a| Destinatario { indirizzo: a.to_string(), tipo: self.type_of(&directory, &a.domain()) })
+            .collect()
     }
 
     fn type_of(&self, directory: &Directory, domain: &str) -> TipoDestinatario {
@@ -71,7 +75,8 @@ impl AccessPoint {
         }
     }
 
-    /// An envelope, if neither its form nor what it carries speaks against it. All causes stand in one notice.
+    /// An envelope, if neither its form nor what it carries speaks against it. All causes stand in one
+    /// notice.
     async fn decide(
         &self,
         connection: &Connection,
@@ -82,7 +87,9 @@ impl AccessPoint {
         let (errore, cause) = match self.carries(&transaction).await? {
             Carries::Virus(virus) => (Errore::Virus, (virus.clone(), virus)),
             Carries::NotScanned(reply) if exceptions.is_empty() => return Ok(Verdict::Refuse(reply)),
-            Carries::Nothing if exceptions.is_empty() => return Ok(Verdict::Change(self.accept(connection, transaction, sender).await?)),
+            Carries::Nothing if exceptions.is_empty() => {
+                return Ok(Verdict::Change(self.accept(connection, transaction, sender).await?));
+            }
             carries => {
                 if let Carries::NotAccepted(exception) = carries {
                     exceptions.push(exception);
@@ -94,7 +101,8 @@ impl AccessPoint {
     }
 
     /// A message that is not accepted: it becomes the notice of that, to its sender, and goes nowhere else
-    /// (RFC 6109 s. 3.1.2, 3.1.3). `cause` in Italian and in English; for a virus, its name. One with a virus is kept (s. 2.2.4).
+    /// (RFC 6109 s. 3.1.2, 3.1.3). `cause` in Italian and in English; for a virus, its name. One with a virus
+    /// is kept (s. 2.2.4).
     async fn refuse(
         &self,
         connection: &Connection,
@@ -107,14 +115,22 @@ impl AccessPoint {
         let now = world.clock.now();
         let (id, fact_id) = (fresh()?, fresh()?);
         let about = self.daticert(transaction, sender, now, &id);
-        let mut daticert = about.about_same_message(Tipo::NonAccettazione, &world.settings.provider_name, now);
+        let mut daticert =
+            about.about_same_message(Tipo::NonAccettazione, &world.settings.provider_name, now);
         daticert.errore = errore;
         daticert.errore_esteso = Some(italiano);
         let message_id = pec_identifier(now, &fact_id, &world.settings.service_domain);
-        let notice = world.write(false, |issuer| Ok(non_accettazione(issuer, &daticert, &inglese, &message_id)?)).await?;
+        let notice = world
+            .write(false, |issuer| Ok(non_accettazione(issuer, &daticert, &inglese, &message_id)?))
+            .await?;
 
         let made = Made { sha256: notice.body.sha256().to_vec(), with: world.made_with() };
-        let refused = NotAccepted { id, provider: world.settings.provider_name.clone(), daticert: daticert.to_xml(), inglese };
+        let refused = NotAccepted {
+            id,
+            provider: world.settings.provider_name.clone(),
+            daticert: daticert.to_xml(),
+            inglese,
+        };
         let refused = world.database.authentic(refused)?;
         let fact = Fact {
             id: fact_id,
@@ -130,7 +146,12 @@ impl AccessPoint {
             message_id: message_id.clone(),
         };
         let fact_id = fact.id.clone();
-        let mut log = Entry::new(Event::Notice(FactKind::NonAccettazione.as_str()), &daticert, now, transaction.queue_id());
+        let mut log = Entry::new(
+            Event::Notice(FactKind::NonAccettazione.as_str()),
+            &daticert,
+            now,
+            transaction.queue_id(),
+        );
         log.message_id = Some(message_id.clone());
         log.message_sha256 = Some(made.sha256.clone());
         log.envid = Some(fact_id.clone());
@@ -141,9 +162,15 @@ impl AccessPoint {
         if errore == Errore::Virus {
             // A crash after this leaves a file that no row names; the client submits again.
             world.infected.put_message(&refused.id, &transaction.header, &transaction.body).await?;
-            maillog::virus_in_submission(transaction.queue_id(), sender.as_str(), &refused.inglese, &refused.id);
+            maillog::virus_in_submission(
+                transaction.queue_id(),
+                sender.as_str(),
+                &refused.inglese,
+                &refused.id,
+            );
         }
-        // A crash from here on leaves a refusal that the client does not hear of: it submits again and is refused again.
+        // A crash from here on leaves a refusal that the client does not hear of: it submits again and is
+        // refused again.
         world.database.insert_not_accepted(&refused, fact, &made, &log).await?;
         maillog::non_accettazione(transaction.queue_id(), &daticert, &message_id);
 
@@ -154,7 +181,12 @@ impl AccessPoint {
     }
 
     /// Everything after the checks: the one story of a message that is accepted.
-    async fn accept(&self, connection: &Connection, mut transaction: Transaction, sender: Address) -> anyhow::Result<Edits> {
+    async fn accept(
+        &self,
+        connection: &Connection,
+        mut transaction: Transaction,
+        sender: Address,
+    ) -> anyhow::Result<Edits> {
         let world = &self.world;
         let now = world.clock.now();
         let queue_id = transaction.queue_id().to_owned();
@@ -189,12 +221,14 @@ impl AccessPoint {
         log.account = transaction.account.clone();
         log.client_address = Some(connection.client_address.clone());
         log.tls = transaction.tls.as_ref().map(ToString::to_string);
-        let presa_in_carico = custody.as_ref().map(|custody| trigger_name(FactKind::PresaInCarico, &custody.id));
+        let presa_in_carico =
+            custody.as_ref().map(|custody| trigger_name(FactKind::PresaInCarico, &custody.id));
         let ours = custody.as_ref().map_or(0, |custody| custody.recipients.len());
         let custody = custody
             .map(|custody| (ricezione(&custody, &log), custody))
             .map(|(log, custody)| Ok::<_, anyhow::Error>((world.database.authentic(custody)?, log)));
-        // A crash from here on leaves rows that say "signed" and that no trigger ever asks for: no receipt, no message.
+        // A crash from here on leaves rows that say "signed" and that no trigger ever asks for: no receipt,
+        // no message.
         world.database.insert_sent(sent, log, custody.transpose()?).await?;
         maillog::busta(&queue_id, &daticert, ours, usize::try_from(size).unwrap_or(usize::MAX));
 
@@ -203,10 +237,20 @@ impl AccessPoint {
         Ok(presa_in_carico.iter().fold(edits, |edits, trigger| edits.add_trigger(trigger)))
     }
 
-    /// What those of its recipients who are ours have of an envelope: nobody needs to take it in charge but us, who signed it.
-    fn custody_of_own(&self, sent: &Sent, daticert: &Daticert, envelope: &Notice, recipients: &[Recipient]) -> anyhow::Result<Option<Custody>> {
+    /// What those of its recipients who are ours have of an envelope: nobody needs to take it in charge but
+    /// us, who signed it.
+    fn custody_of_own(
+        &self,
+        sent: &Sent,
+        daticert: &Daticert,
+        envelope: &Notice,
+        recipients: &[Recipient],
+    ) -> anyhow::Result<Option<Custody>> {
         let mut seen = HashSet::new();
-        let ours = recipients.iter().filter_map(|r| r.address.as_ref()).filter(|a| self.world.is_local(&a.domain()) && seen.insert(a.key()));
+        let ours = recipients
+            .iter()
+            .filter_map(|r| r.address.as_ref())
+            .filter(|a| self.world.is_local(&a.domain()) && seen.insert(a.key()));
         let recipients: Vec<String> = ours.map(ToString::to_string).collect();
         if recipients.is_empty() {
             return Ok(None);
@@ -240,27 +284,43 @@ impl Point for AccessPoint {
         };
         match &transaction.sender {
             Some(sender) if sender.as_str().eq_ignore_ascii_case(account) => Ok(()),
-            _ => Err(Reply::refuse("553", "5.7.1", format!("{}: the sender must be the account's own address, {account}", transaction.sender_path))),
+            _ => Err(Reply::refuse(
+                "553",
+                "5.7.1",
+                format!(
+                    "{}: the sender must be the account's own address, {account}",
+                    transaction.sender_path
+                ),
+            )),
         }
     }
 
     fn rcpt(&self, (): (), _: &Transaction, recipient: &Recipient) -> Result<(), Reply> {
         match &recipient.address {
             None => Err(Reply::refuse("553", "5.1.3", format!("{}: is no mail address", recipient.path))),
-            Some(address) if is_internal_domain(&address.domain()) => Err(Reply::refuse("550", "5.1.1", format!("{address}: no such mailbox"))),
-            Some(address) if address.domain() == self.world.settings.service_domain => Err(Reply::automatic_mailbox(address)),
+            Some(address) if is_internal_domain(&address.domain()) => {
+                Err(Reply::refuse("550", "5.1.1", format!("{address}: no such mailbox")))
+            }
+            Some(address) if address.domain() == self.world.settings.service_domain => {
+                Err(Reply::automatic_mailbox(address))
+            }
             Some(_) => Ok(()),
         }
     }
 
     async fn end_of_message(&self, (): (), connection: &Connection, transaction: Transaction) -> Verdict {
-        let Some(sender) = transaction.sender.clone() else { return Verdict::Wait("a message without sender reached its end".to_owned()) };
+        let Some(sender) = transaction.sender.clone() else {
+            return Verdict::Wait("a message without sender reached its end".to_owned());
+        };
         let settings = &self.world.settings;
         if transaction.too_large {
             return Verdict::Refuse(Reply::refuse(
                 "552",
                 "5.3.4",
-                format!("the message is larger than the {} bytes that are allowed", settings.message_size_limit),
+                format!(
+                    "the message is larger than the {} bytes that are allowed",
+                    settings.message_size_limit
+                ),
             ));
         }
         if let Some(why) = transaction.header_refused {
@@ -273,9 +333,17 @@ impl Point for AccessPoint {
     }
 }
 
-/// The row of the retained log that says who of ours is to have an envelope of ours; `accesso` is the row of its acceptance.
+/// The row of the retained log that says who of ours is to have an envelope of ours; `accesso` is the row of
+/// its acceptance.
 fn ricezione(custody: &Custody, accesso: &Entry) -> Entry {
-    Entry { event: Event::Ricezione, recipients: custody.recipients.clone(), account: None, client_address: None, tls: None, ..accesso.clone() }
+    Entry {
+        event: Event::Ricezione,
+        recipients: custody.recipients.clone(),
+        account: None,
+        client_address: None,
+        tls: None,
+        ..accesso.clone()
+    }
 }
 
 /// The addresses of `Reply-To:`, if there are any.
@@ -290,19 +358,28 @@ fn wished_receipt(transaction: &Transaction) -> TipoRicevuta {
     wish.to_ascii_lowercase().parse().unwrap_or(TipoRicevuta::Completa)
 }
 
-/// The Access Point's `Received:` field, as Postfix writes it on top of the envelope; milters are not shown that one.
+/// The Access Point's `Received:` field, as Postfix writes it on top of the envelope; milters are not shown
+/// that one.
 fn received(connection: &Connection, transaction: &Transaction, hostname: &str, now: Moment) -> Field {
-    let tls = transaction
-        .tls
-        .as_ref()
-        .map(|tls| format!("\r\n\t(using {} with cipher {} ({} bits))", comment(&tls.version), comment(&tls.cipher), comment(&tls.bits)));
+    let tls = transaction.tls.as_ref().map(|tls| {
+        format!(
+            "\r\n\t(using {} with cipher {} ({} bits))",
+            comment(&tls.version),
+            comment(&tls.cipher),
+            comment(&tls.bits)
+        )
+    });
     let protocol = if tls.is_some() { "ESMTPSA" } else { "ESMTPA" };
     Field::written(
         "Received",
         &format!(
             "from {} ({} [{}]){}\r\n\tby {hostname} (Postfix) with {protocol} id {};\r\n\t{}",
             comment(&connection.helo),
-            if connection.client_name.starts_with('[') { "unknown".to_owned() } else { comment(&connection.client_name) },
+            if connection.client_name.starts_with('[') {
+                "unknown".to_owned()
+            } else {
+                comment(&connection.client_name)
+            },
             comment(&connection.client_address),
             tls.unwrap_or_default(),
             transaction.queue_id(),
@@ -313,5 +390,7 @@ fn received(connection: &Connection, transaction: &Transaction, hostname: &str, 
 
 /// What the client said of itself must not end the comment, the line or the field.
 fn comment(text: &str) -> String {
-    text.chars().map(|c| if c.is_ascii_graphic() && !matches!(c, '(' | ')' | '\\' | ';') { c } else { '?' }).collect()
+    text.chars()
+        .map(|c| if c.is_ascii_graphic() && !matches!(c, '(' | ')' | '\\' | ';') { c } else { '?' })
+        .collect()
 }

@@ -19,7 +19,8 @@ use queue::{DONE, Delivery, envid};
 const ANNA: &str = "anna@pec.alfa.test";
 const BRUNO: &str = "bruno@pec.beta.test";
 
-const LETTER: &str = "From: Anna <anna@pec.alfa.test>\nTo: bruno@pec.beta.test\nSubject: Prova\nMessage-ID: <1@client.test>\nMIME-Version: 1.0\nContent-Type: text/plain\nX-Mailer: x\n\nCiao\n";
+const LETTER: &str = "From: Anna <anna@pec.alfa.test>\nTo: bruno@pec.beta.test\nSubject: Prova\nMessage-ID: \
+    <1@client.test>\nMIME-Version: 1.0\nContent-Type: text/plain\nX-Mailer: x\n\nCiao\n";
 
 async fn alfa() -> (Network, std::net::SocketAddr) {
     let network = Network::new().await;
@@ -33,23 +34,43 @@ fn open(queued: &Queued) -> Contents {
     contents(&body, parts.content, claimed_type(&queued.mail.header).unwrap()).unwrap()
 }
 
-/// postacert.eml without what the Access Point adds: its `Received:` on top, the PEC identifier in place of the Message-ID,
-/// the sender's Message-ID at the end.
+/// postacert.eml without what the Access Point adds: its `Received:` on top, the PEC identifier in place of
+/// the Message-ID, the sender's Message-ID at the end.
 fn as_submitted(postacert: &[u8], queued: &Queued, msgid: Option<&str>) -> Vec<u8> {
     let text = postacert.to_vec();
-    let received = text.windows(2).enumerate().find(|(i, w)| w == b"\r\n" && !matches!(text.get(i + 2), Some(b' ' | b'\t'))).unwrap().0 + 2;
-    assert!(text.starts_with(b"Received: from client.test "), "{}", String::from_utf8_lossy(&text[..received]));
-    let identifier = format!("Message-ID:{}\r\n", String::from_utf8_lossy(&queued.mail.header.first("Message-ID").unwrap().value));
+    let received = text
+        .windows(2)
+        .enumerate()
+        .find(|(i, w)| w == b"\r\n" && !matches!(text.get(i + 2), Some(b' ' | b'\t')))
+        .unwrap()
+        .0
+        + 2;
+    assert!(
+        text.starts_with(b"Received: from client.test "),
+        "{}",
+        String::from_utf8_lossy(&text[..received])
+    );
+    let identifier = format!(
+        "Message-ID:{}\r\n",
+        String::from_utf8_lossy(&queued.mail.header.first("Message-ID").unwrap().value)
+    );
     let reference = msgid.map_or(String::new(), |id| format!("X-Riferimento-Message-ID: {id}\r\n"));
     let original = msgid.map_or(String::new(), |id| format!("Message-ID: {id}\r\n"));
-    replace(&replace(&text[received..], identifier.as_bytes(), original.as_bytes()), reference.as_bytes(), b"")
+    replace(
+        &replace(&text[received..], identifier.as_bytes(), original.as_bytes()),
+        reference.as_bytes(),
+        b"",
+    )
 }
 
 fn replace(text: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     if from.is_empty() {
         return text.to_vec();
     }
-    let at = text.windows(from.len()).position(|w| w == from).unwrap_or_else(|| panic!("{:?} is not there", String::from_utf8_lossy(from)));
+    let at = text
+        .windows(from.len())
+        .position(|w| w == from)
+        .unwrap_or_else(|| panic!("{:?} is not there", String::from_utf8_lossy(from)));
     [&text[..at], to, &text[at + from.len()..]].concat()
 }
 
@@ -71,7 +92,10 @@ async fn rfc6109_3_1_5_a_message_becomes_the_signed_envelope() {
 
     let daticert = open(&queued).daticert;
     assert_eq!(text("Message-ID"), format!("<{}>", daticert.identificativo));
-    assert_eq!((daticert.mittente.as_str(), daticert.oggetto.as_deref(), daticert.msgid.as_deref()), (ANNA, Some("Prova"), Some("<1@client.test>")));
+    assert_eq!(
+        (daticert.mittente.as_str(), daticert.oggetto.as_deref(), daticert.msgid.as_deref()),
+        (ANNA, Some("Prova"), Some("<1@client.test>"))
+    );
     assert_eq!(
         (daticert.risposte.as_str(), daticert.gestore_emittente.as_str(), daticert.ricevuta),
         (ANNA, "Alfa PEC S.p.A.", Some(TipoRicevuta::Completa))
@@ -82,22 +106,41 @@ async fn rfc6109_3_1_5_a_message_becomes_the_signed_envelope() {
     let bytes = queued.mail.to_bytes();
     openssl_verify(&bytes, &network.pki.ca_file()).unwrap();
     let changed = replace(&bytes, b"Ciao", b"Caio");
-    assert!(openssl_verify(&changed, &network.pki.ca_file()).unwrap_err().contains("verification failure"), "a change of one letter must show");
+    assert!(
+        openssl_verify(&changed, &network.pki.ca_file()).unwrap_err().contains("verification failure"),
+        "a change of one letter must show"
+    );
 }
 
 /// A letter to Bruno at Beta, to Aldo here, and to Carla, who has ordinary mail.
 fn to_three() -> Mail {
-    let letter = LETTER.replace("To: bruno@pec.beta.test", "To: bruno@pec.beta.test, aldo@studio.example, carla@posta.test");
-    Mail::submitted(ANNA, &[BRUNO, "Aldo@Studio.Example", "carla@posta.test", "aldo@studio.example"], letter.as_bytes())
+    let letter = LETTER.replace(
+        "To: bruno@pec.beta.test",
+        "To: bruno@pec.beta.test, aldo@studio.example, \
+            carla@posta.test",
+    );
+    Mail::submitted(
+        ANNA,
+        &[BRUNO, "Aldo@Studio.Example", "carla@posta.test", "aldo@studio.example"],
+        letter.as_bytes(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc6109_2_2_1_recipients_are_certified_or_ordinary() {
     let (_network, access) = alfa().await;
     let queued = to_three().give_to(access).await.queued();
-    let destinatari: Vec<_> = open(&queued).daticert.destinatari.into_iter().map(|d| (d.indirizzo, d.tipo)).collect();
+    let destinatari: Vec<_> =
+        open(&queued).daticert.destinatari.into_iter().map(|d| (d.indirizzo, d.tipo)).collect();
     let certificato = |a: &str| (a.to_owned(), TipoDestinatario::Certificato);
-    assert_eq!(destinatari, [certificato(BRUNO), certificato("Aldo@Studio.Example"), ("carla@posta.test".to_owned(), TipoDestinatario::Esterno)]);
+    assert_eq!(
+        destinatari,
+        [
+            certificato(BRUNO),
+            certificato("Aldo@Studio.Example"),
+            ("carla@posta.test".to_owned(), TipoDestinatario::Esterno)
+        ]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,11 +151,16 @@ async fn rfc6109_3_4_the_providers_own_recipients_are_in_custody_too() {
     let database = &network.alfa.settings.database;
 
     // The envelope stays on its way to everybody; two copies more come round.
-    let triggers = [queued.recipient("accettazione+"), queued.recipient("presa-in-carico+")].map(|name| format!("<{name}>"));
+    let triggers = [queued.recipient("accettazione+"), queued.recipient("presa-in-carico+")]
+        .map(|name| format!("<{name}>"));
     assert!(triggers.iter().all(|trigger| trigger.ends_with("@notices.pec.internal>")), "{triggers:?}");
     assert_eq!(queued.mail.recipients, [&mail.recipients[..], &triggers].concat());
     let parameters = Some("NOTIFY=FAILURE".to_owned());
-    assert_eq!(queued.added, triggers.clone().map(|trigger| (trigger, parameters.clone())), "a trigger that is lost is told");
+    assert_eq!(
+        queued.added,
+        triggers.clone().map(|trigger| (trigger, parameters.clone())),
+        "a trigger that is lost is told"
+    );
 
     // One envelope id for both rows, which no trigger tells.
     let envid = envid(&queued).unwrap();
@@ -122,29 +170,52 @@ async fn rfc6109_3_4_the_providers_own_recipients_are_in_custody_too() {
     let custody = programs.custody_with_envid(envid).await.unwrap().unwrap();
     assert_eq!(
         triggers,
-        [format!("<accettazione+{}@notices.pec.internal>", sent.id), format!("<presa-in-carico+{}@notices.pec.internal>", custody.id)]
+        [
+            format!("<accettazione+{}@notices.pec.internal>", sent.id),
+            format!("<presa-in-carico+{}@notices.pec.internal>", custody.id)
+        ]
     );
     let body = Bytes::from(queued.mail.body.clone());
     let signed = signed_parts(&queued.mail.header, &body).unwrap().content;
     assert_eq!(custody.recipients, ["Aldo@Studio.Example"], "once, as the sender wrote it");
-    assert_eq!((custody.provider.as_str(), custody.mail_receipt.as_str()), ("Alfa PEC S.p.A.", "ricevute@gestore.alfa.test"));
-    assert_eq!((&custody.identificativo, &custody.daticert, custody.taken_at), (&sent.identificativo, &sent.daticert, sent.signed_at));
+    assert_eq!(
+        (custody.provider.as_str(), custody.mail_receipt.as_str()),
+        ("Alfa PEC S.p.A.", "ricevute@gestore.alfa.test")
+    );
+    assert_eq!(
+        (&custody.identificativo, &custody.daticert, custody.taken_at),
+        (&sent.identificativo, &sent.daticert, sent.signed_at)
+    );
     assert_eq!((&custody.body_sha256[..], &sent.body_sha256[..]), (&sha256(&body)[..], &sha256(&body)[..]));
     assert_eq!(custody.content_sha256, sha256(&body[signed]), "whatever surrounds it: that is the envelope");
 
-    let row = "concat_ws('|', event, array_to_string(recipients, ','), queue_id, envid, account, client_address)";
-    let [accesso, ricezione] = &column(database, &format!("SELECT {row} FROM log ORDER BY event")).await[..] else { panic!("two rows") };
+    let row =
+        "concat_ws('|', event, array_to_string(recipients, ','), queue_id, envid, account, client_address)";
+    let [accesso, ricezione] = &column(database, &format!("SELECT {row} FROM log ORDER BY event")).await[..]
+    else {
+        panic!("two rows")
+    };
     assert_eq!(accesso, &format!("accesso||4jTESTqueueid|{envid}|{ANNA}|192.0.2.1"));
-    assert_eq!(ricezione, &format!("ricezione|Aldo@Studio.Example|4jTESTqueueid|{envid}"), "nobody brought it");
+    assert_eq!(
+        ricezione,
+        &format!("ricezione|Aldo@Studio.Example|4jTESTqueueid|{envid}"),
+        "nobody brought it"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_to_others_only_makes_one_trigger() {
     let (network, access) = alfa().await;
     let queued = Mail::submitted(ANNA, &[BRUNO], LETTER.as_bytes()).give_to(access).await.queued();
-    assert_eq!(queued.mail.recipients, [format!("<{BRUNO}>"), format!("<{}>", queued.recipient("accettazione+"))]);
+    assert_eq!(
+        queued.mail.recipients,
+        [format!("<{BRUNO}>"), format!("<{}>", queued.recipient("accettazione+"))]
+    );
     assert!(queued.recipient("accettazione+").len() > 30);
-    assert!(column(&network.alfa.settings.database, "SELECT id FROM custody").await.is_empty(), "what is Beta's to answer for");
+    assert!(
+        column(&network.alfa.settings.database, "SELECT id FROM custody").await.is_empty(),
+        "what is Beta's to answer for"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,9 +223,16 @@ async fn rfc6109_2_3_the_log_has_the_message_and_the_hash_of_what_was_signed() {
     let (network, access) = alfa().await;
     let queued = Mail::submitted(ANNA, &[BRUNO], LETTER.as_bytes()).give_to(access).await.queued();
     let hash = pec_core::identifier::hex(&sha256(&queued.mail.body));
-    let row = "concat_ws('|', event, msgid, mittente, array_to_string(destinatari, ','), oggetto, gestore, queue_id, account, client_address, encode(message_sha256, 'hex'))";
+    let row = "concat_ws('|', event, msgid, mittente, array_to_string(destinatari, ','), oggetto, gestore, \
+        queue_id, account, client_address, encode(message_sha256, 'hex'))";
     let rows = column(&network.alfa.settings.database, &format!("SELECT {row} FROM log")).await;
-    assert_eq!(rows, [format!("accesso|<1@client.test>|{ANNA}|{BRUNO} (certificato)|Prova|Alfa PEC S.p.A.|4jTESTqueueid|{ANNA}|192.0.2.1|{hash}")]);
+    assert_eq!(
+        rows,
+        [format!(
+            "accesso|<1@client.test>|{ANNA}|{BRUNO} (certificato)|Prova|Alfa PEC \
+            S.p.A.|4jTESTqueueid|{ANNA}|192.0.2.1|{hash}"
+        )]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,11 +249,13 @@ async fn rfc6109_2_3_the_log_is_never_changed() {
         run(database, &refused).await;
     }
     assert_eq!(column(database, "SELECT oggetto FROM log").await, ["Prova"]);
-    let granted = "SELECT string_agg(privilege_type, ' ' ORDER BY privilege_type) FROM information_schema.role_table_grants \
+    let granted = "SELECT string_agg(privilege_type, ' ' ORDER BY privilege_type) FROM \
+        information_schema.role_table_grants \
                    WHERE grantee = 'pec_milter' AND table_name = 'log'";
     assert_eq!(column(database, granted).await, ["SELECT"]);
     // It adds rows, but neither says which number they have nor when they came in.
-    let columns = "SELECT string_agg(column_name, ' ' ORDER BY ordinal_position) FROM information_schema.columns c WHERE table_name = 'log' \
+    let columns = "SELECT string_agg(column_name, ' ' ORDER BY ordinal_position) FROM \
+        information_schema.columns c WHERE table_name = 'log' \
                    AND NOT has_column_privilege('pec_milter', 'log', column_name, 'INSERT')";
     assert_eq!(column(database, columns).await, ["seq recorded_at"]);
 }
@@ -193,16 +273,47 @@ async fn rfc6109_3_1_5_originals_are_carried_byte_for_byte() {
         (
             "8-bit body",
             Some("<3@x>"),
-            [format!("{from}{to}Message-ID: <3@x>\nContent-Transfer-Encoding: 8bit\n\n").as_bytes(), b"citt\xe0 \xe8\n"].concat(),
+            [
+                format!("{from}{to}Message-ID: <3@x>\nContent-Transfer-Encoding: 8bit\n\n").as_bytes(),
+                b"citt\xe0 \xe8\n",
+            ]
+            .concat(),
         ),
-        ("8-bit header", Some("<4@x>"), [format!("{from}{to}Message-ID: <4@x>\n").as_bytes(), b"Subject: citt\xe0\n\nx\n"].concat()),
+        (
+            "8-bit header",
+            Some("<4@x>"),
+            [format!("{from}{to}Message-ID: <4@x>\n").as_bytes(), b"Subject: citt\xe0\n\nx\n"].concat(),
+        ),
         ("long lines", Some("<5@x>"), format!("{from}{to}Message-ID: <5@x>\n\n{long}\n{long}\n").into()),
-        ("trailing blanks", Some("<6@x>"), format!("{from}{to}Message-ID: <6@x>\nX-A: b  \n\na  \nb\t\n  \n").into()),
-        ("odd fields", Some("<7@x>"), format!("{from}X:a\nX: a\nX:\ta\n{to}Message-ID: <7@x>\nY:\n folded\n\tagain\n  and again\nZ:\n\nx\n").into()),
+        (
+            "trailing blanks",
+            Some("<6@x>"),
+            format!("{from}{to}Message-ID: <6@x>\nX-A: b  \n\na  \nb\t\n  \n").into(),
+        ),
+        (
+            "odd fields",
+            Some("<7@x>"),
+            format!(
+                "{from}X:a\nX: a\nX:\ta\n{to}Message-ID: <7@x>\nY:\n folded\n\tagain\n  and \
+                again\nZ:\n\nx\n"
+            )
+            .into(),
+        ),
         ("dots", Some("<8@x>"), format!("{from}{to}Message-ID: <8@x>\n\n.\n..\n.x\n").into()),
-        ("2,000 parts", Some("<9@x>"), format!("{from}{to}Message-ID: <9@x>\nContent-Type: multipart/mixed; boundary=b\n\n{parts}--b--\n").into()),
+        (
+            "2,000 parts",
+            Some("<9@x>"),
+            format!(
+                "{from}{to}Message-ID: <9@x>\nContent-Type: multipart/mixed; boundary=b\n\n{parts}--b--\n"
+            )
+            .into(),
+        ),
         ("empty lines", Some("<10@x>"), format!("{from}{to}Message-ID: <10@x>\n\n\n\n\n\n").into()),
-        ("our own boundary prefix", Some("<11@x>"), format!("{from}{to}Message-ID: <11@x>\n\n------=_PEC_mixed_0\n------=_PEC_signed_0--\n").into()),
+        (
+            "our own boundary prefix",
+            Some("<11@x>"),
+            format!("{from}{to}Message-ID: <11@x>\n\n------=_PEC_mixed_0\n------=_PEC_signed_0--\n").into(),
+        ),
     ];
     for (what, msgid, original) in originals {
         let mail = Mail::submitted(ANNA, &[BRUNO], &original);
@@ -214,7 +325,8 @@ async fn rfc6109_3_1_5_originals_are_carried_byte_for_byte() {
         let carried = as_submitted(&postacert, &queued, msgid);
         assert_eq!(String::from_utf8_lossy(&carried), String::from_utf8_lossy(&mail.to_bytes()), "{what}");
         assert_eq!(carried, mail.to_bytes(), "{what}");
-        openssl_verify(&queued.mail.to_bytes(), &network.pki.ca_file()).unwrap_or_else(|e| panic!("{what}: {e}"));
+        openssl_verify(&queued.mail.to_bytes(), &network.pki.ca_file())
+            .unwrap_or_else(|e| panic!("{what}: {e}"));
         let encoding = if original.is_ascii() { None } else { Some("8bit".to_owned()) };
         assert_eq!(queued.mail.header.text("Content-Transfer-Encoding"), encoding, "{what}");
     }
@@ -225,14 +337,21 @@ async fn rfc6109_2_1_reply_to_stays_as_it_is() {
     let (_network, access) = alfa().await;
     let letter = LETTER.replace("X-Mailer: x", "Reply-To: \"Studio\"\n  <studio@studio.example>");
     let queued = Mail::submitted(ANNA, &[BRUNO], letter.as_bytes()).give_to(access).await.queued();
-    assert_eq!(queued.mail.header.first("Reply-To").unwrap().value, b" \"Studio\"\r\n  <studio@studio.example>");
+    assert_eq!(
+        queued.mail.header.first("Reply-To").unwrap().value,
+        b" \"Studio\"\r\n  <studio@studio.example>"
+    );
     assert_eq!(open(&queued).daticert.risposte, "studio@studio.example");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc6109_3_3_2_the_senders_wish_for_receipts_is_passed_on() {
     let (_network, access) = alfa().await;
-    for (wish, tipo) in [("Breve", TipoRicevuta::Breve), ("sintetica", TipoRicevuta::Sintetica), ("banana", TipoRicevuta::Completa)] {
+    for (wish, tipo) in [
+        ("Breve", TipoRicevuta::Breve),
+        ("sintetica", TipoRicevuta::Sintetica),
+        ("banana", TipoRicevuta::Completa),
+    ] {
         let letter = LETTER.replace("X-Mailer: x", &format!("X-TipoRicevuta: {wish}"));
         let queued = Mail::submitted(ANNA, &[BRUNO], letter.as_bytes()).give_to(access).await.queued();
         assert_eq!(queued.mail.header.text("X-TipoRicevuta").as_deref(), Some(tipo.as_str()));
@@ -257,7 +376,8 @@ async fn rfc6109_5_2_only_the_accounts_own_address_sends() {
 async fn nobody_submits_a_trigger() {
     let (_network, access) = alfa().await;
     for recipient in ["accettazione+00@notices.pec.internal", "presa-in-carico+00@NOTICES.PEC.internal"] {
-        let refused = Mail::submitted(ANNA, &[BRUNO, recipient], LETTER.as_bytes()).give_to(access).await.rejected();
+        let refused =
+            Mail::submitted(ANNA, &[BRUNO, recipient], LETTER.as_bytes()).give_to(access).await.rejected();
         assert!(refused.starts_with("550 5.1.1"), "{refused}");
     }
 }
@@ -266,39 +386,62 @@ async fn nobody_submits_a_trigger() {
 async fn rfc6109_2_2_5_who_answers_a_receipt_hears_that_nobody_reads_it() {
     let (_network, access) = alfa().await;
     for address in ["posta-certificata@gestore.alfa.test", "ricevute@Gestore.Alfa.test"] {
-        let refused = Mail::submitted(ANNA, &[BRUNO, address], LETTER.as_bytes()).give_to(access).await.rejected();
-        assert!(refused.starts_with("550 5.7.1") && refused.contains(address) && refused.contains("casella automatica"), "{refused}");
+        let refused =
+            Mail::submitted(ANNA, &[BRUNO, address], LETTER.as_bytes()).give_to(access).await.rejected();
+        assert!(
+            refused.starts_with("550 5.7.1")
+                && refused.contains(address)
+                && refused.contains("casella automatica"),
+            "{refused}"
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc6109_3_1_2_what_fails_a_check_becomes_the_notice_of_that_and_goes_nowhere() {
     let (network, access) = alfa().await;
-    let letter = LETTER.replace("anna@", "altra@").replace("X-Mailer: x", "Bcc: x@y.test\nReceived: from somewhere");
-    let queued = Mail::submitted(ANNA, &[BRUNO, "carla@posta.test"], letter.as_bytes()).give_to(access).await.queued();
+    let letter =
+        LETTER.replace("anna@", "altra@").replace("X-Mailer: x", "Bcc: x@y.test\nReceived: from somewhere");
+    let queued =
+        Mail::submitted(ANNA, &[BRUNO, "carla@posta.test"], letter.as_bytes()).give_to(access).await.queued();
     let header = &queued.mail.header;
     let text = |name| header.text(name).unwrap();
 
-    assert_eq!((text("X-Ricevuta").as_str(), header.first("X-VerificaSicurezza")), ("non-accettazione", None));
+    assert_eq!(
+        (text("X-Ricevuta").as_str(), header.first("X-VerificaSicurezza")),
+        ("non-accettazione", None)
+    );
     assert_eq!(text("Subject"), "AVVISO DI NON ACCETTAZIONE: Prova");
     assert_eq!((text("From").as_str(), text("To").as_str()), ("posta-certificata@gestore.alfa.test", ANNA));
     assert_eq!(text("X-Riferimento-Message-ID"), "<1@client.test>");
-    assert_eq!((header.first("Bcc"), header.first("Received"), header.first("X-Trasporto")), (None, None, None));
-    assert_eq!((queued.mail.sender.as_str(), &queued.mail.recipients[..]), ("<posta-certificata@gestore.alfa.test>", &[format!("<{ANNA}>")][..]));
+    assert_eq!(
+        (header.first("Bcc"), header.first("Received"), header.first("X-Trasporto")),
+        (None, None, None)
+    );
+    assert_eq!(
+        (queued.mail.sender.as_str(), &queued.mail.recipients[..]),
+        ("<posta-certificata@gestore.alfa.test>", &[format!("<{ANNA}>")][..])
+    );
 
     let contents = open(&queued);
     let daticert = contents.daticert;
     assert!(contents.postacert.is_none(), "the original must not be included");
-    assert_eq!((daticert.tipo, daticert.errore, daticert.mittente.as_str()), (Tipo::NonAccettazione, Errore::Altro, ANNA));
-    let causes = "indirizzo nel campo From (altra@pec.alfa.test) diverso da quello del mittente (anna@pec.alfa.test); \
-                  destinatari in copia nascosta (campo Bcc) non ammessi; destinatario carla@posta.test non presente nei campi To o Cc";
+    assert_eq!(
+        (daticert.tipo, daticert.errore, daticert.mittente.as_str()),
+        (Tipo::NonAccettazione, Errore::Altro, ANNA)
+    );
+    let causes = "indirizzo nel campo From (altra@pec.alfa.test) diverso da quello del mittente \
+        (anna@pec.alfa.test); \
+                  destinatari in copia nascosta (campo Bcc) non ammessi; destinatario carla@posta.test non \
+        presente nei campi To o Cc";
     assert_eq!(daticert.errore_esteso.as_deref(), Some(causes));
     xmllint_valid(&daticert.to_xml()).unwrap();
     openssl_verify(&queued.mail.to_bytes(), &network.pki.ca_file()).unwrap();
     let body = String::from_utf8_lossy(&queued.mail.body).replace("=\r\n", "").replace("=E8", "è");
     assert!(
         body.contains(&format!(
-            "è stato rilevato un problema che ne impedisce l'accettazione\r\na causa di {causes}.\r\nIl messaggio non è stato accettato."
+            "è stato rilevato un problema che ne impedisce l'accettazione\r\na causa di {causes}.\r\nIl \
+            messaggio non è stato accettato."
         )),
         "{body}"
     );
@@ -309,7 +452,8 @@ async fn rfc6109_3_1_2_what_fails_a_check_becomes_the_notice_of_that_and_goes_no
     let envid = envid(&queued).unwrap();
     let fact = "concat_ws('|', id, kind, message_id, encode(notice_sha256, 'hex'))";
     let hash = pec_core::identifier::hex(&sha256(&queued.mail.body));
-    let expected = format!("{}|non-accettazione|{}|{hash}", envid, text("Message-ID").trim_matches(['<', '>']));
+    let expected =
+        format!("{}|non-accettazione|{}|{hash}", envid, text("Message-ID").trim_matches(['<', '>']));
     assert_eq!(column(database, &format!("SELECT {fact} FROM fact")).await, [expected]);
     assert_eq!(
         column(database, "SELECT concat_ws('|', event, msgid, account, error) FROM log").await,
@@ -321,8 +465,11 @@ async fn rfc6109_3_1_2_what_fails_a_check_becomes_the_notice_of_that_and_goes_no
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc6109_3_1_2_a_message_to_oneself_is_not_delivered_for_that() {
     let (network, access) = alfa().await;
-    let letter = LETTER.replace("To: bruno@pec.beta.test", "To: Anna@pec.alfa.test").replace("X-Mailer: x", "X-Trasporto: errore");
-    let queued = Mail::submitted(ANNA, &["Anna@PEC.alfa.test"], letter.as_bytes()).give_to(access).await.queued();
+    let letter = LETTER
+        .replace("To: bruno@pec.beta.test", "To: Anna@pec.alfa.test")
+        .replace("X-Mailer: x", "X-Trasporto: errore");
+    let queued =
+        Mail::submitted(ANNA, &["Anna@PEC.alfa.test"], letter.as_bytes()).give_to(access).await.queued();
     assert_eq!(queued.mail.recipients, ["<Anna@PEC.alfa.test>"]);
     assert_eq!(queued.mail.header.text("X-Ricevuta").as_deref(), Some("non-accettazione"));
     assert_eq!(queued.mail.header.first("X-Trasporto"), None);
@@ -336,7 +483,10 @@ async fn rfc6109_3_1_2_a_message_id_that_is_none_is_not_repeated() {
     let queued = Mail::submitted(ANNA, &[BRUNO], letter.as_bytes()).give_to(access).await.queued();
     assert_eq!(queued.mail.header.first("X-Riferimento-Message-ID"), None);
     let daticert = open(&queued).daticert;
-    assert_eq!((daticert.msgid, daticert.errore_esteso.as_deref()), (None, Some("campo Message-ID non valido (\"parole sue\")")));
+    assert_eq!(
+        (daticert.msgid, daticert.errore_esteso.as_deref()),
+        (None, Some("campo Message-ID non valido (\"parole sue\")"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -369,11 +519,14 @@ async fn while_the_database_takes_no_rows_nothing_is_accepted() {
     run(database, &format!("ALTER DATABASE {name} SET default_transaction_read_only = on")).await;
     let access = start(AccessPoint::new(network.world(&network.alfa).await), ()).await;
     let wrong = LETTER.replace("From: Anna <anna@pec.alfa.test>\n", "");
-    for (mail, what) in [(to_three(), "an envelope"), (Mail::submitted(ANNA, &[BRUNO], wrong.as_bytes()), "a notice")] {
+    for (mail, what) in
+        [(to_three(), "an envelope"), (Mail::submitted(ANNA, &[BRUNO], wrong.as_bytes()), "a notice")]
+    {
         let deferred = mail.give_to(access).await.deferred();
         assert!(deferred.starts_with("451 4.3.0"), "{what}: {deferred}");
     }
-    let rows = "SELECT id FROM sent UNION ALL SELECT id FROM custody UNION ALL SELECT id FROM fact UNION ALL SELECT event FROM log";
+    let rows = "SELECT id FROM sent UNION ALL SELECT id FROM custody UNION ALL SELECT id FROM fact UNION \
+        ALL SELECT event FROM log";
     assert!(column(database, rows).await.is_empty());
 }
 
@@ -387,7 +540,10 @@ async fn several_messages_on_one_connection_do_not_mix() {
     }
     ids.dedup();
     assert_eq!(ids.len(), 3, "every message has an identifier of its own");
-    assert_eq!(column(&network.alfa.settings.database, "SELECT identificativo FROM sent ORDER BY 1").await.len(), 3);
+    assert_eq!(
+        column(&network.alfa.settings.database, "SELECT identificativo FROM sent ORDER BY 1").await.len(),
+        3
+    );
     assert!(ids.iter().all(|id| id.ends_with("@gestore.alfa.test")));
 }
 
@@ -402,21 +558,33 @@ async fn alfa_and_its_delivery() -> (Network, std::net::SocketAddr, Delivery) {
 async fn the_delivery_point_knows_every_copy_of_an_envelope_that_was_accepted() {
     let (network, access, delivery) = alfa_and_its_delivery().await;
     let queued = to_three().give_to(access).await.queued();
-    let (acceptance, presa_in_carico) = (queued.recipient("accettazione+"), queued.recipient("presa-in-carico+"));
+    let (acceptance, presa_in_carico) =
+        (queued.recipient("accettazione+"), queued.recipient("presa-in-carico+"));
     // "aldo" is "Aldo": whoever is named twice has one copy and one receipt.
     for recipient in ["Aldo@Studio.Example", "aldo@studio.example", &acceptance, &presa_in_carico] {
         assert_eq!(delivery.bring(&queued, recipient).await, DONE, "{recipient}");
     }
     let delivered = network.alfa.mailboxes.taken();
     let [envelope] = &delivered[..] else { panic!("{} deliveries", delivered.len()) };
-    assert_eq!((envelope.recipient.as_str(), envelope.mail().sender), ("Aldo@Studio.Example", format!("<{ANNA}>")));
+    assert_eq!(
+        (envelope.recipient.as_str(), envelope.mail().sender),
+        ("Aldo@Studio.Example", format!("<{ANNA}>"))
+    );
     assert_eq!(envelope.mail().body, queued.mail.body);
-    let mut notices: Vec<_> =
-        network.alfa.mailboxes_no_quota.taken().iter().map(|n| (n.mail().header.text("X-Ricevuta").unwrap(), n.recipient.clone())).collect();
+    let mut notices: Vec<_> = network
+        .alfa
+        .mailboxes_no_quota
+        .taken()
+        .iter()
+        .map(|n| (n.mail().header.text("X-Ricevuta").unwrap(), n.recipient.clone()))
+        .collect();
     notices.sort();
     let notice = |kind: &str, to: &str| (kind.to_owned(), to.to_owned());
     let of_alfa = "ricevute@gestore.alfa.test";
-    assert_eq!(notices, [notice("accettazione", ANNA), notice("avvenuta-consegna", ANNA), notice("presa-in-carico", of_alfa)]);
+    assert_eq!(
+        notices,
+        [notice("accettazione", ANNA), notice("avvenuta-consegna", ANNA), notice("presa-in-carico", of_alfa)]
+    );
     assert!(network.alfa.outgoing.taken().is_empty());
 
     // Bruno's copy is for Beta, and for no mailbox here; and no copy is for whom it was not sent to.
@@ -437,6 +605,9 @@ async fn rfc6109_2_1_the_notice_of_non_acceptance_reaches_a_full_mailbox() {
     assert_eq!(delivery.bring_all(&queued).await, [DONE], "Postfix did not hear it the first time");
     let taken = network.alfa.mailboxes_no_quota.taken();
     let [notice] = &taken[..] else { panic!("{} copies", taken.len()) };
-    assert_eq!((notice.recipient.as_str(), notice.mail().sender), (ANNA, "<posta-certificata@gestore.alfa.test>".to_owned()));
+    assert_eq!(
+        (notice.recipient.as_str(), notice.mail().sender),
+        (ANNA, "<posta-certificata@gestore.alfa.test>".to_owned())
+    );
     assert_eq!(notice.mail().body, queued.mail.body);
 }

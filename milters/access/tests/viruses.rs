@@ -18,7 +18,8 @@ const ANNA: &str = "anna@pec.alfa.test";
 const BRUNO: &str = "bruno@pec.beta.test";
 
 fn letter(extra: &str, text: &str) -> Mail {
-    let text = format!("From: {ANNA}\nTo: {BRUNO}\nSubject: Prova\nMessage-ID: <1@client.test>\n{extra}\n{text}\n");
+    let text =
+        format!("From: {ANNA}\nTo: {BRUNO}\nSubject: Prova\nMessage-ID: <1@client.test>\n{extra}\n{text}\n");
     Mail::submitted(ANNA, &[BRUNO], text.as_bytes())
 }
 
@@ -44,7 +45,10 @@ fn not_accepted(network: &Network, queued: &Queued, errore: Errore) -> Mail {
 /// The messages in Alfa's infected store, as the auditor reads them.
 fn kept(network: &Network) -> Vec<Vec<u8>> {
     let directories = fs::read_dir(&network.alfa.settings.infected_store).unwrap();
-    directories.flat_map(|d| fs::read_dir(d.unwrap().path()).unwrap()).map(|f| network.pki.opened(&fs::read(f.unwrap().path()).unwrap())).collect()
+    directories
+        .flat_map(|d| fs::read_dir(d.unwrap().path()).unwrap())
+        .map(|f| network.pki.opened(&fs::read(f.unwrap().path()).unwrap()))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,7 +61,10 @@ async fn rfc6109_3_1_3_a_message_with_a_virus_is_not_accepted_and_rfc6109_2_2_4_
     assert!(notice.header.subject().unwrap().starts_with("AVVISO DI NON ACCETTAZIONE PER VIRUS: Prova"));
     assert_eq!(kept(&network), [mail.to_bytes()]);
     assert_eq!(column(&network.alfa.settings.database, "SELECT error FROM log").await, ["Virus-Di-Prova"]);
-    assert_eq!(column(&network.alfa.settings.database, "SELECT id FROM sent UNION ALL SELECT id FROM custody").await, [""; 0]);
+    assert_eq!(
+        column(&network.alfa.settings.database, "SELECT id FROM sent UNION ALL SELECT id FROM custody").await,
+        [""; 0]
+    );
     letter("", "Ciao").give_to(access).await.queued();
 }
 
@@ -65,9 +72,16 @@ async fn rfc6109_3_1_3_a_message_with_a_virus_is_not_accepted_and_rfc6109_2_2_4_
 async fn agid_a_message_with_a_blocked_attachment_is_not_accepted() {
     let mut network = Network::new().await;
     let access = alfa(&mut network, clamd::start().await, "exe js").await;
-    let notice = not_accepted(&network, &letter("Content-Type: a/b; name=A.EXE\n", "x").give_to(access).await.queued(), Errore::Altro);
+    let notice = not_accepted(
+        &network,
+        &letter("Content-Type: a/b; name=A.EXE\n", "x").give_to(access).await.queued(),
+        Errore::Altro,
+    );
     assert_eq!(notice.header.first("X-VerificaSicurezza"), None);
-    assert_eq!(column(&network.alfa.settings.database, "SELECT error FROM log").await, ["allegati di tipo non ammesso: \"A.EXE\" (.exe)"]);
+    assert_eq!(
+        column(&network.alfa.settings.database, "SELECT error FROM log").await,
+        ["allegati di tipo non ammesso: \"A.EXE\" (.exe)"]
+    );
     assert!(kept(&network).is_empty(), "no virus");
     letter("Content-Type: a/b; name=a.pdf\n", "x").give_to(access).await.queued();
 }
@@ -81,7 +95,10 @@ async fn rfc6109_3_1_1_a_malformed_multipart_is_not_accepted_whatever_is_blocked
         not_accepted(&network, &open.give_to(access).await.queued(), Errore::Altro);
         let error = column(&network.alfa.settings.database, "SELECT error FROM log").await.remove(0);
         assert!(error.starts_with("struttura MIME non valida ("), "{error}");
-        letter("Content-Type: multipart/mixed; boundary=b\n", "--b\n\nclosed\n--b--").give_to(access).await.queued();
+        letter("Content-Type: multipart/mixed; boundary=b\n", "--b\n\nclosed\n--b--")
+            .give_to(access)
+            .await
+            .queued();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Asks the rules of certified mail of what was written down, every ten minutes, beside the rounds.
 //!
-//! Promise: what breaks a rule becomes a row of the retained log and an error in the log, once, and stays a number in the metrics
-//! as long as it is so. `pecctl log audit` asks the same of everything.
+//! Promise: what breaks a rule becomes a row of the retained log and an error in the log, once, and stays a
+//! number in the metrics as long as it is so. `pecctl log audit` asks the same of everything.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -19,8 +19,8 @@ use pec_state::database::{Database, connect_reader};
 use pec_state::log::{Entry, Event};
 use tokio_postgres::Client;
 
-/// From one look at the clock to the next; and what whoever seals is given for a row that seems to wait long, since a clock that
-/// jumped makes every row look old.
+/// From one look at the clock to the next; and what whoever seals is given for a row that seems to wait long,
+/// since a clock that jumped makes every row look old.
 const LOOK: Duration = Duration::from_secs(5);
 
 /// How often the rules are asked, in seconds.
@@ -52,7 +52,12 @@ pub async fn keep_auditing(settings: Settings, clock: Arc<dyn Clock>, database: 
 }
 
 /// Asks once. `known` are the violations that were told before.
-pub async fn round(settings: &Settings, database: &Database, known: &mut HashSet<Violation>, now: Moment) -> anyhow::Result<()> {
+pub async fn round(
+    settings: &Settings,
+    database: &Database,
+    known: &mut HashSet<Violation>,
+    now: Moment,
+) -> anyhow::Result<()> {
     let client = connect_reader(settings, "pec-clock").await?;
     let after = row_before(&client, DAYS, now).await?;
     let mut found = audit(&client, after, now).await?;
@@ -66,7 +71,13 @@ pub async fn round(settings: &Settings, database: &Database, known: &mut HashSet
         }
         let what = format!("{}: {}", violation.rule, violation.what);
         if !is_written(&client, &violation.identificativo, &what).await? {
-            let entry = Entry::of_fact(Event::Violazione, violation.identificativo.clone(), what.clone(), &settings.provider_name, now);
+            let entry = Entry::of_fact(
+                Event::Violazione,
+                violation.identificativo.clone(),
+                what.clone(),
+                &settings.provider_name,
+                now,
+            );
             database.insert_log(&entry).await?;
             maillog::audit_violation(violation.rule, &violation.identificativo, &violation.what);
         }
@@ -80,8 +91,13 @@ pub async fn round(settings: &Settings, database: &Database, known: &mut HashSet
 }
 
 /// Whether another process, or this one before it was started anew, has written the row.
-async fn is_written(client: &Client, identificativo: &str, what: &str) -> Result<bool, tokio_postgres::Error> {
-    let sql = "SELECT EXISTS (SELECT FROM log WHERE identificativo = $1 AND event = 'violazione' AND error = $2)";
+async fn is_written(
+    client: &Client,
+    identificativo: &str,
+    what: &str,
+) -> Result<bool, tokio_postgres::Error> {
+    let sql =
+        "SELECT EXISTS (SELECT FROM log WHERE identificativo = $1 AND event = 'violazione' AND error = $2)";
     Ok(client.query_one(sql, &[&identificativo, &what]).await?.get(0))
 }
 
@@ -100,10 +116,18 @@ async fn write_metrics(file: &Path, client: &Client, found: &[Violation], now: M
     ] {
         let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
     }
-    let _ =
-        write!(text, "# HELP pec_audit_violations What breaks a rule of certified mail in the last two days.\n# TYPE pec_audit_violations gauge\n");
+    let _ = write!(
+        text,
+        "# HELP pec_audit_violations What breaks a rule of certified mail in the last two days.\n# TYPE \
+        pec_audit_violations gauge\n"
+    );
     for rule in RULES {
-        let _ = writeln!(text, "pec_audit_violations{{rule=\"{}\"}} {}", rule.name, found.iter().filter(|v| v.rule == rule.name).count());
+        let _ = writeln!(
+            text,
+            "pec_audit_violations{{rule=\"{}\"}} {}",
+            rule.name,
+            found.iter().filter(|v| v.rule == rule.name).count()
+        );
     }
     let trouble = |e: std::io::Error| anyhow::anyhow!("pec_metrics_file = {}: {e}", file.display());
     replace(file, |new| new.write_all(text.as_bytes())).map_err(trouble)

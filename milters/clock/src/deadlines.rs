@@ -1,11 +1,11 @@
 //! The table of RFC 6109 s. 3.1.6 and DM 2/11/2005 art. 13: which notice is due for a recipient, and when.
 //!
-//! Promise: nothing here knows a database or a clock. Hours are counted in seconds from the acceptance; what legal time does
-//! meanwhile does not matter.
+//! Promise: nothing here knows a database or a clock. Hours are counted in seconds from the acceptance; what
+//! legal time does meanwhile does not matter.
 //!
-//! What is certified *now* decides, also where a stop of ours made the look late: a preavviso that says less than we know
-//! would be false. So after 23 hours without any certificate both notices are due; with a presa in carico, whenever it came,
-//! the second alone; with a delivery, whenever it came, none.
+//! What is certified *now* decides, also where a stop of ours made the look late: a preavviso that says less
+//! than we know would be false. So after 23 hours without any certificate both notices are due; with a presa
+//! in carico, whenever it came, the second alone; with a delivery, whenever it came, none.
 
 use pec_core::daticert::{Tipo, TipoDestinatario};
 use pec_state::rows::FactKind;
@@ -23,25 +23,31 @@ pub struct Stage {
     pub late: i64,
 }
 
-/// Both, in order. The second notice may leave after 22 hours and must before 24; in the middle nothing that takes a few
-/// minutes makes it early or late. The law names no end for the first; it is given the same hour.
-pub const STAGES: [Stage; 2] =
-    [Stage { kind: FactKind::Preavviso12, due: 12 * HOUR, late: 13 * HOUR }, Stage { kind: FactKind::Preavviso24, due: 23 * HOUR, late: 24 * HOUR }];
+/// Both, in order. The second notice may leave after 22 hours and must before 24; in the middle nothing that
+/// takes a few minutes makes it early or late. The law names no end for the first; it is given the same hour.
+pub const STAGES: [Stage; 2] = [
+    Stage { kind: FactKind::Preavviso12, due: 12 * HOUR, late: 13 * HOUR },
+    Stage { kind: FactKind::Preavviso24, due: 23 * HOUR, late: 24 * HOUR },
+];
 
 /// Of which stages the time has come, `elapsed` seconds after the acceptance.
 pub fn reached(elapsed: i64) -> &'static [Stage] {
     &STAGES[..STAGES.iter().take_while(|stage| elapsed >= stage.due).count()]
 }
 
-/// Whether nothing is awaited for a recipient of this type any more: there was never anything to await, or its end is
-/// certified. `certified` are the kinds of what we or its provider certified.
+/// Whether nothing is awaited for a recipient of this type any more: there was never anything to await, or
+/// its end is certified. `certified` are the kinds of what we or its provider certified.
 pub fn is_over<'a>(tipo: TipoDestinatario, mut certified: impl Iterator<Item = &'a str>) -> bool {
     const ENDS: [Tipo; 3] = [Tipo::AvvenutaConsegna, Tipo::ErroreConsegna, Tipo::RilevazioneVirus];
     tipo == TipoDestinatario::Esterno || certified.any(|kind| ENDS.iter().any(|end| end.as_str() == kind))
 }
 
 /// Whether the notice of `stage`, whose time has come, is due for such a recipient.
-pub fn is_due<'a>(stage: &Stage, tipo: TipoDestinatario, certified: impl Iterator<Item = &'a str> + Clone) -> bool {
+pub fn is_due<'a>(
+    stage: &Stage,
+    tipo: TipoDestinatario,
+    certified: impl Iterator<Item = &'a str> + Clone,
+) -> bool {
     // The first one warns that the recipient's provider may not have the message.
     let only_if_not_taken = stage.kind == FactKind::Preavviso12;
     if only_if_not_taken && certified.clone().any(|kind| kind == Tipo::PresaInCarico.as_str()) {
@@ -57,10 +63,15 @@ mod tests {
     use FactKind::{Preavviso12, Preavviso24};
     use TipoDestinatario::{Certificato, Esterno};
 
-    /// All notices that have become due for a recipient of whom `certified` is known, `elapsed` seconds after the acceptance.
+    /// All notices that have become due for a recipient of whom `certified` is known, `elapsed` seconds after
+    /// the acceptance.
     fn due(elapsed: i64, tipo: TipoDestinatario, certified: &[&str]) -> Vec<FactKind> {
         let kinds = certified.iter().copied();
-        reached(elapsed).iter().filter(|stage| is_due(stage, tipo, kinds.clone())).map(|stage| stage.kind).collect()
+        reached(elapsed)
+            .iter()
+            .filter(|stage| is_due(stage, tipo, kinds.clone()))
+            .map(|stage| stage.kind)
+            .collect()
     }
 
     #[test]
@@ -73,18 +84,54 @@ mod tests {
             ("nothing came", 12 * HOUR, Certificato, &[], &[Preavviso12]),
             ("nothing came, too early for the second", BEFORE_23, Certificato, &[], &[Preavviso12]),
             ("nothing came at all", 23 * HOUR, Certificato, &[], &[Preavviso12, Preavviso24]),
-            ("nothing came, seen late after a stop", 80 * HOUR, Certificato, &[], &[Preavviso12, Preavviso24]),
+            (
+                "nothing came, seen late after a stop",
+                80 * HOUR,
+                Certificato,
+                &[],
+                &[Preavviso12, Preavviso24],
+            ),
             ("taken in charge", 12 * HOUR, Certificato, &["presa-in-carico"], &[]),
             ("taken in charge and no more", 23 * HOUR, Certificato, &["presa-in-carico"], &[Preavviso24]),
-            ("taken in charge, seen late after a stop", 80 * HOUR, Certificato, &["presa-in-carico"], &[Preavviso24]),
+            (
+                "taken in charge, seen late after a stop",
+                80 * HOUR,
+                Certificato,
+                &["presa-in-carico"],
+                &[Preavviso24],
+            ),
             ("delivered", 12 * HOUR, Certificato, &["presa-in-carico", "avvenuta-consegna"], &[]),
-            ("delivered, its presa in carico never came", 12 * HOUR, Certificato, &["avvenuta-consegna"], &[]),
-            ("delivered between the stages", 23 * HOUR, Certificato, &["preavviso-12", "avvenuta-consegna"], &[]),
+            (
+                "delivered, its presa in carico never came",
+                12 * HOUR,
+                Certificato,
+                &["avvenuta-consegna"],
+                &[],
+            ),
+            (
+                "delivered between the stages",
+                23 * HOUR,
+                Certificato,
+                &["preavviso-12", "avvenuta-consegna"],
+                &[],
+            ),
             ("delivered, seen late after a stop", 80 * HOUR, Certificato, &["avvenuta-consegna"], &[]),
             ("failed", 12 * HOUR, Certificato, &["errore-consegna"], &[]),
-            ("taken in charge, then failed", 23 * HOUR, Certificato, &["presa-in-carico", "errore-consegna"], &[]),
+            (
+                "taken in charge, then failed",
+                23 * HOUR,
+                Certificato,
+                &["presa-in-carico", "errore-consegna"],
+                &[],
+            ),
             ("a virus was found", 23 * HOUR, Certificato, &["rilevazione-virus"], &[]),
-            ("the first notice ends nothing", 23 * HOUR, Certificato, &["preavviso-12"], &[Preavviso12, Preavviso24]),
+            (
+                "the first notice ends nothing",
+                23 * HOUR,
+                Certificato,
+                &["preavviso-12"],
+                &[Preavviso12, Preavviso24],
+            ),
             ("ordinary mail", 23 * HOUR, Esterno, &[], &[]),
             ("the clock went back", -HOUR, Certificato, &[], &[]),
         ] {
@@ -103,7 +150,8 @@ mod tests {
     #[test]
     fn hours_are_hours_whatever_legal_time_does() {
         // Summer time begins on 28/03/2027 and ends on 31/10/2027 at 01:00 UTC; so does a year at midnight.
-        for change in ["28/03/2027 03:00:00 +0200", "31/10/2027 02:00:00 +0100", "01/01/2027 00:00:00 +0100"] {
+        for change in ["28/03/2027 03:00:00 +0200", "31/10/2027 02:00:00 +0100", "01/01/2027 00:00:00 +0100"]
+        {
             let [giorno, ora, zona] = change.split(' ').collect::<Vec<_>>()[..] else { unreachable!() };
             let change = pec_core::clock::Moment::from_daticert(giorno, ora, zona).unwrap();
             let accepted = change.unix() - 6 * HOUR;

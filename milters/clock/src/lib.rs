@@ -1,16 +1,17 @@
 //! What no message starts: notices for deadlines that passed, triggers that did not come round.
 //!
 //! Promise: every minute one round, by one process for each database, however many run.
-//! - A deadline that is over leads to a fact, and the fact to its notice ([`deadlines`], RFC 6109 s. 3.1.6). A fact is there
-//!   once; its notice is started until it is in a mailbox, and made again it is the same bytes. So a crash, a restart or a
-//!   second pec-clock lose nothing and change nothing. While no notice could be made, no fact is written: more may be certified
-//!   by then.
-//! - pec-clock makes no notice itself and writes to nobody: it brings a trigger to pec-delivery, by LMTP, which makes the notice
-//!   and hands it over.
-//! - Rows of the retained log are sealed, and what proves them to others is made, both beside the rounds ([`sealing`],
-//!   [`proving`]).
+//! - A deadline that is over leads to a fact, and the fact to its notice ([`deadlines`], RFC 6109 s. 3.1.6).
+//!   A fact is there once; its notice is started until it is in a mailbox, and made again it is the same
+//!   bytes. So a crash, a restart or a second pec-clock lose nothing and change nothing. While no notice
+//!   could be made, no fact is written: more may be certified by then.
+//! - pec-clock makes no notice itself and writes to nobody: it brings a trigger to pec-delivery, by LMTP,
+//!   which makes the notice and hands it over.
+//! - Rows of the retained log are sealed, and what proves them to others is made, both beside the rounds
+//!   ([`sealing`], [`proving`]).
 //! - Every day our certificate is looked at, and the log says from 60 days before its end on that it ends.
-//! - The CAs' revocation lists and the directory of providers are fetched on each host, also by a pec-clock that does not act otherwise.
+//! - The CAs' revocation lists and the directory of providers are fetched on each host, also by a pec-clock
+//!   that does not act otherwise.
 //!
 //! What does not work in one round is logged and done in the next. Time comes from the injected clock alone.
 
@@ -52,8 +53,8 @@ use crate::deadlines::{STAGES, Stage, is_due, is_over, reached};
 /// The body of every trigger that pec-clock brings. It becomes the notice; only its hash matters.
 const BODY: &str = "This becomes the notice that the address names.\r\n";
 
-/// For how long a fact of the other programs may be without its notice until its trigger counts as lost, in seconds. What still
-/// waits in Postfix's queue after that finds the notice handed over when it comes.
+/// For how long a fact of the other programs may be without its notice until its trigger counts as lost, in
+/// seconds. What still waits in Postfix's queue after that finds the notice handed over when it comes.
 const LOST_AFTER: i64 = 600;
 
 /// A trigger that nobody sends: whether pec-delivery would take one.
@@ -80,7 +81,8 @@ impl Clockwork {
     /// The work under these settings.
     pub fn new(settings: Settings, clock: Arc<dyn Clock>, database: Database) -> anyhow::Result<Self> {
         let options = Options { connections: 1, ..Options::default() };
-        let delivery = Pool::new(peer(&settings.triggers_lmtp), Protocol::Lmtp, settings.hostname.clone(), options);
+        let delivery =
+            Pool::new(peer(&settings.triggers_lmtp), Protocol::Lmtp, settings.hostname.clone(), options);
         if let Some(timestamps) = &settings.register.timestamps {
             TsaCas::read(&timestamps.ca_file)?;
         }
@@ -118,7 +120,12 @@ impl Clockwork {
     /// Goes on where `before` stood, which had other settings.
     pub fn in_place_of(self, before: Self) -> Self {
         if self.settings.database == before.settings.database {
-            Self { lock: before.lock, stands_by: before.stands_by, without_notice: before.without_notice, ..self }
+            Self {
+                lock: before.lock,
+                stands_by: before.stands_by,
+                without_notice: before.without_notice,
+                ..self
+            }
         } else {
             self
         }
@@ -142,8 +149,8 @@ impl Clockwork {
         self.raise(now, stopped).await
     }
 
-    /// Says once a day what an administrator should know of our certificate, and what the kernel says of its clock. The milters say it when they start, which may
-    /// be long ago.
+    /// Says once a day what an administrator should know of our certificate, and what the kernel says of its
+    /// clock. The milters say it when they start, which may be long ago.
     fn see_to_certificate(&mut self, now: Moment) {
         let today = now.unix().div_euclid(86_400);
         if self.certificate_seen.replace(today) == Some(today) {
@@ -152,7 +159,10 @@ impl Clockwork {
         match kernel_clock() {
             Ok(KernelClock { synchronised, estimated_error }) => {
                 let synchronised = if synchronised { "synchronised" } else { "not synchronised" };
-                facts::note(Event::Orologio, &format!("{synchronised}, estimated error {estimated_error} microseconds"));
+                facts::note(
+                    Event::Orologio,
+                    &format!("{synchronised}, estimated error {estimated_error} microseconds"),
+                );
             }
             Err(why) => facts::note(Event::Orologio, &format!("cannot be asked: {why}")),
         }
@@ -164,8 +174,8 @@ impl Clockwork {
         }
     }
 
-    /// Whether this process is the one that acts. Two that did, because a connection broke, would do the same twice and
-    /// nothing worse.
+    /// Whether this process is the one that acts. Two that did, because a connection broke, would do the same
+    /// twice and nothing worse.
     async fn acts_alone(&mut self) -> anyhow::Result<bool> {
         if let Some(lock) = &self.lock
             && lock.is_held().await
@@ -210,13 +220,16 @@ impl Clockwork {
         Ok(())
     }
 
-    /// One envelope: the facts first, then the mark that it has been seen to. A crash in between does it again, and every
-    /// fact is there already. `ready` is what this round knows of pec-delivery.
+    /// One envelope: the facts first, then the mark that it has been seen to. A crash in between does it
+    /// again, and every fact is there already. `ready` is what this round knows of pec-delivery.
     async fn see_to(&self, deadline: &Deadline, now: Moment, ready: &mut Option<bool>) -> anyhow::Result<()> {
         let busta = match Daticert::parse(deadline.sent.daticert.as_bytes()) {
             Ok(busta) => busta,
             Err(e) => {
-                maillog::waits(NO_QUEUE_ID, &format!("the deadlines of {}: {e}", deadline.sent.identificativo));
+                maillog::waits(
+                    NO_QUEUE_ID,
+                    &format!("the deadlines of {}: {e}", deadline.sent.identificativo),
+                );
                 return Ok(());
             }
         };
@@ -224,7 +237,11 @@ impl Clockwork {
         let mut all_over = true;
         for destinatario in &busta.destinatari {
             let key = destinatario.indirizzo.to_ascii_lowercase();
-            let certified = deadline.certified.iter().filter(|(_, recipient)| *recipient == key).map(|(kind, _)| kind.as_str());
+            let certified = deadline
+                .certified
+                .iter()
+                .filter(|(_, recipient)| *recipient == key)
+                .map(|(kind, _)| kind.as_str());
             for stage in stages.iter().filter(|stage| is_due(stage, destinatario.tipo, certified.clone())) {
                 if !self.is_ready(ready).await {
                     return Ok(());
@@ -247,14 +264,23 @@ impl Clockwork {
                 Err(e) => Some(e.to_string()),
             };
             if let Some(trouble) = &trouble {
-                maillog::waits(NO_QUEUE_ID, &format!("the notices of deadlines that are over: pec-delivery: {trouble}"));
+                maillog::waits(
+                    NO_QUEUE_ID,
+                    &format!("the notices of deadlines that are over: pec-delivery: {trouble}"),
+                );
             }
             *known = Some(trouble.is_none());
         }
         *known == Some(true)
     }
 
-    fn new_fact(&self, deadline: &Deadline, kind: FactKind, recipient: &str, now: Moment) -> anyhow::Result<Fact> {
+    fn new_fact(
+        &self,
+        deadline: &Deadline,
+        kind: FactKind,
+        recipient: &str,
+        now: Moment,
+    ) -> anyhow::Result<Fact> {
         let id = fresh()?;
         let message_id = pec_identifier(now, &id, &self.settings.service_domain);
         Ok(Fact {
@@ -272,7 +298,8 @@ impl Clockwork {
         })
     }
 
-    /// Starts the notices that nobody has started: those of deadlines at once, others when their own trigger counts as lost.
+    /// Starts the notices that nobody has started: those of deadlines at once, others when their own trigger
+    /// counts as lost.
     async fn raise(&mut self, now: Moment, stopped: &AtomicBool) -> anyhow::Result<()> {
         let pending = self.database.to_raise().await?;
         // Since when a fact is one says nothing about when it was written: a report can come days late.
@@ -294,7 +321,9 @@ impl Clockwork {
             }
             match self.start(&to_raise, stage).await? {
                 Started::Yes => {}
-                Started::No(why) => maillog::waits(NO_QUEUE_ID, &format!("the notice {}: {why}", fact.message_id)),
+                Started::No(why) => {
+                    maillog::waits(NO_QUEUE_ID, &format!("the notice {}: {why}", fact.message_id))
+                }
                 // The next one fares no better.
                 Started::NobodyThere(why) => {
                     maillog::waits(NO_QUEUE_ID, &format!("the notice {}: {why}", fact.message_id));
@@ -305,8 +334,8 @@ impl Clockwork {
         Ok(())
     }
 
-    /// Brings one trigger to pec-delivery, whose yes means that the notice is handed over. A yes that is lost on the way here
-    /// changes nothing: it knows so the next time.
+    /// Brings one trigger to pec-delivery, whose yes means that the notice is handed over. A yes that is lost
+    /// on the way here changes nothing: it knows so the next time.
     async fn start(&self, to_raise: &ToRaise, stage: Option<&Stage>) -> anyhow::Result<Started> {
         let fact = &to_raise.known.fact;
         let name = trigger_name(fact.kind, &fact.id);
@@ -314,7 +343,15 @@ impl Clockwork {
         let sender = service_address(&self.settings.service_domain);
         let pieces = [Bytes::from(format!("From: {sender}\r\nSubject: {name}\r\n\r\n{BODY}"))];
         let recipient = format!("{name}@{NOTICES_DOMAIN}");
-        let trigger = Outgoing { sender: &sender, recipient: &recipient, envid: None, ret: None, notify: None, ident: None, pieces: &pieces };
+        let trigger = Outgoing {
+            sender: &sender,
+            recipient: &recipient,
+            envid: None,
+            ret: None,
+            notify: None,
+            ident: None,
+            pieces: &pieces,
+        };
         match self.delivery.give(trigger).await {
             Ok(answer) if answer.reply.is_yes() => {}
             Ok(answer) => return Ok(Started::No(answer.reply.to_string())),

@@ -1,10 +1,11 @@
 //! What proves the retained log to others: the days' files, signatures, timestamps, witnesses.
 //!
-//! Promise: apart from sealing, which it never holds up. Every round does what is due by the injected clock: days that are over
-//! get their files ([`pec_register::days`]), the newest checkpoint and the log key are signed ([`pec_register::attest`]), what
-//! lacks a signature or a timestamp gets it ([`pec_register::prover`]), witnesses get the newest checkpoint
-//! ([`pec_register::witness`]). Each of these fails by itself; the log says so once, and once that it goes on, and the next round
-//! tries again. One process for each database does it.
+//! Promise: apart from sealing, which it never holds up. Every round does what is due by the injected clock:
+//! days that are over get their files ([`pec_register::days`]), the newest checkpoint and the log key are
+//! signed ([`pec_register::attest`]), what lacks a signature or a timestamp gets it
+//! ([`pec_register::prover`]), witnesses get the newest checkpoint ([`pec_register::witness`]). Each of these
+//! fails by itself; the log says so once, and once that it goes on, and the next round tries again. One
+//! process for each database does it.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -32,8 +33,8 @@ use tokio_postgres::Client;
 /// The lock of the one who proves: "pecp".
 const LOCK: i64 = 0x7065_6370;
 
-/// Held by who signs and timestamps: what a round began in a thread of its own goes on there when a reload drops the round, and
-/// the next one would write the same files.
+/// Held by who signs and timestamps: what a round began in a thread of its own goes on there when a reload
+/// drops the round, and the next one would write the same files.
 static SIGNING: Mutex<()> = Mutex::const_new(());
 
 /// The same for witnesses, who may keep one waiting for long.
@@ -144,7 +145,8 @@ impl Proving {
                 if !client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?.get::<_, bool>(0) {
                     return Ok(None);
                 }
-                // Before anything else: what a crash left without its name, or a host that closed days in our place.
+                // Before anything else: what a crash left without its name, or a host that closed days in our
+                // place.
                 days::restore(&client, &self.tiles, &origin).await?;
                 client
             }
@@ -182,16 +184,22 @@ impl Proving {
             let register = &settings.register.directory;
             let public = public.map_or_else(|| LogKey::read(&settings).map(|key| key.public()), Ok);
             let key = match &public {
-                Ok(public) => attest::endorse(register, public, &prover).map_err(anyhow::Error::from).map(|new| {
-                    if new {
-                        maillog::log_key_endorsed(public);
-                    }
-                }),
+                Ok(public) => {
+                    attest::endorse(register, public, &prover).map_err(anyhow::Error::from).map(|new| {
+                        if new {
+                            maillog::log_key_endorsed(public);
+                        }
+                    })
+                }
                 Err(e) => Err(anyhow::anyhow!("{e}")),
             };
-            // What fails for one kind may go well for another, and each is signed before anything is timestamped.
+            // What fails for one kind may go well for another, and each is signed before anything is
+            // timestamped.
             let done = [attest::complete(register, &prover), days::complete(register, &prover)];
-            let done = done.into_iter().map(|done| done.map_err(anyhow::Error::from)).fold(key, |first, next| first.and(next));
+            let done = done
+                .into_iter()
+                .map(|done| done.map_err(anyhow::Error::from))
+                .fold(key, |first, next| first.and(next));
             (Some(signer), public.ok(), done)
         };
         let (signer, public, done) = tokio::task::spawn_blocking(work).await.context("signing")?;
@@ -247,6 +255,7 @@ impl Proving {
 
 fn open(settings: &Settings, now: Moment) -> anyhow::Result<Arc<dyn Signer>> {
     let address = service_address(&settings.service_domain);
-    let certificate = OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, now)?;
+    let certificate =
+        OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, now)?;
     Ok(Arc::from(signer(settings, certificate)?))
 }

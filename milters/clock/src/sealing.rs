@@ -1,7 +1,8 @@
-//! Seals the register, every second, beside the rounds: whatever they wait for, no row waits longer for its seal.
+//! Seals the register, every second, beside the rounds: whatever they wait for, no row waits longer for its
+//! seal.
 //!
-//! Promise: what keeps rows from being sealed is said once, as an error, and tried again every second; mail goes on meanwhile.
-//! Of several pec-clocks one seals.
+//! Promise: what keeps rows from being sealed is said once, as an error, and tried again every second; mail
+//! goes on meanwhile. Of several pec-clocks one seals.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +44,11 @@ pub async fn keep_sealing(settings: Settings, clock: Arc<dyn Clock>) {
 }
 
 /// One batch. Whether there may be more.
-async fn step(sealer: &mut Option<Sealer>, settings: &Settings, clock: &dyn Clock) -> Result<bool, SealError> {
+async fn step(
+    sealer: &mut Option<Sealer>,
+    settings: &Settings,
+    clock: &dyn Clock,
+) -> Result<bool, SealError> {
     if sealer.is_none() {
         let Some(opened) = Sealer::open(settings, "pec-clock").await? else { return Ok(false) };
         maillog::sealing(opened.last().map_or(0, |seal| seal.size));

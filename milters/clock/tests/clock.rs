@@ -1,4 +1,5 @@
-//! Rounds of pec-clock with a real PostgreSQL and the real pec-delivery, whose mailbox server answers what a test tells it to.
+//! Rounds of pec-clock with a real PostgreSQL and the real pec-delivery, whose mailbox server answers what a
+//! test tells it to.
 #![allow(clippy::unwrap_used)]
 
 mod delivery;
@@ -58,7 +59,13 @@ impl Alfa {
         let settings = delivery.settings(&network.alfa.settings);
         let point = Arc::new(ArcSwap::from_pointee(DeliveryPoint::new(network.world(&network.alfa).await)));
         delivery.start(&point);
-        Self { delivery, point, database: Database::connect(&settings, "test").await.unwrap(), settings, network }
+        Self {
+            delivery,
+            point,
+            database: Database::connect(&settings, "test").await.unwrap(),
+            settings,
+            network,
+        }
     }
 
     async fn clockwork(&self) -> Clockwork {
@@ -75,12 +82,14 @@ impl Alfa {
     async fn round(&self, clockwork: &mut Clockwork, elapsed: i64) -> Vec<Taken> {
         self.at(elapsed);
         clockwork.round(&AtomicBool::new(false)).await.unwrap();
-        assert!(self.network.alfa.mailboxes.taken().is_empty() && self.network.alfa.outgoing.taken().is_empty());
+        assert!(
+            self.network.alfa.mailboxes.taken().is_empty() && self.network.alfa.outgoing.taken().is_empty()
+        );
         self.network.alfa.mailboxes_no_quota.taken()
     }
 
-    /// Rounds at that moment until something comes: PostgreSQL takes its moment to see that a connection, and the lock of whoever
-    /// had it, is gone.
+    /// Rounds at that moment until something comes: PostgreSQL takes its moment to see that a connection, and
+    /// the lock of whoever had it, is gone.
     async fn rounds(&self, clockwork: &mut Clockwork, elapsed: i64) -> Vec<Taken> {
         loop {
             let taken = self.round(clockwork, elapsed).await;
@@ -97,22 +106,36 @@ impl Alfa {
 
     async fn sent_by(&self, sender: &str, id: &str, recipients: &[&str], accepted: bool) -> Daticert {
         let header = Header::parse(b"Subject: Prova\r\nMessage-ID: <1@client.test>\r\n").unwrap();
-        let mut daticert = Daticert { mittente: sender.to_owned(), ..daticert_of(&self.network.alfa, recipients, &header) };
+        let mut daticert =
+            Daticert { mittente: sender.to_owned(), ..daticert_of(&self.network.alfa, recipients, &header) };
         for d in daticert.destinatari.iter_mut().filter(|d| d.indirizzo == CARLA) {
             d.tipo = TipoDestinatario::Esterno;
         }
         let sent = self.database.authentic(sent(id, &format!("envid-{id}"), &daticert, &[0; 32])).unwrap();
-        self.database.insert_sent(sent, Entry::new(Event::Accesso, &daticert, daticert.data, "4j"), None).await.unwrap();
+        self.database
+            .insert_sent(sent, Entry::new(Event::Accesso, &daticert, daticert.data, "4j"), None)
+            .await
+            .unwrap();
         if accepted {
             self.fact(&daticert, FactKind::Accettazione, "", id, 0, true).await;
         }
         daticert
     }
 
-    /// A fact of the other programs, `elapsed` seconds after the acceptance; `told`: its notice is where it has to go.
-    async fn fact(&self, daticert: &Daticert, kind: FactKind, recipient: &str, source: &str, elapsed: i64, told: bool) {
+    /// A fact of the other programs, `elapsed` seconds after the acceptance; `told`: its notice is where it
+    /// has to go.
+    async fn fact(
+        &self,
+        daticert: &Daticert,
+        kind: FactKind,
+        recipient: &str,
+        source: &str,
+        elapsed: i64,
+        told: bool,
+    ) {
         let at = Moment::from_unix(ACCEPTED + elapsed);
-        let source_mac = self.database.sent(source).await.unwrap().map_or_else(Mac::default, |sent| sent.mac().clone());
+        let source_mac =
+            self.database.sent(source).await.unwrap().map_or_else(Mac::default, |sent| sent.mac().clone());
         let fact = Fact {
             id: fact_id(kind, recipient, source),
             provider: daticert.gestore_emittente.clone(),
@@ -128,7 +151,11 @@ impl Alfa {
         };
         if told {
             let log = Entry::new(Event::Notice(kind.as_str()), daticert, at, "4j");
-            let begun = self.database.insert_fact(&fact, &Made { sha256: vec![0], with: "test".into() }, &log, ANNA).await.unwrap();
+            let begun = self
+                .database
+                .insert_fact(&fact, &Made { sha256: vec![0], with: "test".into() }, &log, ANNA)
+                .await
+                .unwrap();
             self.database.take_handover(&begun.unwrap(), at).await.unwrap();
         } else {
             self.database.hold_fact(&fact).await.unwrap();
@@ -145,7 +172,14 @@ impl Alfa {
             message_id: "1@gestore.beta.test".into(),
             happened_at: daticert.data,
             content_sha256: vec![0],
-            sent_mac: self.database.sent_with_identifier(&daticert.identificativo).await.unwrap().unwrap().mac().clone(),
+            sent_mac: self
+                .database
+                .sent_with_identifier(&daticert.identificativo)
+                .await
+                .unwrap()
+                .unwrap()
+                .mac()
+                .clone(),
         };
         let log = Entry::new(Event::Ricevuta(kind.as_str()), daticert, daticert.data, "4j");
         insert_ricevuta(&self.database, &ricevuta, &log).await;
@@ -157,9 +191,23 @@ impl Alfa {
 
     /// A trigger with this body comes to pec-delivery as Postfix brings it; what it answers.
     async fn trigger(&self, name: &str, body: &str) -> String {
-        let pool = Pool::new(Peer::Unix(self.delivery.path(Door::Triggers)), Protocol::Lmtp, "mail.test".to_owned(), Options::default());
-        let (recipient, pieces) = (format!("{name}@notices.pec.internal"), [format!("From: x@y.test\r\n\r\n{body}").into()]);
-        let trigger = Outgoing { sender: "", recipient: &recipient, envid: None, ret: None, notify: None, ident: None, pieces: &pieces };
+        let pool = Pool::new(
+            Peer::Unix(self.delivery.path(Door::Triggers)),
+            Protocol::Lmtp,
+            "mail.test".to_owned(),
+            Options::default(),
+        );
+        let (recipient, pieces) =
+            (format!("{name}@notices.pec.internal"), [format!("From: x@y.test\r\n\r\n{body}").into()]);
+        let trigger = Outgoing {
+            sender: "",
+            recipient: &recipient,
+            envid: None,
+            ret: None,
+            notify: None,
+            ident: None,
+            pieces: &pieces,
+        };
         pool.give(trigger).await.unwrap().reply.to_string()
     }
 
@@ -167,8 +215,14 @@ impl Alfa {
     fn preavviso(&self, taken: &Taken) -> (String, Termine) {
         let mail = taken.mail();
         let header_text = |name| mail.header.text(name).unwrap_or_default();
-        assert_eq!((taken.sender.split(' ').next(), taken.recipient.as_str()), (Some("<posta-certificata@gestore.alfa.test>"), ANNA));
-        assert_eq!((header_text("From").as_str(), header_text("To").as_str()), ("posta-certificata@gestore.alfa.test", ANNA));
+        assert_eq!(
+            (taken.sender.split(' ').next(), taken.recipient.as_str()),
+            (Some("<posta-certificata@gestore.alfa.test>"), ANNA)
+        );
+        assert_eq!(
+            (header_text("From").as_str(), header_text("To").as_str()),
+            ("posta-certificata@gestore.alfa.test", ANNA)
+        );
         assert_eq!(header_text("X-Ricevuta"), "preavviso-errore-consegna");
         assert_eq!(header_text("Subject"), "AVVISO DI MANCATA CONSEGNA PER SUP. TEMPO MASSIMO: Prova");
         assert_eq!(header_text("X-Riferimento-Message-ID"), "<1@client.test>");
@@ -178,7 +232,11 @@ impl Alfa {
         assert_eq!((daticert.tipo, daticert.errore), (Tipo::PreavvisoErroreConsegna, Errore::Altro));
         assert_eq!((daticert.ricevuta, header_text("Date")), (None, daticert.data.rfc5322()));
         let errore_esteso = daticert.errore_esteso.unwrap();
-        let termine = if errore_esteso.starts_with("5.4.1 - Alfa PEC S.p.A. - ") { Termine::VentiquattroOre } else { Termine::DodiciOre };
+        let termine = if errore_esteso.starts_with("5.4.1 - Alfa PEC S.p.A. - ") {
+            Termine::VentiquattroOre
+        } else {
+            Termine::DodiciOre
+        };
         assert_eq!(errore_esteso, termine.errore_esteso("Alfa PEC S.p.A."));
         (daticert.consegna.unwrap(), termine)
     }
@@ -195,7 +253,9 @@ fn fact_id(kind: FactKind, recipient: &str, source: &str) -> String {
 fn daticert_in(taken: &Taken) -> Daticert {
     let mail = taken.mail();
     let body = mail.body.clone().into();
-    contents(&body, signed_parts(&mail.header, &body).unwrap().content, Tipo::PreavvisoErroreConsegna).unwrap().daticert
+    contents(&body, signed_parts(&mail.header, &body).unwrap().content, Tipo::PreavvisoErroreConsegna)
+        .unwrap()
+        .daticert
 }
 
 fn preavviso(recipient: &str, termine: Termine) -> (String, Termine) {
@@ -222,16 +282,26 @@ async fn rfc6109_3_1_6_without_any_certificate_both_notices_leave_each_once() {
         assert!(alfa.round(&mut clockwork, elapsed).await.is_empty());
     }
 
-    let log = alfa.rows("SELECT concat_ws('|', event, recipients, certified_by, error) FROM log WHERE event LIKE 'preavviso%' ORDER BY seq").await;
+    let log = alfa
+        .rows(
+            "SELECT concat_ws('|', event, recipients, certified_by, error) FROM log WHERE event \
+        LIKE 'preavviso%' ORDER BY seq",
+        )
+        .await;
     assert_eq!(
         log,
         [
-            "preavviso-12|{carlo@comune.example}|Alfa PEC S.p.A.|il messaggio non è stato consegnato nelle prime dodici ore dal suo invio",
-            "preavviso-24|{carlo@comune.example}|Alfa PEC S.p.A.|5.4.1 - Alfa PEC S.p.A. - il messaggio non è stato consegnato nelle prime ventiquattro ore dal suo invio",
+            "preavviso-12|{carlo@comune.example}|Alfa PEC S.p.A.|il messaggio non è stato consegnato nelle \
+            prime dodici ore dal suo invio",
+            "preavviso-24|{carlo@comune.example}|Alfa PEC S.p.A.|5.4.1 - Alfa PEC S.p.A. - il messaggio non \
+            è stato consegnato nelle prime ventiquattro ore dal suo invio",
         ]
     );
     let hash = hex(&sha256(&second[0].mail().body));
-    assert_eq!(alfa.rows("SELECT encode(message_sha256, 'hex') FROM log WHERE event = 'preavviso-24'").await, [hash]);
+    assert_eq!(
+        alfa.rows("SELECT encode(message_sha256, 'hex') FROM log WHERE event = 'preavviso-24'").await,
+        [hash]
+    );
     assert_eq!(alfa.rows("SELECT kind FROM fact WHERE NOT handed_over").await, [""; 0]);
 }
 
@@ -254,7 +324,8 @@ async fn rfc6109_3_1_6_the_certificates_of_others_decide() {
     alfa.sent("aa66", &[BRUNO], true).await;
 
     let first = alfa.preavvisi(&alfa.round(&mut clockwork, 12 * HOUR).await);
-    let [carlo, bruno] = [CARLO, BRUNO].map(|r| first.iter().filter(|p| **p == preavviso(r, Termine::DodiciOre)).count());
+    let [carlo, bruno] =
+        [CARLO, BRUNO].map(|r| first.iter().filter(|p| **p == preavviso(r, Termine::DodiciOre)).count());
     assert_eq!((carlo, bruno, first.len()), (5, 1, 6));
 
     // Receipts that come in between.
@@ -269,7 +340,10 @@ async fn rfc6109_3_1_6_the_certificates_of_others_decide() {
     // What comes after the second notice still counts, and changes nothing.
     alfa.ricevuta(&taken, Tipo::AvvenutaConsegna, BRUNO).await;
     assert!(alfa.round(&mut clockwork, 25 * HOUR).await.is_empty());
-    assert_eq!(alfa.rows("SELECT count(*)::text FROM ricevuta WHERE kind = 'avvenuta-consegna'").await, ["6"]);
+    assert_eq!(
+        alfa.rows("SELECT count(*)::text FROM ricevuta WHERE kind = 'avvenuta-consegna'").await,
+        ["6"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -278,7 +352,8 @@ async fn rfc6109_3_1_6_the_providers_own_recipients_are_watched_by_its_own_facts
     let mut clockwork = alfa.clockwork().await;
     alfa.sent("aa11", &[ALDO], true).await;
     let taken = alfa.sent("aa22", &[ALDO, "altra@studio.example"], true).await;
-    alfa.fact(&taken, FactKind::PresaInCarico, "aldo@studio.example altra@studio.example", "bb22", 5, true).await;
+    alfa.fact(&taken, FactKind::PresaInCarico, "aldo@studio.example altra@studio.example", "bb22", 5, true)
+        .await;
     let delivered = alfa.sent("aa33", &[ALDO], true).await;
     alfa.fact(&delivered, FactKind::AvvenutaConsegna, ALDO, "bb33", 5, true).await;
     let failed = alfa.sent("aa44", &[ALDO], true).await;
@@ -292,7 +367,10 @@ async fn rfc6109_3_1_6_the_providers_own_recipients_are_watched_by_its_own_facts
     assert_eq!(alfa.preavvisi(&alfa.round(&mut clockwork, 12 * HOUR).await), [dodici.clone(), dodici]);
     let mut second = alfa.preavvisi(&alfa.round(&mut clockwork, 23 * HOUR).await);
     second.sort_by(|a, b| a.0.cmp(&b.0));
-    assert_eq!(second, [ALDO, ALDO, ALDO, "altra@studio.example"].map(|r| preavviso(r, Termine::VentiquattroOre)));
+    assert_eq!(
+        second,
+        [ALDO, ALDO, ALDO, "altra@studio.example"].map(|r| preavviso(r, Termine::VentiquattroOre))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -301,7 +379,10 @@ async fn rfc6109_3_1_6_only_what_was_accepted_has_deadlines() {
     let mut clockwork = alfa.clockwork().await;
     let busta = alfa.sent("aa11", &[BRUNO], false).await;
     alfa.sent("aa22", &[CARLA], true).await;
-    assert!(alfa.round(&mut clockwork, 24 * HOUR).await.is_empty(), "signed and never queued; ordinary mail alone");
+    assert!(
+        alfa.round(&mut clockwork, 24 * HOUR).await.is_empty(),
+        "signed and never queued; ordinary mail alone"
+    );
     // Its acceptance was only late.
     alfa.fact(&busta, FactKind::Accettazione, "", "aa11", 0, true).await;
     let both = [Termine::DodiciOre, Termine::VentiquattroOre].map(|t| preavviso(BRUNO, t));
@@ -319,11 +400,19 @@ async fn rfc6109_3_1_6_after_an_outage_what_is_still_true_leaves_at_once() {
     let mut clockwork = alfa.clockwork().await;
     let mut all = alfa.preavvisi(&alfa.round(&mut clockwork, 3 * DAY).await);
     all.sort_by_key(|(recipient, _)| recipient.to_ascii_lowercase());
-    assert_eq!(all, [preavviso(BRUNO, Termine::DodiciOre), preavviso(BRUNO, Termine::VentiquattroOre), preavviso(CARLO, Termine::VentiquattroOre)]);
+    assert_eq!(
+        all,
+        [
+            preavviso(BRUNO, Termine::DodiciOre),
+            preavviso(BRUNO, Termine::VentiquattroOre),
+            preavviso(CARLO, Termine::VentiquattroOre)
+        ]
+    );
     assert!(alfa.round(&mut clockwork, 3 * DAY + 60).await.is_empty());
     let at = Moment::from_unix(ACCEPTED + 3 * DAY).unix();
     let times = format!(
-        "SELECT DISTINCT extract(epoch FROM happened_at)::int8::text FROM fact WHERE identificativo = '{}' AND kind LIKE 'preavviso%'",
+        "SELECT DISTINCT extract(epoch FROM happened_at)::int8::text FROM fact WHERE identificativo = '{}' \
+        AND kind LIKE 'preavviso%'",
         nothing.identificativo
     );
     assert_eq!(alfa.rows(&times).await, [at.to_string()], "a notice has the time at which it was made");
@@ -340,7 +429,10 @@ async fn rfc6109_3_1_6_while_no_notice_can_leave_none_is_decided() {
     // Meanwhile one receipt comes.
     alfa.ricevuta(&busta, Tipo::AvvenutaConsegna, BRUNO).await;
     alfa.delivery.start(&alfa.point);
-    assert_eq!(alfa.preavvisi(&alfa.round(&mut clockwork, 13 * HOUR).await), [preavviso(CARLO, Termine::DodiciOre)]);
+    assert_eq!(
+        alfa.preavvisi(&alfa.round(&mut clockwork, 13 * HOUR).await),
+        [preavviso(CARLO, Termine::DodiciOre)]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -356,7 +448,8 @@ async fn rfc6109_3_1_6_a_restart_at_any_point_changes_nothing() {
     assert_eq!(alfa.rows(not_known).await, [BRUNO, "carlo@comune.example"]);
     drop(first);
     mailboxes.answer_recipient(ANNA, None);
-    // The answer about both is lost: they are in the mailbox, and nobody here knows. Nor was the envelope marked as seen to.
+    // The answer about both is lost: they are in the mailbox, and nobody here knows. Nor was the envelope
+    // marked as seen to.
     run(&alfa.settings.database, "UPDATE fact SET deadlines_seen = 0").await;
     mailboxes.lose_answers(2);
     let mut second = alfa.clockwork().await;
@@ -373,7 +466,15 @@ async fn rfc6109_3_1_6_a_restart_at_any_point_changes_nothing() {
     };
     assert_eq!((in_order(&after), after.len()), (in_order(&before), 2), "the same messages");
     assert!(alfa.round(&mut restarted, 12 * HOUR + 180).await.is_empty());
-    assert_eq!(alfa.rows("SELECT DISTINCT extract(epoch FROM happened_at)::int8::text FROM fact WHERE kind = 'preavviso-12'").await.len(), 1);
+    assert_eq!(
+        alfa.rows(
+            "SELECT DISTINCT extract(epoch FROM happened_at)::int8::text FROM fact WHERE kind \
+        = 'preavviso-12'"
+        )
+        .await
+        .len(),
+        1
+    );
     assert_eq!(alfa.rows("SELECT count(*)::text FROM log WHERE event = 'preavviso-12'").await, ["2"]);
 }
 
@@ -387,8 +488,14 @@ async fn of_two_instances_one_acts_until_it_is_gone() {
         assert!(alfa.round(&mut second, 12 * HOUR).await.is_empty());
     }
     assert_eq!(alfa.round(&mut first, 12 * HOUR).await.len(), 1);
-    // Its connection breaks: it is the first again, or the other one; never neither for long, and nothing twice.
-    run(&alfa.settings.database, "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())").await;
+    // Its connection breaks: it is the first again, or the other one; never neither for long, and nothing
+    // twice.
+    run(
+        &alfa.settings.database,
+        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = \
+        'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    )
+    .await;
     let taken = alfa.rounds(&mut second, 23 * HOUR).await;
     assert_eq!(alfa.preavvisi(&taken), [preavviso(BRUNO, Termine::VentiquattroOre)]);
     assert!(alfa.round(&mut first, 23 * HOUR).await.is_empty());
@@ -415,12 +522,18 @@ async fn a_trigger_that_never_came_round_is_started_again_and_a_straggler_finds_
     // pec-delivery wrote the fact and its trigger was lost; it certifies a moment hours ago.
     alfa.fact(&busta, FactKind::ErroreConsegna, BRUNO, "aa11", 60, false).await;
     let name = format!("errore-consegna+{}", fact_id(FactKind::ErroreConsegna, BRUNO, "aa11"));
-    alfa.database.insert_trigger_bodies(std::slice::from_ref(&name), &sha256(b"the report\r\n")).await.unwrap();
+    alfa.database
+        .insert_trigger_bodies(std::slice::from_ref(&name), &sha256(b"the report\r\n"))
+        .await
+        .unwrap();
 
     assert!(alfa.round(&mut clockwork, 5 * HOUR).await.is_empty());
     assert!(alfa.round(&mut clockwork, 5 * HOUR + 599).await.is_empty(), "it may be on its way");
     let taken = alfa.round(&mut clockwork, 5 * HOUR + 600).await;
-    assert_eq!(taken.iter().map(|t| t.mail().header.text("X-Ricevuta").unwrap()).collect::<Vec<_>>(), ["errore-consegna"]);
+    assert_eq!(
+        taken.iter().map(|t| t.mail().header.text("X-Ricevuta").unwrap()).collect::<Vec<_>>(),
+        ["errore-consegna"]
+    );
     assert!(alfa.round(&mut clockwork, 6 * HOUR).await.is_empty());
     assert_eq!(alfa.rows("SELECT event FROM log WHERE event = 'errore-consegna'").await.len(), 1);
 
@@ -470,40 +583,78 @@ async fn a_mailbox_that_takes_no_notice_holds_up_no_other() {
 }
 
 /// The columns of a fact that its MAC is about, but for its id.
-const FACT: &str = "provider, identificativo, kind, recipient, source, source_mac, happened_at, time_source, status, message_id, mac";
+const FACT: &str = "provider, identificativo, kind, recipient, source, source_mac, happened_at, \
+    time_source, status, message_id, mac";
 
-/// What a hand that has the database and not the keys of its rows can try, on the envelope whose id is `aa` and the fact `bb`, its
-/// acceptance being `cc`; and which notices its sender gets all the same after 24 hours.
+/// What a hand that has the database and not the keys of its rows can try, on the envelope whose id is `aa`
+/// and the fact `bb`, its acceptance being `cc`; and which notices its sender gets all the same after 24
+/// hours.
 const FORGERIES: [(&str, &str, &[&str]); 21] = [
     ("nothing", "SELECT 1", &["errore-consegna"]),
     ("whom a failure is about", "UPDATE fact SET recipient = 'altra@pec.beta.test' WHERE id = 'bb'", BOTH),
-    ("when it happened", "UPDATE fact SET happened_at = happened_at - interval '1 day' WHERE id = 'bb'", BOTH),
+    (
+        "when it happened",
+        "UPDATE fact SET happened_at = happened_at - interval '1 day' WHERE id = 'bb'",
+        BOTH,
+    ),
     ("why", "UPDATE fact SET status = '5.2.2' WHERE id = 'bb'", BOTH),
     ("whether it failed", "UPDATE fact SET kind = 'rilevazione-virus' WHERE id = 'bb'", BOTH),
     ("a kind that is none", "UPDATE fact SET kind = 'altro' WHERE id = 'bb'", BOTH),
     ("who says so", "UPDATE fact SET time_source = 'mailbox' WHERE id = 'bb'", BOTH),
     ("what its notice is called", "UPDATE fact SET message_id = 'x@gestore.alfa.test' WHERE id = 'bb'", BOTH),
     ("its row's own name", "UPDATE fact SET id = 'bb0' WHERE id = 'bb'", BOTH),
-    ("its envelope", "UPDATE fact SET (source, source_mac) = (SELECT id, mac FROM sent WHERE id = 'honest') WHERE id = 'bb'", BOTH),
+    (
+        "its envelope",
+        "UPDATE fact SET (source, source_mac) = (SELECT id, mac FROM sent WHERE id = 'honest') WHERE id = \
+        'bb'",
+        BOTH,
+    ),
     ("no MAC", "UPDATE fact SET mac = '' WHERE id = 'bb'", BOTH),
-    ("another row's MAC", "UPDATE fact SET mac = (SELECT mac FROM fact WHERE id = 'cc') WHERE id = 'bb'", BOTH),
-    ("one more failure, by a copy", "INSERT INTO fact (id, FACT) SELECT 'bb0', REPLACED FROM fact WHERE id = 'bb'", &["errore-consegna"]),
+    (
+        "another row's MAC",
+        "UPDATE fact SET mac = (SELECT mac FROM fact WHERE id = 'cc') WHERE id = 'bb'",
+        BOTH,
+    ),
+    (
+        "one more failure, by a copy",
+        "INSERT INTO fact (id, FACT) SELECT 'bb0', REPLACED FROM fact WHERE id = 'bb'",
+        &["errore-consegna"],
+    ),
     (
         "a delivery in place of the failure",
-        "INSERT INTO fact (id, FACT) SELECT 'bb0', DELIVERED FROM fact WHERE id = 'bb'; UPDATE fact SET mac = '' WHERE id = 'bb'",
+        "INSERT INTO fact (id, FACT) SELECT 'bb0', DELIVERED FROM fact WHERE id = 'bb'; UPDATE fact SET mac \
+        = '' WHERE id = 'bb'",
         BOTH,
     ),
     (
         "the notice of 24 hours, before its time",
-        "INSERT INTO fact (id, FACT) SELECT 'bb0', DELAYED FROM fact WHERE id = 'bb'; UPDATE fact SET mac = '' WHERE id = 'bb'",
+        "INSERT INTO fact (id, FACT) SELECT 'bb0', DELAYED FROM fact WHERE id = 'bb'; UPDATE fact SET mac = \
+        '' WHERE id = 'bb'",
         &["preavviso-12"],
     ),
-    ("when the envelope was accepted", "UPDATE fact SET happened_at = happened_at - interval '1 day' WHERE id = 'cc'", &["errore-consegna"]),
-    ("for whom the envelope was", "UPDATE sent SET daticert = replace(daticert, 'bruno@', 'altra@') WHERE id = 'aa'", &[]),
+    (
+        "when the envelope was accepted",
+        "UPDATE fact SET happened_at = happened_at - interval '1 day' WHERE id = 'cc'",
+        &["errore-consegna"],
+    ),
+    (
+        "for whom the envelope was",
+        "UPDATE sent SET daticert = replace(daticert, 'bruno@', 'altra@') WHERE id = 'aa'",
+        &[],
+    ),
     // The failure is one, whatever is said of its notice.
-    ("what the notice came out as", "UPDATE fact SET notice_sha256 = '\\x00', made_with = 'x', notice_mac = '' WHERE id = 'bb'", &[]),
+    (
+        "what the notice came out as",
+        "UPDATE fact SET notice_sha256 = '\\x00', made_with = 'x', notice_mac = '' WHERE id = 'bb'",
+        &[],
+    ),
     ("a receipt that nobody signed", "DELETE FROM fact WHERE id = 'bb'; INSERT INTO ricevuta RECEIVED", BOTH),
-    ("a receipt of a kind that is none", "DELETE FROM fact WHERE id = 'bb'; INSERT INTO ricevuta RECEIVED; UPDATE ricevuta SET kind = 'altro'", BOTH),
+    (
+        "a receipt of a kind that is none",
+        "DELETE FROM fact WHERE id = 'bb'; INSERT INTO ricevuta RECEIVED; UPDATE ricevuta SET kind = \
+        'altro'",
+        BOTH,
+    ),
     ("who wrote it", "UPDATE sent SET daticert = replace(daticert, 'anna@', 'aldo@') WHERE id = 'aa'", &[]),
 ];
 
@@ -520,14 +671,20 @@ async fn what_another_hand_writes_into_the_database_is_an_alarm_and_never_a_noti
         alfa.fact(&busta, FactKind::ErroreConsegna, BRUNO, &id, 60, false).await;
         let with = |column: &str, value: &str| FACT.replacen(column, value, 1);
         let received = format!(
-            "SELECT identificativo, 'avvenuta-consegna', '{BRUNO}', 'Beta Posta S.r.l.', '{id}0', now(), '\\x00', '\\x00' FROM sent WHERE id = '{id}'"
+            "SELECT identificativo, 'avvenuta-consegna', '{BRUNO}', 'Beta Posta S.r.l.', '{id}0', now(), \
+            '\\x00', '\\x00' FROM sent WHERE id = '{id}'"
         );
-        let sql = sql.replace("RECEIVED", &received).replace("REPLACED", &with("recipient", "'altra@pec.beta.test'"));
-        let sql =
-            sql.replace("DELIVERED", &with("kind", "'avvenuta-consegna'")).replace("DELAYED", &with("kind", "'preavviso-24'")).replace("FACT", FACT);
+        let sql = sql
+            .replace("RECEIVED", &received)
+            .replace("REPLACED", &with("recipient", "'altra@pec.beta.test'"));
+        let sql = sql
+            .replace("DELIVERED", &with("kind", "'avvenuta-consegna'"))
+            .replace("DELAYED", &with("kind", "'preavviso-24'"))
+            .replace("FACT", FACT);
         let named = [("bb", FactKind::ErroreConsegna, BRUNO), ("cc", FactKind::Accettazione, "")];
         let sql = named.iter().fold(sql.replace("'aa'", &format!("'{id}'")), |sql, (name, kind, about)| {
-            sql.replace(&format!("'{name}'"), &format!("'{}'", fact_id(*kind, about, &id))).replace(&format!("'{name}0'"), &format!("'{id}0'"))
+            sql.replace(&format!("'{name}'"), &format!("'{}'", fact_id(*kind, about, &id)))
+                .replace(&format!("'{name}0'"), &format!("'{id}0'"))
         });
         run(&alfa.settings.database, &sql).await;
         expected.push((busta.identificativo, notices.to_vec()));
@@ -539,26 +696,36 @@ async fn what_another_hand_writes_into_the_database_is_an_alarm_and_never_a_noti
             taken.extend(alfa.round(&mut clockwork, 23 * HOUR + 60 * minute).await);
         }
     });
-    let mut told: Vec<(String, Vec<&str>)> = expected.iter().map(|(id, _)| (id.clone(), Vec::new())).collect();
+    let mut told: Vec<(String, Vec<&str>)> =
+        expected.iter().map(|(id, _)| (id.clone(), Vec::new())).collect();
     for taken in &taken {
         let (id, kind) = about(taken);
         told.iter_mut().find(|(i, _)| *i == id).unwrap().1.push(kind);
     }
     told.iter_mut().for_each(|(_, kinds)| kinds.sort_unstable());
-    for ((what, ..), (told, expected)) in [("beside them", "", &[][..])].iter().chain(&FORGERIES).zip(told.iter().zip(&expected)) {
+    for ((what, ..), (told, expected)) in
+        [("beside them", "", &[][..])].iter().chain(&FORGERIES).zip(told.iter().zip(&expected))
+    {
         assert_eq!(told, expected, "{what}");
     }
     let alarm = |key: &str| said.contains(&format!(" key={key}; nothing follows from it"));
     for (number, (what, ..)) in FORGERIES.iter().enumerate().skip(1) {
         let id = format!("aa{number:02}");
-        let keys = [fact_id(FactKind::ErroreConsegna, BRUNO, &id), fact_id(FactKind::Accettazione, "", &id), format!("{id}0"), id];
+        let keys = [
+            fact_id(FactKind::ErroreConsegna, BRUNO, &id),
+            fact_id(FactKind::Accettazione, "", &id),
+            format!("{id}0"),
+            id,
+        ];
         assert!(keys.iter().any(|key| alarm(key)), "{what}: no alarm about any of {keys:?}");
     }
 }
 
 /// What is logged in this thread meanwhile.
 fn logged(work: impl Future<Output = ()>) -> String {
-    maillog::captured(false, || tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work)))
+    maillog::captured(false, || {
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work))
+    })
 }
 
 /// Of what a notice is one, and about which envelope.

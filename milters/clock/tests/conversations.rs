@@ -1,14 +1,15 @@
 //! Whole conversations between two providers, out of order and again and again: one notice for each fact.
 //!
-//! The points, pec-clock and PostgreSQL are the real ones, spoken to in the milter protocol and by LMTP. What is played is what
-//! makes them repeat: Postfix's queues, whose deliveries happen in any order, lose the answer on either side of the commit, are
-//! tried again, split, given up after a day, brought again by strangers; mailboxes that are full of what they say they never got,
-//! locked, gone for a moment, or silent after they have saved a message; Postfix's smtpd that does the same with notices; hours
-//! that pass; and programs that die between any two of their statements, on either side of it (`wire.rs`). After each step what
-//! was true (`truth.rs`) is held against what the providers wrote down and sent.
+//! The points, pec-clock and PostgreSQL are the real ones, spoken to in the milter protocol and by LMTP. What
+//! is played is what makes them repeat: Postfix's queues, whose deliveries happen in any order, lose the
+//! answer on either side of the commit, are tried again, split, given up after a day, brought again by
+//! strangers; mailboxes that are full of what they say they never got, locked, gone for a moment, or silent
+//! after they have saved a message; Postfix's smtpd that does the same with notices; hours that pass; and
+//! programs that die between any two of their statements, on either side of it (`wire.rs`). After each step
+//! what was true (`truth.rs`) is held against what the providers wrote down and sent.
 //!
-//! A run is decided by its seed. `PEC_TEST_SEED=N` plays one, `PEC_TEST_CONVERSATIONS=N` that many (default: as many as CI has
-//! time for); a failure prints its seed and what happened.
+//! A run is decided by its seed. `PEC_TEST_SEED=N` plays one, `PEC_TEST_CONVERSATIONS=N` that many (default:
+//! as many as CI has time for); a failure prints its seed and what happened.
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 
 mod delivery;
@@ -167,7 +168,8 @@ enum Step {
     Bring { host: usize, mail: Mail },
     /// A queue sends a message to one next hop.
     Deliver { host: usize, message: Arc<InQueue>, recipients: Vec<String>, hop: Hop },
-    /// The bounce daemon writes a report. If it is about the end of the queue's patience and is not taken, they are tried again.
+    /// The bounce daemon writes a report. If it is about the end of the queue's patience and is not taken,
+    /// they are tried again.
     Report { host: usize, message: Arc<InQueue>, about: Vec<About>, given_up: Option<Hop> },
 }
 
@@ -237,12 +239,15 @@ async fn clockwork(network: &Network, settings: &Settings, wire: &Wire) -> Clock
 }
 
 async fn provider(network: &Network, host: &Host) -> Provider {
-    let mut delivery = Delivery::new(&network.directory.path().join(format!("pec-{}", host.settings.service_domain)));
+    let mut delivery =
+        Delivery::new(&network.directory.path().join(format!("pec-{}", host.settings.service_domain)));
     let settings = delivery.settings(&host.settings);
     let lay = async || Wire::lay(&settings.database).await;
     let (incoming_wire, delivery_wire, clock_wire) = (lay().await, lay().await, lay().await);
-    let incoming_point = Arc::new(ArcSwap::from_pointee(IncomingPoint::new(world(network, &settings, &incoming_wire).await)));
-    let delivery_point = Arc::new(ArcSwap::from_pointee(DeliveryPoint::new(world(network, &settings, &delivery_wire).await)));
+    let incoming_point =
+        Arc::new(ArcSwap::from_pointee(IncomingPoint::new(world(network, &settings, &incoming_wire).await)));
+    let delivery_point =
+        Arc::new(ArcSwap::from_pointee(DeliveryPoint::new(world(network, &settings, &delivery_wire).await)));
     delivery.start(&delivery_point);
     let (database, connection) = tokio_postgres::connect(&settings.database, NoTls).await.unwrap();
     tokio::spawn(connection);
@@ -266,8 +271,11 @@ async fn provider(network: &Network, host: &Host) -> Provider {
 }
 
 fn letter(from: &str, to: &[&str], extra: &str, text: &str) -> Mail {
-    let text =
-        format!("From: {from}\nTo: {}\nSubject: Prova\nMessage-ID: <{}@client.test>\n{extra}\n{text}\n", to.join(", "), text.replace(' ', "-"));
+    let text = format!(
+        "From: {from}\nTo: {}\nSubject: Prova\nMessage-ID: <{}@client.test>\n{extra}\n{text}\n",
+        to.join(", "),
+        text.replace(' ', "-")
+    );
     Mail::submitted(from, to, text.as_bytes())
 }
 
@@ -280,7 +288,9 @@ fn read(mail: &Mail) -> Option<Daticert> {
 /// The kind of a notice as the table `fact` spells it.
 fn kind_of(daticert: &Daticert) -> String {
     match daticert.tipo.as_str() {
-        "preavviso-errore-consegna" if daticert.errore_esteso.as_deref().unwrap().starts_with("5.4.1") => "preavviso-24".to_owned(),
+        "preavviso-errore-consegna" if daticert.errore_esteso.as_deref().unwrap().starts_with("5.4.1") => {
+            "preavviso-24".to_owned()
+        }
         "preavviso-errore-consegna" => "preavviso-12".to_owned(),
         kind => kind.to_owned(),
     }
@@ -323,8 +333,10 @@ impl Play {
         let mut network = Network::new().await;
         let ldif = network.directory.path().join("igpec.ldif");
         let record = format!(
-            "\ndn: providerName=Muto PEC,o=postacert\nobjectclass: provider\nproviderName: Muto PEC\nproviderCertificateHash: {}\n\
-             mailReceipt: ricevute@gestore.muto.test\nmanagedDomains: pec.muto.test\nmanagedDomains: pec.spento.test\n",
+            "\ndn: providerName=Muto PEC,o=postacert\nobjectclass: provider\nproviderName: Muto \
+            PEC\nproviderCertificateHash: {}\n\
+             mailReceipt: ricevute@gestore.muto.test\nmanagedDomains: pec.muto.test\nmanagedDomains: \
+            pec.spento.test\n",
             "1".repeat(40)
         );
         OpenOptions::new().append(true).open(ldif).unwrap().write_all(record.as_bytes()).unwrap();
@@ -334,7 +346,18 @@ impl Play {
         let mut chance = Chance(seed);
         let slow = chance.below(3) > 0;
         let truth = Truth::default();
-        let play = Self { network, hosts, chance, now: NOW, mishaps: MISHAPS, slow, steps: Vec::new(), passed: Vec::new(), truth, story };
+        let play = Self {
+            network,
+            hosts,
+            chance,
+            now: NOW,
+            mishaps: MISHAPS,
+            slow,
+            steps: Vec::new(),
+            passed: Vec::new(),
+            truth,
+            story,
+        };
         play.calm();
         play
     }
@@ -385,7 +408,11 @@ impl Play {
 
     /// One step, whichever it may be; time passes.
     async fn step(&mut self) {
-        let jump = if self.slow && self.mishaps > 0 && self.chance.below(12) == 0 { self.chance.below(7) as i64 * HOUR } else { 0 };
+        let jump = if self.slow && self.mishaps > 0 && self.chance.below(12) == 0 {
+            self.chance.below(7) as i64 * HOUR
+        } else {
+            0
+        };
         let seconds = self.chance.below(90) as i64;
         self.pass(jump + seconds);
         if self.mishaps > 0 {
@@ -417,8 +444,12 @@ impl Play {
                     self.steps.push(Step::Bring { host, mail });
                 }
             }
-            Step::Deliver { host, message, recipients, hop } => self.deliver(host, message, recipients, hop).await,
-            Step::Report { host, message, about, given_up } => self.report(host, message, about, given_up).await,
+            Step::Deliver { host, message, recipients, hop } => {
+                self.deliver(host, message, recipients, hop).await
+            }
+            Step::Report { host, message, about, given_up } => {
+                self.report(host, message, about, given_up).await
+            }
         }
     }
 
@@ -430,7 +461,8 @@ impl Play {
             let daticert = read(&queued.mail).unwrap();
             let id = daticert.identificativo.clone();
             if queued.mail.header.first("X-Ricevuta").is_some() {
-                // The fact is the refusal, whether the client hears of it or not; then it comes again, and that is another one.
+                // The fact is the refusal, whether the client hears of it or not; then it comes again, and
+                // that is another one.
                 let key = (host, "non-accettazione".to_owned(), id.clone(), String::new());
                 self.learn(host, std::slice::from_ref(&key)).await;
                 self.witness(host, &queued.mail, false);
@@ -443,7 +475,9 @@ impl Play {
                 let key = (host, "accettazione".to_owned(), id.clone(), String::new());
                 self.truth.triggers.insert(queued.recipient("accettazione+"), key.clone());
                 self.truth.due.insert(key);
-                self.truth.letters.insert(id.clone(), Letter { host, at: daticert.data.unix(), daticert, infected });
+                self.truth
+                    .letters
+                    .insert(id.clone(), Letter { host, at: daticert.data.unix(), daticert, infected });
                 let ours = |r: &String| self.hosts[host].settings.local_domains.contains(domain(&bare(r)));
                 let ours = keys(mail.recipients.iter().filter(|r| ours(r)).cloned());
                 if !ours.is_empty() {
@@ -485,9 +519,12 @@ impl Play {
                     None => Hop::Ordinary,
                 },
             };
-            // One transaction for each domain, and sometimes for each mailbox or trigger, as postfix-conf/main.cf has it.
+            // One transaction for each domain, and sometimes for each mailbox or trigger, as
+            // postfix-conf/main.cf has it.
             let alone = matches!(hop, Hop::Triggers | Hop::Mailboxes) && self.coin();
-            let same = |(h, r): &&mut (Hop, Vec<String>)| !alone && *h == hop && (hop == Hop::Mailboxes || domain(&r[0]) == domain(&recipient));
+            let same = |(h, r): &&mut (Hop, Vec<String>)| {
+                !alone && *h == hop && (hop == Hop::Mailboxes || domain(&r[0]) == domain(&recipient))
+            };
             match by_domain.iter_mut().find(same) {
                 Some((_, recipients)) => recipients.push(recipient),
                 None => by_domain.push((hop, vec![recipient])),
@@ -503,7 +540,11 @@ impl Play {
             Hop::Triggers | Hop::Mailboxes => self.mishap_of_delivery(),
             _ => self.mishap_of_milter(matches!(hop, Hop::Provider(_))),
         };
-        self.tell(&format!("{}: {} to {hop:?} {recipients:?}: {mishap:?}", self.hosts[host].name, said(&message.mail.mail)));
+        self.tell(&format!(
+            "{}: {} to {hop:?} {recipients:?}: {mishap:?}",
+            self.hosts[host].name,
+            said(&message.mail.mail)
+        ));
         let mut mail = message.mail.copy_for(&recipients[0]);
         mail.recipients = recipients.iter().map(|r| format!("<{r}>")).collect();
         let all = |done: bool| if done { Vec::new() } else { recipients.clone() };
@@ -520,20 +561,29 @@ impl Play {
                 all(done)
             }
             Hop::Ordinary if mishap != Mishap::Down => {
-                refused.extend(recipients.iter().filter(|r| *r == IGNOTO).map(|r| (r.clone(), "failed", "5.1.1")));
+                refused.extend(
+                    recipients.iter().filter(|r| *r == IGNOTO).map(|r| (r.clone(), "failed", "5.1.1")),
+                );
                 Vec::new()
             }
             Hop::Muto => all(mishap != Mishap::Down),
             Hop::Ordinary | Hop::Spento => all(false),
         };
         if !refused.is_empty() {
-            self.steps.push(Step::Report { host, message: Arc::clone(&message), about: refused, given_up: None });
+            self.steps.push(Step::Report {
+                host,
+                message: Arc::clone(&message),
+                about: refused,
+                given_up: None,
+            });
         }
         if again.is_empty() {
             return;
         }
-        // The end of the queue's patience, which some make shorter, is seen at an attempt. A trigger is never given up.
-        let short = self.mishaps > 0 && matches!(hop, Hop::Mailboxes | Hop::Provider(_)) && self.chance.below(6) == 0;
+        // The end of the queue's patience, which some make shorter, is seen at an attempt. A trigger is never
+        // given up.
+        let short =
+            self.mishaps > 0 && matches!(hop, Hop::Mailboxes | Hop::Provider(_)) && self.chance.below(6) == 0;
         if (short || self.now - message.since >= DAY) && hop != Hop::Triggers {
             self.tell("given up");
             if bare(&message.mail.mail.sender).is_empty() {
@@ -588,23 +638,33 @@ impl Play {
         was_killed
     }
 
-    /// What pec-delivery has handed over meanwhile: it is in mailboxes and in Postfix's queue. Gives back how many messages that were.
+    /// What pec-delivery has handed over meanwhile: it is in mailboxes and in Postfix's queue. Gives back how
+    /// many messages that were.
     fn handed_over(&mut self, host: usize) -> usize {
-        let taken: Vec<(Server, Taken)> =
-            SERVERS.iter().flat_map(|server| self.hosts[host].server(*server).taken().into_iter().map(|taken| (*server, taken))).collect();
+        let taken: Vec<(Server, Taken)> = SERVERS
+            .iter()
+            .flat_map(|server| {
+                self.hosts[host].server(*server).taken().into_iter().map(|taken| (*server, taken))
+            })
+            .collect();
         let number = taken.len();
         for (server, taken) in taken {
             let mail = taken.mail();
             self.tell(&format!("    {server:?} takes {} for {}", said(&mail), taken.recipient));
             let id = message_id(&mail);
-            if id.ends_with(&format!("@{}", self.hosts[host].settings.service_domain)) && mail.header.first("X-Ricevuta").is_some() {
+            if id.ends_with(&format!("@{}", self.hosts[host].settings.service_domain))
+                && mail.header.first("X-Ricevuta").is_some()
+            {
                 self.witness(host, &mail, true);
                 assert_ne!(server, Server::Mailboxes, "a notice of ours goes to a full mailbox too");
             }
             if server == Server::Outgoing {
                 let parameters = taken.sender.split_once(' ').unwrap().1.to_owned();
                 assert!(parameters.contains("RET=FULL") && taken.parameters == "NOTIFY=FAILURE", "{taken:?}");
-                self.commit(host, Queued { mail, sender_parameters: Some(parameters), added: Vec::new(), edits: 0 });
+                self.commit(
+                    host,
+                    Queued { mail, sender_parameters: Some(parameters), added: Vec::new(), edits: 0 },
+                );
                 continue;
             }
             if is_envelope(&mail) {
@@ -617,16 +677,30 @@ impl Play {
     }
 
     /// Triggers come to pec-delivery. Gives back those that come again.
-    async fn bring_triggers(&mut self, host: usize, message: &InQueue, mail: &Mail, triggers: &[String], mishap: Mishap) -> Vec<String> {
+    async fn bring_triggers(
+        &mut self,
+        host: usize,
+        message: &InQueue,
+        mail: &Mail,
+        triggers: &[String],
+        mishap: Mishap,
+    ) -> Vec<String> {
         self.arrange(host, mishap);
-        let answers = bring(&self.hosts[host].delivery.path(Door::Triggers), mail, message.envid.as_deref()).await;
+        let answers =
+            bring(&self.hosts[host].delivery.path(Door::Triggers), mail, message.envid.as_deref()).await;
         self.after_delivery(host).await;
-        let makes: Vec<Key> = triggers.iter().filter_map(|trigger| self.truth.triggers.get(trigger).cloned()).collect();
+        let makes: Vec<Key> =
+            triggers.iter().filter_map(|trigger| self.truth.triggers.get(trigger).cloned()).collect();
         self.learn(host, &makes).await;
         let number = self.handed_over(host);
         let done = |trigger: &String| (trigger.clone(), String::new());
-        let is_new = |trigger: &String| trigger.starts_with("rispedizione+") || !self.truth.done.contains(&done(trigger));
-        assert!(number <= triggers.iter().filter(|trigger| is_new(trigger)).count(), "a notice that is handed over is not handed over again");
+        let is_new = |trigger: &String| {
+            trigger.starts_with("rispedizione+") || !self.truth.done.contains(&done(trigger))
+        };
+        assert!(
+            number <= triggers.iter().filter(|trigger| is_new(trigger)).count(),
+            "a notice that is handed over is not handed over again"
+        );
         for (trigger, answer) in triggers.iter().zip(&answers) {
             assert!(!answer.starts_with('5'), "a trigger is never refused: {answer}");
             assert!(mishap.disturbs() || answer.starts_with("250"), "{trigger}: {answer}");
@@ -638,7 +712,12 @@ impl Play {
             }
         }
         let comes_again = |answer: &String| mishap == Mishap::NotTold || !answer.starts_with("250");
-        triggers.iter().zip(&answers).filter(|(_, answer)| comes_again(answer)).map(|(trigger, _)| trigger.clone()).collect()
+        triggers
+            .iter()
+            .zip(&answers)
+            .filter(|(_, answer)| comes_again(answer))
+            .map(|(trigger, _)| trigger.clone())
+            .collect()
     }
 
     /// What the mailbox of this recipient says of a message this time.
@@ -660,7 +739,14 @@ impl Play {
     }
 
     /// A message for mailboxes comes to pec-delivery. Gives back those to whom it comes again.
-    async fn bring_to_mailboxes(&mut self, host: usize, message: &Arc<InQueue>, mail: &Mail, recipients: &[String], mishap: Mishap) -> Vec<String> {
+    async fn bring_to_mailboxes(
+        &mut self,
+        host: usize,
+        message: &Arc<InQueue>,
+        mail: &Mail,
+        recipients: &[String],
+        mishap: Mishap,
+    ) -> Vec<String> {
         self.arrange(host, mishap);
         let says: Vec<Says> = recipients.iter().map(|recipient| self.says(message, recipient)).collect();
         let (server, early) = (self.hosts[host].server(Server::Mailboxes).clone(), self.coin());
@@ -674,10 +760,13 @@ impl Play {
             }
         }
         server.asked();
-        let answers = bring(&self.hosts[host].delivery.path(Door::Mailboxes), mail, message.envid.as_deref()).await;
+        let answers =
+            bring(&self.hosts[host].delivery.path(Door::Mailboxes), mail, message.envid.as_deref()).await;
         let was_killed = self.after_delivery(host).await;
         let (asked, envid) = (server.asked(), message.envid.clone().unwrap_or_default());
-        for (recipient, says) in recipients.iter().zip(&says).filter(|(_, says)| matches!(says, Says::Absent | Says::Hidden)) {
+        for (recipient, says) in
+            recipients.iter().zip(&says).filter(|(_, says)| matches!(says, Says::Absent | Says::Hidden))
+        {
             if asked.contains(recipient) {
                 self.truth.absent.entry((envid.clone(), recipient.clone())).or_insert(self.now);
             }
@@ -691,8 +780,17 @@ impl Play {
         }
         let before = self.truth.done.clone();
         let number = if is_envelope(mail) {
-            let doubtful = was_killed || matches!(mishap, Mishap::Unheard(Server::Mailboxes) | Mishap::Broken(Server::Mailboxes));
-            let brought = Brought { envid: &envid, id: message_id(mail), recipients, says: &says, answers: &answers, mishap, doubtful };
+            let doubtful = was_killed
+                || matches!(mishap, Mishap::Unheard(Server::Mailboxes) | Mishap::Broken(Server::Mailboxes));
+            let brought = Brought {
+                envid: &envid,
+                id: message_id(mail),
+                recipients,
+                says: &says,
+                answers: &answers,
+                mishap,
+                doubtful,
+            };
             self.envelope_was_brought(host, brought).await
         } else {
             self.learn(host, &[]).await;
@@ -706,14 +804,22 @@ impl Play {
         for (at, (recipient, answer)) in recipients.iter().zip(&answers).enumerate() {
             if answer.starts_with("250") {
                 self.truth.done.insert(key(recipient));
-                let has_it = self.truth.mail.iter().any(|m| m.mailbox == *recipient && m.message_id == message_id(mail) && m.body == mail.body);
+                let has_it = self.truth.mail.iter().any(|m| {
+                    m.mailbox == *recipient && m.message_id == message_id(mail) && m.body == mail.body
+                });
                 assert!(has_it || is_envelope(mail), "yes, and {recipient} has not got it");
             } else {
                 assert!(answer.starts_with('4'), "nothing is refused: {answer}");
                 assert!(mishap.disturbs() || is_envelope(mail), "{recipient}: {answer}");
             }
-            if self.mishaps == 0 && says[at] == Says::Absent && answer.ends_with("Nothing is certified as long as that is not known") {
-                self.tell("    the administrator looks whether it is there, and takes the envelope out of the queue");
+            if self.mishaps == 0
+                && says[at] == Says::Absent
+                && answer.ends_with("Nothing is certified as long as that is not known")
+            {
+                self.tell(
+                    "    the administrator looks whether it is there, and takes the envelope out of \
+                    the queue",
+                );
                 self.truth.removed.insert((recipient.clone(), message_id(mail)));
             } else if mishap == Mishap::NotTold || !answer.starts_with("250") {
                 again.push(recipient.clone());
@@ -722,28 +828,44 @@ impl Play {
         again
     }
 
-    /// What must hold after an envelope came to mailboxes, whatever went wrong. Gives back how many messages were handed over.
+    /// What must hold after an envelope came to mailboxes, whatever went wrong. Gives back how many messages
+    /// were handed over.
     async fn envelope_was_brought(&mut self, host: usize, brought: Brought<'_>) -> usize {
         let Brought { envid, id, recipients, says, answers, mishap, doubtful } = brought;
         assert_eq!(self.truth.custody.get(envid), Some(&id), "it is what was taken in charge");
-        let saved = |truth: &Truth, recipient: &String| truth.saved.get(&(recipient.clone(), id.clone())).map_or(0, Vec::len);
-        let before: Vec<(usize, Option<Key>)> = recipients.iter().map(|r| (saved(&self.truth, r), self.truth.outcome(host, &id, r))).collect();
+        let saved = |truth: &Truth, recipient: &String| {
+            truth.saved.get(&(recipient.clone(), id.clone())).map_or(0, Vec::len)
+        };
+        let before: Vec<(usize, Option<Key>)> =
+            recipients.iter().map(|r| (saved(&self.truth, r), self.truth.outcome(host, &id, r))).collect();
         let kinds = ["avvenuta-consegna", "errore-consegna"];
-        let possible: Vec<Key> = recipients.iter().flat_map(|r| kinds.map(|kind| (host, kind.to_owned(), id.clone(), r.clone()))).collect();
+        let possible: Vec<Key> = recipients
+            .iter()
+            .flat_map(|r| kinds.map(|kind| (host, kind.to_owned(), id.clone(), r.clone())))
+            .collect();
         let new = self.learn(host, &possible).await;
         let number = self.handed_over(host);
-        for (((recipient, says), answer), (saved_before, outcome_before)) in recipients.iter().zip(says).zip(answers).zip(before) {
+        for (((recipient, says), answer), (saved_before, outcome_before)) in
+            recipients.iter().zip(says).zip(answers).zip(before)
+        {
             let with = (recipient.clone(), id.clone());
             let is_saved_now = saved(&self.truth, recipient) > saved_before;
             let was_in_doubt = self.truth.doubts.contains_key(&with);
             if doubtful {
                 *self.truth.doubts.entry(with.clone()).or_default() += 1;
             }
-            assert!(outcome_before.is_none_or(|key| key.1 == "errore-consegna") || !is_saved_now, "what the mailbox has, it is not handed again");
+            assert!(
+                outcome_before.is_none_or(|key| key.1 == "errore-consegna") || !is_saved_now,
+                "what the mailbox has, it is not handed again"
+            );
             for fact in new.iter().filter(|fact| fact.key.3 == *recipient) {
                 assert_eq!(fact.happened_at, self.now, "{:?}", fact.key);
                 if fact.key.1 == "avvenuta-consegna" {
-                    assert!(is_saved_now && *says == Says::Yes, "a delivery that did not happen: {:?}", fact.key);
+                    assert!(
+                        is_saved_now && *says == Says::Yes,
+                        "a delivery that did not happen: {:?}",
+                        fact.key
+                    );
                     let first = self.truth.saved[&with][0];
                     assert!(
                         first == self.now || fact.time_source == "mailbox-again",
@@ -751,18 +873,39 @@ impl Play {
                         fact.key,
                         fact.time_source
                     );
-                    assert!(was_in_doubt || fact.time_source == "mailbox", "{:?}: {}", fact.key, fact.time_source);
+                    assert!(
+                        was_in_doubt || fact.time_source == "mailbox",
+                        "{:?}: {}",
+                        fact.key,
+                        fact.time_source
+                    );
                 } else {
-                    assert_eq!(*says, Says::Absent, "a failure that did not happen: {:?}, the mailbox: {says:?}", fact.key);
-                    assert!(!self.truth.saved.contains_key(&with), "a failure, and the mailbox has it: {:?}", fact.key);
+                    assert_eq!(
+                        *says,
+                        Says::Absent,
+                        "a failure that did not happen: {:?}, the mailbox: {says:?}",
+                        fact.key
+                    );
+                    assert!(
+                        !self.truth.saved.contains_key(&with),
+                        "a failure, and the mailbox has it: {:?}",
+                        fact.key
+                    );
                     let first = self.truth.absent[&(envid.to_owned(), recipient.clone())];
-                    assert!(self.now - first >= ASK_AGAIN, "one \"no such mailbox\" is no fact: {:?}", fact.key);
+                    assert!(
+                        self.now - first >= ASK_AGAIN,
+                        "one \"no such mailbox\" is no fact: {:?}",
+                        fact.key
+                    );
                 }
             }
             let outcome = self.truth.outcome(host, &id, recipient);
             if answer.starts_with("250") {
                 let outcome = outcome.unwrap_or_else(|| panic!("yes about {recipient}, and no outcome"));
-                assert!(self.truth.is_told(&outcome), "yes about {recipient}, and nobody has the notice {outcome:?}");
+                assert!(
+                    self.truth.is_told(&outcome),
+                    "yes about {recipient}, and nobody has the notice {outcome:?}"
+                );
                 continue;
             }
             let since = self.truth.absent_since.get(&(envid.to_owned(), recipient.clone()));
@@ -800,11 +943,19 @@ impl Play {
             let about = about(&daticert);
             if kind == "rilevazione-virus" {
                 let with = |recipient: &str| (host, daticert.identificativo.clone(), recipient.to_owned());
-                let undelivered = about.split(' ').filter(|recipient| !self.truth.delivered_elsewhere.contains(&with(recipient)));
-                makes.extend(undelivered.map(|r| (host, "errore-consegna".to_owned(), daticert.identificativo.clone(), r.to_owned())));
+                let undelivered = about
+                    .split(' ')
+                    .filter(|recipient| !self.truth.delivered_elsewhere.contains(&with(recipient)));
+                makes.extend(undelivered.map(|r| {
+                    (host, "errore-consegna".to_owned(), daticert.identificativo.clone(), r.to_owned())
+                }));
             }
             let is_written = "SELECT FROM ricevuta WHERE message_id = $1";
-            let written = self.hosts[host].database.query_opt(&format!("{is_written} LIMIT 1"), &[&message_id(mail)]).await.unwrap();
+            let written = self.hosts[host]
+                .database
+                .query_opt(&format!("{is_written} LIMIT 1"), &[&message_id(mail)])
+                .await
+                .unwrap();
             assert!(written.is_some() || was_killed, "a receipt that is not written down");
             if written.is_some() {
                 self.truth.received(host, kind, &daticert.identificativo, &about);
@@ -813,7 +964,9 @@ impl Play {
         let infected = is_envelope(mail) && host == BETA && self.truth.letters[&message_id(mail)].infected;
         if infected {
             let id = message_id(mail);
-            makes.extend(mail.recipients.iter().map(|r| (host, "rilevazione-virus".to_owned(), id.clone(), bare(r))));
+            makes.extend(
+                mail.recipients.iter().map(|r| (host, "rilevazione-virus".to_owned(), id.clone(), bare(r))),
+            );
         }
         self.learn(host, &makes).await;
         match outcome {
@@ -825,8 +978,12 @@ impl Play {
             Outcome::Queued(queued) if is_envelope(mail) => {
                 // Beta's scanner finds what Alfa's does not know.
                 let recipients = if infected { &mail.recipients } else { &queued.mail.recipients };
-                let recipients = keys(recipients.iter().filter(|r| !r.ends_with("@notices.pec.internal>")).cloned());
-                assert!(!infected || queued.mail.recipients.iter().all(|r| r.ends_with("@notices.pec.internal>")), "a virus is delivered to nobody");
+                let recipients =
+                    keys(recipients.iter().filter(|r| !r.ends_with("@notices.pec.internal>")).cloned());
+                assert!(
+                    !infected || queued.mail.recipients.iter().all(|r| r.ends_with("@notices.pec.internal>")),
+                    "a virus is delivered to nobody"
+                );
                 assert_eq!(queued.mail.body, mail.body, "an envelope passes untouched");
                 self.in_custody(host, &message_id(mail), recipients, &queued);
                 self.truth.due.extend(makes);
@@ -837,7 +994,11 @@ impl Play {
                     assert_eq!(queued.mail.body, mail.body, "a receipt passes untouched");
                     self.truth.due.extend(makes);
                 } else {
-                    assert_eq!(queued.mail.header.text("X-Trasporto").as_deref(), Some("errore"), "ordinary mail is in an envelope that says so");
+                    assert_eq!(
+                        queued.mail.header.text("X-Trasporto").as_deref(),
+                        Some("errore"),
+                        "ordinary mail is in an envelope that says so"
+                    );
                     let whole = mail.to_bytes();
                     assert!(queued.mail.body.windows(whole.len()).any(|w| w == whole), "which has it entire");
                 }
@@ -853,12 +1014,26 @@ impl Play {
 
     async fn report(&mut self, host: usize, message: Arc<InQueue>, about: Vec<About>, given_up: Option<Hop>) {
         let mishap = self.mishap_of_milter(true);
-        self.tell(&format!("{}: report on {} {about:?}: {mishap:?}", self.hosts[host].name, said(&message.mail.mail)));
+        self.tell(&format!(
+            "{}: report on {} {about:?}: {mishap:?}",
+            self.hosts[host].name,
+            said(&message.mail.mail)
+        ));
         let mut is_taken = false;
         if mishap != Mishap::Down {
-            let lines: Vec<_> = about.iter().map(|(r, action, status)| (r.as_str(), *action, *status)).collect();
-            let is_whole = message.mail.sender_parameters.as_ref().is_some_and(|parameters| parameters.contains("RET=FULL"));
-            let written = (if is_whole { bounce } else { report })(message.envid.as_deref(), &message.mail.mail, &lines, self.now);
+            let lines: Vec<_> =
+                about.iter().map(|(r, action, status)| (r.as_str(), *action, *status)).collect();
+            let is_whole = message
+                .mail
+                .sender_parameters
+                .as_ref()
+                .is_some_and(|parameters| parameters.contains("RET=FULL"));
+            let written = (if is_whole { bounce } else { report })(
+                message.envid.as_deref(),
+                &message.mail.mail,
+                &lines,
+                self.now,
+            );
             self.arrange(host, mishap);
             let outcome = written.give_to(self.hosts[host].reports).await;
             let was_killed = self.after_delivery(host).await;
@@ -867,7 +1042,10 @@ impl Play {
             assert_eq!(self.handed_over(host), 0, "a report leads to nothing before Postfix has it");
             match outcome {
                 Outcome::Queued(queued) => {
-                    assert!(possible.iter().all(|key| self.truth.facts.contains(key)), "a failure that is not written: {possible:?}");
+                    assert!(
+                        possible.iter().all(|key| self.truth.facts.contains(key)),
+                        "a failure that is not written: {possible:?}"
+                    );
                     is_taken = mishap == Mishap::None || mishap.disturbs();
                     if mishap != Mishap::NotCommitted {
                         self.commit(host, *queued);
@@ -907,7 +1085,10 @@ impl Play {
         }
         let id = message_id(mail);
         for (recipient, ..) in about {
-            let (with, key) = ((host, id.clone(), recipient.clone()), (host, "errore-consegna".to_owned(), id.clone(), recipient.clone()));
+            let (with, key) = (
+                (host, id.clone(), recipient.clone()),
+                (host, "errore-consegna".to_owned(), id.clone(), recipient.clone()),
+            );
             if self.hosts[host].settings.local_domains.contains(domain(recipient)) {
                 let in_mailbox = (recipient.clone(), id.clone());
                 match self.truth.outcome(host, &id, recipient) {
@@ -922,7 +1103,13 @@ impl Play {
                 }
                 continue;
             }
-            let tipo = self.truth.letters[&id].daticert.destinatari.iter().find(|d| d.indirizzo.eq_ignore_ascii_case(recipient)).unwrap().tipo;
+            let tipo = self.truth.letters[&id]
+                .daticert
+                .destinatari
+                .iter()
+                .find(|d| d.indirizzo.eq_ignore_ascii_case(recipient))
+                .unwrap()
+                .tipo;
             // The other provider has it: nothing failed. Of ordinary mail PEC certifies nothing.
             if !self.truth.elsewhere.contains(&with) && tipo != TipoDestinatario::Esterno {
                 possible.push(key);
@@ -939,7 +1126,8 @@ impl Play {
         assert!(self.truth.facts.contains(&key), "a notice without its fact: {key:?}");
         // What Postfix and the mailbox server put on top on the way is theirs.
         let ours = mail.header.fields().iter().filter(|f| !f.is("Received") && !f.is("Return-Path"));
-        let mut fields: Vec<String> = ours.map(|f| format!("{}:{}", f.name, String::from_utf8_lossy(&f.value))).collect();
+        let mut fields: Vec<String> =
+            ours.map(|f| format!("{}:{}", f.name, String::from_utf8_lossy(&f.value))).collect();
         fields.sort();
         if let Some(before) = self.truth.notices.get_mut(&key) {
             assert_eq!((&before.message_id, &before.fields), (&message_id(mail), &fields), "{key:?} again");
@@ -950,7 +1138,11 @@ impl Play {
         openssl_verify(&mail.to_bytes(), &self.network.pki.ca_file()).unwrap();
         if key.1 == "avvenuta-consegna" {
             let times = &self.truth.saved[&(key.3.clone(), key.2.clone())];
-            assert!(times.contains(&daticert.data.unix()), "{key:?} at {} and not at {times:?}", daticert.data.unix());
+            assert!(
+                times.contains(&daticert.data.unix()),
+                "{key:?} at {} and not at {times:?}",
+                daticert.data.unix()
+            );
         }
         let said = Said { message_id: message_id(mail), fields, body: mail.body.clone(), is_handed_over };
         self.truth.notices.insert(key, said);
@@ -958,14 +1150,18 @@ impl Play {
 
     /// What a provider has written since, which must be among what was possible.
     async fn learn(&mut self, host: usize, possible: &[Key]) -> Vec<Written> {
-        let sql = "SELECT kind, identificativo, recipient, extract(epoch FROM happened_at)::int8, time_source FROM fact ORDER BY happened_at, id";
+        let sql = "SELECT kind, identificativo, recipient, extract(epoch FROM happened_at)::int8, \
+            time_source FROM fact ORDER BY happened_at, id";
         let mut new = Vec::new();
         for row in self.hosts[host].database.query(sql, &[]).await.unwrap() {
             let key: Key = (host, row.get(0), row.get(1), row.get(2));
             if self.truth.facts.contains(&key) {
                 continue;
             }
-            assert!(possible.contains(&key), "a fact that nothing has led to: {key:?}; possible was {possible:?}");
+            assert!(
+                possible.contains(&key),
+                "a fact that nothing has led to: {key:?}; possible was {possible:?}"
+            );
             self.tell(&format!("    fact {key:?}"));
             self.truth.written(key.clone());
             new.push(Written { key, happened_at: row.get(3), time_source: row.get(4) });
@@ -981,7 +1177,11 @@ impl Play {
         };
         // What dies may be pec-clock itself.
         let dies = matches!(mishap, Mishap::Killed(..)) && self.coin();
-        self.tell(&format!("{}: pec-clock looks: {mishap:?}{}", self.hosts[host].name, if dies { ", itself" } else { "" }));
+        self.tell(&format!(
+            "{}: pec-clock looks: {mishap:?}{}",
+            self.hosts[host].name,
+            if dies { ", itself" } else { "" }
+        ));
         let due = if mishap == Mishap::Down { Vec::new() } else { self.truth.deadlines(host, self.now) };
         let provider = &mut self.hosts[host];
         match mishap {
@@ -999,14 +1199,18 @@ impl Play {
         assert!(done.is_ok() || was_killed, "{done:?}");
         let due: Vec<Key> = due.into_iter().filter(|key| !self.truth.facts.contains(key)).collect();
         self.learn(host, &due).await;
-        assert!(was_killed || due.iter().all(|key| self.truth.facts.contains(key)), "notices that are due: {due:?}");
+        assert!(
+            was_killed || due.iter().all(|key| self.truth.facts.contains(key)),
+            "notices that are due: {due:?}"
+        );
         self.handed_over(host);
         // Sometimes the program ends after it.
         if was_killed || mishap != Mishap::None && self.coin() {
             let provider = &mut self.hosts[host];
             provider.clockwork = clockwork(&self.network, &provider.settings, &provider.clock_wire).await;
             // PostgreSQL takes its moment to see that the first is gone.
-            let locks = "SELECT FROM pg_locks JOIN pg_database d ON d.oid = database WHERE locktype = 'advisory' AND datname = current_database()";
+            let locks = "SELECT FROM pg_locks JOIN pg_database d ON d.oid = database WHERE locktype = \
+                'advisory' AND datname = current_database()";
             while !provider.database.query(locks, &[]).await.unwrap().is_empty() {
                 tokio::task::yield_now().await;
             }
@@ -1038,7 +1242,9 @@ impl Play {
     /// Everything that can still happen happens, and nothing goes wrong any more.
     async fn settle(&mut self) {
         self.mishaps = 0;
-        while let Some(at) = self.steps.iter().position(|step| !matches!(step, Step::Deliver { hop: Hop::Spento, .. })) {
+        while let Some(at) =
+            self.steps.iter().position(|step| !matches!(step, Step::Deliver { hop: Hop::Spento, .. }))
+        {
             self.pass(ASK_AGAIN);
             let step = self.steps.remove(at);
             self.perform(step).await;
@@ -1083,21 +1289,35 @@ impl Play {
     async fn what_is_written_is_true(&self) {
         let mut written = BTreeSet::new();
         for (host, provider) in self.hosts.iter().enumerate() {
-            let sql = "SELECT concat_ws('|', kind, identificativo, recipient, message_id, encode(notice_sha256, 'hex'), \
-                       (SELECT count(*) FROM log WHERE log.event = fact.kind AND log.message_id = fact.message_id), handed_over) FROM fact";
+            let sql = "SELECT concat_ws('|', kind, identificativo, recipient, message_id, \
+                encode(notice_sha256, 'hex'), \
+                       (SELECT count(*) FROM log WHERE log.event = fact.kind AND log.message_id = \
+                fact.message_id), handed_over) FROM fact";
             for row in column(&provider.settings.database, sql).await {
-                let [kind, id, recipient, rest @ ..] = &row.split('|').collect::<Vec<_>>()[..] else { panic!("{row}") };
+                let [kind, id, recipient, rest @ ..] = &row.split('|').collect::<Vec<_>>()[..] else {
+                    panic!("{row}")
+                };
                 let key: Key = (host, (*kind).to_owned(), (*id).to_owned(), (*recipient).to_owned());
                 let Some(said) = self.truth.notices.get(&key) else {
                     // Of a copy that never got into the queue: another one may come, and be clean.
-                    let is_taken = |k: &Key| (k.0, k.1.as_str(), &k.2) == (host, "presa-in-carico", &key.2) && k.3.split(' ').any(|r| r == key.3);
-                    assert!(key.1 == "rilevazione-virus" && !self.truth.facts.iter().any(is_taken), "a fact without its notice: {row}");
+                    let is_taken = |k: &Key| {
+                        (k.0, k.1.as_str(), &k.2) == (host, "presa-in-carico", &key.2)
+                            && k.3.split(' ').any(|r| r == key.3)
+                    };
+                    assert!(
+                        key.1 == "rilevazione-virus" && !self.truth.facts.iter().any(is_taken),
+                        "a fact without its notice: {row}"
+                    );
                     self.tell(&format!("nobody hears of {key:?}"));
                     written.insert(key);
                     continue;
                 };
                 let is_told = if self.truth.unheard.contains(*id) { "f" } else { "t" };
-                assert_eq!(rest, [said.message_id.as_str(), hex(&sha256(&said.body)).as_str(), "1", is_told], "{row}");
+                assert_eq!(
+                    rest,
+                    [said.message_id.as_str(), hex(&sha256(&said.body)).as_str(), "1", is_told],
+                    "{row}"
+                );
                 written.insert(key);
             }
         }
@@ -1111,24 +1331,40 @@ impl Play {
         for (key, said) in truth.notices.iter().filter(|(key, _)| !truth.unheard.contains(&key.2)) {
             let Said { message_id, fields, body, .. } = said;
             let to = fields.iter().find_map(|field| field.strip_prefix("To: ")).unwrap();
-            let there = truth.mail.iter().any(|m| m.mailbox == to && m.message_id == *message_id && m.body == *body);
+            let there =
+                truth.mail.iter().any(|m| m.mailbox == to && m.message_id == *message_id && m.body == *body);
             assert!(there || truth.given_up.contains(message_id), "{to} has no {key:?}");
         }
         for (id, letter) in &truth.letters {
             for d in letter.daticert.destinatari.iter().filter(|d| d.tipo == TipoDestinatario::Certificato) {
                 let recipient = d.indirizzo.to_ascii_lowercase();
-                let is_one = |kind: &str| (ALFA..=BETA).any(|host| truth.facts.contains(&(host, kind.to_owned(), id.clone(), recipient.clone())));
+                let is_one = |kind: &str| {
+                    (ALFA..=BETA).any(|host| {
+                        truth.facts.contains(&(host, kind.to_owned(), id.clone(), recipient.clone()))
+                    })
+                };
                 match recipient.as_str() {
-                    MUTO => assert!(is_one("errore-consegna") || is_one("preavviso-12") && is_one("preavviso-24")),
+                    MUTO => {
+                        assert!(is_one("errore-consegna") || is_one("preavviso-12") && is_one("preavviso-24"))
+                    }
                     SPENTO => assert!(is_one("errore-consegna")),
                     NESSUNO => {
                         let is_removed = truth.removed.contains(&(recipient.clone(), id.clone()));
-                        assert!((is_one("errore-consegna") || is_removed) && !is_one("avvenuta-consegna"), "{id} has no end");
+                        assert!(
+                            (is_one("errore-consegna") || is_removed) && !is_one("avvenuta-consegna"),
+                            "{id} has no end"
+                        );
                     }
-                    _ if (ALFA..=BETA).any(|host| truth.is_told(&(host, "rilevazione-virus".to_owned(), id.clone(), recipient.clone()))) => {
+                    _ if (ALFA..=BETA).any(|host| {
+                        truth.is_told(&(host, "rilevazione-virus".to_owned(), id.clone(), recipient.clone()))
+                    }) =>
+                    {
                         assert!(is_one("errore-consegna") && !is_one("avvenuta-consegna"))
                     }
-                    _ => assert!(is_one("avvenuta-consegna") || is_one("errore-consegna"), "{recipient}: {id} has no end"),
+                    _ => assert!(
+                        is_one("avvenuta-consegna") || is_one("errore-consegna"),
+                        "{recipient}: {id} has no end"
+                    ),
                 }
             }
         }
@@ -1158,8 +1394,13 @@ async fn play(seed: u64, story: Arc<Mutex<Vec<String>>>) {
         (BETA, letter(BRUNO, &[ANNA, PROTOCOLLO], "", "the other way")),
     ];
     play.steps.extend(submissions.map(|(host, mail)| Step::Submit { host, mail }));
-    play.steps.push(Step::Bring { host: BETA, mail: Mail { account: None, ..letter(CARLA, &[BRUNO], "", "ordinary") } });
-    while play.mishaps > 0 && !play.steps.iter().all(|step| matches!(step, Step::Deliver { hop: Hop::Spento, .. })) {
+    play.steps.push(Step::Bring {
+        host: BETA,
+        mail: Mail { account: None, ..letter(CARLA, &[BRUNO], "", "ordinary") },
+    });
+    while play.mishaps > 0
+        && !play.steps.iter().all(|step| matches!(step, Step::Deliver { hop: Hop::Spento, .. }))
+    {
         play.step().await;
     }
     play.finish().await;
@@ -1168,7 +1409,8 @@ async fn play(seed: u64, story: Arc<Mutex<Vec<String>>>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_notice_for_each_fact_in_whatever_order_and_however_often() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
-    let seeds = number("PEC_TEST_SEED").map_or_else(|| 0..number("PEC_TEST_CONVERSATIONS").unwrap_or(3), |seed| seed..seed + 1);
+    let seeds = number("PEC_TEST_SEED")
+        .map_or_else(|| 0..number("PEC_TEST_CONVERSATIONS").unwrap_or(3), |seed| seed..seed + 1);
     for seed in seeds {
         let story = Arc::default();
         if let Err(failure) = tokio::spawn(play(seed, Arc::clone(&story))).await {
@@ -1180,7 +1422,8 @@ async fn one_notice_for_each_fact_in_whatever_order_and_however_often() {
 
 /// Everything at once; what comes of each.
 async fn at_once(mails: Vec<Mail>, to: SocketAddr) -> Vec<Queued> {
-    let each: Vec<_> = mails.into_iter().map(|mail| tokio::spawn(async move { mail.give_to(to).await.queued() })).collect();
+    let each: Vec<_> =
+        mails.into_iter().map(|mail| tokio::spawn(async move { mail.give_to(to).await.queued() })).collect();
     let mut outcomes = Vec::new();
     for one in each {
         outcomes.push(one.await.unwrap());
@@ -1189,7 +1432,11 @@ async fn at_once(mails: Vec<Mail>, to: SocketAddr) -> Vec<Queued> {
 }
 
 /// The same for copies that come to pec-delivery, each to one recipient; its answers.
-async fn delivered_at_once(provider: &Provider, door: Door, copies: Vec<(Mail, Option<String>)>) -> Vec<String> {
+async fn delivered_at_once(
+    provider: &Provider,
+    door: Door,
+    copies: Vec<(Mail, Option<String>)>,
+) -> Vec<String> {
     let path = provider.delivery.path(door);
     let each: Vec<_> = copies
         .into_iter()
@@ -1207,7 +1454,10 @@ async fn delivered_at_once(provider: &Provider, door: Door, copies: Vec<(Mail, O
 
 /// What Postfix hands to pec-delivery of a message that a milter has changed.
 fn copy(queued: &Queued, recipient: &str) -> (Mail, Option<String>) {
-    (queued.copy_for(&queued.recipient(recipient)), queued.sender_parameters.as_ref().and_then(|parameters| envid(parameters)))
+    (
+        queued.copy_for(&queued.recipient(recipient)),
+        queued.sender_parameters.as_ref().and_then(|parameters| envid(parameters)),
+    )
 }
 
 /// Six copies of one envelope for Bruno, none of which is known to be in the queue when the next one comes.
@@ -1221,16 +1471,26 @@ async fn copies_that_come_at_the_same_moment_become_one_notice() {
     let network = Network::new().await;
     let (alfa, beta) = (provider(&network, &network.alfa).await, provider(&network, &network.beta).await);
     let busta = letter(ANNA, &[BRUNO], "", "at once").give_to(alfa.access).await.queued();
-    let all = |answers: &[String]| assert!(answers.iter().all(|answer| answer.starts_with("250")), "{answers:?}");
+    let all =
+        |answers: &[String]| assert!(answers.iter().all(|answer| answer.starts_with("250")), "{answers:?}");
     let one_notice = |taken: Vec<Taken>| {
         let (first, fields) = (taken[0].mail(), |mail: &Mail| mail.header.to_bytes());
-        assert!(taken.iter().all(|t| t.mail().body == first.body && fields(&t.mail()) == fields(&first)), "not the same bytes");
+        assert!(
+            taken.iter().all(|t| t.mail().body == first.body && fields(&t.mail()) == fields(&first)),
+            "not the same bytes"
+        );
     };
     all(&delivered_at_once(&alfa, Door::Triggers, vec![copy(&busta, "accettazione+"); 6]).await);
     one_notice(alfa.server(Server::NoQuota).taken());
-    // Nobody can know yet that they are the same envelope: each is taken, and they have one presa in carico and one delivery.
+    // Nobody can know yet that they are the same envelope: each is taken, and they have one presa in carico
+    // and one delivery.
     let copies = at_once(vec![Mail { account: None, ..busta.copy_for(BRUNO) }; 6], beta.incoming).await;
-    all(&delivered_at_once(&beta, Door::Triggers, copies.iter().map(|c| copy(c, "presa-in-carico+")).collect()).await);
+    all(&delivered_at_once(
+        &beta,
+        Door::Triggers,
+        copies.iter().map(|c| copy(c, "presa-in-carico+")).collect(),
+    )
+    .await);
     one_notice(beta.server(Server::Outgoing).taken());
     all(&delivered_at_once(&beta, Door::Mailboxes, copies.iter().map(|c| copy(c, BRUNO)).collect()).await);
     one_notice(beta.server(Server::Outgoing).taken());
@@ -1238,7 +1498,8 @@ async fn copies_that_come_at_the_same_moment_become_one_notice() {
     for (provider, kinds) in [(&alfa, "accettazione"), (&beta, "avvenuta-consegna presa-in-carico")] {
         for table in [
             "SELECT string_agg(kind, ' ' ORDER BY kind) FROM fact",
-            "SELECT string_agg(event, ' ' ORDER BY event) FROM log WHERE event NOT IN ('accesso', 'ricezione')",
+            "SELECT string_agg(event, ' ' ORDER BY event) FROM log WHERE event NOT IN ('accesso', \
+            'ricezione')",
         ] {
             assert_eq!(column(&provider.settings.database, table).await, [kinds], "{table}");
         }
@@ -1251,7 +1512,9 @@ async fn a_mailbox_that_is_full_of_one_copy_has_not_refused_the_others() {
     let (alfa, beta) = (provider(&network, &network.alfa).await, provider(&network, &network.beta).await);
     let (mailboxes, facts) = (beta.server(Server::Mailboxes), "SELECT kind || ' ' || time_source FROM fact");
     let copies = six_copies(&alfa, &beta).await;
-    let bring = async |number: usize| delivered_at_once(&beta, Door::Mailboxes, vec![copy(&copies[number], BRUNO)]).await.remove(0);
+    let bring = async |number: usize| {
+        delivered_at_once(&beta, Door::Mailboxes, vec![copy(&copies[number], BRUNO)]).await.remove(0)
+    };
     // Of the first one the answer is lost; the second one is refused.
     mailboxes.lose_answers(1);
     assert!(bring(0).await.starts_with('4'));
@@ -1267,7 +1530,11 @@ async fn a_mailbox_that_is_full_of_one_copy_has_not_refused_the_others() {
     mailboxes.waiting(BRUNO, 1).await;
     mailboxes.answer_recipient(BRUNO, Some("552 5.2.2 full"));
     assert!(bring(3).await.starts_with('4'));
-    assert_eq!(column(&beta.settings.database, facts).await, [""; 0], "nothing is certified that may be false");
+    assert_eq!(
+        column(&beta.settings.database, facts).await,
+        [""; 0],
+        "nothing is certified that may be false"
+    );
     mailboxes.answer_recipient(BRUNO, None);
     mailboxes.unlock(BRUNO);
     assert!(third.await.unwrap().starts_with("250"));

@@ -21,15 +21,26 @@ async fn crls_are_fetched_on_schedule_on_each_host_and_a_bad_one_changes_nothing
     let ca = &network.pki.issuing;
     let place = Place { url: server.url("ca.crl"), also: Vec::new(), issuer: ca.certificate.clone() };
     let crls = CrlDirectory::new(&settings.crl_directory);
-    let clockwork =
-        async || Clockwork::new(settings.clone(), network.clock.clone(), Database::connect(settings, "pec-clock").await.unwrap()).unwrap();
+    let clockwork = async || {
+        Clockwork::new(
+            settings.clone(),
+            network.clock.clone(),
+            Database::connect(settings, "pec-clock").await.unwrap(),
+        )
+        .unwrap()
+    };
     let round = async |clockwork: &mut Clockwork, now| {
         network.clock.set(Moment::from_unix(now));
         clockwork.round(&AtomicBool::new(false)).await.unwrap();
         crls.lists().unwrap().get(&place).map(|crl| (crl.this_update.unix(), crl.len()))
     };
     let certificate = network.alfa.keys.certificate();
-    let list = |number, this_update| Revoked { number, this_update, next_update: this_update + 3 * HOUR, ..Revoked::NOBODY };
+    let list = |number, this_update| Revoked {
+        number,
+        this_update,
+        next_update: this_update + 3 * HOUR,
+        ..Revoked::NOBODY
+    };
     let (mut acts, mut stands_by) = (clockwork().await, clockwork().await);
 
     // Nothing is known, nothing is asked for.
@@ -43,11 +54,18 @@ async fn crls_are_fetched_on_schedule_on_each_host_and_a_bad_one_changes_nothing
     // Every hour, by those too that do not act otherwise.
     server.put("ca.crl", ca.crl(&Revoked { certificates: &[(&certificate, NOW)], ..list(2, NOW + 600) }));
     assert_eq!((round(&mut acts, NOW + 300 + HOUR - 1).await, server.asked()), (Some((NOW, 0)), 2));
-    assert_eq!((round(&mut stands_by, NOW + 300 + HOUR - 1).await, server.asked()), (Some((NOW + 600, 1)), 3));
+    assert_eq!(
+        (round(&mut stands_by, NOW + 300 + HOUR - 1).await, server.asked()),
+        (Some((NOW + 600, 1)), 3)
+    );
     assert_eq!((round(&mut acts, NOW + 300 + HOUR).await, server.asked()), (Some((NOW + 600, 1)), 4));
     // A forged one, an old one, none at all: the good one stays.
     let mut now = NOW + 300 + HOUR;
-    for bad in [network.pki.root.below("Prova CA 1", &[]).crl(&list(3, NOW + 700)), ca.crl(&list(1, NOW)), b"<html>".to_vec()] {
+    for bad in [
+        network.pki.root.below("Prova CA 1", &[]).crl(&list(3, NOW + 700)),
+        ca.crl(&list(1, NOW)),
+        b"<html>".to_vec(),
+    ] {
         server.put("ca.crl", bad);
         now += HOUR;
         assert_eq!(round(&mut acts, now).await, Some((NOW + 600, 1)));

@@ -31,10 +31,20 @@ async fn rfc6109_4_5_the_directory_is_fetched_twice_a_day_on_each_host() {
     let settings = &network.alfa.settings;
     network.write_directory(&[&network.alfa]);
     let signed = |ldif: &str, at: i64| {
-        server.put("igpec.p7m", enclosing(&agid.signer("indice@agid.test", NOW).unwrap(), ldif.as_bytes(), Moment::from_unix(at)).unwrap());
+        server.put(
+            "igpec.p7m",
+            enclosing(&agid.signer("indice@agid.test", NOW).unwrap(), ldif.as_bytes(), Moment::from_unix(at))
+                .unwrap(),
+        );
     };
-    let clockwork =
-        async || Clockwork::new(settings.clone(), network.clock.clone(), Database::connect(settings, "pec-clock").await.unwrap()).unwrap();
+    let clockwork = async || {
+        Clockwork::new(
+            settings.clone(),
+            network.clock.clone(),
+            Database::connect(settings, "pec-clock").await.unwrap(),
+        )
+        .unwrap()
+    };
     let (mut acts, mut stands_by) = (clockwork().await, clockwork().await);
     let round = async |clockwork: &mut Clockwork, now| {
         network.clock.set(Moment::from_unix(now));

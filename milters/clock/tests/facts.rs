@@ -40,11 +40,16 @@ async fn rfc6109_2_3_starts_changes_and_outages_are_rows() {
     let begun = Instant::now();
     facts::end().await;
     // It waits for its last row, on a busy machine not long enough; who writes goes on.
-    let last = async || column(&settings.database, "SELECT event FROM log WHERE event = 'arresto'").await.pop();
+    let last =
+        async || column(&settings.database, "SELECT event FROM log WHERE event = 'arresto'").await.pop();
     assert!(begun.elapsed() > Duration::from_secs(4) || last().await.is_some());
     eventually(last).await;
 
-    let rows = column(&settings.database, "SELECT concat_ws('|', event, identificativo, queue_id, error) FROM log ORDER BY seq").await;
+    let rows = column(
+        &settings.database,
+        "SELECT concat_ws('|', event, identificativo, queue_id, error) FROM log ORDER BY seq",
+    )
+    .await;
     let place = "pec-test@mail.gestore.alfa.test|NOQUEUE";
     let until = Moment::from_unix(NOW);
     let told: Vec<_> = rows.iter().filter(|row| !row.starts_with("configurazione")).cloned().collect();
@@ -63,6 +68,13 @@ async fn rfc6109_2_3_starts_changes_and_outages_are_rows() {
     );
     let configurations: Vec<_> = rows.iter().filter(|row| row.starts_with("configurazione")).collect();
     assert_eq!(configurations.len(), 2, "{configurations:?}");
-    assert!(configurations[0].contains("main.cf was changed at ") && configurations[0].contains("its owner is uid "), "{configurations:?}");
-    assert!(configurations[1].contains("\npec_provider_name: \"Alfa\" (before: not set)\nall: {"), "{configurations:?}");
+    assert!(
+        configurations[0].contains("main.cf was changed at ")
+            && configurations[0].contains("its owner is uid "),
+        "{configurations:?}"
+    );
+    assert!(
+        configurations[1].contains("\npec_provider_name: \"Alfa\" (before: not set)\nall: {"),
+        "{configurations:?}"
+    );
 }

@@ -1,5 +1,5 @@
-//! What proves the retained log, round by round: a real TSA that goes away and comes back, a witness that is not of our making
-//! (tests/verify/witness.py), a mailbox behind a `sendmail`.
+//! What proves the retained log, round by round: a real TSA that goes away and comes back, a witness that is
+//! not of our making (tests/verify/witness.py), a mailbox behind a `sendmail`.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -38,12 +38,20 @@ impl Provider {
         let mail = network.directory.path().join("mail");
         fs::write(
             &sendmail,
-            format!("#!/bin/sh\n[ -e {0}.full ] && {{ echo 'queue is full' >&2; exit 75; }}\necho \"$@\" >> {0}\ncat >> {0}\n", mail.display()),
+            format!(
+                "#!/bin/sh\n[ -e {0}.full ] && {{ echo 'queue is full' >&2; exit 75; }}\necho \"$@\" >> \
+                {0}\ncat >> {0}\n",
+                mail.display()
+            ),
         )
         .unwrap();
         fs::set_permissions(&sendmail, fs::Permissions::from_mode(0o755)).unwrap();
         // The rows of a test come in on the day of NOW, whatever month it is meanwhile.
-        run(&network.alfa.settings.database, &format!("SELECT log_month((to_timestamp({NOW}) AT TIME ZONE 'UTC')::date)")).await;
+        run(
+            &network.alfa.settings.database,
+            &format!("SELECT log_month((to_timestamp({NOW}) AT TIME ZONE 'UTC')::date)"),
+        )
+        .await;
         Self { network, tsa, sendmail }
     }
 
@@ -67,8 +75,11 @@ impl Provider {
     async fn rows(&self, after: i64, count: i64) {
         let settings = &self.network.alfa.settings;
         let insert = format!(
-            "INSERT INTO log (recorded_at, happened_at, event, identificativo, mittente, destinatari, gestore, certified_by, recipients, queue_id, time_source) \
-             SELECT to_timestamp({NOW} + {after}), now(), 'accettazione', 'opec1.' || n, 'anna@pec.alfa.test', '{{}}', 'Alfa', 'Alfa', '{{}}', 'Q', 'submission' FROM generate_series(1, {count}) AS n"
+            "INSERT INTO log (recorded_at, happened_at, event, identificativo, mittente, destinatari, \
+            gestore, certified_by, recipients, queue_id, time_source) \
+             SELECT to_timestamp({NOW} + {after}), now(), 'accettazione', 'opec1.' || n, \
+            'anna@pec.alfa.test', '{{}}', 'Alfa', 'Alfa', '{{}}', 'Q', 'submission' FROM generate_series(1, \
+            {count}) AS n"
         );
         run(&settings.database, &insert).await;
         let mut sealer = eventually(async || Sealer::open(settings, "test").await.unwrap()).await;
@@ -83,7 +94,11 @@ impl Provider {
     }
 
     fn witnessed(&self) -> Vec<Witnessed> {
-        witnessed(self.register(), &self.network.alfa.settings.register.witnesses).unwrap().into_iter().map(Result::unwrap).collect()
+        witnessed(self.register(), &self.network.alfa.settings.register.witnesses)
+            .unwrap()
+            .into_iter()
+            .map(Result::unwrap)
+            .collect()
     }
 }
 
@@ -104,7 +119,11 @@ async fn a_day_is_closed_signed_and_timestamped_and_a_tsa_that_is_away_is_asked_
     let day = days::date(NOW / DAY);
     assert_eq!(provider.names("days"), [format!("{day}.jsonl.gz"), format!("{day}.jsonl.gz.p7s")]);
     assert_eq!(provider.names("attest").len(), 5);
-    assert!(proving.failing()[0].contains("5.checkpoint has no timestamp: the TSA http://127.0.0.1:"), "{:?}", proving.failing());
+    assert!(
+        proving.failing()[0].contains("5.checkpoint has no timestamp: the TSA http://127.0.0.1:"),
+        "{:?}",
+        proving.failing()
+    );
     provider.tsa.answers(Manner::Honest);
     proving.round().await;
     assert_eq!(proving.failing(), [""; 0]);
@@ -129,7 +148,8 @@ async fn one_process_proves_and_another_takes_over() {
     // PostgreSQL takes its moment to see that the first is gone.
     while !column(
         &provider.network.alfa.settings.database,
-        "SELECT count(*)::text FROM pg_locks JOIN pg_database d ON d.oid = database WHERE locktype = 'advisory' AND datname = current_database()",
+        "SELECT count(*)::text FROM pg_locks JOIN pg_database d ON d.oid = database WHERE locktype = \
+        'advisory' AND datname = current_database()",
     )
     .await[0]
         .eq("0")
@@ -152,7 +172,12 @@ impl Independent {
         let directory = tempfile::tempdir().unwrap();
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/verify/witness.py");
         let mut command = Command::new("python3");
-        command.arg(program).args(["witness.example/w1", log]).arg(directory.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .arg(program)
+            .args(["witness.example/w1", log])
+            .arg(directory.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let (key, port) = (lines.next().unwrap().unwrap(), lines.next().unwrap().unwrap());
@@ -214,7 +239,8 @@ async fn a_witness_cosigns_what_goes_on_from_before_and_nothing_else() {
     provider.set_clock(5 * 3600);
     proving.round().await;
     assert!(
-        proving.failing()[0].ends_with("what it answers is no signature of this checkpoint by the key in pec_witnesses"),
+        proving.failing()[0]
+            .ends_with("what it answers is no signature of this checkpoint by the key in pec_witnesses"),
         "{:?}",
         proving.failing()
     );
@@ -233,13 +259,26 @@ async fn another_past_is_refused_by_a_witness_whoever_has_the_keys() {
     let mut settings = other.network.alfa.settings.clone();
     settings.register.key = provider.network.alfa.settings.register.key.clone();
     settings.register.witnesses = vec![independent.witness.clone()];
-    let insert = "INSERT INTO log (happened_at, event, identificativo, mittente, destinatari, gestore, certified_by, recipients, queue_id, time_source) \
-                  SELECT now(), 'accettazione', 'x', 'y', '{}', 'Alfa', 'Alfa', '{}', 'Q', 'submission' FROM generate_series(1, 4)";
+    let insert = "INSERT INTO log (happened_at, event, identificativo, mittente, destinatari, gestore, \
+        certified_by, recipients, queue_id, time_source) \
+                  SELECT now(), 'accettazione', 'x', 'y', '{}', 'Alfa', 'Alfa', '{}', 'Q', 'submission' \
+        FROM generate_series(1, 4)";
     run(&settings.database, insert).await;
-    Sealer::open(&settings, "test").await.unwrap().unwrap().seal(Moment::from_unix(NOW)).await.unwrap().unwrap();
+    Sealer::open(&settings, "test")
+        .await
+        .unwrap()
+        .unwrap()
+        .seal(Moment::from_unix(NOW))
+        .await
+        .unwrap()
+        .unwrap();
     let mut proving = Proving::sending(&settings, other.network.clock.clone(), &other.sendmail).unwrap();
     proving.round().await;
-    assert!(proving.failing()[0].ends_with("does not cosign: status 422 does not go on from the one before"), "{:?}", proving.failing());
+    assert!(
+        proving.failing()[0].ends_with("does not cosign: status 422 does not go on from the one before"),
+        "{:?}",
+        proving.failing()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -251,14 +290,18 @@ async fn a_mailbox_gets_checkpoints_and_a_full_queue_is_tried_again() {
     fs::write(&full, "").unwrap();
     let mut proving = provider.proving();
     proving.round().await;
-    assert_eq!(proving.failing(), ["the witness notaio@studio.test sendmail does not take the message: queue is full"]);
+    assert_eq!(
+        proving.failing(),
+        ["the witness notaio@studio.test sendmail does not take the message: queue is full"]
+    );
     fs::remove_file(full).unwrap();
     proving.round().await;
     assert_eq!(proving.failing(), [""; 0]);
     let mail = fs::read_to_string(provider.mail()).unwrap();
     assert!(
         mail.starts_with(
-            "-i -f posta-certificata@gestore.alfa.test -- notaio@studio.test\nFrom: posta-certificata@gestore.alfa.test\nTo: notaio@studio.test\n"
+            "-i -f posta-certificata@gestore.alfa.test -- notaio@studio.test\nFrom: \
+            posta-certificata@gestore.alfa.test\nTo: notaio@studio.test\n"
         ),
         "{mail}"
     );

@@ -1,7 +1,7 @@
-//! What the directory of providers costs: 25 providers with a million domains, loaded, asked, and exchanged for another that was
-//! fetched. Beside it the same in a plain hash map. Seconds are of the CPU, so that what else runs does not count. It fails where
-//! a bound is not kept.
-//! `cargo run --release -p pec-core --example directory`; docs/benchmarks.md has the figures.
+//! What the directory of providers costs: 25 providers with a million domains, loaded, asked, and exchanged
+//! for another that was fetched. Beside it the same in a plain hash map. Seconds are of the CPU, so that what
+//! else runs does not count. It fails where a bound is not kept. `cargo run --release -p pec-core --example
+//! directory`; docs/benchmarks.md has the figures.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::collections::HashMap;
@@ -41,13 +41,20 @@ fn main() {
     println!("plain hash map: {:.2} s without the reading, {:.0} MB", cpu() - start, memory() - before);
     let plain = each(|| questions().filter(|name| map.contains_key(name.as_str())).count());
     drop(map);
-    println!("one look-up: {ours:.0} ns; in the plain hash map {plain:.0} ns, {:.1} times that", ours / plain);
+    println!(
+        "one look-up: {ours:.0} ns; in the plain hash map {plain:.0} ns, {:.1} times that",
+        ours / plain
+    );
     assert!(ours < 1000.0, "bound: 1 µs");
 
     let before = memory();
     let start = cpu();
     let other = Directory::read(&file).unwrap();
-    println!("a second one beside it, as while a program takes up a new file: {:.2} s, {:.0} MB more", cpu() - start, memory() - before);
+    println!(
+        "a second one beside it, as while a program takes up a new file: {:.2} s, {:.0} MB more",
+        cpu() - start,
+        memory() - before
+    );
     let start = cpu();
     assert!(changes(&directory, &other, 100).is_empty());
     println!("all differences between the two: {:.2} s", cpu() - start);
@@ -59,7 +66,8 @@ fn main() {
     let start = cpu();
     fetched(fs::read(&p7m).unwrap(), &signer, &file);
     println!(
-        "what is fetched, opened, read and held against what is in force: {:.2} s, up to {:.0} MB more meanwhile, {:.0} MB after it",
+        "what is fetched, opened, read and held against what is in force: {:.2} s, up to {:.0} MB more \
+        meanwhile, {:.0} MB after it",
         cpu() - start,
         status("VmHWM:") - before,
         memory() - before
@@ -101,10 +109,13 @@ fn ldif() -> String {
     for p in 0..PROVIDERS {
         write!(
             ldif,
-            "\ndn: providerName=Gestore {p},o=postacert\nobjectclass: provider\nproviderName: Gestore {p}\nproviderCertificateHash: {p:040x}\nmailReceipt: ricevute@gestore{p}.test\n"
+            "\ndn: providerName=Gestore {p},o=postacert\nobjectclass: provider\nproviderName: Gestore \
+            {p}\nproviderCertificateHash: {p:040x}\nmailReceipt: ricevute@gestore{p}.test\n"
         )
         .unwrap();
-        (p..DOMAINS).step_by(PROVIDERS).for_each(|n| writeln!(ldif, "managedDomains: {}", domain(n)).unwrap());
+        (p..DOMAINS)
+            .step_by(PROVIDERS)
+            .for_each(|n| writeln!(ldif, "managedDomains: {}", domain(n)).unwrap());
     }
     ldif
 }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-/// A mail address `local@domain`, kept as it was written; compared without regard to case, as PEC mailboxes are.
+/// A mail address `local@domain`, kept as it was written; compared without regard to case, as PEC mailboxes
+/// are.
 #[derive(Debug, Clone)]
 pub struct Address(String);
 
@@ -11,11 +12,13 @@ impl Address {
     /// The longest address of SMTP (RFC 5321 s. 4.5.3.1.3 less the angle brackets).
     const MAX_LENGTH: usize = 254;
 
-    /// Reads a bare address. `None` unless it is `dot-atom@domain` or `"quoted"@domain` in ASCII (RFC 5321 s. 4.1.2), without blanks, by which lists of keys are separated;
-    /// internationalised domains come as A-labels.
+    /// Reads a bare address. `None` unless it is `dot-atom@domain` or `"quoted"@domain` in ASCII (RFC 5321 s.
+    /// 4.1.2), without blanks, by which lists of keys are separated; internationalised domains come as
+    /// A-labels.
     pub fn parse(text: &str) -> Option<Self> {
         let (local, domain) = text.rsplit_once('@')?;
-        (text.len() <= Self::MAX_LENGTH && is_local_part(local) && is_domain(domain)).then(|| Self(text.to_owned()))
+        (text.len() <= Self::MAX_LENGTH && is_local_part(local) && is_domain(domain))
+            .then(|| Self(text.to_owned()))
     }
 
     /// Reads an SMTP path, with or without its angle brackets, as milters get it.
@@ -95,7 +98,10 @@ fn is_local_part(text: &str) -> bool {
         return !escaped;
     }
     !text.is_empty()
-        && text.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b)))
+        && text.split('.').all(|atom| {
+            !atom.is_empty()
+                && atom.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b))
+        })
 }
 
 #[cfg(test)]
@@ -104,7 +110,13 @@ mod tests {
 
     #[test]
     fn addresses_are_read_strictly() {
-        for good in ["a@b", "mario.rossi@pec.alfa.test", "\"a.b\\\"c@d\"@x.test", "x+y=z@xn--caf-dma.example", "A@B.TEST"] {
+        for good in [
+            "a@b",
+            "mario.rossi@pec.alfa.test",
+            "\"a.b\\\"c@d\"@x.test",
+            "x+y=z@xn--caf-dma.example",
+            "A@B.TEST",
+        ] {
             assert!(Address::parse(good).is_some(), "{good}");
         }
         for bad in [

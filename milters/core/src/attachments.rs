@@ -1,10 +1,12 @@
-//! Attachments of kinds that the provider does not carry (`pec_blocked_attachments`): AgID asks providers to block what runs.
+//! Attachments of kinds that the provider does not carry (`pec_blocked_attachments`): AgID asks providers to
+//! block what runs.
 //!
-//! Promise: a kind is found by every name that the message gives the attachment, by its content where the content says so for
-//! certain, in attached messages, and in zip archives. Nothing is unpacked but the beginning of each file and zips in zips,
-//! within [`MOST_UNPACKED`] bytes more than the message has and [`MOST_FILES`] files; an archive that needs more is not carried
-//! either. Of an encrypted archive the names are read. Other archives (7z, rar, tar) and signed files (.p7m) are not looked
-//! into: what is in them is for the virus scanner.
+//! Promise: a kind is found by every name that the message gives the attachment, by its content where the
+//! content says so for certain, in attached messages, and in zip archives. Nothing is unpacked but the
+//! beginning of each file and zips in zips, within [`MOST_UNPACKED`] bytes more than the message has and
+//! [`MOST_FILES`] files; an archive that needs more is not carried either. Of an encrypted archive the names
+//! are read. Other archives (7z, rar, tar) and signed files (.p7m) are not looked into: what is in them is
+//! for the virus scanner.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -17,8 +19,8 @@ use miniz_oxide::inflate::decompress_to_vec_with_limit;
 use crate::header::{Field, Header, decoded_words};
 use crate::mime::{MimeError, walk, walk_attached};
 
-/// Bytes of nested archives that are unpacked or read for one message, beyond its own size: archives in archives hardly get
-/// smaller.
+/// Bytes of nested archives that are unpacked or read for one message, beyond its own size: archives in
+/// archives hardly get smaller.
 pub const MOST_UNPACKED: usize = 8 * 1024 * 1024;
 
 /// Files in archives that are looked at for one message.
@@ -30,7 +32,8 @@ const MOST_NAMES: usize = 2 * 1024 * 1024;
 /// Archives in archives.
 const DEEPEST_ARCHIVE: usize = 8;
 
-/// Messages attached in a way that hides them from [`walk`]: encoded, or as a file with the name of a message.
+/// Messages attached in a way that hides them from [`walk`]: encoded, or as a file with the name of a
+/// message.
 const DEEPEST_MESSAGE: usize = 8;
 
 /// By so many bytes every content is known.
@@ -81,7 +84,9 @@ impl Blocked {
         match &self.why {
             Why::Name(extension) => format!("{:?} (.{extension})", self.name),
             Why::Content(extension) => format!("{:?} (.{extension} per il suo contenuto)", self.name),
-            Why::Endless => format!("{:?} (compresso troppe volte o troppo grande per essere esaminato)", self.name),
+            Why::Endless => {
+                format!("{:?} (compresso troppe volte o troppo grande per essere esaminato)", self.name)
+            }
         }
     }
 }
@@ -94,20 +99,37 @@ struct Content {
 
 /// Contents that nothing else begins with.
 const CONTENTS: [Content; 6] = [
-    // A DOS header. Its last byte belongs to an offset that no mail is long enough for: text has no zero there.
-    Content { extensions: &["exe", "com", "scr", "cpl", "ocx", "pif", "dll", "sys"], is: |b| b.starts_with(b"MZ") && b.get(0x3f) == Some(&0) },
-    Content { extensions: &["lnk"], is: |b| b.starts_with(b"\x4c\0\0\0\x01\x14\x02\0\0\0\0\0\xc0\0\0\0\0\0\0\x46") },
+    // A DOS header. Its last byte belongs to an offset that no mail is long enough for: text has no zero
+    // there.
+    Content {
+        extensions: &["exe", "com", "scr", "cpl", "ocx", "pif", "dll", "sys"],
+        is: |b| b.starts_with(b"MZ") && b.get(0x3f) == Some(&0),
+    },
+    Content {
+        extensions: &["lnk"],
+        is: |b| b.starts_with(b"\x4c\0\0\0\x01\x14\x02\0\0\0\0\0\xc0\0\0\0\0\0\0\x46"),
+    },
     Content { extensions: &["chm"], is: |b| b.starts_with(b"ITSF\x03\0\0\0") },
     Content { extensions: &["hlp"], is: |b| b.starts_with(b"?_\x03\0") },
     Content { extensions: &["pst"], is: |b| b.starts_with(b"!BDN") },
-    // A Mach-O of several architectures begins alike, and then tells how many: fewer than Java's oldest version.
-    Content { extensions: &["class", "cla"], is: |b| b.starts_with(b"\xca\xfe\xba\xbe\0") && b.get(7).is_some_and(|&major| major >= 45) },
+    // A Mach-O of several architectures begins alike, and then tells how many: fewer than Java's oldest
+    // version.
+    Content {
+        extensions: &["class", "cla"],
+        is: |b| b.starts_with(b"\xca\xfe\xba\xbe\0") && b.get(7).is_some_and(|&major| major >= 45),
+    },
 ];
 
-/// The attachments of a message that are of one of the blocked `kinds` (extensions in lower case, without dot), at most
-/// twenty; or why the message cannot be taken apart.
+/// The attachments of a message that are of one of the blocked `kinds` (extensions in lower case, without
+/// dot), at most twenty; or why the message cannot be taken apart.
 pub fn blocked(header: &Header, body: &[u8], kinds: &HashSet<String>) -> Result<Vec<Blocked>, MimeError> {
-    let mut search = Search { kinds, found: Vec::new(), bytes: MOST_UNPACKED + body.len(), files: MOST_FILES, names: MOST_NAMES };
+    let mut search = Search {
+        kinds,
+        found: Vec::new(),
+        bytes: MOST_UNPACKED + body.len(),
+        files: MOST_FILES,
+        names: MOST_NAMES,
+    };
     walk(header, body, |header, range| search.leaf(header, &body[range], 0))?;
     Ok(search.found)
 }
@@ -149,11 +171,13 @@ impl Search<'_> {
         }
     }
 
-    /// A zip archive. Every record that describes a file counts, wherever it stands: programs disagree about which of them a
-    /// crafted archive means, and some read what stands before each file alone.
+    /// A zip archive. Every record that describes a file counts, wherever it stands: programs disagree about
+    /// which of them a crafted archive means, and some read what stands before each file alone.
     fn archive(&mut self, name: &str, archive: &[u8], depth: usize) {
-        let described = memmem::find_iter(archive, ZippedFile::SIGNATURE).map(|at| (true, ZippedFile::read(archive, at)));
-        let local = memmem::find_iter(archive, ZippedFile::LOCAL_SIGNATURE).map(|at| (false, ZippedFile::read_local(archive, at)));
+        let described =
+            memmem::find_iter(archive, ZippedFile::SIGNATURE).map(|at| (true, ZippedFile::read(archive, at)));
+        let local = memmem::find_iter(archive, ZippedFile::LOCAL_SIGNATURE)
+            .map(|at| (false, ZippedFile::read_local(archive, at)));
         let mut seen = HashSet::new();
         for (is_described, file) in described.chain(local) {
             let Some(file) = file else { continue };
@@ -177,7 +201,9 @@ impl Search<'_> {
             }
             let beginning = file.content(archive, PACKED_BEGINNING, BEGINNING);
             self.content(&path, &beginning);
-            if (is_zip(&beginning) || is_called(&file.name, "zip")) && self.nested(&path, archive, &file, depth).is_break() {
+            if (is_zip(&beginning) || is_called(&file.name, "zip"))
+                && self.nested(&path, archive, &file, depth).is_break()
+            {
                 return self.add(&path, Why::Endless);
             }
         }
@@ -204,7 +230,8 @@ impl Search<'_> {
     }
 
     fn content(&mut self, name: &str, beginning: &[u8]) {
-        let blocked = |c: &&Content| c.extensions.iter().any(|e| self.kinds.contains(*e)) && (c.is)(beginning);
+        let blocked =
+            |c: &&Content| c.extensions.iter().any(|e| self.kinds.contains(*e)) && (c.is)(beginning);
         if let Some(content) = CONTENTS.iter().find(blocked) {
             // One that bears the name of its kind has been named already.
             if !content.extensions.iter().any(|e| is_called(name, e) && self.kinds.contains(*e)) {
@@ -215,8 +242,12 @@ impl Search<'_> {
 
     fn add(&mut self, name: &str, why: Why) {
         // A file in an archive that lies unpacked in another one is met on both ways.
-        let file = |name: &str| name.rsplit('/').next().unwrap_or_default().chars().take(LONGEST_NAME).collect::<String>();
-        if self.found.len() < MOST_NAMED && !self.found.iter().any(|b| b.why == why && file(&b.name) == file(name)) {
+        let file = |name: &str| {
+            name.rsplit('/').next().unwrap_or_default().chars().take(LONGEST_NAME).collect::<String>()
+        };
+        if self.found.len() < MOST_NAMED
+            && !self.found.iter().any(|b| b.why == why && file(&b.name) == file(name))
+        {
             self.found.push(Blocked { name: name.chars().take(LONGEST_NAME).collect(), why });
         }
     }
@@ -239,7 +270,8 @@ impl ZippedFile {
     const SIGNATURE: &[u8] = b"PK\x01\x02";
     const LOCAL_SIGNATURE: &[u8] = b"PK\x03\x04";
 
-    /// From what stands before its bytes (APPNOTE.TXT 4.3.7). The size there may be missing: all that follows is read.
+    /// From what stands before its bytes (APPNOTE.TXT 4.3.7). The size there may be missing: all that follows
+    /// is read.
     fn read_local(archive: &[u8], at: usize) -> Option<Self> {
         let record = archive.get(at..at + 30)?;
         let u16_at = |at: usize| u16::from_le_bytes([record[at], record[at + 1]]);
@@ -258,15 +290,19 @@ impl ZippedFile {
     fn read(archive: &[u8], at: usize) -> Option<Self> {
         let record = archive.get(at..at + 46)?;
         let u16_at = |at: usize| u16::from_le_bytes([record[at], record[at + 1]]);
-        let u32_at = |at: usize| u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]);
+        let u32_at =
+            |at: usize| u32::from_le_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]);
         let (name, extra) = (usize::from(u16_at(28)), usize::from(u16_at(30)));
         let name = archive.get(at + 46..at + 46 + name)?;
         let extra = archive.get(at + 46 + name.len()..at + 46 + name.len() + extra).unwrap_or_default();
 
         let (mut size, mut offset) = (u64::from(u32_at(20)), u64::from(u32_at(42)));
         if let Some(large) = extra_field(extra, 0x0001) {
-            // The 64-bit numbers that do not fit above, in this order: size unpacked, size packed, offset (4.5.3).
-            let mut numbers = large.chunks_exact(8).map(|n| u64::from_le_bytes([n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]]));
+            // The 64-bit numbers that do not fit above, in this order: size unpacked, size packed, offset
+            // (4.5.3).
+            let mut numbers = large
+                .chunks_exact(8)
+                .map(|n| u64::from_le_bytes([n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]]));
             if u32_at(24) == u32::MAX {
                 numbers.next();
             }
@@ -278,7 +314,9 @@ impl ZippedFile {
         }
         Some(Self {
             name: String::from_utf8_lossy(name).into_owned(),
-            unicode_name: extra_field(extra, 0x7075).and_then(|f| f.get(5..)).map(|n| String::from_utf8_lossy(n).into_owned()),
+            unicode_name: extra_field(extra, 0x7075)
+                .and_then(|f| f.get(5..))
+                .map(|n| String::from_utf8_lossy(n).into_owned()),
             described: name.len() + extra.len(),
             method: u16_at(10),
             encrypted: u16_at(8) & 1 != 0,
@@ -286,8 +324,8 @@ impl ZippedFile {
         })
     }
 
-    /// At most `most` bytes of the content, from at most `most_packed` packed ones; what is encrypted or packed in another way
-    /// than zip programs mostly do, is empty.
+    /// At most `most` bytes of the content, from at most `most_packed` packed ones; what is encrypted or
+    /// packed in another way than zip programs mostly do, is empty.
     fn content<'a>(&self, archive: &'a [u8], most_packed: usize, most: usize) -> Cow<'a, [u8]> {
         let packed = &archive[self.packed.clone()];
         let packed = &packed[..packed.len().min(most_packed)];
@@ -307,7 +345,8 @@ fn packed(archive: &[u8], offset: u64, size: u64) -> Option<std::ops::Range<usiz
     let local = archive.get(offset..offset.checked_add(30)?)?;
     let length = |at: usize| usize::from(u16::from_le_bytes([local[at], local[at + 1]]));
     let start = offset + 30 + length(26) + length(28);
-    (local.starts_with(ZippedFile::LOCAL_SIGNATURE) && start <= archive.len()).then(|| start..start.saturating_add(size).min(archive.len()))
+    (local.starts_with(ZippedFile::LOCAL_SIGNATURE) && start <= archive.len())
+        .then(|| start..start.saturating_add(size).min(archive.len()))
 }
 
 fn extra_field(mut extra: &[u8], id: u16) -> Option<&[u8]> {
@@ -344,15 +383,20 @@ fn names(header: &Header) -> Vec<String> {
     }
     // A second opinion.
     for media in [header.content_disposition(), header.content_type()].into_iter().flatten() {
-        names.extend(media.attributes().filter(|(name, _)| matches!(*name, "name" | "filename")).map(|(_, value)| decoded_words(value)));
+        names.extend(
+            media
+                .attributes()
+                .filter(|(name, _)| matches!(*name, "name" | "filename"))
+                .map(|(_, value)| decoded_words(value)),
+        );
     }
     let mut seen = HashSet::new();
     names.retain(|name| !name.trim().is_empty() && seen.insert(name.clone()));
     names
 }
 
-/// The values of `name` and `filename`: as they stand with encoded words decoded, which RFC 2047 forbids there and many
-/// write; and RFC 2231's, put together from their pieces.
+/// The values of `name` and `filename`: as they stand with encoded words decoded, which RFC 2047 forbids
+/// there and many write; and RFC 2231's, put together from their pieces.
 fn names_in(field: &Field) -> Vec<String> {
     let mut names = Vec::new();
     let mut pieces: Vec<(String, u32, Vec<u8>)> = Vec::new();
@@ -360,7 +404,8 @@ fn names_in(field: &Field) -> Vec<String> {
         let Some((key, value)) = parameter.split_once('=') else { continue };
         let key = key.trim().to_ascii_lowercase();
         let value = value.trim().replace('"', "");
-        let (base, piece) = key.split_once('*').map_or((key.as_str(), None), |(base, piece)| (base, Some(piece)));
+        let (base, piece) =
+            key.split_once('*').map_or((key.as_str(), None), |(base, piece)| (base, Some(piece)));
         if !matches!(base, "name" | "filename") {
             continue;
         }
@@ -371,12 +416,18 @@ fn names_in(field: &Field) -> Vec<String> {
         let number = piece.trim_end_matches('*').parse().unwrap_or(0);
         let encoded = piece.is_empty() || piece.ends_with('*');
         // charset'language'text
-        let text = if encoded && number == 0 { value.splitn(3, '\'').last().unwrap_or_default() } else { &value };
-        pieces.push((base.to_owned(), number, if encoded { percent_decoded(text) } else { text.as_bytes().to_vec() }));
+        let text =
+            if encoded && number == 0 { value.splitn(3, '\'').last().unwrap_or_default() } else { &value };
+        pieces.push((
+            base.to_owned(),
+            number,
+            if encoded { percent_decoded(text) } else { text.as_bytes().to_vec() },
+        ));
     }
     pieces.sort();
     for base in ["name", "filename"] {
-        let joined: Vec<u8> = pieces.iter().filter(|(b, ..)| b == base).flat_map(|(.., text)| text.clone()).collect();
+        let joined: Vec<u8> =
+            pieces.iter().filter(|(b, ..)| b == base).flat_map(|(.., text)| text.clone()).collect();
         names.push(String::from_utf8_lossy(&joined).into_owned());
     }
     names
@@ -427,8 +478,8 @@ fn hex_byte(digits: &[u8]) -> Option<u8> {
     u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// At most `most` bytes of a part's content. What is no proper base64 or quoted-printable is decoded as mail programs do it:
-/// what does not belong there is passed over.
+/// At most `most` bytes of a part's content. What is no proper base64 or quoted-printable is decoded as mail
+/// programs do it: what does not belong there is passed over.
 fn decoded<'a>(header: &Header, raw: &'a [u8], most: usize) -> Cow<'a, [u8]> {
     match header.transfer_encoding().as_str() {
         "base64" => base64(raw, most).into(),
@@ -506,14 +557,18 @@ mod tests {
 
     /// A message that is this attachment.
     fn attached(fields: &str, content: &[u8]) -> String {
-        format!("{fields}\nContent-Transfer-Encoding: base64\n\n{}\n", encodify::base64::MIME.encode(content).replace("\r\n", "\n"))
+        format!(
+            "{fields}\nContent-Transfer-Encoding: base64\n\n{}\n",
+            encodify::base64::MIME.encode(content).replace("\r\n", "\n")
+        )
     }
 
     /// A zip archive as zip programs write it.
     fn zip(files: &[(&str, &[u8], bool)]) -> Vec<u8> {
         let (mut out, mut directory) = (Vec::new(), Vec::new());
         for (name, content, deflated) in files {
-            let packed = if *deflated { miniz_oxide::deflate::compress_to_vec(content, 6) } else { content.to_vec() };
+            let packed =
+                if *deflated { miniz_oxide::deflate::compress_to_vec(content, 6) } else { content.to_vec() };
             let offset = out.len() as u32;
             let mut common = vec![20, 0, 0, 0, if *deflated { 8 } else { 0 }, 0, 0, 0, 0, 0, 0, 0, 0, 0];
             common.extend((packed.len() as u32).to_le_bytes());
@@ -557,26 +612,49 @@ mod tests {
             "Content-Disposition: attachment; filename==?utf-8?B?YS5leGU=?=",
             "Content-Disposition: attachment; filename=\"=?utf-8?Q?a=2Ee?= =?utf-8?Q?xe?=\"",
             "Content-Type: text/plain; name=a.txt\nContent-Disposition: attachment; filename=a.exe",
-            "Content-Disposition: attachment; filename=a.txt\nContent-Disposition: attachment; filename=a.exe",
+            "Content-Disposition: attachment; filename=a.txt\nContent-Disposition: attachment; \
+            filename=a.exe",
             "Content-Disposition: attachment; filename=C:\\dir\\a.exe",
         ] {
             let found = search(&attached(field, b"x"), "exe");
-            assert!(matches!(&found[..], [Blocked { why: Why::Name(e), .. }, ..] if e == "exe"), "{field}: {found:?}");
+            assert!(
+                matches!(&found[..], [Blocked { why: Why::Name(e), .. }, ..] if e == "exe"),
+                "{field}: {found:?}"
+            );
         }
-        for field in
-            ["Content-Type: text/plain; name=exe", "Content-Type: text/plain; name=a.exe.txt", "Subject: a.exe", "Content-Type: a/b; nome=a.exe"]
-        {
+        for field in [
+            "Content-Type: text/plain; name=exe",
+            "Content-Type: text/plain; name=a.exe.txt",
+            "Subject: a.exe",
+            "Content-Type: a/b; nome=a.exe",
+        ] {
             assert_eq!(search(&attached(field, b"x"), "exe"), [], "{field}");
         }
     }
 
     #[test]
     fn renamed_programs_are_found_by_their_content() {
-        assert_eq!(reasons(&attached("Content-Type: image/png; name=foto.png", &PE)), ["\"foto.png\" (.exe by its content)"]);
-        assert_eq!(reasons(&attached("Content-Type: text/plain", &PE)), ["\"(no name)\" (.exe by its content)"]);
+        assert_eq!(
+            reasons(&attached("Content-Type: image/png; name=foto.png", &PE)),
+            ["\"foto.png\" (.exe by its content)"]
+        );
+        assert_eq!(
+            reasons(&attached("Content-Type: text/plain", &PE)),
+            ["\"(no name)\" (.exe by its content)"]
+        );
         assert_eq!(reasons(&attached("Content-Type: a/b; name=a.exe", &PE)), ["\"a.exe\" (.exe)"], "once");
-        assert_eq!(reasons("Content-Type: text/plain\n\nMZ is how this text begins, and it goes on for more than sixty-four characters.\n"), [""; 0]);
-        assert_eq!(search(&attached("Content-Type: a/b; name=a.dat", &PE), "js"), [], "what is not blocked is not looked for");
+        assert_eq!(
+            reasons(
+                "Content-Type: text/plain\n\nMZ is how this text begins, and it goes on for more than \
+                sixty-four characters.\n"
+            ),
+            [""; 0]
+        );
+        assert_eq!(
+            search(&attached("Content-Type: a/b; name=a.dat", &PE), "js"),
+            [],
+            "what is not blocked is not looked for"
+        );
         assert_eq!(search(&attached("Content-Type: a/b", b"\xca\xfe\xba\xbe\0\0\0\x34"), "class").len(), 1);
         assert_eq!(search(&attached("Content-Type: a/b", b"\xca\xfe\xba\xbe\0\0\0\x02"), "class").len(), 0);
     }
@@ -585,13 +663,17 @@ mod tests {
     fn odd_encodings_are_decoded_as_mail_programs_do() {
         let encoded = attached("Content-Type: a/b; name=x", &PE).replace("AAAA", "A!A*A A");
         assert_eq!(reasons(&encoded), ["\"x\" (.exe by its content)"]);
-        let quoted = format!("Content-Type: a/b; name=x\nContent-Transfer-Encoding: Quoted-Printable\n\nM=5A{}", "=00=\n".repeat(70));
+        let quoted = format!(
+            "Content-Type: a/b; name=x\nContent-Transfer-Encoding: Quoted-Printable\n\nM=5A{}",
+            "=00=\n".repeat(70)
+        );
         assert_eq!(reasons(&quoted), ["\"x\" (.exe by its content)"]);
     }
 
     #[test]
     fn archives_are_looked_into() {
-        let inner = zip(&[("doc/leggimi.txt", b"x", true), ("doc/run.JS", b"x", true), ("foto.jpg", &PE, true)]);
+        let inner =
+            zip(&[("doc/leggimi.txt", b"x", true), ("doc/run.JS", b"x", true), ("foto.jpg", &PE, true)]);
         let expected = ["\"d.zip/doc/run.JS\" (.js)", "\"d.zip/foto.jpg\" (.exe by its content)"];
         assert_eq!(reasons(&attached("Content-Type: a/b; name=d.zip", &inner)), expected);
         let renamed = reasons(&attached("Content-Type: a/b; name=d.txt", &inner));
@@ -619,7 +701,10 @@ mod tests {
     fn a_file_that_the_directory_of_an_archive_does_not_name_is_found() {
         let (hidden, shown) = (zip(&[("run.JS", b"x", true)]), zip(&[("testo.txt", b"x", true)]));
         let local = &hidden[..memmem::find(&hidden, ZippedFile::SIGNATURE).unwrap()];
-        assert_eq!(reasons(&attached("Content-Type: a/b; name=d.zip", &[local, &shown].concat())), ["\"d.zip/run.JS\" (.js)"]);
+        assert_eq!(
+            reasons(&attached("Content-Type: a/b; name=d.zip", &[local, &shown].concat())),
+            ["\"d.zip/run.JS\" (.js)"]
+        );
     }
 
     #[test]
@@ -640,23 +725,42 @@ mod tests {
         let plain = format!("Content-Type: message/rfc822\n\n{inner}");
         assert_eq!(reasons(&plain), ["\"a.exe\" (.exe)"]);
         let inner = inner.replace('\n', "\r\n");
-        assert_eq!(reasons(&attached("Content-Type: message/rfc822", inner.as_bytes())), ["\"a.exe\" (.exe)"]);
-        assert_eq!(reasons(&attached("Content-Type: application/octet-stream; name=m.eml", inner.as_bytes())), ["\"a.exe\" (.exe)"]);
+        assert_eq!(
+            reasons(&attached("Content-Type: message/rfc822", inner.as_bytes())),
+            ["\"a.exe\" (.exe)"]
+        );
+        assert_eq!(
+            reasons(&attached("Content-Type: application/octet-stream; name=m.eml", inner.as_bytes())),
+            ["\"a.exe\" (.exe)"]
+        );
     }
 
     #[test]
     fn bombs_are_not_carried_and_take_no_time() {
         let zeros = zip(&[("zeros", &vec![0; MOST_UNPACKED + 1], true)]);
-        assert_eq!(reasons(&attached("Content-Type: a/b; name=d.zip", &zeros)), [""; 0], "nothing in it that is to be unpacked");
+        assert_eq!(
+            reasons(&attached("Content-Type: a/b; name=d.zip", &zeros)),
+            [""; 0],
+            "nothing in it that is to be unpacked"
+        );
         let bomb = zip(&[("b.zip", &vec![0; 2 * MOST_UNPACKED], true)]);
-        assert_eq!(reasons(&attached("Content-Type: a/b; name=d.zip", &bomb)), ["\"d.zip/b.zip\" (packed too deep or too large to be examined)"]);
+        assert_eq!(
+            reasons(&attached("Content-Type: a/b; name=d.zip", &bomb)),
+            ["\"d.zip/b.zip\" (packed too deep or too large to be examined)"]
+        );
         let mut deep = zip(&[("a.txt", b"x", true)]);
         for _ in 0..=DEEPEST_ARCHIVE {
             deep = zip(&[("d.zip", &deep, true)]);
         }
-        assert!(matches!(&search(&attached("Content-Type: a/b; name=d.zip", &deep), "exe")[..], [Blocked { why: Why::Endless, .. }]));
+        assert!(matches!(
+            &search(&attached("Content-Type: a/b; name=d.zip", &deep), "exe")[..],
+            [Blocked { why: Why::Endless, .. }]
+        ));
         let many = zip(&vec![("a", b"".as_slice(), false); MOST_FILES + 1]);
-        assert!(matches!(&search(&attached("Content-Type: a/b; name=d.zip", &many), "exe")[..], [Blocked { why: Why::Endless, .. }]));
+        assert!(matches!(
+            &search(&attached("Content-Type: a/b; name=d.zip", &many), "exe")[..],
+            [Blocked { why: Why::Endless, .. }]
+        ));
     }
 
     #[test]

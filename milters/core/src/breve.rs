@@ -1,13 +1,15 @@
 //! The original as a brief delivery receipt carries it: every attachment is its hash (RFC 6109 s. 3.3.2.2).
 //!
-//! Promise: what is no attachment stays byte for byte, header and boundaries included; the same original gives the same bytes;
-//! what cannot be taken apart comes back whole, since a receipt that says more than was asked for is a good receipt and
-//! none is not. Nothing is decoded: the result is slices of the original, and memory for each attachment.
+//! Promise: what is no attachment stays byte for byte, header and boundaries included; the same original
+//! gives the same bytes; what cannot be taken apart comes back whole, since a receipt that says more than was
+//! asked for is a good receipt and none is not. Nothing is decoded: the result is slices of the original, and
+//! memory for each attachment.
 //!
-//! An attachment is a part with a name (`name` in Content-Type, `filename` in Content-Disposition) or a `message/rfc822`,
-//! at any depth, or the message itself if it is nothing but that. It becomes a text/plain part of the same name with
-//! `.hash` after it, whose content is the SHA-1 of the part's body in 40 hexadecimal digits. The body is hashed as it stands in
-//! the message: encoded, in lines that end in CRLF, without the line break before the next boundary. What stays:
+//! An attachment is a part with a name (`name` in Content-Type, `filename` in Content-Disposition) or a
+//! `message/rfc822`, at any depth, or the message itself if it is nothing but that. It becomes a text/plain
+//! part of the same name with `.hash` after it, whose content is the SHA-1 of the part's body in 40
+//! hexadecimal digits. The body is hashed as it stands in the message: encoded, in lines that end in CRLF,
+//! without the line break before the next boundary. What stays:
 //! - multiparts, named or not: they are the structure, and their parts are looked at;
 //! - in `multipart/signed` everything but the first part: the signature;
 //! - `application/pkcs7-mime` and `x-pkcs7-mime`: nothing can be told apart inside.
@@ -53,14 +55,16 @@ impl Reduction<'_> {
     /// The message, or a part of it: looked into, replaced, or left.
     fn entity(&mut self, range: Range<usize>, levels: usize) -> Result<(), MimeError> {
         let bytes = &self.original[range.clone()];
-        let (end, body) = header_end(&bytes[..bytes.len().min(MAX_PART_HEADER)]).ok_or(MimeError::BadHeader)?;
+        let (end, body) =
+            header_end(&bytes[..bytes.len().min(MAX_PART_HEADER)]).ok_or(MimeError::BadHeader)?;
         let header = Header::parse(&bytes[..end]).map_err(|_| MimeError::BadHeader)?;
         let body = range.start + body..range.end;
         let media = header.content_type();
         let essence = media.as_ref().map_or("text/plain", |m| m.essence.as_str());
         if essence.starts_with("multipart/") {
             let is_signed = essence == "multipart/signed";
-            let boundary = media.as_ref().and_then(|m| m.attribute("boundary")).unwrap_or_default().to_owned();
+            let boundary =
+                media.as_ref().and_then(|m| m.attribute("boundary")).unwrap_or_default().to_owned();
             drop(header);
             return self.multipart(body, &boundary, is_signed, levels);
         }
@@ -74,7 +78,13 @@ impl Reduction<'_> {
         Ok(())
     }
 
-    fn multipart(&mut self, body: Range<usize>, boundary: &str, is_signed: bool, levels: usize) -> Result<(), MimeError> {
+    fn multipart(
+        &mut self,
+        body: Range<usize>,
+        boundary: &str,
+        is_signed: bool,
+        levels: usize,
+    ) -> Result<(), MimeError> {
         if boundary.is_empty() || levels == 0 {
             return Err(MimeError::NoParts(boundary.to_owned()));
         }
@@ -87,16 +97,22 @@ impl Reduction<'_> {
         Ok(())
     }
 
-    /// Puts the hash of `body` in place of the entity that begins at `start`. Of its header stays what is not about the
-    /// content: of the message itself nearly everything.
+    /// Puts the hash of `body` in place of the entity that begins at `start`. Of its header stays what is not
+    /// about the content: of the message itself nearly everything.
     fn replace(&mut self, start: usize, mut header: Header, body: Range<usize>, name: &str) {
         let mut sha1 = Sha1::new();
         sha1.update(&self.original[body.clone()]);
         let name = format!("{}.hash", &name[..name.floor_char_boundary(MOST_NAME_BYTES)]);
         header.fields_mut().retain(|f| !f.name.to_ascii_lowercase().starts_with("content-"));
-        header.push(Field::written("Content-Type", &format!("text/plain; charset=us-ascii{}", parameter("name", &name))));
+        header.push(Field::written(
+            "Content-Type",
+            &format!("text/plain; charset=us-ascii{}", parameter("name", &name)),
+        ));
         header.push(Field::written("Content-Transfer-Encoding", "7bit"));
-        header.push(Field::written("Content-Disposition", &format!("attachment{}", parameter("filename", &name))));
+        header.push(Field::written(
+            "Content-Disposition",
+            &format!("attachment{}", parameter("filename", &name)),
+        ));
         self.reduced.push(self.original.slice(self.copied..start));
         self.reduced.push([&header.to_bytes()[..], b"\r\n", hex(&sha1.finish()).as_bytes()].concat());
         self.copied = body.end;
@@ -109,7 +125,8 @@ fn name(header: &Header) -> Option<String> {
     filename.or_else(|| header.content_type().and_then(|m| m.attribute("name").map(str::to_owned)))
 }
 
-/// `; name="value"` on a line of its own, or as RFC 2231 has it where the value is not plain or too long for one.
+/// `; name="value"` on a line of its own, or as RFC 2231 has it where the value is not plain or too long for
+/// one.
 fn parameter(name: &str, value: &str) -> String {
     const LINE: usize = 60;
     let is_plain = |b: u8| (b == b' ' || b.is_ascii_graphic()) && !matches!(b, b'"' | b'\\');
@@ -169,15 +186,22 @@ mod tests {
     }
 
     fn mixed(part: &str) -> String {
-        format!("{HEAD}Content-Type: multipart/mixed; boundary=b\n\npreamble\n--b\n\nText \n\n--b\n{part}\n--b--\nepilogue\n")
+        format!(
+            "{HEAD}Content-Type: multipart/mixed; boundary=b\n\npreamble\n--b\n\nText \
+            \n\n--b\n{part}\n--b--\nepilogue\n"
+        )
     }
 
     #[test]
     fn rfc6109_3_3_2_2_an_attachment_is_its_hash() {
-        let part = "X-Field: y\nContent-ID: <1@x>\nContent-Type: application/pdf; name=\"offerta.pdf\"\nContent-Transfer-Encoding: base64\n\nJVBERi0xLjQK\nJSVFT0YK";
+        let part = "X-Field: y\nContent-ID: <1@x>\nContent-Type: application/pdf; \
+            name=\"offerta.pdf\"\nContent-Transfer-Encoding: base64\n\nJVBERi0xLjQK\nJSVFT0YK";
         // printf 'JVBERi0xLjQK\r\nJSVFT0YK' | sha1sum
         let hash = "43f3134e2fd5285b4629edb5bd123a87521502bc";
-        assert_eq!(brief(&mixed(part)), mixed(&format!("X-Field: y\n{}", hash_part("offerta.pdf.hash", hash))));
+        assert_eq!(
+            brief(&mixed(part)),
+            mixed(&format!("X-Field: y\n{}", hash_part("offerta.pdf.hash", hash)))
+        );
     }
 
     #[test]
@@ -211,7 +235,8 @@ mod tests {
     #[test]
     fn rfc2231_names_that_are_not_plain_are_encoded_and_open_no_header() {
         let name_of = |written: &str| {
-            let brief = brief(&mixed(&format!("Content-Disposition: attachment; filename*=utf-8''{written}\n\nx")));
+            let brief =
+                brief(&mixed(&format!("Content-Disposition: attachment; filename*=utf-8''{written}\n\nx")));
             assert!(brief.lines().all(|line| line.len() <= 78), "{brief}");
             let part = brief.split("--b\n").nth(2).unwrap();
             let header = Header::parse(&crlf(&format!("{}\n", part.split("\n\n").next().unwrap()))).unwrap();
@@ -229,8 +254,10 @@ mod tests {
 
     #[test]
     fn rfc6109_3_3_2_2_a_forwarded_message_is_one_hash() {
-        let forwarded = "Subject: x\nContent-Type: multipart/mixed; boundary=b2\n\n--b2\nContent-Type: image/png; name=x.png\n\nx\n--b2--\n";
-        let part = |header: &str| brief(&mixed(&format!("Content-Type: message/rfc822{header}\n\n{forwarded}")));
+        let forwarded = "Subject: x\nContent-Type: multipart/mixed; boundary=b2\n\n--b2\nContent-Type: \
+            image/png; name=x.png\n\nx\n--b2--\n";
+        let part =
+            |header: &str| brief(&mixed(&format!("Content-Type: message/rfc822{header}\n\n{forwarded}")));
         assert_eq!(part(""), mixed(&hash_part("message.eml.hash", &sha1(forwarded))));
         assert_eq!(part("; name=\"Disdetta.eml\""), mixed(&hash_part("Disdetta.eml.hash", &sha1(forwarded))));
     }
@@ -239,9 +266,11 @@ mod tests {
     fn rfc6109_3_3_2_2_a_signed_message_keeps_its_signature() {
         let signed = |part: &str| {
             format!(
-                "{HEAD}Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\"; boundary=s\n\n--s\n\
+                "{HEAD}Content-Type: multipart/signed; protocol=\"application/pkcs7-signature\"; \
+                boundary=s\n\n--s\n\
                  Content-Type: multipart/mixed; boundary=b\n\n--b\n\nText\n--b\n{part}\n--b--\n\n--s\n\
-                 Content-Type: application/pkcs7-signature; name=smime.p7s\nContent-Disposition: attachment; filename=smime.p7s\n\nMII=\n--s--\n"
+                 Content-Type: application/pkcs7-signature; name=smime.p7s\nContent-Disposition: \
+                attachment; filename=smime.p7s\n\nMII=\n--s--\n"
             )
         };
         let part = "Content-Type: application/pdf; name=a.pdf\n\nx";
@@ -258,8 +287,10 @@ mod tests {
     #[test]
     fn rfc6109_3_3_2_2_what_cms_holds_stays() {
         for kind in ["application/pkcs7-mime", "application/x-pkcs7-mime", "Application/PKCS7-MIME"] {
-            let entity =
-                format!("Content-Type: {kind}; smime-type=signed-data; name=smime.p7m\nContent-Disposition: attachment; filename=smime.p7m\n\nMII=");
+            let entity = format!(
+                "Content-Type: {kind}; smime-type=signed-data; name=smime.p7m\nContent-Disposition: \
+                attachment; filename=smime.p7m\n\nMII="
+            );
             stays(&format!("{HEAD}{entity}\n"));
             stays(&mixed(&entity));
         }
@@ -267,15 +298,24 @@ mod tests {
 
     #[test]
     fn rfc6109_3_3_2_2_a_message_that_is_an_attachment_keeps_its_header() {
-        let message = format!("{HEAD}Content-Type: application/pdf; name=a.pdf\nContent-Transfer-Encoding: base64\nX-Last: z\n\nJVBERi0K\n");
-        assert_eq!(brief(&message), format!("{HEAD}X-Last: z\n{}", hash_part("a.pdf.hash", &sha1("JVBERi0K\n"))));
+        let message = format!(
+            "{HEAD}Content-Type: application/pdf; name=a.pdf\nContent-Transfer-Encoding: base64\nX-Last: \
+            z\n\nJVBERi0K\n"
+        );
+        assert_eq!(
+            brief(&message),
+            format!("{HEAD}X-Last: z\n{}", hash_part("a.pdf.hash", &sha1("JVBERi0K\n")))
+        );
     }
 
     #[test]
     fn attachments_are_found_at_every_level_up_to_the_bound() {
         let nested = |levels: usize, attachment: &str| {
             (0..levels).rev().fold(attachment.to_owned(), |inner, i| {
-                format!("Content-Type: multipart/mixed; boundary=b{i}; name=x\n\n--b{i}\n{inner}\n--b{i}--\n")
+                format!(
+                    "Content-Type: multipart/mixed; boundary=b{i}; \
+                    name=x\n\n--b{i}\n{inner}\n--b{i}--\n"
+                )
             })
         };
         let attachment = "Content-Disposition: attachment; filename=a\n\nx";
@@ -302,19 +342,35 @@ mod tests {
 
     #[test]
     fn parts_are_counted_while_they_are_found() {
-        let parts =
-            |n: usize| format!("{HEAD}Content-Type: multipart/mixed; boundary=b\n\n{}--b--\n", "--b\nContent-Type: a/b; name=n\n\n\n".repeat(n));
+        let parts = |n: usize| {
+            format!(
+                "{HEAD}Content-Type: multipart/mixed; boundary=b\n\n{}--b--\n",
+                "--b\nContent-Type: a/b; name=n\n\n\n".repeat(n)
+            )
+        };
         assert_eq!(brief(&parts(MOST_PARTS)).matches("n.hash").count(), 2 * MOST_PARTS);
         stays(&parts(MOST_PARTS + 1));
         // The bound is that of the message, not of each level.
-        let inner =
-            |n: usize| format!("--b\nContent-Type: multipart/mixed; boundary=c\n\n{}--c--\n", "--c\nContent-Type: a/b; name=n\n\n\n".repeat(n));
-        let both =
-            |first: usize, second: usize| format!("{HEAD}Content-Type: multipart/mixed; boundary=b\n\n{}{}--b--\n", inner(first), inner(second));
+        let inner = |n: usize| {
+            format!(
+                "--b\nContent-Type: multipart/mixed; boundary=c\n\n{}--c--\n",
+                "--c\nContent-Type: a/b; name=n\n\n\n".repeat(n)
+            )
+        };
+        let both = |first: usize, second: usize| {
+            format!(
+                "{HEAD}Content-Type: multipart/mixed; boundary=b\n\n{}{}--b--\n",
+                inner(first),
+                inner(second)
+            )
+        };
         let half = MOST_PARTS / 2 - 1;
         assert_eq!(brief(&both(half, half)).matches("n.hash").count(), 4 * half);
         stays(&both(half, half + 1));
-        let tiny = Bytes::from(format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{}--b--\r\n", "--b\r\n\r\n\r\n".repeat(1_400_000)));
+        let tiny = Bytes::from(format!(
+            "Content-Type: multipart/mixed; boundary=b\r\n\r\n{}--b--\r\n",
+            "--b\r\n\r\n\r\n".repeat(1_400_000)
+        ));
         assert_eq!(breve(&tiny).pieces(), [tiny]);
     }
 

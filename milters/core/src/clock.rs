@@ -1,7 +1,7 @@
 //! The one source of time, and how a moment is written in PEC messages.
 //!
-//! Promise: a transaction asks the clock once and uses that one [`Moment`] everywhere (RFC 6109 s. 4.1, "sole temporal
-//! value"), in whole seconds, written in Italian legal time with its offset (RFC 6109 s. 4.2).
+//! Promise: a transaction asks the clock once and uses that one [`Moment`] everywhere (RFC 6109 s. 4.1, "sole
+//! temporal value"), in whole seconds, written in Italian legal time with its offset (RFC 6109 s. 4.2).
 
 use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -63,10 +63,15 @@ impl Moment {
         self.0
     }
 
-    /// Reads the `data` of a daticert.xml: `dd/mm/yyyy`, `hh:mm:ss`, `+hhmm`. `None` if one of them is not of that form.
+    /// Reads the `data` of a daticert.xml: `dd/mm/yyyy`, `hh:mm:ss`, `+hhmm`. `None` if one of them is not of
+    /// that form.
     pub fn from_daticert(giorno: &str, ora: &str, zona: &str) -> Option<Self> {
         let is_of_form = |text: &str, form: &str| {
-            text.len() == form.len() && text.bytes().zip(form.bytes()).all(|(b, f)| if f == b'0' { b.is_ascii_digit() } else { b == f })
+            text.len() == form.len()
+                && text
+                    .bytes()
+                    .zip(form.bytes())
+                    .all(|(b, f)| if f == b'0' { b.is_ascii_digit() } else { b == f })
         };
         if !is_of_form(giorno, "00/00/0000") || !is_of_form(ora, "00:00:00") {
             return None;
@@ -85,7 +90,8 @@ impl Moment {
 
     /// Reads an RFC 5322 date, as in a `Date:` header.
     pub fn from_rfc5322(text: &str) -> Option<Self> {
-        let zoned = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_zoned(text.trim()).ok()?;
+        let zoned =
+            jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true).parse_zoned(text.trim()).ok()?;
         Some(Self(zoned.timestamp().as_second()))
     }
 
@@ -131,7 +137,8 @@ impl Moment {
     }
 
     fn in_italy(self) -> Zoned {
-        // Both fall back rather than fail: a wrong zone is visible in every message, a missing receipt is not.
+        // Both fall back rather than fail: a wrong zone is visible in every message, a missing receipt is
+        // not.
         let zone = TimeZone::get("Europe/Rome").unwrap_or(TimeZone::UTC);
         Timestamp::from_second(self.0).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(zone)
     }
@@ -151,7 +158,10 @@ mod tests {
     #[test]
     fn rfc6109_4_2_legal_time_follows_summer_time() {
         let winter = Moment::from_unix(1_542_123_566);
-        assert_eq!((winter.giorno().as_str(), winter.ora().as_str(), winter.zona().as_str()), ("13/11/2018", "16:39:26", "+0100"));
+        assert_eq!(
+            (winter.giorno().as_str(), winter.ora().as_str(), winter.zona().as_str()),
+            ("13/11/2018", "16:39:26", "+0100")
+        );
         assert_eq!(winter.rfc5322(), "Tue, 13 Nov 2018 16:39:26 +0100");
         let summer = Moment::from_unix(1_789_825_279);
         assert_eq!((summer.ora().as_str(), summer.zona().as_str()), ("15:41:19", "+0200"));

@@ -1,7 +1,8 @@
 //! The certification data, `daticert.xml` (RFC 6109 s. 4.4).
 //!
-//! Promise: what is written is valid against the DTD and the same for the same data; what is read follows the DTD's content
-//! model in order, without a document type, without entities beyond XML's own five, or is refused with the reason.
+//! Promise: what is written is valid against the DTD and the same for the same data; what is read follows the
+//! DTD's content model in order, without a document type, without entities beyond XML's own five, or is
+//! refused with the reason.
 
 use std::str::FromStr;
 
@@ -193,15 +194,17 @@ impl DaticertError {
             Self::TooLarge(bytes) => format!("daticert.xml ha {bytes} byte, il massimo è {MAX_BYTES}"),
             Self::NotUtf8 => "daticert.xml non è in UTF-8".to_owned(),
             Self::Xml(words) => format!("daticert.xml non è XML valido ({words})"),
-            Self::Unexpected { wanted, found } => format!("daticert.xml: al posto di {} si trova {}", in_italian(wanted), in_italian(found)),
+            Self::Unexpected { wanted, found } => {
+                format!("daticert.xml: al posto di {} si trova {}", in_italian(wanted), in_italian(found))
+            }
             Self::Value { what, value } => format!("daticert.xml: il valore di {what} è {value:?}"),
         }
     }
 }
 
 impl Daticert {
-    /// The data of a notice about the same envelope: its header data, with another type, time and issuer, and nothing yet of
-    /// what only some notices have.
+    /// The data of a notice about the same envelope: its header data, with another type, time and issuer, and
+    /// nothing yet of what only some notices have.
     pub fn about_same_message(&self, tipo: Tipo, gestore_emittente: &str, data: Moment) -> Self {
         Self {
             tipo,
@@ -216,14 +219,16 @@ impl Daticert {
         }
     }
 
-    /// The file: UTF-8, LF, four blanks of indentation, `errore` always explicit, as the deployed network writes it.
+    /// The file: UTF-8, LF, four blanks of indentation, `errore` always explicit, as the deployed network
+    /// writes it.
     pub fn to_xml(&self) -> String {
         let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
         xml += &format!("<postacert tipo=\"{}\" errore=\"{}\">\n", self.tipo, self.errore);
         xml += "    <intestazione>\n";
         xml += &element(2, "mittente", &self.mittente);
         for d in &self.destinatari {
-            xml += &format!("        <destinatari tipo=\"{}\">{}</destinatari>\n", d.tipo, text(&d.indirizzo));
+            xml +=
+                &format!("        <destinatari tipo=\"{}\">{}</destinatari>\n", d.tipo, text(&d.indirizzo));
         }
         xml += &element(2, "risposte", &self.risposte);
         if let Some(oggetto) = &self.oggetto {
@@ -268,7 +273,8 @@ impl Daticert {
 
         let postacert = elements.open("postacert")?;
         let tipo = attribute(&postacert, "tipo", "postacert/@tipo")?;
-        let errore = optional_attribute(&postacert, "errore", "postacert/@errore")?.unwrap_or(Errore::Nessuno);
+        let errore =
+            optional_attribute(&postacert, "errore", "postacert/@errore")?.unwrap_or(Errore::Nessuno);
 
         elements.open("intestazione")?;
         let mittente = elements.text("mittente")?;
@@ -341,7 +347,10 @@ fn text(content: &str) -> String {
 
 /// Without the characters that XML 1.0 cannot hold, and without those that a terminal or a log would obey.
 fn printable(content: &str) -> String {
-    content.chars().map(|c| if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') { ' ' } else { c }).collect()
+    content
+        .chars()
+        .map(|c| if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') { ' ' } else { c })
+        .collect()
 }
 
 /// A pull reader that knows what element must come next.
@@ -360,7 +369,8 @@ impl<'x> Elements<'x> {
         Self { reader, ahead: None }
     }
 
-    /// The next event of substance: comments, the declaration and white space between elements are passed over.
+    /// The next event of substance: comments, the declaration and white space between elements are passed
+    /// over.
     fn next(&mut self) -> Result<Event<'x>, DaticertError> {
         if let Some(event) = self.ahead.take() {
             return Ok(event);
@@ -401,7 +411,11 @@ impl<'x> Elements<'x> {
                     let at = allowed.iter().position(|a| *a == attribute.key.as_ref());
                     match at {
                         Some(at) if seen & (1 << at) == 0 => seen |= 1 << at,
-                        _ => return Err(DaticertError::Xml(format!("<{name}> has an attribute that is not allowed there, or twice"))),
+                        _ => {
+                            return Err(DaticertError::Xml(format!(
+                                "<{name}> has an attribute that is not allowed there, or twice"
+                            )));
+                        }
                     }
                 }
                 Ok(start)
@@ -432,15 +446,20 @@ impl<'x> Elements<'x> {
                 Event::Text(text) => content += &text.xml10_content(),
                 Event::CData(text) => content += &text.xml10_content(),
                 Event::Comment(_) => {}
-                Event::GeneralRef(entity) => match entity.resolve_char_ref().map_err(|e| DaticertError::Xml(e.to_string()))? {
-                    Some(character) => content.push(character),
-                    None => {
-                        let entity = entity.into_inner();
-                        content +=
-                            resolve_predefined_entity(&entity).ok_or_else(|| DaticertError::Xml(format!("the entity {entity:?} is not allowed")))?;
+                Event::GeneralRef(entity) => {
+                    match entity.resolve_char_ref().map_err(|e| DaticertError::Xml(e.to_string()))? {
+                        Some(character) => content.push(character),
+                        None => {
+                            let entity = entity.into_inner();
+                            content += resolve_predefined_entity(&entity).ok_or_else(|| {
+                                DaticertError::Xml(format!("the entity {entity:?} is not allowed"))
+                            })?;
+                        }
                     }
-                },
-                Event::End(end) if end.name().as_ref() == name => return Ok(printable(&content).trim().to_owned()),
+                }
+                Event::End(end) if end.name().as_ref() == name => {
+                    return Ok(printable(&content).trim().to_owned());
+                }
                 other => return Err(unexpected(name, &other)),
             }
         }
@@ -457,7 +476,8 @@ impl<'x> Elements<'x> {
 
     fn destinatario(&mut self) -> Result<Destinatario, DaticertError> {
         let start = self.open("destinatari")?;
-        let tipo = optional_attribute(&start, "tipo", "destinatari/@tipo")?.unwrap_or(TipoDestinatario::Certificato);
+        let tipo =
+            optional_attribute(&start, "tipo", "destinatari/@tipo")?.unwrap_or(TipoDestinatario::Certificato);
         Ok(Destinatario { indirizzo: self.content("destinatari")?, tipo })
     }
 }
@@ -472,8 +492,14 @@ fn unexpected(wanted: &'static str, found: &Event<'_>) -> DaticertError {
     DaticertError::Unexpected { wanted, found }
 }
 
-fn optional_attribute<T: FromStr>(start: &BytesStart<'_>, name: &str, what: &'static str) -> Result<Option<T>, DaticertError> {
-    let Some(found) = start.try_get_attribute(name).map_err(|e| DaticertError::Xml(e.to_string()))? else { return Ok(None) };
+fn optional_attribute<T: FromStr>(
+    start: &BytesStart<'_>,
+    name: &str,
+    what: &'static str,
+) -> Result<Option<T>, DaticertError> {
+    let Some(found) = start.try_get_attribute(name).map_err(|e| DaticertError::Xml(e.to_string()))? else {
+        return Ok(None);
+    };
     let value = found.value.trim().to_owned();
     match value.parse() {
         Ok(value) => Ok(Some(value)),
@@ -537,27 +563,55 @@ mod tests {
 
     #[test]
     fn rfc6109_4_4_what_is_written_is_this() {
-        let all = Daticert { ricezione: vec!["a@b".into(), "c@d".into()], errore_esteso: Some("x".into()), ..example() };
+        let all = Daticert {
+            ricezione: vec!["a@b".into(), "c@d".into()],
+            errore_esteso: Some("x".into()),
+            ..example()
+        };
         let xml = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
-            <postacert tipo=\"avvenuta-consegna\" errore=\"nessuno\">\n    <intestazione>\n        <mittente>anna@pec.alfa.test</mittente>\n        \
-            <destinatari tipo=\"certificato\">bruno@pec.beta.test</destinatari>\n        <destinatari tipo=\"esterno\">carla@posta.test</destinatari>\n        \
-            <risposte>anna@pec.alfa.test</risposte>\n        <oggetto>Città &lt;&amp;&gt; &quot;virgolette&quot;</oggetto>\n    </intestazione>\n    \
-            <dati>\n        <gestore-emittente>Alfa &amp; C. S.p.A.</gestore-emittente>\n        <data zona=\"+0100\">\n            \
+            <postacert tipo=\"avvenuta-consegna\" errore=\"nessuno\">\n    <intestazione>\n        \
+            <mittente>anna@pec.alfa.test</mittente>\n        \
+            <destinatari tipo=\"certificato\">bruno@pec.beta.test</destinatari>\n        <destinatari \
+            tipo=\"esterno\">carla@posta.test</destinatari>\n        \
+            <risposte>anna@pec.alfa.test</risposte>\n        <oggetto>Città &lt;&amp;&gt; \
+            &quot;virgolette&quot;</oggetto>\n    </intestazione>\n    \
+            <dati>\n        <gestore-emittente>Alfa &amp; C. S.p.A.</gestore-emittente>\n        <data \
+            zona=\"+0100\">\n            \
             <giorno>13/11/2018</giorno>\n            <ora>16:39:26</ora>\n        </data>\n        \
-            <identificativo>pec.20181113163926.x@gestore.alfa.test</identificativo>\n        <msgid>&lt;1$a@x&gt;</msgid>\n        \
+            <identificativo>pec.20181113163926.x@gestore.alfa.test</identificativo>\n        \
+            <msgid>&lt;1$a@x&gt;</msgid>\n        \
             <ricevuta tipo=\"completa\"/>\n        <consegna>bruno@pec.beta.test</consegna>\n        \
-            <ricezione>a@b</ricezione>\n        <ricezione>c@d</ricezione>\n        <errore-esteso>x</errore-esteso>\n    \
+            <ricezione>a@b</ricezione>\n        <ricezione>c@d</ricezione>\n        \
+            <errore-esteso>x</errore-esteso>\n    \
             </dati>\n</postacert>\n";
         assert_eq!(all.to_xml(), xml);
-        let bare = Daticert { oggetto: None, msgid: None, ricevuta: None, consegna: None, ..example() }.to_xml();
-        assert!(!["oggetto", "msgid", "ricevuta", "consegna>", "ricezione", "errore-esteso"].iter().any(|name| bare.contains(name)), "{bare}");
+        let bare =
+            Daticert { oggetto: None, msgid: None, ricevuta: None, consegna: None, ..example() }.to_xml();
+        assert!(
+            !["oggetto", "msgid", "ricevuta", "consegna>", "ricezione", "errore-esteso"]
+                .iter()
+                .any(|name| bare.contains(name)),
+            "{bare}"
+        );
     }
 
     #[test]
     fn a_notice_about_the_same_envelope_has_its_data_and_nothing_of_another_notice() {
-        let busta = Daticert { errore: Errore::Virus, ricezione: vec!["a@b".into()], errore_esteso: Some("x".into()), ..example() };
+        let busta = Daticert {
+            errore: Errore::Virus,
+            ricezione: vec!["a@b".into()],
+            errore_esteso: Some("x".into()),
+            ..example()
+        };
         let at = Moment::from_unix(1_600_000_000);
-        let expected = Daticert { tipo: Tipo::Accettazione, gestore_emittente: "Beta".into(), data: at, ricevuta: None, consegna: None, ..example() };
+        let expected = Daticert {
+            tipo: Tipo::Accettazione,
+            gestore_emittente: "Beta".into(),
+            data: at,
+            ricevuta: None,
+            consegna: None,
+            ..example()
+        };
         assert_eq!(busta.about_same_message(Tipo::Accettazione, "Beta", at), expected);
     }
 
@@ -565,13 +619,21 @@ mod tests {
     fn whatever_xml_allows_between_and_in_elements_is_read() {
         let xml = example().to_xml();
         let subject = |oggetto: &str| Daticert { oggetto: Some(oggetto.into()), ..example() };
-        let replaced = |with: &str| Daticert::parse(xml.replace("Città &lt;&amp;&gt; &quot;virgolette&quot;", with).as_bytes());
+        let replaced = |with: &str| {
+            Daticert::parse(xml.replace("Città &lt;&amp;&gt; &quot;virgolette&quot;", with).as_bytes())
+        };
         assert_eq!(replaced(" \t\r\n Citt\u{e0} \n"), Ok(subject("Città")));
-        assert_eq!(replaced("Citt&#224; &#xe8;<!-- x --> &lt;&amp;&gt;&quot;&apos;"), Ok(subject("Città è <&>\"'")));
+        assert_eq!(
+            replaced("Citt&#224; &#xe8;<!-- x --> &lt;&amp;&gt;&quot;&apos;"),
+            Ok(subject("Città è <&>\"'"))
+        );
         assert_eq!(replaced("a<![CDATA[<b> & c]]>d"), Ok(subject("a<b> & cd")));
         assert_eq!(replaced(""), Ok(subject("")));
         assert_eq!(
-            Daticert::parse(format!("\u{feff}{}\n<?x y?>\n<!-- z -->", xml.replace("<dati>", "<!-- x -->\t<dati>")).as_bytes()),
+            Daticert::parse(
+                format!("\u{feff}{}\n<?x y?>\n<!-- z -->", xml.replace("<dati>", "<!-- x -->\t<dati>"))
+                    .as_bytes()
+            ),
             Ok(example())
         );
     }
@@ -580,14 +642,19 @@ mod tests {
     fn both_dialects_are_read() {
         let jpec = example().to_xml().replace("errore=\"nessuno\"", "").replace("\n", "\r\n") + "\r\n";
         assert_eq!(Daticert::parse(jpec.as_bytes()).unwrap(), example());
-        let openpec = example().to_xml().replace("<ricevuta tipo=\"completa\"/>", "<ricevuta tipo='completa' ></ricevuta><!-- x -->");
+        let openpec = example()
+            .to_xml()
+            .replace("<ricevuta tipo=\"completa\"/>", "<ricevuta tipo='completa' ></ricevuta><!-- x -->");
         assert_eq!(Daticert::parse(openpec.as_bytes()).unwrap(), example());
     }
 
     #[test]
     fn control_characters_do_not_break_the_file() {
         let daticert = Daticert { oggetto: Some("a\u{0}b\nc\u{ffff}d\u{fffe}e".into()), ..example() };
-        assert_eq!(Daticert::parse(daticert.to_xml().as_bytes()).unwrap().oggetto.as_deref(), Some("a b c d e"));
+        assert_eq!(
+            Daticert::parse(daticert.to_xml().as_bytes()).unwrap().oggetto.as_deref(),
+            Some("a b c d e")
+        );
     }
 
     #[test]
@@ -616,7 +683,11 @@ mod tests {
             ("no zone", " zona=\"+0100\"", ""),
             ("no type of receipt", " tipo=\"completa\"", ""),
             ("element in a text", "Città", "<b>Città</b>"),
-            ("an element in the receipt's type", "/>\n        <consegna>", "><x/></ricevuta>\n        <consegna>"),
+            (
+                "an element in the receipt's type",
+                "/>\n        <consegna>",
+                "><x/></ricevuta>\n        <consegna>",
+            ),
             ("no identifier", "pec.20181113163926.x@gestore.alfa.test", "x"),
             ("control character", "Città", "Citt\u{1f}"),
             ("another root", "<postacert ", "<postacert><postacert "),
@@ -643,7 +714,12 @@ mod tests {
                 "daticert.xml: <destinatari> stands where mittente should",
                 "daticert.xml: al posto di mittente si trova <destinatari>",
             ),
-            ("<dati>", "x<dati>", "daticert.xml: text stands where dati should", "daticert.xml: al posto di dati si trova un testo"),
+            (
+                "<dati>",
+                "x<dati>",
+                "daticert.xml: text stands where dati should",
+                "daticert.xml: al posto di dati si trova un testo",
+            ),
             (
                 "</postacert>",
                 "</postacert><postacert/>",
@@ -657,26 +733,45 @@ mod tests {
                 "daticert.xml: al posto di postacert si trova <consegna>",
             ),
             (
-                "<risposte>anna@pec.alfa.test</risposte>\n        <oggetto>Città &lt;&amp;&gt; &quot;virgolette&quot;</oggetto>\n",
+                "<risposte>anna@pec.alfa.test</risposte>\n        <oggetto>Città &lt;&amp;&gt; \
+                &quot;virgolette&quot;</oggetto>\n",
                 "",
                 "daticert.xml: </intestazione> stands where risposte should",
                 "daticert.xml: al posto di risposte si trova </intestazione>",
             ),
-            ("esterno", "interno", "daticert.xml: destinatari/@tipo is \"interno\"", "daticert.xml: il valore di destinatari/@tipo è \"interno\""),
+            (
+                "esterno",
+                "interno",
+                "daticert.xml: destinatari/@tipo is \"interno\"",
+                "daticert.xml: il valore di destinatari/@tipo è \"interno\"",
+            ),
             (
                 "13/11/2018",
                 "32/11/2018",
                 "daticert.xml: data is \"32/11/2018 16:39:26 +0100\"",
                 "daticert.xml: il valore di data è \"32/11/2018 16:39:26 +0100\"",
             ),
-            ("Città", "&x;", "daticert.xml: the entity \"x\" is not allowed", "daticert.xml non è XML valido (the entity \"x\" is not allowed)"),
+            (
+                "Città",
+                "&x;",
+                "daticert.xml: the entity \"x\" is not allowed",
+                "daticert.xml non è XML valido (the entity \"x\" is not allowed)",
+            ),
         ] {
             assert_eq!(error(from, to), (english.to_owned(), italian.to_owned()));
         }
         for (bytes, english, italian) in [
             (&b"\xff"[..], "daticert.xml is not UTF-8", "daticert.xml non è in UTF-8"),
-            (&vec![b' '; MAX_BYTES + 1], "daticert.xml has 1048577 bytes, 1048576 are allowed", "daticert.xml ha 1048577 byte, il massimo è 1048576"),
-            (b"", "daticert.xml: the end of the file stands where postacert should", "daticert.xml: al posto di postacert si trova la fine del file"),
+            (
+                &vec![b' '; MAX_BYTES + 1],
+                "daticert.xml has 1048577 bytes, 1048576 are allowed",
+                "daticert.xml ha 1048577 byte, il massimo è 1048576",
+            ),
+            (
+                b"",
+                "daticert.xml: the end of the file stands where postacert should",
+                "daticert.xml: al posto di postacert si trova la fine del file",
+            ),
         ] {
             let error = Daticert::parse(bytes).unwrap_err();
             assert_eq!((error.to_string().as_str(), error.italiano().as_str()), (english, italian));

@@ -1,7 +1,8 @@
 //! The index of the PEC providers (RFC 6109 s. 4.5), read from its LDIF file (RFC 2849).
 //!
-//! Promise: who answers for a certificate or a domain is one look-up in memory, without regard to case. A million domains are
-//! some forty megabytes: the names stand behind each other in one text, and a table knows where.
+//! Promise: who answers for a certificate or a domain is one look-up in memory, without regard to case. A
+//! million domains are some forty megabytes: the names stand behind each other in one text, and a table knows
+//! where.
 
 pub mod changes;
 pub mod ldif;
@@ -21,7 +22,8 @@ use crate::address::{Address, is_domain};
 use crate::identifier::unhex;
 use ldif::Record;
 
-/// How many certificates a provider may have at a time, by AgID's rules. Who has more is believed all the same.
+/// How many certificates a provider may have at a time, by AgID's rules. Who has more is believed all the
+/// same.
 pub const MOST_CERTIFICATES: usize = 10;
 
 /// How many conflicts are named; the rest is counted.
@@ -158,14 +160,18 @@ impl Directory {
 
     /// All certificates by their hashes, in lower case, sorted, each with its record.
     pub fn certificates(&self) -> Vec<(&str, &Provider)> {
-        let mut all: Vec<_> = self.by_certificate.iter().map(|(hash, &i)| (hash.as_str(), &self.providers[i])).collect();
+        let mut all: Vec<_> =
+            self.by_certificate.iter().map(|(hash, &i)| (hash.as_str(), &self.providers[i])).collect();
         all.sort_unstable_by_key(|(hash, _)| *hash);
         all
     }
 
     /// All domains in lower case, in the file's order, each with its record.
     pub fn domains(&self) -> impl Iterator<Item = (&str, &Provider)> {
-        self.domains.text.lines().filter_map(|domain| Some((domain, &self.providers[self.domains.get(domain)?])))
+        self.domains
+            .text
+            .lines()
+            .filter_map(|domain| Some((domain, &self.providers[self.domains.get(domain)?])))
     }
 
     /// How many records and how many domains there are.
@@ -178,7 +184,8 @@ impl Directory {
         self.location.as_deref()
     }
 
-    /// Domains and certificates that two records claim (the first keeps them), and records with too many certificates.
+    /// Domains and certificates that two records claim (the first keeps them), and records with too many
+    /// certificates.
     pub fn conflicts(&self) -> &[String] {
         &self.conflicts
     }
@@ -191,12 +198,15 @@ impl Directory {
         }
         let name = name.ok_or_else(|| format!("{dn}: no providerName"))?;
         let mail_receipt = mail_receipt.ok_or_else(|| format!("{dn}: no mailReceipt"))?;
-        let mail_receipt = Address::parse(&mail_receipt).ok_or_else(|| format!("{dn}: mailReceipt {mail_receipt:?} is no mail address"))?;
+        let mail_receipt = Address::parse(&mail_receipt)
+            .ok_or_else(|| format!("{dn}: mailReceipt {mail_receipt:?} is no mail address"))?;
         let index = self.providers.len();
 
         for hash in &hashes {
             if !unhex(hash).is_some_and(|bytes| matches!(bytes.len(), 20 | 32)) {
-                return Err(format!("{dn}: providerCertificateHash {hash:?} is neither SHA-1 nor SHA-256 in hexadecimal"));
+                return Err(format!(
+                    "{dn}: providerCertificateHash {hash:?} is neither SHA-1 nor SHA-256 in hexadecimal"
+                ));
             }
             let hash = hash.to_ascii_lowercase();
             match self.by_certificate.get(&hash) {
@@ -241,12 +251,17 @@ impl Directory {
 mod tests {
     use super::*;
 
-    const LDIF: &str = "version: 1\n# the base\ndn: o=postacert\nobjectclass: top\nobjectClass: LDIFLocationURLObject\no: postacert\n\n\
+    const LDIF: &str = "version: 1\n# the base\ndn: o=postacert\nobjectclass: top\nobjectClass: \
+        LDIFLocationURLObject\no: postacert\n\n\
         dn: providerName=Alfa,o=postacert\nobjectclass: provider\nproviderName: Alfa\n\
-        providerCertificateHash:\n 7E7AEF1059AE0F454F2643A9\n 5F69EC3556009239\nproviderCertificate;binary::\n MIIDBjCC\n Am+g\n\
-        mailReceipt: ricevute@gestore.alfa.test\nmanagedDomains: PEC.alfa.test\nmanagedDomains: studio.example\n\n\
+        providerCertificateHash:\n 7E7AEF1059AE0F454F2643A9\n \
+        5F69EC3556009239\nproviderCertificate;binary::\n MIIDBjCC\n Am+g\n\
+        mailReceipt: ricevute@gestore.alfa.test\nmanagedDomains: PEC.alfa.test\nmanagedDomains: \
+        studio.example\n\n\
         dn:: cHJvdmlkZXJOYW1lPUJldMOgLG89cG9zdGFjZXJ0\nobjectclass: provider\nproviderName:: QmV0w6A=\n\
-        providerCertificateHash: E00FDD9D88BE0E2CC766B893315CAF93D5701A6AE00FDD9D88BE0E2CC766B893\nmailReceipt: r@gestore.beta.test\nmanagedDomains: pec.beta.test\n";
+        providerCertificateHash: \
+        E00FDD9D88BE0E2CC766B893315CAF93D5701A6AE00FDD9D88BE0E2CC766B893\nmailReceipt: \
+        r@gestore.beta.test\nmanagedDomains: pec.beta.test\n";
 
     #[test]
     fn rfc6109_4_5_folding_base64_comments_and_either_case() {
@@ -254,7 +269,10 @@ mod tests {
             let directory = Directory::parse(&text).unwrap();
             assert_eq!(directory.size(), (2, 3));
             let alfa = directory.provider_of_certificate("7e7aef1059ae0f454f2643a95f69ec3556009239").unwrap();
-            assert_eq!((alfa.name.as_str(), alfa.mail_receipt.as_str()), ("Alfa", "ricevute@gestore.alfa.test"));
+            assert_eq!(
+                (alfa.name.as_str(), alfa.mail_receipt.as_str()),
+                ("Alfa", "ricevute@gestore.alfa.test")
+            );
             assert_eq!(directory.provider_of_domain("pec.ALFA.test"), Some(alfa));
             assert_eq!(directory.provider_of_domain("pec.beta.test").map(|p| p.name.as_str()), Some("Betà"));
             assert_eq!(directory.provider_of_domain("alfa.test"), None);
@@ -263,7 +281,8 @@ mod tests {
 
     #[test]
     fn rfc6109_4_5_a_provider_has_several_certificates_while_one_replaces_another() {
-        let second = "providerCertificateHash: 0123456789abcdef0123456789abcdef01234567\nmailReceipt: ricevute@";
+        let second =
+            "providerCertificateHash: 0123456789abcdef0123456789abcdef01234567\nmailReceipt: ricevute@";
         let directory = Directory::parse(&LDIF.replace("mailReceipt: ricevute@", second)).unwrap();
         for hash in ["7E7AEF1059AE0F454F2643A95F69EC3556009239", "0123456789ABCDEF0123456789abcdef01234567"] {
             assert_eq!(directory.provider_of_certificate(hash).map(|p| p.name.as_str()), Some("Alfa"));
@@ -278,20 +297,38 @@ mod tests {
         };
         assert!(Directory::parse(&with(9)).unwrap().conflicts().is_empty());
         let directory = Directory::parse(&with(10)).unwrap();
-        assert_eq!(directory.conflicts(), ["providerName=Alfa,o=postacert has 11 certificates, 10 are allowed"]);
+        assert_eq!(
+            directory.conflicts(),
+            ["providerName=Alfa,o=postacert has 11 certificates, 10 are allowed"]
+        );
         assert!(directory.provider_of_certificate(&format!("{:040x}", 9)).is_some());
     }
 
     #[test]
     fn rfc6109_4_5_7_a_secondary_environment_has_its_own_domains_certificates_and_service_mailbox() {
-        let secondary = "\ndn: providerUnit=Due,providerName=Alfa,o=postacert\nobjectclass: provider\nproviderName: Alfa\nproviderUnit: Due\n\
-            providerCertificateHash: 0123456789abcdef0123456789abcdef01234567\nmailReceipt: ricevute@due.alfa.test\nmanagedDomains: pec.due.test\n";
-        for text in [format!("{LDIF}{secondary}"), LDIF.replacen("\ndn: providerName=Alfa", &format!("{secondary}\ndn: providerName=Alfa"), 1)] {
+        let secondary = "\ndn: providerUnit=Due,providerName=Alfa,o=postacert\nobjectclass: \
+            provider\nproviderName: Alfa\nproviderUnit: Due\n\
+            providerCertificateHash: 0123456789abcdef0123456789abcdef01234567\nmailReceipt: \
+            ricevute@due.alfa.test\nmanagedDomains: pec.due.test\n";
+        for text in [
+            format!("{LDIF}{secondary}"),
+            LDIF.replacen("\ndn: providerName=Alfa", &format!("{secondary}\ndn: providerName=Alfa"), 1),
+        ] {
             let directory = Directory::parse(&text).unwrap();
             let unit = directory.provider_of_domain("pec.due.test").unwrap();
-            assert_eq!((unit.unit.as_deref(), unit.mail_receipt.as_str()), (Some("Due"), "ricevute@due.alfa.test"));
-            assert_eq!(directory.provider_of_certificate("0123456789abcdef0123456789abcdef01234567"), Some(unit));
-            assert_eq!(directory.record("Alfa", None).unwrap().mail_receipt.as_str(), "ricevute@gestore.alfa.test", "whatever the order");
+            assert_eq!(
+                (unit.unit.as_deref(), unit.mail_receipt.as_str()),
+                (Some("Due"), "ricevute@due.alfa.test")
+            );
+            assert_eq!(
+                directory.provider_of_certificate("0123456789abcdef0123456789abcdef01234567"),
+                Some(unit)
+            );
+            assert_eq!(
+                directory.record("Alfa", None).unwrap().mail_receipt.as_str(),
+                "ricevute@gestore.alfa.test",
+                "whatever the order"
+            );
             assert_eq!(directory.record("Alfa", Some("Due")), Some(unit));
             assert_eq!(directory.record("Alfa", Some("Tre")), None);
         }
@@ -299,15 +336,23 @@ mod tests {
 
     #[test]
     fn a_domain_claimed_twice_stays_with_the_first_and_is_named() {
-        let directory = Directory::parse(&LDIF.replace("managedDomains: pec.beta.test", "managedDomains: studio.example")).unwrap();
+        let directory = Directory::parse(
+            &LDIF.replace("managedDomains: pec.beta.test", "managedDomains: studio.example"),
+        )
+        .unwrap();
         assert_eq!(directory.provider_of_domain("studio.example").map(|p| p.name.as_str()), Some("Alfa"));
         assert_eq!(directory.conflicts().len(), 1);
     }
 
     #[test]
     fn an_error_is_one_line_whatever_the_name_holds() {
-        let text = LDIF.replace("dn:: cHJvdmlkZXJOYW1lPUJldMOgLG89cG9zdGFjZXJ0", "dn:: YQpi").replace("mailReceipt: r@", "mailReceipt: r");
-        assert_eq!(Directory::parse(&text).unwrap_err(), "a b: mailReceipt \"rgestore.beta.test\" is no mail address");
+        let text = LDIF
+            .replace("dn:: cHJvdmlkZXJOYW1lPUJldMOgLG89cG9zdGFjZXJ0", "dn:: YQpi")
+            .replace("mailReceipt: r@", "mailReceipt: r");
+        assert_eq!(
+            Directory::parse(&text).unwrap_err(),
+            "a b: mailReceipt \"rgestore.beta.test\" is no mail address"
+        );
     }
 
     #[test]

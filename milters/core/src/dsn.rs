@@ -1,7 +1,7 @@
 //! Postfix's delivery status notifications (RFC 3464): what it could not deliver, or not hand on.
 //!
-//! Promise: a recipient is the one that Postfix itself names (`Final-Recipient`). What a client called it (`Original-Recipient`,
-//! from its ORCPT) is never read.
+//! Promise: a recipient is the one that Postfix itself names (`Final-Recipient`). What a client called it
+//! (`Original-Recipient`, from its ORCPT) is never read.
 
 use std::ops::Range;
 
@@ -15,7 +15,8 @@ use crate::mime::{self, MimeError};
 pub struct RecipientReport {
     /// The address that was delivered to.
     pub recipient: Address,
-    /// It failed for good. Anything else (delivered, relayed, delayed) is not asked for, and nothing of ours follows from it.
+    /// It failed for good. Anything else (delivered, relayed, delayed) is not asked for, and nothing of ours
+    /// follows from it.
     pub has_failed: bool,
     /// Enhanced status code (RFC 3463); 5.1.10 for a domain that takes no mail at all (RFC 7505 s. 4.1).
     pub status: String,
@@ -58,7 +59,9 @@ const MOST_PARTS: usize = 8;
 
 /// Whether the header is that of a delivery status notification.
 pub fn is_report(header: &Header) -> bool {
-    header.content_type().is_some_and(|m| m.essence == "multipart/report" && m.attribute("report-type") == Some("delivery-status"))
+    header.content_type().is_some_and(|m| {
+        m.essence == "multipart/report" && m.attribute("report-type") == Some("delivery-status")
+    })
 }
 
 impl Report {
@@ -66,14 +69,22 @@ impl Report {
     pub fn parse(header: &Header, body: &[u8]) -> Result<Self, ReportError> {
         let media = header.content_type();
         let boundary = media.as_ref().and_then(|m| m.attribute("boundary")).unwrap_or_default();
-        let mut report =
-            Self { envelope_id: None, date: header.text("Date").and_then(|d| Moment::from_rfc5322(&d)), recipients: Vec::new(), returned: None };
+        let mut report = Self {
+            envelope_id: None,
+            date: header.text("Date").and_then(|d| Moment::from_rfc5322(&d)),
+            recipients: Vec::new(),
+            returned: None,
+        };
         for range in mime::split(body, boundary, MOST_PARTS)? {
             let part = mime::part(body, range)?;
             let content = &body[part.body.clone()];
             match part.header.content_type().map(|m| m.essence).as_deref() {
-                Some("message/delivery-status" | "message/global-delivery-status") => report.read_status(content)?,
-                Some("message/rfc822" | "message/global") => report.returned = report.returned.or(Some(part.body)),
+                Some("message/delivery-status" | "message/global-delivery-status") => {
+                    report.read_status(content)?
+                }
+                Some("message/rfc822" | "message/global") => {
+                    report.returned = report.returned.or(Some(part.body))
+                }
                 _ => {}
             }
         }
@@ -91,7 +102,8 @@ impl Report {
             };
             let named = group.text("Final-Recipient").unwrap_or_default();
             let address = named.split_once(';').and_then(|(_, text)| Address::parse(text.trim()));
-            let (status, diagnostic) = (group.text("Status").unwrap_or_default(), group.text("Diagnostic-Code").unwrap_or_default());
+            let (status, diagnostic) =
+                (group.text("Status").unwrap_or_default(), group.text("Diagnostic-Code").unwrap_or_default());
             self.recipients.push(RecipientReport {
                 recipient: address.ok_or(ReportError::BadRecipient(named))?,
                 has_failed: action.eq_ignore_ascii_case("failed"),
@@ -124,20 +136,28 @@ fn groups(content: &[u8]) -> Result<Vec<Header>, ReportError> {
 mod tests {
     use super::*;
 
-    const BODY: &str = "This is a MIME-encapsulated message.\n\n--B/x\nContent-Description: Notification\nContent-Type: text/plain; charset=us-ascii\n\ntext\n\n\
+    const BODY: &str = "This is a MIME-encapsulated message.\n\n--B/x\nContent-Description: \
+        Notification\nContent-Type: text/plain; charset=us-ascii\n\ntext\n\n\
         --B/x\nContent-Description: Delivery report\nContent-Type: message/delivery-status\n\n\
-        Reporting-MTA: dns; mail.gestore.beta.test\nOriginal-Envelope-Id: 00ff\nX-Postfix-Queue-ID: 4abc\nX-Postfix-Sender: rfc822; anna@pec.alfa.test\nArrival-Date: Tue, 13 Nov 2018 16:39:26 +0100 (CET)\n\n\
-        Final-Recipient: rfc822; bruno@pec.beta.test\nOriginal-Recipient: rfc822;bruno@pec.beta.test\nAction: relayed\nStatus: 2.0.0\nRemote-MTA: dns; private/dovecot-lmtp\nDiagnostic-Code: smtp; 250 2.0.0 saved\n\n\
-        Final-Recipient: rfc822; nessuno@pec.beta.test\nOriginal-Recipient: rfc822;nessuno@pec.beta.test\nAction: failed\nStatus: 5.1.1\nDiagnostic-Code: smtp; 550 5.1.1 User\n    doesn't exist\n\n\
-        --B/x\nContent-Description: Message Headers\nContent-Type: text/rfc822-headers\n\nReceived: x\nMessage-ID: <pec.1@gestore.alfa.test>\n\n--B/x--\n";
+        Reporting-MTA: dns; mail.gestore.beta.test\nOriginal-Envelope-Id: 00ff\nX-Postfix-Queue-ID: \
+        4abc\nX-Postfix-Sender: rfc822; anna@pec.alfa.test\nArrival-Date: Tue, 13 Nov 2018 16:39:26 +0100 \
+        (CET)\n\n\
+        Final-Recipient: rfc822; bruno@pec.beta.test\nOriginal-Recipient: \
+        rfc822;bruno@pec.beta.test\nAction: relayed\nStatus: 2.0.0\nRemote-MTA: dns; \
+        private/dovecot-lmtp\nDiagnostic-Code: smtp; 250 2.0.0 saved\n\n\
+        Final-Recipient: rfc822; nessuno@pec.beta.test\nOriginal-Recipient: \
+        rfc822;nessuno@pec.beta.test\nAction: failed\nStatus: 5.1.1\nDiagnostic-Code: smtp; 550 5.1.1 \
+        User\n    doesn't exist\n\n\
+        --B/x\nContent-Description: Message Headers\nContent-Type: text/rfc822-headers\n\nReceived: \
+        x\nMessage-ID: <pec.1@gestore.alfa.test>\n\n--B/x--\n";
 
     fn report() -> Report {
         parse(BODY).unwrap()
     }
 
     fn parse(body: &str) -> Result<Report, ReportError> {
-        let header =
-            "Date: Tue, 13 Nov 2018 16:39:27 +0100\r\nContent-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"B/x\"\r\n";
+        let header = "Date: Tue, 13 Nov 2018 16:39:27 +0100\r\nContent-Type: multipart/report; \
+            report-type=delivery-status;\r\n\tboundary=\"B/x\"\r\n";
         let header = Header::parse(header.as_bytes()).unwrap();
         assert!(is_report(&header));
         Report::parse(&header, body.replace('\n', "\r\n").as_bytes())
@@ -147,7 +167,10 @@ mod tests {
     fn a_report_that_says_less_than_it_should_is_no_report() {
         let nobody = BODY.replace("rfc822; bruno@pec.beta.test", "rfc822; bruno");
         assert!(matches!(parse(&nobody), Err(ReportError::BadRecipient(_))));
-        assert!(matches!(parse(&BODY.replace("Action: relayed", "Action relayed")), Err(ReportError::BadGroup)));
+        assert!(matches!(
+            parse(&BODY.replace("Action: relayed", "Action relayed")),
+            Err(ReportError::BadGroup)
+        ));
         assert!(matches!(parse(&BODY.replace("Action: ", "Faction: ")), Err(ReportError::NoRecipient)));
     }
 
@@ -158,28 +181,41 @@ mod tests {
         assert_eq!(report.date, Some(Moment::from_unix(1_542_123_567)));
         let [delivered, failed] = &report.recipients[..] else { panic!("{:?}", report.recipients) };
         assert_eq!((delivered.recipient.as_str(), delivered.has_failed), ("bruno@pec.beta.test", false));
-        assert_eq!((failed.recipient.as_str(), failed.has_failed, failed.status.as_str()), ("nessuno@pec.beta.test", true, "5.1.1"));
+        assert_eq!(
+            (failed.recipient.as_str(), failed.has_failed, failed.status.as_str()),
+            ("nessuno@pec.beta.test", true, "5.1.1")
+        );
         assert_eq!(failed.diagnostic, "smtp; 550 5.1.1 User    doesn't exist");
         assert_eq!(report.returned, None, "its header alone");
     }
 
     #[test]
     fn rfc3461_a_message_that_came_back_whole_is_found() {
-        let body = BODY.replace("text/rfc822-headers", "message/rfc822").replace("\n--B/x--", "\nthe body\n\n--B/x--").replace('\n', "\r\n");
+        let body = BODY
+            .replace("text/rfc822-headers", "message/rfc822")
+            .replace("\n--B/x--", "\nthe body\n\n--B/x--")
+            .replace('\n', "\r\n");
         let returned = parse(&body.replace("\r\n", "\n")).unwrap().returned.unwrap();
-        assert_eq!(&body[returned], "Received: x\r\nMessage-ID: <pec.1@gestore.alfa.test>\r\n\r\nthe body\r\n");
+        assert_eq!(
+            &body[returned],
+            "Received: x\r\nMessage-ID: <pec.1@gestore.alfa.test>\r\n\r\nthe body\r\n"
+        );
     }
 
     #[test]
     fn what_a_client_called_a_recipient_is_not_read() {
-        let report = parse(&BODY.replace("Original-Recipient: rfc822;nessuno", "Original-Recipient: rfc822;bruno")).unwrap();
+        let report =
+            parse(&BODY.replace("Original-Recipient: rfc822;nessuno", "Original-Recipient: rfc822;bruno"))
+                .unwrap();
         assert_eq!(report.recipients[1].recipient.as_str(), "nessuno@pec.beta.test");
     }
 
     #[test]
     fn rfc7505_a_domain_that_takes_no_mail_has_its_own_status() {
         let status = |diagnostic: &str| {
-            let report = BODY.replace("Status: 5.1.1", "Status: 5.1.0").replace("smtp; 550 5.1.1 User\n    doesn't exist", diagnostic);
+            let report = BODY
+                .replace("Status: 5.1.1", "Status: 5.1.0")
+                .replace("smtp; 550 5.1.1 User\n    doesn't exist", diagnostic);
             parse(&report).unwrap().recipients[1].status.clone()
         };
         assert_eq!(status("X-Postfix; Domain pec.beta.test does not accept mail\n    (nullMX)"), "5.1.10");
@@ -197,7 +233,11 @@ mod tests {
 
     #[test]
     fn other_mail_is_no_report() {
-        for text in ["Content-Type: text/plain\r\n", "Content-Type: multipart/report; report-type=disposition-notification; boundary=x\r\n", ""] {
+        for text in [
+            "Content-Type: text/plain\r\n",
+            "Content-Type: multipart/report; report-type=disposition-notification; boundary=x\r\n",
+            "",
+        ] {
             assert!(!is_report(&Header::parse(text.as_bytes()).unwrap()));
         }
     }

@@ -1,7 +1,7 @@
 //! Reading the signed messages of PEC providers, in both dialects of the network.
 //!
-//! Promise: only the outermost message is looked at; a PEC inside a PEC is content. Nothing is believed here: who signed is
-//! for [`crate::smime::verify`], who may sign for [`crate::directory`].
+//! Promise: only the outermost message is looked at; a PEC inside a PEC is content. Nothing is believed here:
+//! who signed is for [`crate::smime::verify`], who may sign for [`crate::directory`].
 
 use std::ops::Range;
 
@@ -66,7 +66,9 @@ impl EnvelopeError {
             Self::DaticertContent(e) => e.italiano(),
             Self::Originals(parts) => format!("{parts} parti sono messaggi, l'originale è uno solo"),
             Self::NoPostacert => "la busta non contiene postacert.eml".to_owned(),
-            Self::Contradiction { header, daticert } => format!("l'intestazione indica {header:?} e daticert.xml indica {daticert:?}"),
+            Self::Contradiction { header, daticert } => {
+                format!("l'intestazione indica {header:?} e daticert.xml indica {daticert:?}")
+            }
         }
     }
 }
@@ -86,12 +88,18 @@ pub fn claimed_type(header: &Header) -> Option<Tipo> {
     if let Some(trasporto) = header.text("X-Trasporto") {
         return trasporto.eq_ignore_ascii_case("posta-certificata").then_some(Tipo::PostaCertificata);
     }
-    header.text("X-Ricevuta")?.to_ascii_lowercase().parse().ok().filter(|tipo| *tipo != Tipo::PostaCertificata)
+    header
+        .text("X-Ricevuta")?
+        .to_ascii_lowercase()
+        .parse()
+        .ok()
+        .filter(|tipo| *tipo != Tipo::PostaCertificata)
 }
 
 /// Takes a `multipart/signed` message apart (RFC 1847).
 pub fn signed_parts(header: &Header, body: &[u8]) -> Result<SignedParts, EnvelopeError> {
-    let media = header.content_type().filter(|m| m.essence == "multipart/signed").ok_or(EnvelopeError::NotSigned)?;
+    let media =
+        header.content_type().filter(|m| m.essence == "multipart/signed").ok_or(EnvelopeError::NotSigned)?;
     let boundary = media.attribute("boundary").ok_or(EnvelopeError::NotSigned)?;
     let parts = mime::split(body, boundary, 2)?;
     let [content, signature] = &parts[..] else { return Err(EnvelopeError::Parts(parts.len())) };
@@ -114,13 +122,18 @@ pub struct Contents {
     pub postacert: Option<Bytes>,
 }
 
-/// Reads the certification data and finds the original in the signed content of `body`; `claimed` is what the header says.
+/// Reads the certification data and finds the original in the signed content of `body`; `claimed` is what the
+/// header says.
 pub fn contents(body: &Bytes, content: Range<usize>, claimed: Tipo) -> Result<Contents, EnvelopeError> {
     let entity = mime::part(body, content)?;
     if let Some(field) = entity.header.ambiguous() {
         return Err(MimeError::Ambiguous(field).into());
     }
-    let media = entity.header.content_type().filter(|m| m.essence == "multipart/mixed").ok_or(EnvelopeError::Daticert(0))?;
+    let media = entity
+        .header
+        .content_type()
+        .filter(|m| m.essence == "multipart/mixed")
+        .ok_or(EnvelopeError::Daticert(0))?;
     let boundary = media.attribute("boundary").ok_or(EnvelopeError::Daticert(0))?;
     let offset = entity.body.start;
     let mut parts = Vec::new();
@@ -130,14 +143,21 @@ pub fn contents(body: &Bytes, content: Range<usize>, claimed: Tipo) -> Result<Co
         parts.push(part);
     }
 
-    let found: Vec<_> = parts.iter().filter(|p| is_named(p, "daticert.xml") && media_type(p).is_some_and(|m| m.ends_with("/xml"))).collect();
+    let found: Vec<_> = parts
+        .iter()
+        .filter(|p| is_named(p, "daticert.xml") && media_type(p).is_some_and(|m| m.ends_with("/xml")))
+        .collect();
     let [daticert] = &found[..] else { return Err(EnvelopeError::Daticert(found.len())) };
     let daticert = Daticert::parse(&mime::decoded(daticert, body)?)?;
     if daticert.tipo != claimed {
-        return Err(EnvelopeError::Contradiction { header: claimed.to_string(), daticert: daticert.tipo.to_string() });
+        return Err(EnvelopeError::Contradiction {
+            header: claimed.to_string(),
+            daticert: daticert.tipo.to_string(),
+        });
     }
 
-    let originals: Vec<_> = parts.iter().filter(|p| media_type(p).as_deref() == Some("message/rfc822")).collect();
+    let originals: Vec<_> =
+        parts.iter().filter(|p| media_type(p).as_deref() == Some("message/rfc822")).collect();
     if originals.len() > 1 {
         return Err(EnvelopeError::Originals(originals.len()));
     }
@@ -158,6 +178,7 @@ fn media_type(part: &Part) -> Option<String> {
 
 fn is_named(part: &Part, name: &str) -> bool {
     let by_type = part.header.content_type().and_then(|m| m.attribute("name").map(str::to_owned));
-    let by_disposition = part.header.content_disposition().and_then(|d| d.attribute("filename").map(str::to_owned));
+    let by_disposition =
+        part.header.content_disposition().and_then(|d| d.attribute("filename").map(str::to_owned));
     [by_type, by_disposition].iter().flatten().any(|n| n.eq_ignore_ascii_case(name))
 }

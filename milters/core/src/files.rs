@@ -7,7 +7,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-/// By what a file is known not to have changed: device, inode, time of change in seconds and nanoseconds, size.
+/// By what a file is known not to have changed: device, inode, time of change in seconds and nanoseconds,
+/// size.
 pub type Stamp = (u64, u64, i64, i64, u64);
 
 /// The stamp of a file with this metadata.
@@ -23,8 +24,8 @@ pub fn beside(file: &Path, what: &str) -> PathBuf {
     name.into()
 }
 
-/// Puts what `write` writes in the place of `file`, once all of it is on disk. That the name survives a crash is the caller's to
-/// see to, by syncing the directory.
+/// Puts what `write` writes in the place of `file`, once all of it is on disk. That the name survives a crash
+/// is the caller's to see to, by syncing the directory.
 pub fn replace(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let temporary = beside(file, "new");
     // A crash may have left one, of another user at that.

@@ -1,7 +1,7 @@
 //! A header section as the bytes that arrived: field names and raw values, order kept, nothing normalised.
 //!
-//! Promise: [`Header::to_bytes`] gives back exactly what was put in, but for a field that ended in LF alone: it ends in CRLF
-//! then. Reading (addresses, subject, media types) works on copies.
+//! Promise: [`Header::to_bytes`] gives back exactly what was put in, but for a field that ended in LF alone:
+//! it ends in CRLF then. Reading (addresses, subject, media types) works on copies.
 
 use mail_parser::parsers::MessageStream;
 use mail_parser::{Address as ParsedAddress, HeaderValue};
@@ -21,7 +21,8 @@ const MEDIA_FIELD_MAX_PARAMETERS: usize = 100;
 pub struct Field {
     /// The field's name as it was written.
     pub name: String,
-    /// All that follows the colon, its leading blank and its folding (CRLF and blank) included, without the final CRLF.
+    /// All that follows the colon, its leading blank and its folding (CRLF and blank) included, without the
+    /// final CRLF.
     pub value: Vec<u8>,
 }
 
@@ -57,8 +58,8 @@ impl Field {
 pub struct Header(Vec<Field>);
 
 impl Header {
-    /// Reads the fields of a header section, up to but without the empty line. A line that is no field (RFC 5322 s. 2.2)
-    /// is an error: the offset at which it begins.
+    /// Reads the fields of a header section, up to but without the empty line. A line that is no field (RFC
+    /// 5322 s. 2.2) is an error: the offset at which it begins.
     pub fn parse(section: &[u8]) -> Result<Self, usize> {
         let mut header = Self::default();
         let mut at = 0;
@@ -109,8 +110,8 @@ impl Header {
         self.first(name).map(Field::text).filter(|t| !t.is_empty())
     }
 
-    /// The addresses in all fields called `name`, or the text of the first that is none (RFC 5322 s. 3.4). Groups count as
-    /// their members.
+    /// The addresses in all fields called `name`, or the text of the first that is none (RFC 5322 s. 3.4).
+    /// Groups count as their members.
     pub fn addresses(&self, name: &str) -> Result<Vec<Address>, String> {
         let mut found = Vec::new();
         for field in self.all(name) {
@@ -121,12 +122,17 @@ impl Header {
             let parsed = MessageStream::new(&input).parse_address();
             let entries = match parsed {
                 HeaderValue::Address(ParsedAddress::List(list)) => list,
-                HeaderValue::Address(ParsedAddress::Group(groups)) => groups.into_iter().flat_map(|g| g.addresses).collect(),
+                HeaderValue::Address(ParsedAddress::Group(groups)) => {
+                    groups.into_iter().flat_map(|g| g.addresses).collect()
+                }
                 _ => Vec::new(),
             };
             for entry in entries {
                 let text = entry.address.as_deref().unwrap_or_default();
-                found.push(Address::parse(text).ok_or_else(|| entry.address.or(entry.name).unwrap_or_default().into_owned())?);
+                found.push(
+                    Address::parse(text)
+                        .ok_or_else(|| entry.address.or(entry.name).unwrap_or_default().into_owned())?,
+                );
             }
         }
         Ok(found)
@@ -136,13 +142,16 @@ impl Header {
     pub fn display_name(&self, name: &str) -> Option<String> {
         let input = self.first(name)?.stream_input();
         match MessageStream::new(&input).parse_address() {
-            HeaderValue::Address(ParsedAddress::List(list)) => Some(list.into_iter().next()?.name?.into_owned()),
+            HeaderValue::Address(ParsedAddress::List(list)) => {
+                Some(list.into_iter().next()?.name?.into_owned())
+            }
             _ => None,
         }
     }
 
-    /// The subject in Unicode, encoded words decoded (RFC 2047), control characters as blanks; `None` where there is no field.
-    /// Bytes beyond ASCII that no encoded word explains are UTF-8, or else ISO 8859-1, in which old programs write Italian.
+    /// The subject in Unicode, encoded words decoded (RFC 2047), control characters as blanks; `None` where
+    /// there is no field. Bytes beyond ASCII that no encoded word explains are UTF-8, or else ISO 8859-1, in
+    /// which old programs write Italian.
     pub fn subject(&self) -> Option<String> {
         let input = self.first("Subject")?.stream_input();
         Some(match str::from_utf8(&input) {
@@ -156,12 +165,14 @@ impl Header {
         self.media_field("Content-Type")
     }
 
-    /// The `Content-Disposition` in the same form: `inline`, `attachment`, with its file name as an attribute.
+    /// The `Content-Disposition` in the same form: `inline`, `attachment`, with its file name as an
+    /// attribute.
     pub fn content_disposition(&self) -> Option<ContentType> {
         self.media_field("Content-Disposition")
     }
 
-    /// How a body is encoded, in lower case, comments left out (RFC 2045 s. 6.1); empty where nothing says so.
+    /// How a body is encoded, in lower case, comments left out (RFC 2045 s. 6.1); empty where nothing says
+    /// so.
     pub fn transfer_encoding(&self) -> String {
         let (mut token, mut comments) = (String::new(), 0_usize);
         for c in self.text("Content-Transfer-Encoding").unwrap_or_default().chars() {
@@ -175,15 +186,18 @@ impl Header {
         token
     }
 
-    /// What is wrong with the fields that say how a body is to be read, if anything: programs that read it in different ways
-    /// see different messages.
+    /// What is wrong with the fields that say how a body is to be read, if anything: programs that read it in
+    /// different ways see different messages.
     pub fn ambiguous(&self) -> Option<&'static str> {
         const STAND_ONCE: [&str; 3] = ["Content-Type", "Content-Transfer-Encoding", "MIME-Version"];
         if let Some(name) = STAND_ONCE.into_iter().find(|name| self.all(name).nth(1).is_some()) {
             return Some(name);
         }
         let field = self.first("Content-Type")?;
-        let two_boundaries = || self.content_type().is_some_and(|m| m.attributes().filter(|(name, _)| *name == "boundary").nth(1).is_some());
+        let two_boundaries = || {
+            self.content_type()
+                .is_some_and(|m| m.attributes().filter(|(name, _)| *name == "boundary").nth(1).is_some())
+        };
         (is_beyond_measure(&field.value) || two_boundaries()).then_some("Content-Type")
     }
 
@@ -192,7 +206,9 @@ impl Header {
         if is_beyond_measure(&input) {
             return None;
         }
-        let HeaderValue::ContentType(parsed) = MessageStream::new(&input).parse_content_type() else { return None };
+        let HeaderValue::ContentType(parsed) = MessageStream::new(&input).parse_content_type() else {
+            return None;
+        };
         let essence = match parsed.subtype() {
             Some(subtype) => format!("{}/{subtype}", parsed.ctype()),
             None => parsed.ctype().to_owned(),
@@ -200,7 +216,10 @@ impl Header {
         let attributes = parsed.attributes().unwrap_or_default();
         Some(ContentType {
             essence: essence.to_ascii_lowercase(),
-            attributes: attributes.iter().map(|a| (a.name.to_ascii_lowercase(), a.value.clone().into_owned())).collect(),
+            attributes: attributes
+                .iter()
+                .map(|a| (a.name.to_ascii_lowercase(), a.value.clone().into_owned()))
+                .collect(),
         })
     }
 
@@ -247,10 +266,11 @@ fn is_beyond_measure(field: &[u8]) -> bool {
     field.len() > MEDIA_FIELD_MAX_BYTES || memchr_iter(b';', field).count() > MEDIA_FIELD_MAX_PARAMETERS
 }
 
-/// Whether the quotes, comments, brackets and groups of an address list (RFC 5322 s. 3.4) open and close where they may. Parsers
-/// read what never closes as if it did, each in its own way.
+/// Whether the quotes, comments, brackets and groups of an address list (RFC 5322 s. 3.4) open and close
+/// where they may. Parsers read what never closes as if it did, each in its own way.
 fn is_closed(list: &[u8]) -> bool {
-    let (mut comments, mut quoted, mut bracket, mut group, mut behind_bracket) = (0, false, false, false, false);
+    let (mut comments, mut quoted, mut bracket, mut group, mut behind_bracket) =
+        (0, false, false, false, false);
     let mut bytes = list.iter();
     while let Some(b) = bytes.next() {
         match b {
@@ -284,7 +304,14 @@ pub(crate) fn decoded_words(text: &str) -> String {
 
 fn unstructured(input: &[u8]) -> String {
     let parsed = MessageStream::new(input).parse_unstructured();
-    parsed.as_text().unwrap_or_default().chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+    parsed
+        .as_text()
+        .unwrap_or_default()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect::<String>()
+        .trim()
+        .to_owned()
 }
 
 /// Where the line that begins at `from` ends: after its LF, or at the end of `bytes`.
@@ -327,8 +354,10 @@ mod tests {
 
     #[test]
     fn addresses_of_all_fields_groups_and_comments() {
-        let header =
-            header("To: Anna <a@x.test>,\n  \"Rossi, B.\" <b@x.test>\nTo: friends: c@x.test, d@x.test;\nCc: =?utf-8?Q?=C3=A8?= <e@x.test> (note)\n");
+        let header = header(
+            "To: Anna <a@x.test>,\n  \"Rossi, B.\" <b@x.test>\nTo: friends: c@x.test, d@x.test;\nCc: \
+            =?utf-8?Q?=C3=A8?= <e@x.test> (note)\n",
+        );
         let list = |name| header.addresses(name).unwrap().iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(list("to"), ["a@x.test", "b@x.test", "c@x.test", "d@x.test"]);
         assert_eq!(list("CC"), ["e@x.test"]);
@@ -345,15 +374,30 @@ mod tests {
     fn display_names_are_read() {
         let name = |from: &str| header(&format!("From: {from}\n")).display_name("from");
         assert_eq!(name("\"Per conto di: a@x.test\" <b@x.test>").as_deref(), Some("Per conto di: a@x.test"));
-        assert_eq!(name("\"Per conto di: \\\"a\\\"@x.test\"\n <b@x.test>").as_deref(), Some("Per conto di: \"a\"@x.test"));
-        assert_eq!(name("=?utf-8?q?Per_conto_di=3A_a=40x.test?= <b@x.test>").as_deref(), Some("Per conto di: a@x.test"));
-        assert_eq!((name("b@x.test"), name("<b@x.test>"), Header::default().display_name("From")), (None, None, None));
+        assert_eq!(
+            name("\"Per conto di: \\\"a\\\"@x.test\"\n <b@x.test>").as_deref(),
+            Some("Per conto di: \"a\"@x.test")
+        );
+        assert_eq!(
+            name("=?utf-8?q?Per_conto_di=3A_a=40x.test?= <b@x.test>").as_deref(),
+            Some("Per conto di: a@x.test")
+        );
+        assert_eq!(
+            (name("b@x.test"), name("<b@x.test>"), Header::default().display_name("From")),
+            (None, None, None)
+        );
     }
 
     #[test]
     fn subjects_are_decoded() {
-        assert_eq!(header("Subject: =?iso-8859-1?Q?citt=E0?= e\n  altro\n").subject().as_deref(), Some("città e altro"));
-        assert_eq!(header("Subject: città =?utf-8?q?perch=C3=A9?=\n").subject().as_deref(), Some("città perché"));
+        assert_eq!(
+            header("Subject: =?iso-8859-1?Q?citt=E0?= e\n  altro\n").subject().as_deref(),
+            Some("città e altro")
+        );
+        assert_eq!(
+            header("Subject: città =?utf-8?q?perch=C3=A9?=\n").subject().as_deref(),
+            Some("città perché")
+        );
         let latin = Header::parse(b"Subject: citt\xe0 \x9b =?utf-8?q?perch=C3=A9?=\r\n").unwrap();
         assert_eq!(latin.subject().as_deref(), Some("città   perché"));
         assert_eq!(header("Subject:\n").subject().as_deref(), Some(""));
@@ -362,7 +406,9 @@ mod tests {
 
     #[test]
     fn a_media_type_beyond_measure_is_none() {
-        let with = |parameters: usize| header(&format!("Content-Type: a/b{}\n", ";x=y".repeat(parameters))).content_type();
+        let with = |parameters: usize| {
+            header(&format!("Content-Type: a/b{}\n", ";x=y".repeat(parameters))).content_type()
+        };
         assert!(with(100).is_some() && with(101).is_none());
         assert!(header(&format!("Content-Type: a/b; name={}\n", "x".repeat(8192))).content_type().is_none());
     }
@@ -370,7 +416,8 @@ mod tests {
     #[test]
     fn media_types_are_read_quoted_or_not() {
         let header = header(
-            "Content-Type: Multipart/Signed; protocol=\"application/x-pkcs7-signature\"; micalg=sha-256; \n\tboundary=\"--=_a b\"\nContent-Disposition: inline; filename=daticert.xml\n",
+            "Content-Type: Multipart/Signed; protocol=\"application/x-pkcs7-signature\"; micalg=sha-256; \
+            \n\tboundary=\"--=_a b\"\nContent-Disposition: inline; filename=daticert.xml\n",
         );
         let media = header.content_type().unwrap();
         assert_eq!(

@@ -22,8 +22,8 @@ pub fn fresh() -> Result<String, NoRandomness> {
     Ok(hex(&bytes))
 }
 
-/// The identifier, without angle brackets, of the message about `subject` made at `moment`. The same arguments give the
-/// same identifier, so that a notice made twice for one fact is one notice.
+/// The identifier, without angle brackets, of the message about `subject` made at `moment`. The same
+/// arguments give the same identifier, so that a notice made twice for one fact is one notice.
 pub fn pec_identifier(moment: Moment, subject: &str, service_domain: &str) -> String {
     let digest = hex(&sha256(subject.as_bytes()));
     format!("pec.{}.{}@{service_domain}", moment.compact(), &digest[..RANDOM_DIGITS])
@@ -32,11 +32,13 @@ pub fn pec_identifier(moment: Moment, subject: &str, service_domain: &str) -> St
 /// The longest identifier: half a line, so that every field that repeats it fits on one.
 const LONGEST: usize = 499;
 
-/// Whether this is the inside of a Message-ID, `left@right` in printable ASCII without blanks or brackets (RFC 5322 s. 3.6.4),
-/// that fits on a line. It goes into every receipt.
+/// Whether this is the inside of a Message-ID, `left@right` in printable ASCII without blanks or brackets
+/// (RFC 5322 s. 3.6.4), that fits on a line. It goes into every receipt.
 pub fn is_identifier(id: &str) -> bool {
     let graphic = id.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'<' | b'>'));
-    graphic && id.len() < LONGEST && id.split_once('@').is_some_and(|(left, right)| !left.is_empty() && !right.is_empty())
+    graphic
+        && id.len() < LONGEST
+        && id.split_once('@').is_some_and(|(left, right)| !left.is_empty() && !right.is_empty())
 }
 
 /// Lower-case hexadecimal.

@@ -1,11 +1,13 @@
 //! What a PEC message is: how it is read, written, signed and verified.
 //!
-//! Nothing here knows milters, sockets or databases: bytes and settings come in, messages and judgements go out.
+//! Nothing here knows milters, sockets or databases: bytes and settings come in, messages and judgements go
+//! out.
 //!
 //! Where to find what:
 //! - [`notices`]: one file for each message that a provider writes (wording, headers, daticert.xml).
 //! - [`daticert`]: the certification data, `daticert.xml` (RFC 6109 s. 4.4).
-//! - [`message`], [`mime`], [`header`]: a message as slices of the bytes that arrived; nothing is ever re-serialised.
+//! - [`message`], [`mime`], [`header`]: a message as slices of the bytes that arrived; nothing is ever
+//!   re-serialised.
 //! - [`attachments`]: what is attached, of kinds that are not carried.
 //! - [`breve`]: the original as a brief delivery receipt carries it.
 //! - [`envelope`]: reading a signed PEC message of another provider.

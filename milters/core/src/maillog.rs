@@ -1,8 +1,9 @@
 //! Every line that an administrator reads about a message, and how lines are written.
 //!
-//! Promise: a line starts with the queue id (`NOQUEUE` where there is none), so that `grep QUEUEID` shows Postfix and PEC
-//! together; `key=value` after a word that names the event; nothing in it that is not printable. What needs a person says
-//! `warning:` or `error:` after the queue id. Errors mean that mail waits, or that a rule of PEC could not be kept.
+//! Promise: a line starts with the queue id (`NOQUEUE` where there is none), so that `grep QUEUEID` shows
+//! Postfix and PEC together; `key=value` after a word that names the event; nothing in it that is not
+//! printable. What needs a person says `warning:` or `error:` after the queue id. Errors mean that mail
+//! waits, or that a rule of PEC could not be kept.
 
 use std::fmt;
 use std::io;
@@ -20,11 +21,15 @@ use crate::NO_QUEUE_ID;
 use crate::clock::Moment;
 use crate::daticert::Daticert;
 
-/// Writes the log to standard error, one line an event. Under systemd each line carries its priority, which journald takes
-/// off again.
+/// Writes the log to standard error, one line an event. Under systemd each line carries its priority, which
+/// journald takes off again.
 pub fn start() {
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();
-    let subscriber = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(Level::INFO).event_format(Lines { journal }).finish();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(Level::INFO)
+        .event_format(Lines { journal })
+        .finish();
     // A second call keeps the first.
     let _ = tracing::subscriber::set_global_default(subscriber);
     // A panic ends one session; Postfix answers 451. It is a bug all the same, and must be seen.
@@ -40,7 +45,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let mut line = Line::default();
         event.record(&mut line);
         let (priority, word) = match *event.metadata().level() {
@@ -116,7 +126,10 @@ pub fn reloaded(program: &str) {
 
 /// SIGHUP: the new configuration is wrong, the old one stays.
 pub fn not_reloaded(program: &str, why: &str) {
-    error_line!(NO_QUEUE_ID, "not reloaded, the configuration from before stays in force: program={program} reason={why}");
+    error_line!(
+        NO_QUEUE_ID,
+        "not reloaded, the configuration from before stays in force: program={program} reason={why}"
+    );
 }
 
 /// A parameter was changed that only a restart takes up.
@@ -138,14 +151,19 @@ pub fn directory_conflict(conflict: &str) {
 pub fn profile_broken(provider: &str, sha1: &str, breaches: &str) {
     warning_line!(
         NO_QUEUE_ID,
-        "certificate: that of {provider} (SHA-1 {sha1}) breaks the profile of RFC 6109 s. 5.5, it is believed all the same: {breaches}"
+        "certificate: that of {provider} (SHA-1 {sha1}) breaks the profile of RFC 6109 s. 5.5, it is \
+        believed all the same: {breaches}"
     );
 }
 
 /// Another directory of providers is in force: signed when, and how much of it is different.
 pub fn directory_new(from: &str, signed: Option<Moment>, providers: usize, domains: usize, changes: usize) {
     let signed = signed.map_or("unknown".to_owned(), |at| at.to_string());
-    info_line!(NO_QUEUE_ID, "directory: new: url={from} date={signed} providers={providers} domains={domains} changes={changes}");
+    info_line!(
+        NO_QUEUE_ID,
+        "directory: new: url={from} date={signed} providers={providers} domains={domains} \
+        changes={changes}"
+    );
 }
 
 /// One difference between the directory of providers in force and the one before.
@@ -153,14 +171,18 @@ pub fn directory_change(change: &str) {
     info_line!(NO_QUEUE_ID, "directory: {change}");
 }
 
-/// The directory of providers could not be fetched, or what was fetched does not count; the one in force stays.
+/// The directory of providers could not be fetched, or what was fetched does not count; the one in force
+/// stays.
 pub fn directory_refused(from: &str, why: &str) {
     warning_line!(NO_QUEUE_ID, "directory: not taken, the one in force stays: url={from} reason={why}");
 }
 
 /// The directory file has changed and is not usable; the program goes on with what it has read before.
 pub fn directory_unreadable(why: &str) {
-    error_line!(NO_QUEUE_ID, "directory: the changed file is not taken up, the one from before stays in force: {why}");
+    error_line!(
+        NO_QUEUE_ID,
+        "directory: the changed file is not taken up, the one from before stays in force: {why}"
+    );
 }
 
 /// A signature is believed though its certificate may have been revoked: who, and why it is not known.
@@ -175,14 +197,27 @@ pub fn crl_skipped(url: &str) {
 
 /// A new CRL is in force.
 pub fn crl_new(url: &str, this_update: Moment, next_update: Moment, revoked: usize) {
-    info_line!(NO_QUEUE_ID, "CRL: new: url={url} this_update={this_update} next_update={next_update} revoked={revoked}");
+    info_line!(
+        NO_QUEUE_ID,
+        "CRL: new: url={url} this_update={this_update} next_update={next_update} revoked={revoked}"
+    );
 }
 
-/// A CRL could not be fetched, or what was fetched does not count; the one from before, if there is one, stays in force.
+/// A CRL could not be fetched, or what was fetched does not count; the one from before, if there is one,
+/// stays in force.
 pub fn crl_refused(url: &str, why: &str, in_force_until: Option<Moment>) {
     match in_force_until {
-        Some(until) => warning_line!(NO_QUEUE_ID, "CRL: not taken, the one from before stays in force until {until}: url={url} reason={why}"),
-        None => error_line!(NO_QUEUE_ID, "CRL: not taken, and there is none from before: url={url} reason={why}"),
+        Some(until) => warning_line!(
+            NO_QUEUE_ID,
+            "CRL: not taken, the one from before stays in force until {until}: url={url} reason={why}"
+        ),
+        None => {
+            error_line!(
+                NO_QUEUE_ID,
+                "CRL: not taken, and there is none from before: url={url} \
+                reason={why}"
+            )
+        }
     }
 }
 
@@ -198,22 +233,37 @@ pub fn scanner_down(why: &str) {
 
 /// The administrator wants no virus scanner.
 pub fn no_scanner() {
-    warning_line!(NO_QUEUE_ID, "pec_clamd = none: messages are not scanned for viruses, as a PEC provider must");
+    warning_line!(
+        NO_QUEUE_ID,
+        "pec_clamd = none: messages are not scanned for viruses, as a PEC provider must"
+    );
 }
 
 /// The virus scanner's signatures are older than `pec_clamd_max_age`.
 pub fn signatures_old(age: &str, max_age: Duration) {
-    warning_line!(NO_QUEUE_ID, "virus scanner: its signatures are {age}, pec_clamd_max_age is {} minutes", max_age.as_secs() / 60);
+    warning_line!(
+        NO_QUEUE_ID,
+        "virus scanner: its signatures are {age}, pec_clamd_max_age is {} minutes",
+        max_age.as_secs() / 60
+    );
 }
 
 /// The virus scanner would let a virus in a message of this size pass, or not take the message.
 pub fn scanner_blind(size: usize, what: &str) {
-    warning_line!(NO_QUEUE_ID, "virus scanner: in a message of {size} bytes, which is allowed, it {what}; see docs/configuration.md");
+    warning_line!(
+        NO_QUEUE_ID,
+        "virus scanner: in a message of {size} bytes, which is allowed, it {what}; see \
+        docs/configuration.md"
+    );
 }
 
 /// The certificate that we sign with ends soon.
 pub fn certificate_ends(days: i64, not_after: Moment, file: &Path) {
-    warning_line!(NO_QUEUE_ID, "our certificate ends in {days} days, on {not_after}: pec_certificate_file = {}; see docs/keys.md", file.display());
+    warning_line!(
+        NO_QUEUE_ID,
+        "our certificate ends in {days} days, on {not_after}: pec_certificate_file = {}; see docs/keys.md",
+        file.display()
+    );
 }
 
 /// The certificate that we sign with is not one to sign with, or cannot be read.
@@ -263,7 +313,11 @@ pub fn witnessed(witness: &str, size: u64) {
 
 /// `pec_tsa_url` is not set.
 pub fn no_timestamps() {
-    warning_line!(NO_QUEUE_ID, "pec_tsa_url is not set: the retained log has no timestamps, and nobody but us says when its days were closed");
+    warning_line!(
+        NO_QUEUE_ID,
+        "pec_tsa_url is not set: the retained log has no timestamps, and nobody but us says when its days \
+        were closed"
+    );
 }
 
 /// Something that proves the retained log is not there yet. Mail does not wait for it.
@@ -339,17 +393,20 @@ pub fn virus_in_submission(queue_id: &str, mittente: &str, virus: &str, kept_as:
 pub fn virus_in_envelope(queue_id: &str, busta: &Daticert, provider: &str, virus: &str, kept_as: &str) {
     warning_line!(
         queue_id,
-        "virus in an envelope, not delivered: identificativo={} provider={provider} mittente={} virus={virus} kept-as={kept_as}",
+        "virus in an envelope, not delivered: identificativo={} provider={provider} mittente={} \
+        virus={virus} kept-as={kept_as}",
         busta.identificativo,
         busta.mittente
     );
 }
 
-/// Another provider's scanner found what ours had not found at submission (RFC 6109 s. 2.2.2: that has to be looked into).
+/// Another provider's scanner found what ours had not found at submission (RFC 6109 s. 2.2.2: that has to be
+/// looked into).
 pub fn virus_missed(queue_id: &str, rilevazione: &Daticert, provider: &str, recipient: &str, virus: &str) {
     error_line!(
         queue_id,
-        "our virus scanner let a virus pass that another provider found: identificativo={} mittente={} recipient={recipient} provider={provider} virus={virus}",
+        "our virus scanner let a virus pass that another provider found: identificativo={} mittente={} \
+        recipient={recipient} provider={provider} virus={virus}",
         rilevazione.identificativo,
         rilevazione.mittente
     );
@@ -362,31 +419,49 @@ pub fn not_scanned(queue_id: &str, why: &str) {
 
 /// A receipt with a virus in what its provider signed: it is a proof, and goes on.
 pub fn virus_in_receipt(queue_id: &str, provider: &str, virus: &str) {
-    warning_line!(queue_id, "virus in a receipt, which is delivered all the same: provider={provider} virus={virus}");
+    warning_line!(
+        queue_id,
+        "virus in a receipt, which is delivered all the same: provider={provider} virus={virus}"
+    );
 }
 
 /// The scanner's own limits keep it from scanning a receipt.
 pub fn receipt_not_scanned(queue_id: &str, provider: &str, why: &str) {
-    warning_line!(queue_id, "a receipt is delivered that the virus scanner does not scan: provider={provider} {why}; see docs/configuration.md");
+    warning_line!(
+        queue_id,
+        "a receipt is delivered that the virus scanner does not scan: provider={provider} {why}; see \
+        docs/configuration.md"
+    );
 }
 
 /// An envelope that is in custody already came again and was not taken again.
 pub fn duplicate(queue_id: &str, busta: &Daticert, provider: &str) {
-    info_line!(queue_id, "duplicate: identificativo={} provider={provider}, taken in charge before", busta.identificativo);
+    info_line!(
+        queue_id,
+        "duplicate: identificativo={} provider={provider}, taken in charge before",
+        busta.identificativo
+    );
 }
 
 /// What arrived is no correct certified mail and is delivered in a busta di anomalia.
 pub fn anomalia(queue_id: &str, sender: &str, recipients: usize, provider: Option<&str>, why: &str) {
     match provider {
         // A provider's signature and yet not in order: that is somebody's mistake, theirs or ours.
-        Some(provider) => warning_line!(queue_id, "anomalia: from=<{sender}> recipients={recipients} provider={provider} reason={why}"),
+        Some(provider) => warning_line!(
+            queue_id,
+            "anomalia: from=<{sender}> recipients={recipients} provider={provider} reason={why}"
+        ),
         None => info_line!(queue_id, "anomalia: from=<{sender}> recipients={recipients} reason={why}"),
     }
 }
 
 /// What a provider signed came without TLS, and was taken.
 pub fn clear_text(queue_id: &str, provider: &str) {
-    warning_line!(queue_id, "clear text: provider={provider} sent certified mail without TLS, it is taken (pec_require_tls = no)");
+    warning_line!(
+        queue_id,
+        "clear text: provider={provider} sent certified mail without TLS, it is taken (pec_require_tls = \
+        no)"
+    );
 }
 
 /// A receipt or notice of another provider came.
@@ -404,7 +479,8 @@ pub fn ricevuta(queue_id: &str, ricevuta: &Daticert, provider: &str) {
 pub fn ricevuta_in_part(queue_id: &str, ricevuta: &Daticert, provider: &str, others: usize) {
     warning_line!(
         queue_id,
-        "ricevuta speaks of {others} recipients whom the message did not have or {provider} does not serve, who are left out: tipo={} identificativo={}",
+        "ricevuta speaks of {others} recipients whom the message did not have or {provider} does not serve, \
+        who are left out: tipo={} identificativo={}",
         ricevuta.tipo,
         ricevuta.identificativo
     );
@@ -414,15 +490,27 @@ pub fn ricevuta_in_part(queue_id: &str, ricevuta: &Daticert, provider: &str, oth
 pub fn ricevuta_of_nothing(queue_id: &str, ricevuta: &Daticert, provider: &str) {
     warning_line!(
         queue_id,
-        "ricevuta of a message that was never sent from here: tipo={} identificativo={} provider={provider}; delivered, nothing else changed",
+        "ricevuta of a message that was never sent from here: tipo={} identificativo={} \
+        provider={provider}; delivered, nothing else changed",
         ricevuta.tipo,
         ricevuta.identificativo
     );
 }
 
 /// A notice of ours was made.
-pub fn notice(queue_id: &str, tipo: &str, identificativo: &str, recipient: &str, moment: Moment, message_id: &str) {
-    info_line!(queue_id, "{tipo}: identificativo={identificativo} recipient={recipient} time={moment} message-id={message_id}");
+pub fn notice(
+    queue_id: &str,
+    tipo: &str,
+    identificativo: &str,
+    recipient: &str,
+    moment: Moment,
+    message_id: &str,
+) {
+    info_line!(
+        queue_id,
+        "{tipo}: identificativo={identificativo} recipient={recipient} time={moment} \
+        message-id={message_id}"
+    );
 }
 
 /// A notice came out differently than the first time, for a reason that is known.
@@ -444,16 +532,25 @@ pub fn handed_over_before(queue_id: &str, what: &str) {
 pub fn unknown_message(queue_id: &str, sender: &str, mailbox: &str, why: &str) {
     error_line!(
         queue_id,
-        "alarm: a message that no milter let in is not delivered, it waits: from=<{sender}> to={mailbox} reason={why}. Look how it came \
-         into the queue (`postcat -q {queue_id}`), and whether smtpd_milters and non_smtpd_milters are as postfix-conf has them (`pecctl check`)"
+        "alarm: a message that no milter let in is not delivered, it waits: from=<{sender}> to={mailbox} \
+        reason={why}. Look how it came \
+         into the queue (`postcat -q {queue_id}`), and whether smtpd_milters and non_smtpd_milters are as \
+        postfix-conf has them (`pecctl check`)"
     );
 }
 
 /// A notice found no mailbox any more and lies in the service mailbox.
-pub fn notice_without_addressee(queue_id: &str, message_id: &str, addressee: &str, service: &str, reply: &str) {
+pub fn notice_without_addressee(
+    queue_id: &str,
+    message_id: &str,
+    addressee: &str,
+    service: &str,
+    reply: &str,
+) {
     error_line!(
         queue_id,
-        "a notice has no addressee any more, it is in the service mailbox: message-id={message_id} to={addressee} kept-in={service} reason={reply}"
+        "a notice has no addressee any more, it is in the service mailbox: message-id={message_id} \
+        to={addressee} kept-in={service} reason={reply}"
     );
 }
 
@@ -469,13 +566,22 @@ pub fn report_passed(queue_id: &str, why: &str) {
 
 /// Postfix gave a recipient up, and the recipient's provider has certified that it has the message.
 pub fn failure_contradicted(queue_id: &str, identificativo: &str, recipient: &str) {
-    warning_line!(queue_id, "no mancata consegna, the recipient's provider took the message: identificativo={identificativo} recipient={recipient}");
+    warning_line!(
+        queue_id,
+        "no mancata consegna, the recipient's provider took the message: identificativo={identificativo} \
+        recipient={recipient}"
+    );
 }
 
 /// A notice of ours did not arrive.
 pub fn notice_came_back(queue_id: &str, message_id: &str, recipient: &str, diagnostic: &str, again: bool) {
-    let what = if again { "it is sent again" } else { "it is given up; the report is in the service mailbox" };
-    error_line!(queue_id, "a notice could not be delivered, {what}: message-id={message_id} recipient={recipient} reason={diagnostic}");
+    let what =
+        if again { "it is sent again" } else { "it is given up; the report is in the service mailbox" };
+    error_line!(
+        queue_id,
+        "a notice could not be delivered, {what}: message-id={message_id} recipient={recipient} \
+        reason={diagnostic}"
+    );
 }
 
 /// pec-clock acts, alone on this database.
@@ -515,14 +621,19 @@ pub fn standing_by() {
 
 /// pec-clock started a notice: it is in the queue.
 pub fn raised(kind: &str, identificativo: &str, recipient: &str, message_id: &str) {
-    info_line!(NO_QUEUE_ID, "notice started: {kind}: identificativo={identificativo} recipient={recipient} message-id={message_id}");
+    info_line!(
+        NO_QUEUE_ID,
+        "notice started: {kind}: identificativo={identificativo} recipient={recipient} \
+        message-id={message_id}"
+    );
 }
 
 /// A fact had no notice for so long that pec-clock starts it.
 pub fn raised_again(kind: &str, identificativo: &str, recipient: &str, message_id: &str) {
     warning_line!(
         NO_QUEUE_ID,
-        "the trigger of a notice did not come round and is started again: {kind}: identificativo={identificativo} recipient={recipient} message-id={message_id}"
+        "the trigger of a notice did not come round and is started again: {kind}: \
+        identificativo={identificativo} recipient={recipient} message-id={message_id}"
     );
 }
 
@@ -530,7 +641,8 @@ pub fn raised_again(kind: &str, identificativo: &str, recipient: &str, message_i
 pub fn late(kind: &str, identificativo: &str, recipient: &str, accepted: Moment, sent: Moment) {
     error_line!(
         NO_QUEUE_ID,
-        "audit violation: {kind} is late: identificativo={identificativo} recipient={recipient} accepted={accepted} sent={sent}"
+        "audit violation: {kind} is late: identificativo={identificativo} recipient={recipient} \
+        accepted={accepted} sent={sent}"
     );
 }
 
@@ -543,7 +655,8 @@ pub fn false_trigger(queue_id: &str, trigger: &str, why: &str) {
 pub fn forged_row(table: &str, key: &str) {
     error_line!(
         NO_QUEUE_ID,
-        "alarm: a row was not written by these programs, or was changed: table={table} key={key}; nothing follows from it. Find out who can write \
+        "alarm: a row was not written by these programs, or was changed: table={table} key={key}; nothing \
+        follows from it. Find out who can write \
          to the database; if a key was taken out of pec_row_keys_file, put it back below the first line"
     );
 }
@@ -552,7 +665,10 @@ pub fn forged_row(table: &str, key: &str) {
 pub fn captured(journal: bool, log: impl FnOnce()) -> String {
     let sink = Sink::default();
     let writer = sink.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).event_format(Lines { journal }).finish();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(move || writer.clone())
+        .event_format(Lines { journal })
+        .finish();
     tracing::subscriber::with_default(subscriber, log);
     let bytes = sink.0.lock().unwrap_or_else(PoisonError::into_inner);
     String::from_utf8_lossy(&bytes).into_owned()
@@ -578,7 +694,10 @@ mod tests {
 
     #[test]
     fn lines_start_with_the_queue_id() {
-        assert_eq!(captured(false, || refused("4abc", "a@b", "550 no")), "4abc: refused: from=a@b reply=550 no\n");
+        assert_eq!(
+            captured(false, || refused("4abc", "a@b", "550 no")),
+            "4abc: refused: from=a@b reply=550 no\n"
+        );
         assert_eq!(captured(false, || waits("4abc", "no database")), "4abc: error: waits: no database\n");
         assert_eq!(captured(false, || tracing::warn!("of a library")), "NOQUEUE: warning: of a library\n");
     }

@@ -1,4 +1,5 @@
-//! A message body in pieces that are never joined, so that a large original is held once, however it is wrapped.
+//! A message body in pieces that are never joined, so that a large original is held once, however it is
+//! wrapped.
 
 use bytes::Bytes;
 use memchr::{memchr, memchr2_iter};
@@ -61,8 +62,8 @@ impl Body {
         self.0.iter().any(|piece| !piece.is_ascii())
     }
 
-    /// Whether there is a NUL, or a CR that ends no line: what SMTP forbids (RFC 5321 s. 2.3.8) and some server on the way
-    /// would change.
+    /// Whether there is a NUL, or a CR that ends no line: what SMTP forbids (RFC 5321 s. 2.3.8) and some
+    /// server on the way would change.
     pub fn has_nul_or_bare_cr(&self) -> bool {
         // A CR at the end of a piece is a line end if the next piece begins with LF.
         let mut after_cr = false;

@@ -1,8 +1,8 @@
 //! Multiparts as slices of the bytes that arrived (RFC 2046 s. 5.1.1).
 //!
-//! Promise: [`split`] takes one level at a time and never goes into `message/rfc822`, so that the daticert.xml of a forwarded
-//! PEC is never taken for the message's own; [`walk`] goes everywhere. Memory is a few offsets for each part, and there is a
-//! number of parts that is too many.
+//! Promise: [`split`] takes one level at a time and never goes into `message/rfc822`, so that the
+//! daticert.xml of a forwarded PEC is never taken for the message's own; [`walk`] goes everywhere. Memory is
+//! a few offsets for each part, and there is a number of parts that is too many.
 
 use std::ops::Range;
 
@@ -14,7 +14,8 @@ pub const DEEPEST: usize = 30;
 /// How many parts a message may have, over all levels.
 pub const MOST_PARTS: usize = 10_000;
 
-/// The longest header of a part or of an attached message, in bytes. Each field costs more memory than the line that made it.
+/// The longest header of a part or of an attached message, in bytes. Each field costs more memory than the
+/// line that made it.
 pub const MAX_PART_HEADER: usize = 64 * 1024;
 
 /// What is wrong with a multipart.
@@ -64,7 +65,9 @@ impl MimeError {
             Self::HeaderTooLong => format!("l'intestazione di una parte supera {MAX_PART_HEADER} byte"),
             Self::TooDeep => format!("le parti sono annidate oltre {DEEPEST} livelli"),
             Self::Ambiguous(field) => format!("il campo {field} può essere letto in più modi"),
-            Self::EncodedMultipart(encoding) => format!("un multipart non deve essere codificato, questo lo è in {encoding:?}"),
+            Self::EncodedMultipart(encoding) => {
+                format!("un multipart non deve essere codificato, questo lo è in {encoding:?}")
+            }
             Self::BadEncoding(encoding) => format!("una parte non è correttamente codificata in {encoding}"),
         }
     }
@@ -79,16 +82,22 @@ pub struct Part {
     pub body: Range<usize>,
 }
 
-/// The ranges of the parts of the multipart `body`, each with its header, without the CRLF before the next delimiter, which
-/// belongs to the delimiter: these are the bytes that a signature covers (RFC 1847 s. 2.1).
+/// The ranges of the parts of the multipart `body`, each with its header, without the CRLF before the next
+/// delimiter, which belongs to the delimiter: these are the bytes that a signature covers (RFC 1847 s. 2.1).
 pub fn split(body: &[u8], boundary: &str, most_parts: usize) -> Result<Vec<Range<usize>>, MimeError> {
     let mut parts = Vec::new();
     split_into(&mut parts, body, boundary, most_parts)?;
     Ok(parts)
 }
 
-/// As [`split`]; what was found before an error is in `parts` all the same, what follows the last delimiter too.
-fn split_into(parts: &mut Vec<Range<usize>>, body: &[u8], boundary: &str, most_parts: usize) -> Result<(), MimeError> {
+/// As [`split`]; what was found before an error is in `parts` all the same, what follows the last delimiter
+/// too.
+fn split_into(
+    parts: &mut Vec<Range<usize>>,
+    body: &[u8],
+    boundary: &str,
+    most_parts: usize,
+) -> Result<(), MimeError> {
     let delimiter = [b"--", boundary.as_bytes()].concat();
     let mut open: Option<usize> = None;
     let mut at = 0;
@@ -104,7 +113,11 @@ fn split_into(parts: &mut Vec<Range<usize>>, body: &[u8], boundary: &str, most_p
                     parts.push(start..before_line_break(body, at).max(start));
                 }
                 if !rest.is_empty() {
-                    return if open.is_some() { Ok(()) } else { Err(MimeError::NoParts(boundary.to_owned())) };
+                    return if open.is_some() {
+                        Ok(())
+                    } else {
+                        Err(MimeError::NoParts(boundary.to_owned()))
+                    };
                 }
                 open = Some(end);
             }
@@ -116,8 +129,8 @@ fn split_into(parts: &mut Vec<Range<usize>>, body: &[u8], boundary: &str, most_p
     Err(MimeError::NotClosed(boundary.to_owned()))
 }
 
-/// Reads the header of the part at `range` of `bytes`. Without an empty line it is all header: a part may have no body
-/// (RFC 2046 s. 5.1.1), its empty line being the one that the next delimiter begins with.
+/// Reads the header of the part at `range` of `bytes`. Without an empty line it is all header: a part may
+/// have no body (RFC 2046 s. 5.1.1), its empty line being the one that the next delimiter begins with.
 pub fn part(bytes: &[u8], range: Range<usize>) -> Result<Part, MimeError> {
     let (header_end, body) = header_end(&bytes[range.clone()]).unwrap_or((range.len(), range.len()));
     if header_end > MAX_PART_HEADER {
@@ -128,12 +141,12 @@ pub fn part(bytes: &[u8], range: Range<usize>) -> Result<Part, MimeError> {
     Ok(Part { header, body: range.start + body..range.end })
 }
 
-/// Calls `leaf` with header and body (as offsets into `body`) of every part of a message that is neither a multipart nor an
-/// attached message, at any depth, in order; of a message without parts, with its own. An attached message that is encoded,
-/// which RFC 2046 s. 5.2.1 forbids, is a leaf.
+/// Calls `leaf` with header and body (as offsets into `body`) of every part of a message that is neither a
+/// multipart nor an attached message, at any depth, in order; of a message without parts, with its own. An
+/// attached message that is encoded, which RFC 2046 s. 5.2.1 forbids, is a leaf.
 ///
-/// Multiparts of the message itself must be whole. One in an attached message need not: a bounce cuts what it returns. It ends
-/// then where the attached message ends, and what cannot be taken apart there is a leaf.
+/// Multiparts of the message itself must be whole. One in an attached message need not: a bounce cuts what it
+/// returns. It ends then where the attached message ends, and what cannot be taken apart there is a leaf.
 pub fn walk(header: &Header, body: &[u8], leaf: impl FnMut(&Header, Range<usize>)) -> Result<(), MimeError> {
     Walk { bytes: body, parts: 0, leaf }.entity(header, 0..body.len(), 0, Place::default())
 }
@@ -154,12 +167,19 @@ struct Walk<'a, F> {
 struct Place {
     /// In an attached message.
     attached: bool,
-    /// Directly in a `multipart/digest`, whose parts are messages if they do not say otherwise (RFC 2046 s. 5.1.5).
+    /// Directly in a `multipart/digest`, whose parts are messages if they do not say otherwise (RFC 2046 s.
+    /// 5.1.5).
     digest: bool,
 }
 
 impl<F: FnMut(&Header, Range<usize>)> Walk<'_, F> {
-    fn entity(&mut self, header: &Header, body: Range<usize>, depth: usize, place: Place) -> Result<(), MimeError> {
+    fn entity(
+        &mut self,
+        header: &Header,
+        body: Range<usize>,
+        depth: usize,
+        place: Place,
+    ) -> Result<(), MimeError> {
         if depth > DEEPEST {
             return Err(MimeError::TooDeep);
         }
@@ -179,8 +199,15 @@ impl<F: FnMut(&Header, Range<usize>)> Walk<'_, F> {
                 return Err(MimeError::EncodedMultipart(encoding));
             }
             let boundary = media.as_ref().and_then(|m| m.attribute("boundary")).filter(|b| !b.is_empty());
-            return match self.multipart(boundary, body.clone(), depth, Place { digest: essence == "multipart/digest", ..place }) {
-                Err(MimeError::NoBoundary | MimeError::NoParts(_)) if place.attached => self.leaf(header, body),
+            return match self.multipart(
+                boundary,
+                body.clone(),
+                depth,
+                Place { digest: essence == "multipart/digest", ..place },
+            ) {
+                Err(MimeError::NoBoundary | MimeError::NoParts(_)) if place.attached => {
+                    self.leaf(header, body)
+                }
                 done => done,
             };
         }
@@ -192,13 +219,21 @@ impl<F: FnMut(&Header, Range<usize>)> Walk<'_, F> {
 
     fn message(&mut self, range: Range<usize>, depth: usize) -> Result<(), MimeError> {
         match part(self.bytes, range.clone()) {
-            Ok(message) => self.entity(&message.header, message.body, depth, Place { attached: true, digest: false }),
+            Ok(message) => {
+                self.entity(&message.header, message.body, depth, Place { attached: true, digest: false })
+            }
             Err(MimeError::BadHeader) => self.leaf(&Header::default(), range),
             Err(e) => Err(e),
         }
     }
 
-    fn multipart(&mut self, boundary: Option<&str>, body: Range<usize>, depth: usize, place: Place) -> Result<(), MimeError> {
+    fn multipart(
+        &mut self,
+        boundary: Option<&str>,
+        body: Range<usize>,
+        depth: usize,
+        place: Place,
+    ) -> Result<(), MimeError> {
         let boundary = boundary.ok_or(MimeError::NoBoundary)?;
         let mut parts = Vec::new();
         match split_into(&mut parts, &self.bytes[body.clone()], boundary, MOST_PARTS - self.parts) {
@@ -234,9 +269,10 @@ pub fn decoded(part: &Part, bytes: &[u8]) -> Result<Vec<u8>, MimeError> {
     let raw = &bytes[part.body.clone()];
     match part.header.transfer_encoding().as_str() {
         "base64" => encodify::base64::MIME.decode(raw).map_err(|_| MimeError::BadEncoding("base64")),
-        "quoted-printable" => {
-            encodify::qp::BODY.decode(raw).map(|decoded| decoded.into_owned()).map_err(|_| MimeError::BadEncoding("quoted-printable"))
-        }
+        "quoted-printable" => encodify::qp::BODY
+            .decode(raw)
+            .map(|decoded| decoded.into_owned())
+            .map_err(|_| MimeError::BadEncoding("quoted-printable")),
         _ => Ok(raw.to_vec()),
     }
 }
@@ -258,7 +294,8 @@ pub fn header_end(bytes: &[u8]) -> Option<(usize, usize)> {
 mod tests {
     use super::*;
 
-    const BODY: &[u8] = b"preamble\r\n--b\r\nA: 1\r\n\r\none\r\n\r\n--b  \r\n\r\ntwo\r\n--bc\r\n--b--\r\nepilogue\r\n";
+    const BODY: &[u8] =
+        b"preamble\r\n--b\r\nA: 1\r\n\r\none\r\n\r\n--b  \r\n\r\ntwo\r\n--bc\r\n--b--\r\nepilogue\r\n";
 
     #[test]
     fn parts_end_before_the_line_break_of_the_delimiter() {
@@ -305,29 +342,37 @@ mod tests {
     #[test]
     fn rfc2046_5_1_a_walk_finds_every_leaf_in_order() {
         assert_eq!(leaves("Subject: x\n\nall\n"), pairs(&[("-", "all\r\n")]));
-        let nested = "Content-Type: multipart/mixed; boundary=o\n\n--o\nContent-Type: multipart/alternative; boundary=\"i i\"\n\n\
-            --i i\n\nplain\n--i i\nContent-Type: text/html\n\nhtml\n--i i--\n--o\nContent-Type: message/rfc822\n\n\
-            Subject: in\nContent-Type: multipart/mixed; boundary=m\n\n--m\nContent-Type: a/b\n\ninner\n--m--\n--o--\nend\n";
+        let nested = "Content-Type: multipart/mixed; boundary=o\n\n--o\nContent-Type: \
+            multipart/alternative; boundary=\"i i\"\n\n\
+            --i i\n\nplain\n--i i\nContent-Type: text/html\n\nhtml\n--i i--\n--o\nContent-Type: \
+            message/rfc822\n\n\
+            Subject: in\nContent-Type: multipart/mixed; boundary=m\n\n--m\nContent-Type: \
+            a/b\n\ninner\n--m--\n--o--\nend\n";
         assert_eq!(leaves(nested), pairs(&[("-", "plain"), ("text/html", "html"), ("a/b", "inner")]));
-        let digest = "Content-Type: multipart/digest; boundary=d\n\n--d\n\nSubject: 1\n\none\n--d\nContent-Type: text/plain\n\ntwo\n--d--\n";
+        let digest = "Content-Type: multipart/digest; boundary=d\n\n--d\n\nSubject: \
+            1\n\none\n--d\nContent-Type: text/plain\n\ntwo\n--d--\n";
         assert_eq!(leaves(digest), pairs(&[("-", "one"), ("text/plain", "two")]));
     }
 
     #[test]
     fn rfc2046_5_2_1_an_encoded_message_is_a_leaf() {
-        let encoded = "Content-Type: message/rfc822\nContent-Transfer-Encoding: BASE64\n\nU3ViamVjdDogeA==\n";
+        let encoded = "Content-Type: message/rfc822\nContent-Transfer-Encoding: \
+            BASE64\n\nU3ViamVjdDogeA==\n";
         assert_eq!(leaves(encoded), pairs(&[("message/rfc822", "U3ViamVjdDogeA==\r\n")]));
     }
 
     #[test]
     fn rfc2046_5_1_1_parts_may_have_no_body_and_no_header() {
-        let message = "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: a/b\n\n--b\n--b\n\n--b--\n";
+        let message =
+            "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: a/b\n\n--b\n--b\n\n--b--\n";
         assert_eq!(leaves(message), pairs(&[("a/b", ""), ("-", ""), ("-", "")]));
     }
 
     #[test]
     fn rfc2046_what_a_walk_does_not_take() {
-        let of = |parameters: &str, body: &str| leaves(&format!("Content-Type: multipart/mixed{parameters}\n\n{body}"));
+        let of = |parameters: &str, body: &str| {
+            leaves(&format!("Content-Type: multipart/mixed{parameters}\n\n{body}"))
+        };
         assert_eq!(of("", "x\n"), Err(MimeError::NoBoundary));
         assert_eq!(of("; boundary=b", "x\n"), Err(MimeError::NoParts("b".into())));
         assert_eq!(of("; boundary=b", "--b\n\nx\n"), Err(MimeError::NotClosed("b".into())));
@@ -341,7 +386,8 @@ mod tests {
 
     #[test]
     fn depth_has_an_end() {
-        let deep = |n: usize| format!("{}x\n", "Content-Type: message/rfc822\n\n".repeat(n) + "Subject: x\n\n");
+        let deep =
+            |n: usize| format!("{}x\n", "Content-Type: message/rfc822\n\n".repeat(n) + "Subject: x\n\n");
         assert_eq!(leaves(&deep(DEEPEST)), pairs(&[("-", "x\r\n")]));
         assert_eq!(leaves(&deep(DEEPEST + 1)), Err(MimeError::TooDeep));
     }
@@ -349,9 +395,13 @@ mod tests {
     #[test]
     fn an_attached_message_may_be_broken() {
         let with = |attached: &str| {
-            leaves(&format!("Content-Type: multipart/mixed; boundary=o\n\n--o\nContent-Type: message/rfc822\n\n{attached}\n--o--\n"))
+            leaves(&format!(
+                "Content-Type: multipart/mixed; boundary=o\n\n--o\nContent-Type: \
+                message/rfc822\n\n{attached}\n--o--\n"
+            ))
         };
-        let cut = "Content-Type: multipart/mixed; boundary=i\n\n--i\nContent-Type: a/b\n\nfirst\n--i\nContent-Type: c/d\n\ncut";
+        let cut = "Content-Type: multipart/mixed; boundary=i\n\n--i\nContent-Type: \
+            a/b\n\nfirst\n--i\nContent-Type: c/d\n\ncut";
         assert_eq!(with(cut), pairs(&[("a/b", "first"), ("c/d", "cut")]));
         assert_eq!(with("From somebody Sat Jan  3 01:05:34 1996\nSubject: x\n\ny").map(|l| l.len()), Ok(1));
         assert_eq!(with("Content-Type: multipart/mixed\n\ny"), pairs(&[("multipart/mixed", "y")]));

@@ -1,7 +1,7 @@
 //! What mail hangs on beside Postfix, and whether it answers.
 //!
-//! Promise: whoever listens hears of each change once: from answering to not answering, and back. Who finds out says it here,
-//! beside the line in the log; where nobody listens (tests, pecctl) nothing happens.
+//! Promise: whoever listens hears of each change once: from answering to not answering, and back. Who finds
+//! out says it here, beside the line in the log; where nobody listens (tests, pecctl) nothing happens.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -39,7 +39,8 @@ static LISTENER: OnceLock<Listener> = OnceLock::new();
 /// A bit for each thing that does not answer.
 static DOWN: AtomicU8 = AtomicU8::new(0);
 
-/// Has `listener` called with each change: why the thing does not answer; nothing: it answers again. The first one holds.
+/// Has `listener` called with each change: why the thing does not answer; nothing: it answers again. The
+/// first one holds.
 pub fn listen(listener: impl Fn(Thing, Option<&str>) + Send + Sync + 'static) {
     let _ = LISTENER.set(Box::new(listener));
 }
@@ -81,7 +82,11 @@ mod tests {
         down(Thing::Database, "gone");
         up(Thing::Token);
         up(Thing::Token);
-        let expected = [("token", Some("pulled out".to_owned())), ("database", Some("gone".to_owned())), ("token", None)];
+        let expected = [
+            ("token", Some("pulled out".to_owned())),
+            ("database", Some("gone".to_owned())),
+            ("token", None),
+        ];
         assert_eq!(*heard.lock().unwrap(), expected);
     }
 }

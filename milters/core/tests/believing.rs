@@ -88,7 +88,9 @@ fn judged(cas: &TrustedCas, keys: &Keys, now: i64) -> Result<SignedBy, VerifyErr
 #[track_caller]
 fn not_verified(judged: Result<SignedBy, VerifyError>, says: &str) {
     match judged {
-        Err(why @ (VerifyError::NotVerified(_) | VerifyError::Revoked { .. })) => assert!(why.to_string().contains(says), "{why}"),
+        Err(why @ (VerifyError::NotVerified(_) | VerifyError::Revoked { .. })) => {
+            assert!(why.to_string().contains(says), "{why}")
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -138,7 +140,10 @@ fn rfc6109_2_2_2_names_that_a_ca_is_kept_from_are_not_believed() {
     let trusted = cas.trusting(&cas.root);
     let provider = |name, address| cas.issuing.provider(cas.path(), name, address, &[]);
     judged(&trusted, &provider(ALFA, ADDRESS), NOW).unwrap();
-    not_verified(judged(&trusted, &provider(ALFA, "posta-certificata@gestore.beta.test"), NOW), "excluded subtree violation");
+    not_verified(
+        judged(&trusted, &provider(ALFA, "posta-certificata@gestore.beta.test"), NOW),
+        "excluded subtree violation",
+    );
     not_verified(judged(&trusted, &provider("Gamma S.p.A.", ADDRESS), NOW), "excluded subtree violation");
 }
 
@@ -161,7 +166,10 @@ fn rfc6109_2_2_2_a_certificate_counts_between_its_two_dates_and_below_our_cas_al
     }
     let stranger = Ca::root("Prova Root CA");
     not_verified(judged(&cas.trusting(&stranger), &keys, NOW), "unable to get");
-    assert_eq!(judged(&trusted, &keys, NOW).unwrap().sha256, pec_core::identifier::hex(&sha256(&certificate.to_der().unwrap())));
+    assert_eq!(
+        judged(&trusted, &keys, NOW).unwrap().sha256,
+        pec_core::identifier::hex(&sha256(&certificate.to_der().unwrap()))
+    );
 }
 
 #[test]
@@ -180,7 +188,12 @@ fn rfc6109_2_2_2_revoked_is_not_believed_and_without_a_list_nobody_can_say() {
     crls.take(&cas.place(), &cas.issuing.crl(&Revoked::NOBODY), at(NOW)).unwrap();
     judged(&trusted, &alfa, NOW).unwrap();
     let certificate = alfa.certificate();
-    let list = Revoked { certificates: &[(&certificate, NOW + 10)], number: 2, this_update: NOW + 20, ..Revoked::NOBODY };
+    let list = Revoked {
+        certificates: &[(&certificate, NOW + 10)],
+        number: 2,
+        this_update: NOW + 20,
+        ..Revoked::NOBODY
+    };
     crls.take(&cas.place(), &cas.issuing.crl(&list), at(NOW + 20)).unwrap();
     not_verified(judged(&trusted, &alfa, NOW + 20), "was revoked on");
     judged(&trusted, &beta, NOW + 20).unwrap();
@@ -191,7 +204,12 @@ fn rfc6109_2_2_2_revoked_is_not_believed_and_without_a_list_nobody_can_say() {
     judged(&looking_back, &alfa, NOW + 9).unwrap();
     not_verified(judged(&looking_back, &alfa, NOW + 10), URL);
     // In a list that is there it counts, though its date be in the future.
-    let list = Revoked { certificates: &[(&certificate, NOW + DAY)], number: 3, this_update: NOW + 30, ..Revoked::NOBODY };
+    let list = Revoked {
+        certificates: &[(&certificate, NOW + DAY)],
+        number: 3,
+        this_update: NOW + 30,
+        ..Revoked::NOBODY
+    };
     crls.take(&cas.place(), &cas.issuing.crl(&list), at(NOW + 30)).unwrap();
     not_verified(judged(&trusted, &alfa, NOW + 30), "was revoked on");
 }
@@ -207,7 +225,10 @@ fn rfc6109_2_2_2_a_list_that_is_too_old_is_waited_for_or_believed_as_set() {
     let waiting = cas.trusting(&cas.root).asking(Arc::clone(&crls), TooOld::Wait);
     let believing = cas.trusting(&cas.root).asking(Arc::clone(&crls), TooOld::Believe);
     judged(&waiting, &alfa, NOW + DAY).unwrap();
-    not_known(judged(&waiting, &alfa, NOW + DAY + 1), &format!("the CRL {URL} has been too old since 2026-11-1"));
+    not_known(
+        judged(&waiting, &alfa, NOW + DAY + 1),
+        &format!("the CRL {URL} has been too old since 2026-11-1"),
+    );
     judged(&believing, &alfa, NOW + DAY + 1).unwrap();
     for trusted in [&waiting, &believing] {
         not_verified(judged(trusted, &beta, NOW + DAY + 1), "was revoked on");
@@ -221,13 +242,24 @@ fn rfc6109_2_2_2_a_list_that_is_too_old_is_waited_for_or_believed_as_set() {
 fn rfc6109_5_5_2_what_x509_allows_and_the_profile_does_not_is_believed_and_logged_once() {
     let cas = Cas::new();
     let trusted = cas.trusting(&cas.root);
-    let signed_by = trusted.verify(b"x", &signature(&cas.issuing.provider(cas.path(), ALFA, ADDRESS, &[]), ADDRESS), at(NOW)).unwrap();
-    let logged = |name: &str| maillog::captured(false, || (0..3).for_each(|_| trusted.name_breaches(&signed_by, name)));
+    let signed_by = trusted
+        .verify(b"x", &signature(&cas.issuing.provider(cas.path(), ALFA, ADDRESS, &[]), ADDRESS), at(NOW))
+        .unwrap();
+    let logged = |name: &str| {
+        maillog::captured(false, || (0..3).for_each(|_| trusted.name_breaches(&signed_by, name)))
+    };
     assert_eq!(logged(ALFA), "");
     let once = logged("Beta Posta S.r.l.");
-    assert!(once.starts_with("NOQUEUE: warning: certificate: that of Beta Posta S.r.l. (SHA-1 ") && once.contains(&signed_by.sha1), "{once}");
     assert!(
-        once.ends_with("neither CN nor O of its subject is the provider's name (Beta Posta S.r.l.), but Posta Certificata, Alfa PEC S.p.A.\n"),
+        once.starts_with("NOQUEUE: warning: certificate: that of Beta Posta S.r.l. (SHA-1 ")
+            && once.contains(&signed_by.sha1),
+        "{once}"
+    );
+    assert!(
+        once.ends_with(
+            "neither CN nor O of its subject is the provider's name (Beta Posta S.r.l.), but \
+            Posta Certificata, Alfa PEC S.p.A.\n"
+        ),
         "{once}"
     );
 }
@@ -235,7 +267,10 @@ fn rfc6109_5_5_2_what_x509_allows_and_the_profile_does_not_is_believed_and_logge
 #[test]
 fn what_a_certificate_says_of_itself_stays_on_one_line() {
     // It comes into the text of a busta di anomalia, which we sign.
-    assert_eq!(common_name(&Ca::root("Alfa\n\nMessaggio consegnato").certificate), "Alfa  Messaggio consegnato");
+    assert_eq!(
+        common_name(&Ca::root("Alfa\n\nMessaggio consegnato").certificate),
+        "Alfa  Messaggio consegnato"
+    );
     assert_eq!(common_name(&Ca::root(&"x".repeat(64)).certificate).len(), 64);
 }
 
@@ -246,7 +281,10 @@ fn every_ca_below_the_anchor_is_asked_about() {
     let alfa = cas.alfa();
     let crls = cas.crls();
     let trusted = cas.trusting(&cas.root).asking(Arc::clone(&crls), TooOld::Wait);
-    not_known(judged(&trusted, &alfa, NOW), &format!("the CRL {URL} is not here, the CRL {ROOT_URL} is not here"));
+    not_known(
+        judged(&trusted, &alfa, NOW),
+        &format!("the CRL {URL} is not here, the CRL {ROOT_URL} is not here"),
+    );
     crls.take(&cas.place(), &cas.issuing.crl(&Revoked::NOBODY), at(NOW)).unwrap();
     not_known(judged(&trusted, &alfa, NOW), &format!("the CRL {ROOT_URL} is not here"));
     let place = Places::of(&cas.issuing.certificate, &cas.root.certificate).http.remove(0);
@@ -263,11 +301,19 @@ fn every_ca_below_the_anchor_is_asked_about() {
 fn a_certificate_that_names_no_place_that_can_be_asked_is_believed() {
     let cas = Cas::new();
     let trusted = cas.trusting(&cas.root).asking(cas.crls(), TooOld::Wait);
-    for extensions in [vec![], vec![crl_at(&["ldap://ca.test/cn=ca?certificateRevocationList"])], vec![crl_at(&["https://ca.test/x"])]] {
+    for extensions in [
+        vec![],
+        vec![crl_at(&["ldap://ca.test/cn=ca?certificateRevocationList"])],
+        vec![crl_at(&["https://ca.test/x"])],
+    ] {
         let keys = cas.issuing.provider(cas.path(), ALFA, ADDRESS, &extensions);
-        let log = maillog::captured(false, || (0..3).for_each(|_| drop(judged(&trusted, &keys, NOW).unwrap())));
-        let says =
-            format!("NOQUEUE: warning: CRL: whether the certificate of Posta Certificata (SHA-1 {}) is revoked can never be known: ", keys.sha1);
+        let log =
+            maillog::captured(false, || (0..3).for_each(|_| drop(judged(&trusted, &keys, NOW).unwrap())));
+        let says = format!(
+            "NOQUEUE: warning: CRL: whether the certificate of Posta Certificata (SHA-1 {}) is revoked can \
+            never be known: ",
+            keys.sha1
+        );
         assert_eq!(log.lines().filter(|line| line.starts_with(&says)).count(), 1, "{log}");
     }
     // Beside one that can, it is skipped; of several that can, one is enough.
@@ -323,7 +369,10 @@ fn a_list_counts_only_if_the_ca_signed_it_whole_for_this_place() {
     };
     let at_place = |url: &str| {
         let name = GeneralName::UniformResourceIdentifier(Ia5String::new(url).unwrap());
-        IssuingDistributionPoint { distribution_point: Some(DistributionPointName::FullName(vec![name])), ..all.clone() }
+        IssuingDistributionPoint {
+            distribution_point: Some(DistributionPointName::FullName(vec![name])),
+            ..all.clone()
+        }
     };
     let with = |extensions: &[X509Extension]| cas.issuing.crl(&Revoked { extensions, ..Revoked::NOBODY });
     for (bytes, says) in [
@@ -334,15 +383,26 @@ fn a_list_counts_only_if_the_ca_signed_it_whole_for_this_place() {
         (cas.root.crl(&Revoked::NOBODY), "of somebody else than Prova CA 1"),
         (with(&[extension("2.5.29.27", true, &[2, 1, 1])]), "a delta CRL"),
         (with(&[scope(&IssuingDistributionPoint { indirect_crl: true, ..all.clone() })]), "an indirect CRL"),
-        (with(&[scope(&at_place("http://ca.test/other.crl"))]), "belongs to another place (http://ca.test/other.crl)"),
-        (with(&[extension("1.3.6.1.4.1.99999.1", true, &[5, 0])]), "a critical extension that is not known (1.3.6.1.4.1.99999.1)"),
+        (
+            with(&[scope(&at_place("http://ca.test/other.crl"))]),
+            "belongs to another place (http://ca.test/other.crl)",
+        ),
+        (
+            with(&[extension("1.3.6.1.4.1.99999.1", true, &[5, 0])]),
+            "a critical extension that is not known (1.3.6.1.4.1.99999.1)",
+        ),
         (cas.issuing.crl(&Revoked { this_update: NOW + 3601, ..Revoked::NOBODY }), "which has not come yet"),
     ] {
         let why = refusal(crls.take(&place, &bytes, at(NOW)));
         assert!(why.contains(says), "{why}");
         assert!(crls.lists().unwrap().get(&place).is_none());
     }
-    crls.take(&place, &with(&[scope(&at_place(URL)), extension("1.3.6.1.4.1.99999.1", false, &[5, 0])]), at(NOW)).unwrap();
+    crls.take(
+        &place,
+        &with(&[scope(&at_place(URL)), extension("1.3.6.1.4.1.99999.1", false, &[5, 0])]),
+        at(NOW),
+    )
+    .unwrap();
 
     // One about CAs alone says nothing of a provider.
     let cas_alone = scope(&IssuingDistributionPoint { only_contains_ca_certs: true, ..all });
@@ -358,7 +418,9 @@ fn a_ca_that_may_not_sign_lists_has_none() {
     let key = openssl::pkey::PKey::private_key_from_pem(&fs::read(&provider.key_file).unwrap()).unwrap();
     let no_ca = Ca { certificate: provider.certificate(), key };
     let place = Place { url: URL.into(), also: Vec::new(), issuer: no_ca.certificate.clone() };
-    assert!(refusal(cas.crls().take(&place, &no_ca.crl(&Revoked::NOBODY), at(NOW))).contains("may not sign CRLs"));
+    assert!(
+        refusal(cas.crls().take(&place, &no_ca.crl(&Revoked::NOBODY), at(NOW))).contains("may not sign CRLs")
+    );
 }
 
 #[test]
@@ -367,12 +429,17 @@ fn an_older_list_never_takes_the_place_of_a_newer_one() {
     let (crls, place) = (cas.crls(), cas.place());
     let alfa = cas.alfa();
     let certificate = alfa.certificate();
-    let list = |number, this_update, certificates| cas.issuing.crl(&Revoked { number, this_update, certificates, ..Revoked::NOBODY });
+    let list = |number, this_update, certificates| {
+        cas.issuing.crl(&Revoked { number, this_update, certificates, ..Revoked::NOBODY })
+    };
     let revoked: &[(&X509, i64)] = &[(&certificate, NOW)];
     let newest = list(7, NOW, revoked);
     assert!(matches!(crls.take(&place, &newest, at(NOW)), Ok(Taken::New(_))));
     assert!(matches!(crls.take(&place, &newest, at(NOW)), Ok(Taken::Same(_))));
-    assert!(refusal(crls.take(&place, &list(6, NOW, &[]), at(NOW))).contains("its number is 6, and the one in force has 7"));
+    assert!(
+        refusal(crls.take(&place, &list(6, NOW, &[]), at(NOW)))
+            .contains("its number is 6, and the one in force has 7")
+    );
     assert!(refusal(crls.take(&place, &list(8, NOW - 1, &[]), at(NOW))).contains("the one in force is of"));
     let trusted = cas.trusting(&cas.root).asking(Arc::clone(&crls), TooOld::Wait);
     not_verified(judged(&trusted, &alfa, NOW), "was revoked on");
@@ -389,7 +456,16 @@ fn lists_outlive_the_programs_and_are_one_for_all_of_them() {
     let trusted = cas.trusting(&cas.root).asking(Arc::clone(&one), TooOld::Wait);
     not_known(judged(&trusted, &alfa, NOW), "is not here");
     one.note(&cas.place()).unwrap();
-    assert_eq!(other.lists().unwrap().all().iter().map(|k| (k.place.url.as_str(), k.crl.is_some())).collect::<Vec<_>>(), [(URL, false)]);
+    assert_eq!(
+        other
+            .lists()
+            .unwrap()
+            .all()
+            .iter()
+            .map(|k| (k.place.url.as_str(), k.crl.is_some()))
+            .collect::<Vec<_>>(),
+        [(URL, false)]
+    );
     // Another program fetches.
     other.take(&cas.place(), &cas.issuing.crl(&Revoked::NOBODY), at(NOW)).unwrap();
     judged(&trusted, &alfa, NOW).unwrap();
@@ -398,11 +474,16 @@ fn lists_outlive_the_programs_and_are_one_for_all_of_them() {
     judged(&again, &alfa, NOW).unwrap();
     // And people can read it.
     let file = fs::read_dir(cas.path().join("crl")).unwrap().map(|e| e.unwrap().path()).next().unwrap();
-    let shown = std::process::Command::new("openssl").args(["crl", "-noout", "-issuer", "-in"]).arg(&file).output().unwrap();
+    let shown = std::process::Command::new("openssl")
+        .args(["crl", "-noout", "-issuer", "-in"])
+        .arg(&file)
+        .output()
+        .unwrap();
     assert!(String::from_utf8_lossy(&shown.stdout).contains("Prova CA 1"), "{shown:?}");
     // What was changed by hand is no list.
     let text = fs::read_to_string(&file).unwrap();
-    fs::write(&file, text.replace("url: http://ca.test/issuing.crl", "url: http://ca.test/other.crl")).unwrap();
+    fs::write(&file, text.replace("url: http://ca.test/issuing.crl", "url: http://ca.test/other.crl"))
+        .unwrap();
     not_known(judged(&cas.trusting(&cas.root).asking(cas.crls(), TooOld::Wait), &alfa, NOW), "is not here");
 }
 
@@ -431,7 +512,10 @@ fn chain_and_lists_are_looked_at_once_for_each_signer_and_list_not_for_each_mess
     }
     assert_eq!(trusted.looks(), 6, "another list, for both");
     // The signature itself is checked each time.
-    assert!(matches!(trusted.verify(b"y", &signature(&beta, ADDRESS), at(NOW)), Err(VerifyError::NotVerified(_))));
+    assert!(matches!(
+        trusted.verify(b"y", &signature(&beta, ADDRESS), at(NOW)),
+        Err(VerifyError::NotVerified(_))
+    ));
     assert_eq!(trusted.looks(), 6);
     // So are dates, and what came along.
     not_verified(judged(&trusted, &beta, NOW + 400 * DAY), "expired");

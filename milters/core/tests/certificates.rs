@@ -1,4 +1,5 @@
-//! What our own certificate must be (RFC 6109 s. 5.5): certificates of the openssl command, each with one thing wrong.
+//! What our own certificate must be (RFC 6109 s. 5.5): certificates of the openssl command, each with one
+//! thing wrong.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -43,26 +44,32 @@ impl Ca {
     }
 
     fn run(&self, arguments: &[&str]) {
-        let output = Command::new("openssl").args(arguments).current_dir(self.directory.path()).output().unwrap();
+        let output =
+            Command::new("openssl").args(arguments).current_dir(self.directory.path()).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     fn certificate(&self, subject: &str, extensions: &[&str]) -> X509 {
         fs::write(self.directory.path().join("extensions"), extensions.join("\n")).unwrap();
         self.run(&["req", "-new", "-utf8", "-key", "provider.key", "-subj", subject, "-out", "request.pem"]);
-        self.openssl("x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile extensions -out certificate.pem");
+        self.openssl(
+            "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 -extfile \
+            extensions -out certificate.pem",
+        );
         X509::from_pem(&fs::read(self.directory.path().join("certificate.pem")).unwrap()).unwrap()
     }
 }
 
 impl Ca {
-    /// The rules that the certificate breaks, which is none to start with: the error is one line with all of them.
+    /// The rules that the certificate breaks, which is none to start with: the error is one line with all of
+    /// them.
     fn refused(&self, certificate: &X509) -> Vec<String> {
         let breaches = breaches(certificate, NAME).unwrap();
         let error = self.read(certificate).unwrap_err();
         let file = self.directory.path().join("own.pem");
         let begin = format!(
-            "pec_certificate_file = {}: the certificate breaks the profile of RFC 6109 s. 5.5 for pec_provider_name = {NAME}: ",
+            "pec_certificate_file = {}: the certificate breaks the profile of RFC 6109 s. 5.5 for \
+            pec_provider_name = {NAME}: ",
             file.display()
         );
         assert_eq!(error, begin + &breaches.join("; "));
@@ -106,8 +113,17 @@ fn rfc6109_5_5_certificates_of_the_profile_pass() {
         (SUBJECT, with("crlDistributionPoints=URI:http://ca.test/crl")),
         (SUBJECT, with("certificatePolicies=1.3.76.16.3.1.1")),
         (SUBJECT, instead(KEY_USAGE, "keyUsage=critical,digitalSignature,nonRepudiation")),
-        (SUBJECT, instead(ALT_NAME, "subjectAltName=DNS:gestore.alfa.test,email:posta-certificata@gestore.alfa.test")),
-        ("/C=IT/ST=Ancona/L=Senigallia/O=Alfa PEC S.p.A./organizationIdentifier=VATIT-0/CN=Posta", MINIMAL.to_vec()),
+        (
+            SUBJECT,
+            instead(
+                ALT_NAME,
+                "subjectAltName=DNS:gestore.alfa.test,email:posta-certificata@gestore.alfa.test",
+            ),
+        ),
+        (
+            "/C=IT/ST=Ancona/L=Senigallia/O=Alfa PEC S.p.A./organizationIdentifier=VATIT-0/CN=Posta",
+            MINIMAL.to_vec(),
+        ),
     ] {
         let certificate = ca.certificate(subject, &extensions);
         assert_eq!(breaches(&certificate, NAME).unwrap(), Vec::<String>::new(), "{subject} {extensions:?}");
@@ -118,15 +134,27 @@ fn rfc6109_5_5_certificates_of_the_profile_pass() {
 #[test]
 fn our_key_is_rsa_of_2048_to_4096_bits_and_no_request_is_made_for_another() {
     let ca = Ca::new();
-    let subject = Subject { provider_name: NAME, state: None, locality: None, common_name: "Posta Certificata", address: ADDRESS };
+    let subject = Subject {
+        provider_name: NAME,
+        state: None,
+        locality: None,
+        common_name: "Posta Certificata",
+        address: ADDRESS,
+    };
     // Large ones of more than two primes, which are found sooner.
     for (kind, says) in [
         ("RSA -pkeyopt rsa_keygen_bits:1024", Some("has 1024 bits; RSA of 2048 to 4096 bits is needed")),
         ("RSA -pkeyopt rsa_keygen_bits:2040", Some("has 2040 bits; RSA of 2048 to 4096 bits is needed")),
         ("RSA -pkeyopt rsa_keygen_bits:2048", None),
         ("RSA -pkeyopt rsa_keygen_bits:4096 -pkeyopt rsa_keygen_primes:4", None),
-        ("RSA -pkeyopt rsa_keygen_bits:4104 -pkeyopt rsa_keygen_primes:4", Some("has 4104 bits; RSA of 2048 to 4096 bits is needed")),
-        ("RSA -pkeyopt rsa_keygen_bits:8192 -pkeyopt rsa_keygen_primes:5", Some("has 8192 bits; RSA of 2048 to 4096 bits is needed")),
+        (
+            "RSA -pkeyopt rsa_keygen_bits:4104 -pkeyopt rsa_keygen_primes:4",
+            Some("has 4104 bits; RSA of 2048 to 4096 bits is needed"),
+        ),
+        (
+            "RSA -pkeyopt rsa_keygen_bits:8192 -pkeyopt rsa_keygen_primes:5",
+            Some("has 8192 bits; RSA of 2048 to 4096 bits is needed"),
+        ),
         ("EC -pkeyopt ec_paramgen_curve:P-256", Some("is not RSA; RSA of 2048 to 4096 bits is needed")),
     ] {
         ca.openssl(&format!("genpkey -quiet -out provider.key -algorithm {kind}"));
@@ -137,7 +165,11 @@ fn our_key_is_rsa_of_2048_to_4096_bits_and_no_request_is_made_for_another() {
             None => drop((ca.read(&certificate).unwrap(), requested.unwrap())),
             Some(says) => {
                 let error = ca.read(&certificate).unwrap_err();
-                assert!(error.starts_with("pec_certificate_file = ") && error.ends_with(&format!(": the certificate's key {says}")), "{error}");
+                assert!(
+                    error.starts_with("pec_certificate_file = ")
+                        && error.ends_with(&format!(": the certificate's key {says}")),
+                    "{error}"
+                );
                 assert!(requested.unwrap_err().to_string().ends_with(&format!("the key {says}")));
             }
         }
@@ -149,7 +181,13 @@ fn our_certificate_is_for_the_address_that_everything_comes_from() {
     let ca = Ca::new();
     let other = instead(ALT_NAME, "subjectAltName=email:posta-certificata@gestore.beta.test");
     let error = ca.read(&ca.certificate(SUBJECT, &other)).unwrap_err();
-    assert!(error.ends_with("the certificate is for posta-certificata@gestore.beta.test; posta-certificata@gestore.alfa.test is needed"), "{error}");
+    assert!(
+        error.ends_with(
+            "the certificate is for posta-certificata@gestore.beta.test; \
+        posta-certificata@gestore.alfa.test is needed"
+        ),
+        "{error}"
+    );
 }
 
 #[test]
@@ -159,23 +197,49 @@ fn rfc6109_5_5_each_rule_that_is_broken_is_named() {
         (
             "/C=IT/O=Altra/CN=Posta Certificata",
             MINIMAL.to_vec(),
-            "neither CN nor O of its subject is the provider's name (Alfa PEC S.p.A.), but Posta Certificata, Altra",
+            "neither CN nor O of its subject is the provider's name (Alfa PEC S.p.A.), but Posta \
+            Certificata, Altra",
         ),
         (
             "/C=IT/O=alfa pec s.p.a./CN=x",
             MINIMAL.to_vec(),
-            "neither CN nor O of its subject is the provider's name (Alfa PEC S.p.A.), but x, alfa pec s.p.a.",
+            "neither CN nor O of its subject is the provider's name (Alfa PEC S.p.A.), but x, alfa pec \
+            s.p.a.",
         ),
-        ("/C=IT/O=Alfa PEC S.p.A./emailAddress=a@alfa.test", MINIMAL.to_vec(), "its subject holds an e-mail address"),
+        (
+            "/C=IT/O=Alfa PEC S.p.A./emailAddress=a@alfa.test",
+            MINIMAL.to_vec(),
+            "its subject holds an e-mail address",
+        ),
         (SUBJECT, without(KEY_USAGE), "keyUsage is missing"),
         (SUBJECT, instead(KEY_USAGE, "keyUsage=digitalSignature"), "keyUsage is not critical"),
         (SUBJECT, instead(KEY_USAGE, "keyUsage=critical,keyEncipherment"), "keyUsage lacks digitalSignature"),
-        (SUBJECT, instead(KEY_USAGE, "keyUsage=critical,digitalSignature,keyCertSign"), "keyUsage has keyCertSign"),
-        (SUBJECT, instead(AUTHORITY_KEY, "authorityKeyIdentifier=issuer:always"), "authorityKeyIdentifier has no keyIdentifier"),
-        (SUBJECT, instead(SUBJECT_KEY, "subjectKeyIdentifier=critical,hash"), "subjectKeyIdentifier is critical"),
+        (
+            SUBJECT,
+            instead(KEY_USAGE, "keyUsage=critical,digitalSignature,keyCertSign"),
+            "keyUsage has keyCertSign",
+        ),
+        (
+            SUBJECT,
+            instead(AUTHORITY_KEY, "authorityKeyIdentifier=issuer:always"),
+            "authorityKeyIdentifier has no keyIdentifier",
+        ),
+        (
+            SUBJECT,
+            instead(SUBJECT_KEY, "subjectKeyIdentifier=critical,hash"),
+            "subjectKeyIdentifier is critical",
+        ),
         (SUBJECT, without(ALT_NAME), "subjectAltName is missing"),
-        (SUBJECT, instead(ALT_NAME, "subjectAltName=DNS:gestore.alfa.test"), "subjectAltName has no rfc822Name"),
-        (SUBJECT, instead(ALT_NAME, "subjectAltName=critical,email:posta-certificata@gestore.alfa.test"), "subjectAltName is critical"),
+        (
+            SUBJECT,
+            instead(ALT_NAME, "subjectAltName=DNS:gestore.alfa.test"),
+            "subjectAltName has no rfc822Name",
+        ),
+        (
+            SUBJECT,
+            instead(ALT_NAME, "subjectAltName=critical,email:posta-certificata@gestore.alfa.test"),
+            "subjectAltName is critical",
+        ),
         (SUBJECT, with("basicConstraints=CA:FALSE"), "basicConstraints is there"),
         (SUBJECT, with("extendedKeyUsage=critical,emailProtection"), "the extension 2.5.29.37 is critical"),
     ] {
@@ -183,7 +247,9 @@ fn rfc6109_5_5_each_rule_that_is_broken_is_named() {
     }
     // Newer versions of the command will not make these.
     let good = ca.certificate(SUBJECT, &MINIMAL);
-    let without = |oid: &str| edited(&good, |c| c.extensions.as_mut().unwrap().retain(|e| e.extn_id.to_string() != oid));
+    let without = |oid: &str| {
+        edited(&good, |c| c.extensions.as_mut().unwrap().retain(|e| e.extn_id.to_string() != oid))
+    };
     let twice = |c: &mut TbsCertificate| c.extensions.as_mut().unwrap().extend_from_within(..1);
     for (certificate, says) in [
         (without("2.5.29.35"), "authorityKeyIdentifier is missing"),
@@ -203,16 +269,24 @@ fn rfc6109_5_5_our_own_certificate_is_refused_by_rule_and_looked_at_in_time() {
     let pki = Pki::new(directory.path());
     let day = 86_400;
     let keys = pki.provider_valid(NAME, ADDRESS, NOW - day, NOW + 365 * day);
-    let read = |file: &Path, name: &str, now: i64| OwnCertificate::read(file, ADDRESS, name, Moment::from_unix(now));
+    let read =
+        |file: &Path, name: &str, now: i64| OwnCertificate::read(file, ADDRESS, name, Moment::from_unix(now));
     let error = read(&keys.certificate_file, "Beta Posta S.r.l.", NOW).unwrap_err().to_string();
     assert!(
         error.starts_with("pec_certificate_file = ")
-            && error.contains("breaks the profile of RFC 6109 s. 5.5 for pec_provider_name = Beta Posta S.r.l.: neither CN nor O"),
+            && error.contains(
+                "breaks the profile of RFC 6109 s. 5.5 for pec_provider_name = Beta Posta \
+                S.r.l.: neither CN nor O"
+            ),
         "{error}"
     );
-    for (now, left) in
-        [(NOW, None), (NOW + 305 * day, None), (NOW + 305 * day + 1, Some(59)), (NOW + 365 * day - 1, Some(0)), (NOW + 365 * day, Some(0))]
-    {
+    for (now, left) in [
+        (NOW, None),
+        (NOW + 305 * day, None),
+        (NOW + 305 * day + 1, Some(59)),
+        (NOW + 365 * day - 1, Some(0)),
+        (NOW + 365 * day, Some(0)),
+    ] {
         let certificate = read(&keys.certificate_file, NAME, now).unwrap();
         assert_eq!(certificate.ends_soon(Moment::from_unix(now)), left);
         assert_eq!(certificate.identity().not_after.unix(), NOW + 365 * day);

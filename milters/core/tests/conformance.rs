@@ -1,6 +1,6 @@
-//! docs/conformance.md and the sources agree: every test that it names exists, every file, every name in a file; every test
-//! of RFC 6109 is named there, and every row that is tested names one that says so in its name; every section of the RFC that
-//! demands something has a row.
+//! docs/conformance.md and the sources agree: every test that it names exists, every file, every name in a
+//! file; every test of RFC 6109 is named there, and every row that is tested names one that says so in its
+//! name; every section of the RFC that demands something has a row.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 const DOCUMENT: &str = "docs/conformance.md";
 
-/// The sections of RFC 6109, 2 to 5, in which MUST, SHALL, REQUIRED or SHOULD stands, and those that demand without these
-/// words.
+/// The sections of RFC 6109, 2 to 5, in which MUST, SHALL, REQUIRED or SHOULD stands, and those that demand
+/// without these words.
 const SECTIONS: [&str; 57] = [
     "2.1",
     "2.1.1",
@@ -91,13 +91,23 @@ fn root() -> PathBuf {
 fn rows(document: &str) -> Vec<Row> {
     let mut rows = Vec::new();
     for (number, line) in document.lines().enumerate() {
-        let Some(inside) = line.strip_prefix('|').and_then(|l| l.trim_end().strip_suffix('|')) else { continue };
+        let Some(inside) = line.strip_prefix('|').and_then(|l| l.trim_end().strip_suffix('|')) else {
+            continue;
+        };
         let cells: Vec<_> = inside.split('|').map(|cell| cell.trim().to_owned()).collect();
         if cells[0] == "section" || cells[0].starts_with("---") {
             continue;
         }
-        let [section, requirement, by, tests] = &cells[..] else { panic!("{DOCUMENT} line {}: {} columns, 4 are needed", number + 1, cells.len()) };
-        rows.push(Row { line: number + 1, section: section.clone(), requirement: requirement.clone(), by: by.clone(), tests: tests.clone() });
+        let [section, requirement, by, tests] = &cells[..] else {
+            panic!("{DOCUMENT} line {}: {} columns, 4 are needed", number + 1, cells.len())
+        };
+        rows.push(Row {
+            line: number + 1,
+            section: section.clone(),
+            requirement: requirement.clone(),
+            by: by.clone(),
+            tests: tests.clone(),
+        });
     }
     rows
 }
@@ -125,7 +135,8 @@ fn function<'l>(line: &'l str, words: &[&str]) -> Option<&'l str> {
     rest.split('(').next()
 }
 
-/// The names of all tests: functions with a test attribute in Rust, `def test_...` at the margin in the scenarios.
+/// The names of all tests: functions with a test attribute in Rust, `def test_...` at the margin in the
+/// scenarios.
 fn tests() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut sources = Vec::new();
@@ -149,7 +160,12 @@ fn tests() -> BTreeSet<String> {
     files(&root().join("tests/scenarios"), "py", &mut scenarios);
     for scenario in scenarios {
         let text = fs::read_to_string(scenario).unwrap();
-        found.extend(text.lines().filter_map(|line| function(line, &["def "])).filter(|name| name.starts_with("test_")).map(str::to_owned));
+        found.extend(
+            text.lines()
+                .filter_map(|line| function(line, &["def "]))
+                .filter(|name| name.starts_with("test_"))
+                .map(str::to_owned),
+        );
     }
     found
 }
@@ -180,8 +196,15 @@ fn every_test_that_is_named_exists() {
     let mut wrong = Vec::new();
     for row in rows(&document) {
         let named = code(&row.tests);
-        wrong.extend(named.iter().filter(|name| !tests.contains(**name)).map(|name| at(&row, &format!("there is no test {name}"))));
-        if named.is_empty() && !WITHOUT_TEST.iter().any(|words| row.by.contains(words) || row.tests.contains(words)) {
+        wrong.extend(
+            named
+                .iter()
+                .filter(|name| !tests.contains(**name))
+                .map(|name| at(&row, &format!("there is no test {name}"))),
+        );
+        if named.is_empty()
+            && !WITHOUT_TEST.iter().any(|words| row.by.contains(words) || row.tests.contains(words))
+        {
             wrong.push(at(&row, &format!("names no test and does not say why: {}", WITHOUT_TEST.join(", "))));
         }
     }
@@ -219,9 +242,15 @@ fn every_file_that_is_named_exists_and_holds_what_is_named_after_it() {
 #[test]
 fn every_test_of_the_rfc_is_in_the_document() {
     let document = document();
-    let named: BTreeSet<_> = rows(&document).iter().flat_map(|row| code(&row.tests).into_iter().map(str::to_owned).collect::<Vec<_>>()).collect();
-    let forgotten: Vec<_> = tests().into_iter().filter(|name| is_of_the_rfc(name) && !named.contains(name)).collect();
-    nothing_wrong(&forgotten.iter().map(|name| format!("{DOCUMENT}: no row names the test {name}")).collect::<Vec<_>>());
+    let named: BTreeSet<_> = rows(&document)
+        .iter()
+        .flat_map(|row| code(&row.tests).into_iter().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    let forgotten: Vec<_> =
+        tests().into_iter().filter(|name| is_of_the_rfc(name) && !named.contains(name)).collect();
+    nothing_wrong(
+        &forgotten.iter().map(|name| format!("{DOCUMENT}: no row names the test {name}")).collect::<Vec<_>>(),
+    );
 }
 
 #[test]
@@ -230,7 +259,10 @@ fn every_row_that_is_tested_names_a_test_of_the_rfc() {
     for row in rows(&document()) {
         let named = code(&row.tests);
         // What AgID demands beyond the RFC is in none of its sections.
-        let is_agids = |name: &&str| row.requirement.contains("AgID") && name.strip_prefix("test_").unwrap_or(name).starts_with("agid_");
+        let is_agids = |name: &&str| {
+            row.requirement.contains("AgID")
+                && name.strip_prefix("test_").unwrap_or(name).starts_with("agid_")
+        };
         if !named.is_empty() && !named.iter().any(|name| is_of_the_rfc(name) || is_agids(name)) {
             wrong.push(at(&row, "names no test that has a section of the RFC in its name (rfc6109_...)"));
         }
@@ -242,11 +274,17 @@ fn every_row_that_is_tested_names_a_test_of_the_rfc() {
 fn every_section_that_demands_something_has_a_row_in_the_order_of_the_rfc() {
     let document = document();
     let rows = rows(&document);
-    let mut wrong: Vec<_> =
-        SECTIONS.iter().filter(|s| !rows.iter().any(|row| row.section == **s)).map(|s| format!("{DOCUMENT}: no row for {s}")).collect();
-    let numbers = |row: &Row| row.section.split('.').map(|n| n.parse::<u32>().unwrap_or_default()).collect::<Vec<_>>();
+    let mut wrong: Vec<_> = SECTIONS
+        .iter()
+        .filter(|s| !rows.iter().any(|row| row.section == **s))
+        .map(|s| format!("{DOCUMENT}: no row for {s}"))
+        .collect();
+    let numbers =
+        |row: &Row| row.section.split('.').map(|n| n.parse::<u32>().unwrap_or_default()).collect::<Vec<_>>();
     wrong.extend(
-        rows.windows(2).filter(|two| numbers(&two[0]) > numbers(&two[1])).map(|two| at(&two[1], &format!("stands after {}", two[0].section))),
+        rows.windows(2)
+            .filter(|two| numbers(&two[0]) > numbers(&two[1]))
+            .map(|two| at(&two[1], &format!("stands after {}", two[0].section))),
     );
     nothing_wrong(&wrong);
 }

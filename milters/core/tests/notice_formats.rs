@@ -1,5 +1,6 @@
-//! Each message that a provider writes, held against RFC 6109: its header fields, its text, its parts, its daticert.xml.
-//! The strings are those of the deployed network (docs/conformance.md says where they differ from the RFC's).
+//! Each message that a provider writes, held against RFC 6109: its header fields, its text, its parts, its
+//! daticert.xml. The strings are those of the deployed network (docs/conformance.md says where they differ
+//! from the RFC's).
 #![allow(clippy::unwrap_used)]
 
 use bytes::Bytes;
@@ -30,8 +31,10 @@ const IDENTIFICATIVO: &str = "pec.20261118120640.0123456789abcdef0123@gestore.al
 const WHEN: &str = "18/11/2026 alle ore 12:06:40 (+0100)";
 const ON: &str = "18/11/2026 at 12:06:40 (+0100)";
 const DATE: &str = "Wed, 18 Nov 2026 12:06:40 +0100";
-const ORIGINAL: &[u8] = b"From: anna@pec.alfa.test\r\nTo: bruno@pec.beta.test\r\nCc: carla@posta.test\r\nMessage-ID: <1@client.test>\r\n\r\nCiao\r\n";
-const RULE: &str = "-----------------------------------------------------------------------------------------";
+const ORIGINAL: &[u8] = b"From: anna@pec.alfa.test\r\nTo: bruno@pec.beta.test\r\nCc: \
+    carla@posta.test\r\nMessage-ID: <1@client.test>\r\n\r\nCiao\r\n";
+const RULE: &str =
+    "-----------------------------------------------------------------------------------------";
 
 /// A provider that writes all its messages about one original of Anna's, in the second [`NOW`].
 struct Alfa {
@@ -82,7 +85,11 @@ impl Alfa {
     }
 
     fn non_accettazione(&self, errore: Errore, italiano: &str, inglese: &str) -> Notice {
-        let mut daticert = self.daticert.about_same_message(Tipo::NonAccettazione, "Alfa PEC S.p.A.", Moment::from_unix(NOW));
+        let mut daticert = self.daticert.about_same_message(
+            Tipo::NonAccettazione,
+            "Alfa PEC S.p.A.",
+            Moment::from_unix(NOW),
+        );
         daticert.errore = errore;
         daticert.errore_esteso = Some(italiano.into());
         non_accettazione(self.issuer(), &daticert, inglese, "pec.1@gestore.alfa.test").unwrap()
@@ -90,32 +97,67 @@ impl Alfa {
 
     fn presa_in_carico(&self) -> Notice {
         let moment = Moment::from_unix(NOW);
-        presa_in_carico(self.issuer(), &self.daticert, "ricevute@gestore.beta.test", &[BRUNO.into()], moment, "pec.1@gestore.alfa.test").unwrap()
+        presa_in_carico(
+            self.issuer(),
+            &self.daticert,
+            "ricevute@gestore.beta.test",
+            &[BRUNO.into()],
+            moment,
+            "pec.1@gestore.alfa.test",
+        )
+        .unwrap()
     }
 
     fn avvenuta_consegna(&self, original: Option<&[u8]>) -> Notice {
         let (moment, original) = (Moment::from_unix(NOW), original.map(|o| Body::from_bytes(o.to_vec())));
-        avvenuta_consegna(self.issuer(), &self.daticert, BRUNO, moment, original, "pec.1@gestore.alfa.test").unwrap()
+        avvenuta_consegna(self.issuer(), &self.daticert, BRUNO, moment, original, "pec.1@gestore.alfa.test")
+            .unwrap()
     }
 
     fn mancata_consegna(&self, status: &str) -> Notice {
         let causa = Causa::from_status(status);
-        mancata_consegna(self.issuer(), &self.daticert, BRUNO, &causa, Moment::from_unix(NOW), "pec.1@gestore.alfa.test").unwrap()
+        mancata_consegna(
+            self.issuer(),
+            &self.daticert,
+            BRUNO,
+            &causa,
+            Moment::from_unix(NOW),
+            "pec.1@gestore.alfa.test",
+        )
+        .unwrap()
     }
 
     fn rilevazione_virus(&self) -> Notice {
         let (to, at) = ("ricevute@gestore.beta.test", Moment::from_unix(NOW));
-        rilevazione_virus(self.issuer(), &self.daticert, to, BRUNO, "Eicar-Test-Signature", at, "pec.1@gestore.alfa.test").unwrap()
+        rilevazione_virus(
+            self.issuer(),
+            &self.daticert,
+            to,
+            BRUNO,
+            "Eicar-Test-Signature",
+            at,
+            "pec.1@gestore.alfa.test",
+        )
+        .unwrap()
     }
 
     fn preavviso(&self, termine: Termine) -> Notice {
-        preavviso(self.issuer(), &self.daticert, BRUNO, termine, Moment::from_unix(NOW), "pec.1@gestore.alfa.test").unwrap()
+        preavviso(
+            self.issuer(),
+            &self.daticert,
+            BRUNO,
+            termine,
+            Moment::from_unix(NOW),
+            "pec.1@gestore.alfa.test",
+        )
+        .unwrap()
     }
 
     fn anomalia(&self, original: &[u8]) -> Notice {
         let (header, body) = original_parts(original);
         let errore = anomalia::Errore::new("Firma non presente", "Signature missing");
-        anomalia(self.issuer(), &header, body, "x@posta.test", &errore, Moment::from_unix(NOW), "seed").unwrap()
+        anomalia(self.issuer(), &header, body, "x@posta.test", &errore, Moment::from_unix(NOW), "seed")
+            .unwrap()
     }
 
     /// Everything that carries a daticert.xml.
@@ -150,7 +192,11 @@ struct Part {
 
 impl Part {
     fn attribute(&self, field: &str, name: &str) -> Option<String> {
-        let field = if field == "Content-Type" { self.header.content_type() } else { self.header.content_disposition() };
+        let field = if field == "Content-Type" {
+            self.header.content_type()
+        } else {
+            self.header.content_disposition()
+        };
         field.and_then(|f| f.attribute(name).map(str::to_owned))
     }
 
@@ -188,9 +234,13 @@ fn texts(notice: &Notice) -> (String, String) {
     let [plain, html] = &both[..] else { panic!("{} versions", both.len()) };
     for (part, media_type) in [(plain, "text/plain"), (html, "text/html")] {
         let charset = part.attribute("Content-Type", "charset").unwrap();
-        assert_eq!((part.media_type().as_str(), charset.to_ascii_lowercase().as_str()), (media_type, "iso-8859-1"));
+        assert_eq!(
+            (part.media_type().as_str(), charset.to_ascii_lowercase().as_str()),
+            (media_type, "iso-8859-1")
+        );
     }
-    let latin_1 = |part: &Part| part.content.iter().map(|&b| char::from(b)).filter(|&c| c != '\r').collect::<String>();
+    let latin_1 =
+        |part: &Part| part.content.iter().map(|&b| char::from(b)).filter(|&c| c != '\r').collect::<String>();
     (latin_1(plain), latin_1(html))
 }
 
@@ -211,7 +261,8 @@ fn has_text(notice: &Notice, italian: &str) {
     let (plain, _) = texts(notice);
     let (italiano, inglese) = plain.split_once(RULE).unwrap();
     assert_eq!(italiano.trim_end(), italian.trim_start());
-    let identifier = if notice.header.text("X-Trasporto").as_deref() == Some("errore") { "" } else { IDENTIFICATIVO };
+    let identifier =
+        if notice.header.text("X-Trasporto").as_deref() == Some("errore") { "" } else { IDENTIFICATIVO };
     for said in [format!("On {ON}").as_str(), "\"Prova\"", identifier] {
         assert!(inglese.contains(said), "{said}: {inglese}");
     }
@@ -227,7 +278,11 @@ fn has_texts(notice: &Notice, italian: &str, english: &str) {
 
 #[test]
 fn rfc6109_3_1_2_header_and_text_of_the_non_acceptance() {
-    let notice = Alfa::new("Prova").non_accettazione(Errore::Altro, "campo From assente", "the From: field is missing");
+    let notice = Alfa::new("Prova").non_accettazione(
+        Errore::Altro,
+        "campo From assente",
+        "the From: field is missing",
+    );
     has_header(
         &notice,
         &[
@@ -259,7 +314,8 @@ Identificativo messaggio: {IDENTIFICATIVO}"
 
 #[test]
 fn rfc6109_3_1_3_header_and_text_of_the_non_acceptance_for_a_virus() {
-    let notice = Alfa::new("Prova").non_accettazione(Errore::Virus, "Eicar-Test-Signature", "Eicar-Test-Signature");
+    let notice =
+        Alfa::new("Prova").non_accettazione(Errore::Virus, "Eicar-Test-Signature", "Eicar-Test-Signature");
     has_header(
         &notice,
         &[
@@ -355,9 +411,12 @@ Identificativo messaggio: {IDENTIFICATIVO}"
 
 #[test]
 fn rfc6109_2_1_1_2_the_envelope_inherits_fields_unmodified() {
-    let original = b"Received: from a.test by b.test;\r\n\tThu, 19 Nov 2026 00:00:00 +0100\r\nReceived:  from c.test by a.test\r\n\
-        From: anna@pec.alfa.test\r\nSender: altra@pec.alfa.test\r\nTo:\t\"Bruno, B.\" <bruno@pec.beta.test>,\r\n\t <Dario@pec.beta.test>\r\n\
-        Cc:carla@posta.test\r\nReply-To: \"Studio\"\r\n  <studio@studio.example>\r\nX-Mailer: x\r\n\r\nCiao\r\n";
+    let original = b"Received: from a.test by b.test;\r\n\tThu, 19 Nov 2026 00:00:00 +0100\r\nReceived:  \
+        from c.test by a.test\r\n\
+        From: anna@pec.alfa.test\r\nSender: altra@pec.alfa.test\r\nTo:\t\"Bruno, B.\" \
+        <bruno@pec.beta.test>,\r\n\t <Dario@pec.beta.test>\r\n\
+        Cc:carla@posta.test\r\nReply-To: \"Studio\"\r\n  <studio@studio.example>\r\nX-Mailer: \
+        x\r\n\r\nCiao\r\n";
     let notice = Alfa::new("Prova").busta(original);
     let (header, _) = original_parts(original);
     for name in ["Received", "To", "Cc", "Reply-To"] {
@@ -369,7 +428,8 @@ fn rfc6109_2_1_1_2_the_envelope_inherits_fields_unmodified() {
 #[test]
 fn rfc6109_3_1_6_header_and_text_of_the_notices_of_a_timeout() {
     let alfa = Alfa::new("Prova");
-    let (dodici, ventiquattro) = (alfa.preavviso(Termine::DodiciOre), alfa.preavviso(Termine::VentiquattroOre));
+    let (dodici, ventiquattro) =
+        (alfa.preavviso(Termine::DodiciOre), alfa.preavviso(Termine::VentiquattroOre));
     for notice in [&dodici, &ventiquattro] {
         has_header(
             notice,
@@ -544,8 +604,8 @@ Identificativo messaggio: {IDENTIFICATIVO}"
 
 #[test]
 fn rfc6109_3_2_2_header_and_text_of_the_anomaly_envelope() {
-    let original =
-        b"Received: from x\r\nReturn-Path: <x@posta.test>\r\nFrom: X <x@posta.test>\r\nTo: bruno@pec.beta.test\r\nCc: dario@pec.beta.test\r\n\
+    let original = b"Received: from x\r\nReturn-Path: <x@posta.test>\r\nFrom: X <x@posta.test>\r\nTo: \
+            bruno@pec.beta.test\r\nCc: dario@pec.beta.test\r\n\
         Subject: Prova\r\nMessage-ID: <1@x>\r\nX-Mailer: x\r\n\r\nCiao\r\n";
     let notice = Alfa::new("Prova").anomalia(original);
     has_header(
@@ -580,7 +640,10 @@ Il messaggio originale è incluso in allegato."
     );
     // "Reply-To: [original sender (inserted only if not already present)]"
     let with_reply_to = [b"Reply-To: altri@posta.test\r\n", &original[..]].concat();
-    assert_eq!(Alfa::new("Prova").anomalia(&with_reply_to).header.text("Reply-To").as_deref(), Some("altri@posta.test"));
+    assert_eq!(
+        Alfa::new("Prova").anomalia(&with_reply_to).header.text("Reply-To").as_deref(),
+        Some("altri@posta.test")
+    );
 }
 
 #[test]
@@ -655,12 +718,21 @@ fn rfc6109_4_3_the_parts_of_what_is_signed() {
         assert_eq!(xml.media_type(), "application/xml");
         for (field, name) in [("Content-Type", "name"), ("Content-Disposition", "filename")] {
             assert_eq!(xml.attribute(field, name).as_deref(), Some("daticert.xml"));
-            assert!(rest.iter().all(|p| p.media_type() == "message/rfc822" && p.attribute(field, name).as_deref() == Some("postacert.eml")));
+            assert!(rest.iter().all(|p| p.media_type() == "message/rfc822"
+                && p.attribute(field, name).as_deref() == Some("postacert.eml")));
         }
         let xml = String::from_utf8(xml.content.clone()).unwrap();
-        assert!(xml.starts_with("<?xml version=\"1.0\" encoding=\"UTF-8\"?>") && xml.contains("<oggetto>Perché «così» — 日本</oggetto>"), "{xml}");
+        assert!(
+            xml.starts_with("<?xml version=\"1.0\" encoding=\"UTF-8\"?>")
+                && xml.contains("<oggetto>Perché «così» — 日本</oggetto>"),
+            "{xml}"
+        );
         let tipo = claimed_type(&notice.header).unwrap();
-        assert!(matches!((rest.len(), tipo), (1, Tipo::PostaCertificata | Tipo::AvvenutaConsegna) | (0, _)), "{tipo}: {} parts", parts.len());
+        assert!(
+            matches!((rest.len(), tipo), (1, Tipo::PostaCertificata | Tipo::AvvenutaConsegna) | (0, _)),
+            "{tipo}: {} parts",
+            parts.len()
+        );
     }
     let parts = parts(&alfa.anomalia(ORIGINAL));
     let kinds: Vec<_> = parts.iter().map(Part::media_type).collect();
@@ -699,7 +771,8 @@ fn lines(text: &str) -> Vec<String> {
 
 #[test]
 fn rfc6109_4_3_1_html_holds_what_the_text_holds_and_nothing_that_is_fetched_or_runs() {
-    let nasty = "<script>alert(1)</script> <img src=\"http://x.test/\" onerror=x> <a href='javascript:x'> & &lt; è — 日本";
+    let nasty = "<script>alert(1)</script> <img src=\"http://x.test/\" onerror=x> <a href='javascript:x'> & \
+        &lt; è — 日本";
     let alfa = Alfa::new(nasty);
     let mut all = alfa.with_daticert();
     all.push(alfa.anomalia(&[b"Subject: <script src=x>\r\n", ORIGINAL].concat()));
@@ -707,9 +780,13 @@ fn rfc6109_4_3_1_html_holds_what_the_text_holds_and_nothing_that_is_fetched_or_r
         let (plain, html) = texts(&notice);
         for tag in html.split('<').skip(1).map(|piece| piece.split_once('>').unwrap().0) {
             let name = tag.strip_prefix('/').unwrap_or(tag);
-            assert!(["html", "head", "title", "body", "h3", "br", "hr"].contains(&name), "no other element, and no attribute: {tag}");
+            assert!(
+                ["html", "head", "title", "body", "h3", "br", "hr"].contains(&name),
+                "no other element, and no attribute: {tag}"
+            );
         }
-        let as_latin_1 = |line: String| line.chars().map(|c| if u32::from(c) > 255 { '?' } else { c }).collect::<String>();
+        let as_latin_1 =
+            |line: String| line.chars().map(|c| if u32::from(c) > 255 { '?' } else { c }).collect::<String>();
         assert_eq!(shown(&html).into_iter().map(as_latin_1).collect::<Vec<_>>(), lines(&plain));
     }
 }
@@ -720,16 +797,27 @@ fn rfc6109_4_4_every_type_of_message_is_valid_against_the_dtd() {
     for notice in alfa.with_daticert() {
         let body = notice.body.clone().into_bytes();
         let tipo = claimed_type(&notice.header).unwrap();
-        let daticert = contents(&body, signed_parts(&notice.header, &body).unwrap().content, tipo).unwrap().daticert;
+        let daticert =
+            contents(&body, signed_parts(&notice.header, &body).unwrap().content, tipo).unwrap().daticert;
         xmllint_valid(&daticert.to_xml()).unwrap();
-        assert_eq!((daticert.identificativo.as_str(), daticert.msgid.as_deref()), (IDENTIFICATIVO, Some("<1@client.test>")));
+        assert_eq!(
+            (daticert.identificativo.as_str(), daticert.msgid.as_deref()),
+            (IDENTIFICATIVO, Some("<1@client.test>"))
+        );
         assert_eq!((daticert.destinatari.len(), daticert.risposte.as_str()), (2, "studio@studio.example"));
-        let has = (daticert.ricevuta.is_some(), daticert.consegna.is_some(), daticert.ricezione.len(), daticert.errore_esteso.is_some());
+        let has = (
+            daticert.ricevuta.is_some(),
+            daticert.consegna.is_some(),
+            daticert.ricezione.len(),
+            daticert.errore_esteso.is_some(),
+        );
         let expected = match tipo {
             Tipo::PostaCertificata => (true, false, 0, false),
             Tipo::AvvenutaConsegna => (true, true, 0, false),
             Tipo::PresaInCarico => (false, false, 1, false),
-            Tipo::ErroreConsegna | Tipo::PreavvisoErroreConsegna | Tipo::RilevazioneVirus => (false, true, 0, true),
+            Tipo::ErroreConsegna | Tipo::PreavvisoErroreConsegna | Tipo::RilevazioneVirus => {
+                (false, true, 0, true)
+            }
             Tipo::NonAccettazione => (false, false, 0, true),
             _ => (false, false, 0, false),
         };
@@ -737,10 +825,18 @@ fn rfc6109_4_4_every_type_of_message_is_valid_against_the_dtd() {
     }
     // What the DTD allows and no message here has.
     for errore in ["nessuno", "no-dest", "no-dominio", "virus", "altro"] {
-        let daticert = Daticert { tipo: Tipo::RilevazioneVirus, errore: errore.parse().unwrap(), ..alfa.daticert.clone() };
+        let daticert = Daticert {
+            tipo: Tipo::RilevazioneVirus,
+            errore: errore.parse().unwrap(),
+            ..alfa.daticert.clone()
+        };
         xmllint_valid(&daticert.to_xml()).unwrap();
     }
-    assert!(xmllint_valid(&alfa.daticert.to_xml().replace("<risposte>studio@studio.example</risposte>", "")).is_err(), "the judge judges");
+    assert!(
+        xmllint_valid(&alfa.daticert.to_xml().replace("<risposte>studio@studio.example</risposte>", ""))
+            .is_err(),
+        "the judge judges"
+    );
 }
 
 #[test]
@@ -753,5 +849,8 @@ fn rfc6109_3_1_5_the_xml_part_alone_is_read() {
     let changed = Bytes::from(format!("{changed}application/xml{rest}"));
     let content = signed_parts(&notice.header, &changed).unwrap().content;
     let daticert = contents(&changed, content, Tipo::PostaCertificata).unwrap().daticert;
-    assert_eq!((daticert.mittente.as_str(), daticert.destinatari[0].indirizzo.as_str()), ("anna@pec.alfa.test", BRUNO));
+    assert_eq!(
+        (daticert.mittente.as_str(), daticert.destinatari[0].indirizzo.as_str()),
+        ("anna@pec.alfa.test", BRUNO)
+    );
 }

@@ -48,7 +48,14 @@ impl Alfa {
 
     fn envelope(&self, header: &[u8], body: &[u8]) -> Notice {
         let header = Header::parse(header).unwrap();
-        busta(self.issuer(), &daticert(), &header, Body::from_bytes(body.to_vec()), Field::written("Received", "here")).unwrap()
+        busta(
+            self.issuer(),
+            &daticert(),
+            &header,
+            Body::from_bytes(body.to_vec()),
+            Field::written("Received", "here"),
+        )
+        .unwrap()
     }
 
     fn verify(&self, header: &Header, body: &[u8]) -> Result<(), VerifyError> {
@@ -64,7 +71,10 @@ fn daticert() -> Daticert {
         tipo: Tipo::PostaCertificata,
         errore: Errore::Nessuno,
         mittente: "anna@pec.alfa.test".into(),
-        destinatari: vec![Destinatario { indirizzo: "bruno@pec.beta.test".into(), tipo: TipoDestinatario::Certificato }],
+        destinatari: vec![Destinatario {
+            indirizzo: "bruno@pec.beta.test".into(),
+            tipo: TipoDestinatario::Certificato,
+        }],
         risposte: "anna@pec.alfa.test".into(),
         oggetto: Some("Perché «così» — 日本 <b>\"x\" & y</b>".into()),
         gestore_emittente: "Alfa PEC S.p.A.".into(),
@@ -106,14 +116,24 @@ fn the_same_input_gives_the_same_bytes() {
 fn rfc6109_4_3_1_texts_are_latin_1_and_html_says_the_same() {
     let alfa = Alfa::new();
     let causa = Causa::from_status("5.1.1");
-    let notice =
-        mancata_consegna(alfa.issuer(), &daticert(), "bruno@pec.beta.test", &causa, Moment::from_unix(NOW), "pec.1@gestore.alfa.test").unwrap();
+    let notice = mancata_consegna(
+        alfa.issuer(),
+        &daticert(),
+        "bruno@pec.beta.test",
+        &causa,
+        Moment::from_unix(NOW),
+        "pec.1@gestore.alfa.test",
+    )
+    .unwrap();
     let body = String::from_utf8(notice.body.clone().into_bytes().to_vec()).unwrap();
     assert!(body.is_ascii());
     let (plain, html) = body.split_once("text/html").unwrap();
     assert!(plain.contains("Perch=E9 =ABcos=EC=BB ? ??"), "{plain}");
     assert!(html.contains("&#26085;") && !html.contains("<b>"), "{html}");
-    assert!(plain.find("Avviso di mancata consegna").unwrap() < plain.find("Non delivery PEC notification").unwrap());
+    assert!(
+        plain.find("Avviso di mancata consegna").unwrap()
+            < plain.find("Non delivery PEC notification").unwrap()
+    );
     assert!(!notice.header.subject().unwrap().contains('?'), "the subject keeps every character");
     xmllint_valid(&daticert().to_xml()).unwrap();
 }
@@ -122,7 +142,8 @@ fn rfc6109_4_3_1_texts_are_latin_1_and_html_says_the_same() {
 fn judged(alfa: &Alfa, notice: &Notice, tipo: Tipo) -> (Header, Daticert) {
     openssl_verify(&bytes_of(notice), &alfa.pki.ca_file()).unwrap();
     let body = notice.body.clone().into_bytes();
-    let daticert = contents(&body, signed_parts(&notice.header, &body).unwrap().content, tipo).unwrap().daticert;
+    let daticert =
+        contents(&body, signed_parts(&notice.header, &body).unwrap().content, tipo).unwrap().daticert;
     xmllint_valid(&daticert.to_xml()).unwrap();
     (notice.header.clone(), daticert)
 }
@@ -131,11 +152,23 @@ fn judged(alfa: &Alfa, notice: &Notice, tipo: Tipo) -> (Header, Daticert) {
 fn rfc6109_3_2_3_avviso_di_rilevazione_virus() {
     let alfa = Alfa::new();
     let (to, virus, at) = ("ricevute@gestore.beta.test", "Eicar-Test-Signature", Moment::from_unix(NOW));
-    let notice = rilevazione_virus(alfa.issuer(), &daticert(), to, "bruno@pec.beta.test", virus, at, "pec.1@gestore.alfa.test").unwrap();
+    let notice = rilevazione_virus(
+        alfa.issuer(),
+        &daticert(),
+        to,
+        "bruno@pec.beta.test",
+        virus,
+        at,
+        "pec.1@gestore.alfa.test",
+    )
+    .unwrap();
     let (header, daticert) = judged(&alfa, &notice, Tipo::RilevazioneVirus);
-    for (field, value) in
-        [("X-Ricevuta", "rilevazione-virus"), ("X-Mittente", "anna@pec.alfa.test"), ("To", to), ("X-Riferimento-Message-ID", "<1@client.test>")]
-    {
+    for (field, value) in [
+        ("X-Ricevuta", "rilevazione-virus"),
+        ("X-Mittente", "anna@pec.alfa.test"),
+        ("To", to),
+        ("X-Riferimento-Message-ID", "<1@client.test>"),
+    ] {
         assert_eq!(header.text(field).as_deref(), Some(value));
     }
     assert!(header.subject().unwrap().starts_with("PROBLEMA DI SICUREZZA: "));
@@ -147,15 +180,27 @@ fn rfc6109_3_2_3_avviso_di_rilevazione_virus() {
 fn rfc6109_3_2_4_avviso_di_mancata_consegna_per_virus() {
     let alfa = Alfa::new();
     let causa = Causa::from_status(&virus_status("Eicar-Test-Signature"));
-    let notice =
-        mancata_consegna(alfa.issuer(), &daticert(), "bruno@pec.beta.test", &causa, Moment::from_unix(NOW), "pec.1@gestore.alfa.test").unwrap();
+    let notice = mancata_consegna(
+        alfa.issuer(),
+        &daticert(),
+        "bruno@pec.beta.test",
+        &causa,
+        Moment::from_unix(NOW),
+        "pec.1@gestore.alfa.test",
+    )
+    .unwrap();
     let (header, daticert) = judged(&alfa, &notice, Tipo::ErroreConsegna);
-    for (field, value) in [("X-Ricevuta", "errore-consegna"), ("X-VerificaSicurezza", "errore"), ("To", "anna@pec.alfa.test")] {
+    for (field, value) in
+        [("X-Ricevuta", "errore-consegna"), ("X-VerificaSicurezza", "errore"), ("To", "anna@pec.alfa.test")]
+    {
         assert_eq!(header.text(field).as_deref(), Some(value));
     }
     assert!(header.subject().unwrap().starts_with("AVVISO DI MANCATA CONSEGNA PER VIRUS: "));
     assert_eq!((daticert.errore, daticert.consegna.as_deref()), (Errore::Virus, Some("bruno@pec.beta.test")));
-    assert_eq!(daticert.errore_esteso.as_deref(), Some("5.5.1 - Alfa PEC S.p.A. - presenza di un virus nel messaggio"));
+    assert_eq!(
+        daticert.errore_esteso.as_deref(),
+        Some("5.5.1 - Alfa PEC S.p.A. - presenza di un virus nel messaggio")
+    );
     let body = String::from_utf8(notice.body.into_bytes().to_vec()).unwrap();
     assert!(body.contains("problema di sicurezza Eicar-Test-Signature."), "{body}");
 }
@@ -163,21 +208,46 @@ fn rfc6109_3_2_4_avviso_di_mancata_consegna_per_virus() {
 #[test]
 fn rfc6109_3_1_6_the_two_notices_of_a_timeout_differ_in_their_text_and_in_errore_esteso_alone() {
     let alfa = Alfa::new();
-    let make =
-        |termine| preavviso(alfa.issuer(), &daticert(), "bruno@pec.beta.test", termine, Moment::from_unix(NOW), "pec.1@gestore.alfa.test").unwrap();
+    let make = |termine| {
+        preavviso(
+            alfa.issuer(),
+            &daticert(),
+            "bruno@pec.beta.test",
+            termine,
+            Moment::from_unix(NOW),
+            "pec.1@gestore.alfa.test",
+        )
+        .unwrap()
+    };
     let (dodici, ventiquattro) = (make(Termine::DodiciOre), make(Termine::VentiquattroOre));
     assert_eq!(dodici.header.to_bytes(), ventiquattro.header.to_bytes());
     let subject = dodici.header.subject().unwrap();
-    assert!(subject.starts_with("AVVISO DI MANCATA CONSEGNA PER SUP. TEMPO MASSIMO: Perch\u{e9}"), "{subject}");
+    assert!(
+        subject.starts_with("AVVISO DI MANCATA CONSEGNA PER SUP. TEMPO MASSIMO: Perch\u{e9}"),
+        "{subject}"
+    );
     for (notice, italiano, inglese) in [
-        (&dodici, "nelle prime dodici ore dal suo invio", "within the first 12 hours following its dispatch"),
+        (
+            &dodici,
+            "nelle prime dodici ore dal suo invio",
+            "within the first 12 hours following its \
+            dispatch",
+        ),
         (&ventiquattro, "nelle ventiquattro ore successive al suo invio", "within 24 hours of its dispatch"),
     ] {
         let body = notice.body.clone().into_bytes();
         alfa.verify(&notice.header, &body).unwrap();
-        let contents = contents(&body, signed_parts(&notice.header, &body).unwrap().content, Tipo::PreavvisoErroreConsegna).unwrap();
+        let contents = contents(
+            &body,
+            signed_parts(&notice.header, &body).unwrap().content,
+            Tipo::PreavvisoErroreConsegna,
+        )
+        .unwrap();
         xmllint_valid(&contents.daticert.to_xml()).unwrap();
-        assert_eq!((contents.postacert, contents.daticert.consegna.as_deref()), (None, Some("bruno@pec.beta.test")));
+        assert_eq!(
+            (contents.postacert, contents.daticert.consegna.as_deref()),
+            (None, Some("bruno@pec.beta.test"))
+        );
         let text = String::from_utf8(body.to_vec()).unwrap().replace("=\r\n", "");
         assert!(text.find(italiano).unwrap() < text.find(inglese).unwrap(), "{text}");
     }
@@ -205,12 +275,20 @@ fn rfc6109_5_5_keys_and_certificates_that_do_not_do_are_named() {
         (&absent, &keys.key_file, NOW, "No such file"),
         (&empty, &keys.key_file, NOW, "holds no certificate"),
         (&other.certificate_file, &other.key_file, NOW, "posta-certificata@gestore.alfa.test is needed"),
-        (&stranger.certificate_file, &stranger.key_file, NOW, "neither CN nor O of its subject is the provider's name (Alfa PEC S.p.A.), but"),
+        (
+            &stranger.certificate_file,
+            &stranger.key_file,
+            NOW,
+            "neither CN nor O of its subject is the provider's name (Alfa PEC S.p.A.), but",
+        ),
         (&keys.certificate_file, &keys.key_file, NOW + year, "has expired"),
         (&keys.certificate_file, &keys.key_file, NOW - year, "not valid before"),
     ] {
-        let error =
-            Keys { certificate_file: certificate.clone(), key_file: key.clone(), ..open.clone() }.signer(ADDRESS, now).err().unwrap().to_string();
+        let error = Keys { certificate_file: certificate.clone(), key_file: key.clone(), ..open.clone() }
+            .signer(ADDRESS, now)
+            .err()
+            .unwrap()
+            .to_string();
         assert!(error.contains(says) && error.starts_with("pec_") && !error.contains('\n'), "{error}");
     }
 }

@@ -1,7 +1,7 @@
 //! The LMTP sockets by which Postfix, and pec-clock, bring messages.
 //!
-//! Promise: one answer for each recipient, when all that follows from the message for him is done. 250 and 5xx are the end; whatever is
-//! not known is 451 with the reason, which `postqueue -p` shows.
+//! Promise: one answer for each recipient, when all that follows from the message for him is done. 250 and
+//! 5xx are the end; whatever is not known is 451 with the reason, which `postqueue -p` shows.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -34,19 +34,22 @@ pub enum Door {
 /// More connections than Postfix's transports make (master.cf).
 const CONNECTIONS: usize = 200;
 
-/// A bound that no message reaches: Postfix has taken it already, whatever its size, and tells the size before it sends.
+/// A bound that no message reaches: Postfix has taken it already, whatever its size, and tells the size
+/// before it sends.
 const LARGEST: u64 = 1 << 40;
 
 /// How long a message waits for memory. Postfix waits 120 s (`lmtp_data_init_timeout`).
 const ROOM: Duration = Duration::from_secs(60);
 
-/// How long the end of the program waits for what is being handed over: longer than a mailbox server takes to answer.
+/// How long the end of the program waits for what is being handed over: longer than a mailbox server takes to
+/// answer.
 const GRACE: Duration = Duration::from_secs(480);
 
 /// How much of a reason stands in the answer to Postfix, in characters.
 const REASON: usize = 300;
 
-/// Serves one of the sockets until the watch says that no more is to be taken, and has then finished what is in hand.
+/// Serves one of the sockets until the watch says that no more is to be taken, and has then finished what is
+/// in hand.
 pub fn serve(
     door: Door,
     listener: UnixListener,
@@ -54,11 +57,19 @@ pub fn serve(
     mut stop: watch::Receiver<bool>,
 ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let settings = point.load().world.settings.clone();
-    let limits = Limits { message_size: LARGEST, recipients: settings.recipient_limit, connections: CONNECTIONS, ..Limits::default() };
+    let limits = Limits {
+        message_size: LARGEST,
+        recipients: settings.recipient_limit,
+        connections: CONNECTIONS,
+        ..Limits::default()
+    };
     let stopped = async move {
         let _ = stop.wait_for(|stop| *stop).await;
     };
-    Box::pin(async move { pec_lmtp::serve(listener, settings.hostname, limits, Arc::new(Desk { door, point }), stopped, GRACE).await })
+    Box::pin(async move {
+        pec_lmtp::serve(listener, settings.hostname, limits, Arc::new(Desk { door, point }), stopped, GRACE)
+            .await
+    })
 }
 
 /// Who answers at a socket.
@@ -71,11 +82,15 @@ impl Receiver for Desk {
     type Room = OwnedSemaphorePermit;
 
     fn recipient(&self, recipient: &Recipient, _: &str) -> Result<(), Reply> {
-        let is_trigger = Address::parse(&recipient.path).is_some_and(|address| address.domain() == NOTICES_DOMAIN);
+        let is_trigger =
+            Address::parse(&recipient.path).is_some_and(|address| address.domain() == NOTICES_DOMAIN);
         if is_trigger == (self.door == Door::Triggers) {
             return Ok(());
         }
-        let why = format!("{}: not by this socket; see transport_maps and virtual_transport in postfix-conf/main.cf", recipient.path);
+        let why = format!(
+            "{}: not by this socket; see transport_maps and virtual_transport in postfix-conf/main.cf",
+            recipient.path
+        );
         maillog::waits(NO_QUEUE_ID, &why);
         Err(Reply::new(450, "4.3.5", why))
     }
@@ -84,10 +99,12 @@ impl Receiver for Desk {
         let point = self.point.load_full();
         let full = |why: &str| Reply::new(451, "4.3.2", why);
         // The message, and what is made of it.
-        let permits = u32::try_from(size.saturating_mul(2).div_ceil(PERMIT)).unwrap_or(u32::MAX).min(point.permits);
+        let permits =
+            u32::try_from(size.saturating_mul(2).div_ceil(PERMIT)).unwrap_or(u32::MAX).min(point.permits);
         let memory = Arc::clone(&point.memory);
         let room = tokio::time::timeout(ROOM, memory.acquire_many_owned(permits)).await;
-        room.map_err(|_| full("no memory within the time; see pec_delivery_memory_limit"))?.map_err(|_| full("the program ends"))
+        room.map_err(|_| full("no memory within the time; see pec_delivery_memory_limit"))?
+            .map_err(|_| full("the program ends"))
     }
 
     async fn message(&self, message: Received) -> Vec<Reply> {
@@ -157,8 +174,8 @@ impl<'a> InHand<'a> {
     }
 }
 
-/// The queue id in Postfix's own `Received:` field: of its reports, and of what programs of this host put into the queue, XFORWARD
-/// says none.
+/// The queue id in Postfix's own `Received:` field: of its reports, and of what programs of this host put
+/// into the queue, XFORWARD says none.
 fn received_as(data: &[u8]) -> Option<&str> {
     let field = data[..data.len().min(1000)].strip_prefix(b"Received: by ")?;
     let field = std::str::from_utf8(field.split(|b| *b == b';').next()?).ok()?;
@@ -172,10 +189,20 @@ mod tests {
 
     #[test]
     fn what_did_not_come_by_smtp_has_its_queue_id_in_postfixs_own_field() {
-        let by =
-            |field: &str| received_as(format!("{field}; Mon, 30 Nov 2026 20:21:23 +0000 (UTC)\r\nSubject: x\r\n\r\n").as_bytes()).map(str::to_owned);
-        assert_eq!(by("Received: by mail.x.test (Postfix, from userid 0)\r\n\tid 4jdb5H5DFvzGsn1").as_deref(), Some("4jdb5H5DFvzGsn1"));
-        assert_eq!(by("Received: by mail.x.test (Postfix)\r\n\tid 4jdb5H5DFvzGsn2").as_deref(), Some("4jdb5H5DFvzGsn2"));
+        let by = |field: &str| {
+            received_as(
+                format!("{field}; Mon, 30 Nov 2026 20:21:23 +0000 (UTC)\r\nSubject: x\r\n\r\n").as_bytes(),
+            )
+            .map(str::to_owned)
+        };
+        assert_eq!(
+            by("Received: by mail.x.test (Postfix, from userid 0)\r\n\tid 4jdb5H5DFvzGsn1").as_deref(),
+            Some("4jdb5H5DFvzGsn1")
+        );
+        assert_eq!(
+            by("Received: by mail.x.test (Postfix)\r\n\tid 4jdb5H5DFvzGsn2").as_deref(),
+            Some("4jdb5H5DFvzGsn2")
+        );
         assert_eq!(by("Subject: Received: by x\r\n\tid 4jdb5H5DFvzGsn3"), None);
         assert_eq!(by("Received: by mail.x.test\r\n\tid a b"), None);
         assert_eq!(received_as(b""), None);

@@ -1,10 +1,11 @@
-//! A message for a mailbox of ours is handed over to it, and its answer becomes a fact: avvenuta consegna or mancata consegna
-//! (RFC 6109 s. 3.3).
+//! A message for a mailbox of ours is handed over to it, and its answer becomes a fact: avvenuta consegna or
+//! mancata consegna (RFC 6109 s. 3.3).
 //!
-//! Promise: a mailbox gets what a program of ours signed or let in, by ENVID, recipient and SHA-256, and nothing else; what is not
-//! known waits, with an error that names it. Before the first byte goes a row says so, without which nothing goes: a database that takes no
-//! rows makes no copies. What the mailbox has taken is not handed over again. A crash leaves at most one more copy of what was being
-//! handed over, and then the row of the receipt says that the mailbox may have had it before (`mailbox-again`).
+//! Promise: a mailbox gets what a program of ours signed or let in, by ENVID, recipient and SHA-256, and
+//! nothing else; what is not known waits, with an error that names it. Before the first byte goes a row says
+//! so, without which nothing goes: a database that takes no rows makes no copies. What the mailbox has taken
+//! is not handed over again. A crash leaves at most one more copy of what was being handed over, and then the
+//! row of the receipt says that the mailbox may have had it before (`mailbox-again`).
 
 use bytes::Bytes;
 use pec_core::address::Address;
@@ -26,8 +27,8 @@ use crate::notices::{Due, Happened, Source};
 /// The status (RFC 3463) of a delivery to a mailbox that takes no letters.
 const NO_LETTERS: &str = "5.2.1";
 
-/// A mailbox that is said not to exist is asked for again after so many seconds, at Postfix's next attempt, before that is a
-/// fact. Whatever else comes of an attempt, it begins anew.
+/// A mailbox that is said not to exist is asked for again after so many seconds, at Postfix's next attempt,
+/// before that is a fact. Whatever else comes of an attempt, it begins anew.
 const ASK_AGAIN: i64 = 5;
 
 /// How a handing over ended, where it did.
@@ -44,11 +45,18 @@ impl DeliveryPoint {
     /// A message for a mailbox of ours. The answer is Postfix's to hear; an error waits.
     pub(crate) async fn for_mailbox(&self, hand: &InHand<'_>, path: &str) -> anyhow::Result<Reply> {
         let Some(mailbox) = Address::parse(path) else { anyhow::bail!("{path}: is no mail address") };
-        let Some(envid) = hand.envid else { return unknown(hand, &mailbox, "it has no envelope id, so no milter of ours has seen it") };
+        let Some(envid) = hand.envid else {
+            return unknown(hand, &mailbox, "it has no envelope id, so no milter of ours has seen it");
+        };
         match self.world.database.in_queue(envid).await? {
             Some(InQueue::Envelope(custody)) => {
-                if !is_among(&custody.recipients, &mailbox) || hand.body_sha256[..] != custody.body_sha256[..] {
-                    return unknown(hand, &mailbox, "it is not the envelope that was taken in charge for this recipient");
+                if !is_among(&custody.recipients, &mailbox) || hand.body_sha256[..] != custody.body_sha256[..]
+                {
+                    return unknown(
+                        hand,
+                        &mailbox,
+                        "it is not the envelope that was taken in charge for this recipient",
+                    );
                 }
                 self.envelope(hand, custody, &mailbox).await
             }
@@ -59,17 +67,28 @@ impl DeliveryPoint {
                 self.passed(hand, &passed, &mailbox).await
             }
             Some(InQueue::Notice(known)) => self.notice_in_the_queue(hand, known, &mailbox).await,
-            None => unknown(hand, &mailbox, "its envelope id is none of ours, so no milter of ours has let it in"),
+            None => unknown(
+                hand,
+                &mailbox,
+                "its envelope id is none of ours, so no milter of ours has let it \
+                    in",
+            ),
         }
     }
 
     /// An envelope that this provider answers for: here an avvenuta consegna or a mancata consegna begins.
-    async fn envelope(&self, hand: &InHand<'_>, custody: Authentic<Custody>, mailbox: &Address) -> anyhow::Result<Reply> {
+    async fn envelope(
+        &self,
+        hand: &InHand<'_>,
+        custody: Authentic<Custody>,
+        mailbox: &Address,
+    ) -> anyhow::Result<Reply> {
         let key = mailbox.key();
         let outcomes = self.world.database.outcomes(&custody.provider, &custody.identificativo, &key).await?;
         let of = |kind: FactKind| outcomes.iter().find(|known| known.fact.kind == kind).cloned();
         let failure = of(FactKind::ErroreConsegna);
-        let known = of(FactKind::AvvenutaConsegna).or_else(|| failure.clone().filter(|known| known.fact.source == custody.id));
+        let known = of(FactKind::AvvenutaConsegna)
+            .or_else(|| failure.clone().filter(|known| known.fact.source == custody.id));
         // Read before anything goes: what cannot be read must not be handed over again and again.
         let original = self.original(hand)?;
         if let Some(known) = known {
@@ -77,7 +96,10 @@ impl DeliveryPoint {
             if let Source::Custody(first) = &source
                 && first.content_sha256 != custody.content_sha256
             {
-                anyhow::bail!("{}: another message has this identifier, and an outcome; this one is kept", custody.identificativo);
+                anyhow::bail!(
+                    "{}: another message has this identifier, and an outcome; this one is kept",
+                    custody.identificativo
+                );
             }
             self.see_to_notice(hand, source, Due::Written(known), Some(original)).await?;
             return Ok(done());
@@ -95,39 +117,64 @@ impl DeliveryPoint {
             // Another copy may be there, or under way at this moment.
             is_certain(mailbox, reply, again || self.world.database.is_handover_open(&custody, &key).await?)?;
         }
-        let happened = |kind, at, time_source, status: &str| Happened { kind, recipient: key, at, time_source, status: status.to_owned() };
+        let happened = |kind, at, time_source, status: &str| Happened {
+            kind,
+            recipient: key,
+            at,
+            time_source,
+            status: status.to_owned(),
+        };
         let happened = match &ended {
             Ended::Taken(at) => {
                 let time_source = if again { TimeSource::MailboxAgain } else { TimeSource::Mailbox };
                 happened(FactKind::AvvenutaConsegna, *at, time_source, "")
             }
-            Ended::Refused(reply) | Ended::NoMailbox(reply) => {
-                happened(FactKind::ErroreConsegna, self.world.clock.now(), TimeSource::Mailbox, refusal_status(reply))
-            }
+            Ended::Refused(reply) | Ended::NoMailbox(reply) => happened(
+                FactKind::ErroreConsegna,
+                self.world.clock.now(),
+                TimeSource::Mailbox,
+                refusal_status(reply),
+            ),
         };
-        // The fact before its notice: where none can be signed now, what the mailbox said is written all the same.
+        // The fact before its notice: where none can be signed now, what the mailbox said is written all the
+        // same.
         let source = Source::Custody(custody);
         let known = match failure {
             // Another copy was refused before, and so is this one: there is one notice of that.
             Some(known) if happened.kind == FactKind::ErroreConsegna => known,
             _ => self.world.database.hold_fact(&self.new_fact(&source, &identificativo, happened)?).await?,
         };
-        let source = if known.fact.source == source.id() { source } else { self.source_of(&known.fact).await? };
+        let source =
+            if known.fact.source == source.id() { source } else { self.source_of(&known.fact).await? };
         self.see_to_notice(hand, source, Due::Written(known), Some(original)).await?;
         Ok(done())
     }
 
-    /// Hands an envelope to a mailbox. That it goes is written when the mailbox server has said that it takes it: what it says no to before
-    /// was not handed over, whatever becomes of us. Besides: whether it may have had it before.
-    async fn offer(&self, hand: &InHand<'_>, custody: &Custody, mailbox: &Address) -> anyhow::Result<(Handed, Attempt, bool)> {
+    /// Hands an envelope to a mailbox. That it goes is written when the mailbox server has said that it takes
+    /// it: what it says no to before was not handed over, whatever becomes of us. Besides: whether it may
+    /// have had it before.
+    async fn offer(
+        &self,
+        hand: &InHand<'_>,
+        custody: &Custody,
+        mailbox: &Address,
+    ) -> anyhow::Result<(Handed, Attempt, bool)> {
         let (database, attempt) = (&self.world.database, Attempt::new(&custody.envid, &mailbox.key())?);
-        let accepted = match self.world.mailboxes.offer(Quota::Counts, hand.sender, mailbox, hand.ident, std::slice::from_ref(hand.data)).await {
+        let accepted = match self
+            .world
+            .mailboxes
+            .offer(Quota::Counts, hand.sender, mailbox, hand.ident, std::slice::from_ref(hand.data))
+            .await
+        {
             Offered::Answered(handed) => return Ok((handed, attempt, false)),
             Offered::Accepted(accepted) => accepted,
         };
         match database.begin_handover_of(custody, &attempt).await {
             Ok(Begun::Now { again, .. }) => Ok((accepted.give().await, attempt, again)),
-            Ok(Begun::Taken(_)) => anyhow::bail!("{}: the mailbox of {mailbox} has it, and there is no fact that says so", custody.identificativo),
+            Ok(Begun::Taken(_)) => anyhow::bail!(
+                "{}: the mailbox of {mailbox} has it, and there is no fact that says so",
+                custody.identificativo
+            ),
             Err(e) => {
                 // It may be written all the same, and nothing is given.
                 let _ = database.end_handover(&attempt, self.world.clock.now()).await;
@@ -139,11 +186,16 @@ impl DeliveryPoint {
     /// What else a milter let in. A refusal is for Postfix to tell the sender.
     async fn passed(&self, hand: &InHand<'_>, passed: &Passed, mailbox: &Address) -> anyhow::Result<Reply> {
         let quota = if passed.kind.passes_quota() { Quota::CountsNot } else { Quota::Counts };
-        let Begun::Now { attempt, again } = self.world.database.begin_handover(&passed.envid, &mailbox.key()).await? else {
+        let Begun::Now { attempt, again } =
+            self.world.database.begin_handover(&passed.envid, &mailbox.key()).await?
+        else {
             maillog::handed_over_before(hand.queue_id, mailbox.as_str());
             return Ok(done());
         };
-        match self.hand_over(hand, &attempt, (quota, mailbox), hand.sender, std::slice::from_ref(hand.data)).await? {
+        match self
+            .hand_over(hand, &attempt, (quota, mailbox), hand.sender, std::slice::from_ref(hand.data))
+            .await?
+        {
             Ended::Taken(at) => {
                 self.world.database.take_handover(&attempt, at).await?;
                 maillog::handed_over(hand.queue_id, passed.kind.as_str(), mailbox.as_str());
@@ -158,13 +210,20 @@ impl DeliveryPoint {
     }
 
     /// A notice of ours that a message became in Postfix's hands: the avviso di non accettazione.
-    async fn notice_in_the_queue(&self, hand: &InHand<'_>, known: Known, mailbox: &Address) -> anyhow::Result<Reply> {
+    async fn notice_in_the_queue(
+        &self,
+        hand: &InHand<'_>,
+        known: Known,
+        mailbox: &Address,
+    ) -> anyhow::Result<Reply> {
         let source = self.source_of(&known.fact).await?;
         let is_it = known.made.as_ref().is_some_and(|made| made.sha256[..] == hand.body_sha256[..]);
         if !is_it || !self.addressee(&source, known.fact.kind)?.eq_ignore_ascii_case(mailbox.as_str()) {
             return unknown(hand, mailbox, "it is not the notice that has this envelope id");
         }
-        if let Begun::Now { attempt, .. } = self.world.database.begin_handover(&known.fact.id, &mailbox.key()).await? {
+        if let Begun::Now { attempt, .. } =
+            self.world.database.begin_handover(&known.fact.id, &mailbox.key()).await?
+        {
             self.give_notice(hand, &known.fact, mailbox, &attempt, std::slice::from_ref(hand.data)).await?;
         }
         Ok(done())
@@ -179,7 +238,12 @@ impl DeliveryPoint {
         sender: &str,
         pieces: &[Bytes],
     ) -> anyhow::Result<Ended> {
-        self.ended(attempt, mailbox, self.world.mailboxes.hand(quota, sender, mailbox, hand.ident, pieces).await).await
+        self.ended(
+            attempt,
+            mailbox,
+            self.world.mailboxes.hand(quota, sender, mailbox, hand.ident, pieces).await,
+        )
+        .await
     }
 
     /// Writes how a handing over ended, and says so where it did. An error waits.
@@ -194,7 +258,10 @@ impl DeliveryPoint {
             Handed::NoMailbox(reply) => {
                 let since = database.end_without_mailbox(attempt, now).await?;
                 if now.unix() - since.unix() < ASK_AGAIN {
-                    anyhow::bail!("the mailbox server says that there is no mailbox {mailbox}; it is asked again before that is believed: {reply}");
+                    anyhow::bail!(
+                        "the mailbox server says that there is no mailbox {mailbox}; it is asked again \
+                        before that is believed: {reply}"
+                    );
                 }
                 Ok(Ended::NoMailbox(reply))
             }
@@ -202,7 +269,9 @@ impl DeliveryPoint {
                 database.end_handover(attempt, now).await?;
                 Ok(Ended::Refused(reply))
             }
-            Handed::NotKnown(why) => anyhow::bail!("whether the mailbox of {mailbox} has it is not known: {why}"),
+            Handed::NotKnown(why) => {
+                anyhow::bail!("whether the mailbox of {mailbox} has it is not known: {why}")
+            }
         }
     }
 
@@ -210,7 +279,9 @@ impl DeliveryPoint {
     fn original(&self, hand: &InHand<'_>) -> anyhow::Result<Bytes> {
         let read = || {
             let parts = signed_parts(&hand.header(), &hand.body)?;
-            contents(&hand.body, parts.content, Tipo::PostaCertificata)?.postacert.ok_or(EnvelopeError::NoPostacert)
+            contents(&hand.body, parts.content, Tipo::PostaCertificata)?
+                .postacert
+                .ok_or(EnvelopeError::NoPostacert)
         };
         Ok(if hand.body.len() < pec_milter::LARGE { read()? } else { tokio::task::block_in_place(read)? })
     }
@@ -224,7 +295,8 @@ fn is_among(recipients: &[String], mailbox: &Address) -> bool {
 fn is_certain(mailbox: &Address, reply: &Reply, may_have_it: bool) -> anyhow::Result<()> {
     anyhow::ensure!(
         !may_have_it,
-        "the mailbox of {mailbox} was handed this before, its answer was lost, and now it says: {reply}; look whether it is there. \
+        "the mailbox of {mailbox} was handed this before, its answer was lost, and now it says: {reply}; \
+        look whether it is there. \
          Nothing is certified as long as that is not known"
     );
     Ok(())

@@ -1,11 +1,13 @@
-//! Delivery Point (RFC 6109 s. 3.3), and the making of every notice that follows from a message in Postfix's queue.
+//! Delivery Point (RFC 6109 s. 3.3), and the making of every notice that follows from a message in Postfix's
+//! queue.
 //!
-//! Promise: a receipt says what the mailbox itself has said, in the second in which it said so, about the very bytes that a program of ours
-//! had signed or let in. Postfix holds a message until all that follows from it is in somebody's custody; then it hears 250.
-//! Made again, a notice is the same bytes under the same Message-ID.
+//! Promise: a receipt says what the mailbox itself has said, in the second in which it said so, about the
+//! very bytes that a program of ours had signed or let in. Postfix holds a message until all that follows
+//! from it is in somebody's custody; then it hears 250. Made again, a notice is the same bytes under the same
+//! Message-ID.
 //! - A message for a mailbox is handed over to it ([`handing_over`]): avvenuta consegna, mancata consegna.
-//! - A *trigger* is a copy that Postfix's queue manager sends round because it holds the message ([`triggers`]): accettazione,
-//!   presa in carico, and the notices of facts that others have written.
+//! - A *trigger* is a copy that Postfix's queue manager sends round because it holds the message
+//!   ([`triggers`]): accettazione, presa in carico, and the notices of facts that others have written.
 //! - A *report* is Postfix's own word about what it could not deliver or send ([`reports`]).
 //!
 //! Each of them leads to a fact, and a fact to its notice ([`notices`]), in the words of `pec_core::notices`.
@@ -31,7 +33,8 @@ use tokio::sync::Semaphore;
 /// Bytes of messages that one permit stands for.
 const PERMIT: u64 = 1024;
 
-/// Connections to Postfix's smtpd at once: below the process limit that master.cf gives it, so that none waits for another one that is idle.
+/// Connections to Postfix's smtpd at once: below the process limit that master.cf gives it, so that none
+/// waits for another one that is idle.
 const OUTGOING: usize = 8;
 
 /// How long a notice waits for its turn there.
@@ -50,9 +53,16 @@ pub struct DeliveryPoint {
 impl DeliveryPoint {
     /// The Delivery Point in this world.
     pub fn new(world: World) -> Self {
-        let permits = u32::try_from(world.settings.delivery_memory_limit / PERMIT).unwrap_or(u32::MAX).min(u32::MAX / 8);
+        let permits = u32::try_from(world.settings.delivery_memory_limit / PERMIT)
+            .unwrap_or(u32::MAX)
+            .min(u32::MAX / 8);
         let options = Options { connections: OUTGOING, turn: TURN, ..Options::default() };
-        let outgoing = Pool::new(peer(&world.settings.outgoing_smtpd), Protocol::Smtp, world.settings.hostname.clone(), options);
+        let outgoing = Pool::new(
+            peer(&world.settings.outgoing_smtpd),
+            Protocol::Smtp,
+            world.settings.hostname.clone(),
+            options,
+        );
         Self { world, outgoing, memory: Arc::new(Semaphore::new(permits as usize)), permits }
     }
 }

@@ -1,4 +1,5 @@
-//! pec-delivery: Postfix's LMTP server for mailboxes and triggers, and the milter of its own delivery reports.
+//! pec-delivery: Postfix's LMTP server for mailboxes and triggers, and the milter of its own delivery
+//! reports.
 
 use std::process::ExitCode;
 

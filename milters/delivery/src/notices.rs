@@ -1,7 +1,7 @@
 //! From a fact to its notice, and the notice into somebody's custody.
 //!
-//! Promise: the same fact gives the same bytes. What is returned as done is in a mailbox of ours, or in Postfix's queue on its way to
-//! another provider; asked for again, it is neither made nor handed over again.
+//! Promise: the same fact gives the same bytes. What is returned as done is in a mailbox of ours, or in
+//! Postfix's queue on its way to another provider; asked for again, it is neither made nor handed over again.
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -95,7 +95,8 @@ pub(crate) struct Happened {
 pub(crate) enum Due {
     /// It is written already.
     Written(Known),
-    /// It is written together with its notice: whatever made it a fact is still there if no notice can be made now.
+    /// It is written together with its notice: whatever made it a fact is still there if no notice can be
+    /// made now.
     New(Fact),
 }
 
@@ -110,7 +111,12 @@ impl Due {
 
 impl DeliveryPoint {
     /// A fact that is about to be written.
-    pub(crate) fn new_fact(&self, source: &Source, identificativo: &str, happened: Happened) -> anyhow::Result<Fact> {
+    pub(crate) fn new_fact(
+        &self,
+        source: &Source,
+        identificativo: &str,
+        happened: Happened,
+    ) -> anyhow::Result<Fact> {
         let id = fresh()?;
         let message_id = pec_identifier(happened.at, &id, &self.world.settings.service_domain);
         Ok(Fact {
@@ -132,16 +138,21 @@ impl DeliveryPoint {
     pub(crate) async fn source_of(&self, fact: &Fact) -> anyhow::Result<Source> {
         let (database, id) = (&self.world.database, &fact.source);
         let source = match fact.kind {
-            FactKind::Accettazione | FactKind::Preavviso12 | FactKind::Preavviso24 => database.sent(id).await?.map(Source::Sent),
+            FactKind::Accettazione | FactKind::Preavviso12 | FactKind::Preavviso24 => {
+                database.sent(id).await?.map(Source::Sent)
+            }
             FactKind::NonAccettazione => database.not_accepted(id).await?.map(Source::NotAccepted),
-            FactKind::PresaInCarico | FactKind::AvvenutaConsegna | FactKind::RilevazioneVirus => database.custody(id).await?.map(Source::Custody),
+            FactKind::PresaInCarico | FactKind::AvvenutaConsegna | FactKind::RilevazioneVirus => {
+                database.custody(id).await?.map(Source::Custody)
+            }
             // Of a delivery here, or of an envelope of ours that did not reach another provider.
             FactKind::ErroreConsegna => match database.custody(id).await? {
                 Some(custody) => Some(Source::Custody(custody)),
                 None => database.sent(id).await?.map(Source::Sent),
             },
         };
-        let source = source.with_context(|| format!("the fact {} comes from {id}, which no row has", fact.id))?;
+        let source =
+            source.with_context(|| format!("the fact {} comes from {id}, which no row has", fact.id))?;
         if *source.mac() != fact.source_mac {
             maillog::forged_row("fact", &fact.id);
             anyhow::bail!("the fact {} is about another row than the one that has the id {id} now", fact.id);
@@ -152,22 +163,35 @@ impl DeliveryPoint {
     /// To whom the notice of a fact of this kind goes.
     pub(crate) fn addressee(&self, source: &Source, kind: FactKind) -> anyhow::Result<String> {
         Ok(match (source, kind) {
-            (Source::Custody(custody), FactKind::PresaInCarico | FactKind::RilevazioneVirus) => custody.mail_receipt.clone(),
+            (Source::Custody(custody), FactKind::PresaInCarico | FactKind::RilevazioneVirus) => {
+                custody.mail_receipt.clone()
+            }
             _ => source.daticert()?.mittente,
         })
     }
 
-    /// Sees to it that the notice of a fact is in its addressee's custody. A new fact is written here, together with what its
-    /// notice came out as. `original`: what a delivery receipt carries, if it carries it.
-    pub(crate) async fn see_to_notice(&self, hand: &InHand<'_>, mut source: Source, mut due: Due, original: Option<Bytes>) -> anyhow::Result<()> {
+    /// Sees to it that the notice of a fact is in its addressee's custody. A new fact is written here,
+    /// together with what its notice came out as. `original`: what a delivery receipt carries, if it carries
+    /// it.
+    pub(crate) async fn see_to_notice(
+        &self,
+        hand: &InHand<'_>,
+        mut source: Source,
+        mut due: Due,
+        original: Option<Bytes>,
+    ) -> anyhow::Result<()> {
         let database = &self.world.database;
         loop {
             let daticert = source.daticert()?;
             let fact = due.fact();
             let to = self.addressee(&source, fact.kind)?;
-            let to = Address::parse(&to).with_context(|| format!("{to:?}, to whom the notice {} goes, is no mail address", fact.message_id))?;
+            let to = Address::parse(&to).with_context(|| {
+                format!("{to:?}, to whom the notice {} goes, is no mail address", fact.message_id)
+            })?;
             let key = to.key();
-            if matches!(due, Due::Written(Known { made: Some(_), .. })) && database.taken_at(&fact.id, &key).await?.is_some() {
+            if matches!(due, Due::Written(Known { made: Some(_), .. }))
+                && database.taken_at(&fact.id, &key).await?.is_some()
+            {
                 maillog::handed_over_before(hand.queue_id, &fact.message_id);
                 return Ok(());
             }
@@ -190,8 +214,15 @@ impl DeliveryPoint {
                         if database.taken_at(&fact.id, &key).await?.is_some() {
                             return Ok(());
                         }
-                        let now = database.fact_with_id(&fact.id).await?.context("a fact that was written is not there")?;
-                        anyhow::ensure!(now.made != known.made, "what the notice {} came out as cannot be written down", fact.message_id);
+                        let now = database
+                            .fact_with_id(&fact.id)
+                            .await?
+                            .context("a fact that was written is not there")?;
+                        anyhow::ensure!(
+                            now.made != known.made,
+                            "what the notice {} came out as cannot be written down",
+                            fact.message_id
+                        );
                         due = Due::Written(now);
                         continue;
                     };
@@ -200,7 +231,9 @@ impl DeliveryPoint {
                 Due::New(fact) => {
                     let Some(attempt) = database.insert_fact(fact, &made, &log, &key).await? else {
                         // Another copy was quicker. Its fact holds, and the notice is about that one.
-                        let winner = database.fact(&fact.provider, &fact.identificativo, fact.kind, &fact.recipient).await?;
+                        let winner = database
+                            .fact(&fact.provider, &fact.identificativo, fact.kind, &fact.recipient)
+                            .await?;
                         let winner = winner.context("a fact was neither written nor found")?;
                         source = self.source_of(&winner.fact).await?;
                         due = Due::Written(winner);
@@ -209,15 +242,30 @@ impl DeliveryPoint {
                     attempt
                 }
             };
-            maillog::notice(hand.queue_id, fact.kind.as_str(), &fact.identificativo, &fact.recipient, fact.happened_at, &fact.message_id);
+            maillog::notice(
+                hand.queue_id,
+                fact.kind.as_str(),
+                &fact.identificativo,
+                &fact.recipient,
+                fact.happened_at,
+                &fact.message_id,
+            );
             let mut pieces = vec![Bytes::from([&notice.header.to_bytes()[..], b"\r\n"].concat())];
             pieces.extend_from_slice(notice.body.pieces());
             return self.give_notice(hand, fact, &to, &attempt, &pieces).await;
         }
     }
 
-    /// Gives a notice to its addressee: into a mailbox of ours, full or not; to Postfix, where another provider has it. An error waits.
-    pub(crate) async fn give_notice(&self, hand: &InHand<'_>, fact: &Fact, to: &Address, attempt: &Attempt, pieces: &[Bytes]) -> anyhow::Result<()> {
+    /// Gives a notice to its addressee: into a mailbox of ours, full or not; to Postfix, where another
+    /// provider has it. An error waits.
+    pub(crate) async fn give_notice(
+        &self,
+        hand: &InHand<'_>,
+        fact: &Fact,
+        to: &Address,
+        attempt: &Attempt,
+        pieces: &[Bytes],
+    ) -> anyhow::Result<()> {
         let database = &self.world.database;
         let sender = service_address(&self.world.settings.service_domain);
         if !self.world.is_local(&to.domain()) {
@@ -229,12 +277,22 @@ impl DeliveryPoint {
             // The addressee is gone. The service mailbox keeps it for the administrator.
             Ended::Refused(reply) | Ended::NoMailbox(reply) => {
                 let service = Address::parse(&sender).filter(|service| service != to);
-                let service = service.with_context(|| format!("the service mailbox does not take the notice {}: {reply}", fact.message_id))?;
-                match self.world.mailboxes.hand(Quota::CountsNot, &sender, &service, hand.ident, pieces).await {
-                    Handed::Yes => {
-                        maillog::notice_without_addressee(hand.queue_id, &fact.message_id, to.as_str(), service.as_str(), &reply.to_string())
-                    }
-                    other => anyhow::bail!("neither {to} ({reply}) nor the service mailbox takes the notice {}: {other:?}", fact.message_id),
+                let service = service.with_context(|| {
+                    format!("the service mailbox does not take the notice {}: {reply}", fact.message_id)
+                })?;
+                match self.world.mailboxes.hand(Quota::CountsNot, &sender, &service, hand.ident, pieces).await
+                {
+                    Handed::Yes => maillog::notice_without_addressee(
+                        hand.queue_id,
+                        &fact.message_id,
+                        to.as_str(),
+                        service.as_str(),
+                        &reply.to_string(),
+                    ),
+                    other => anyhow::bail!(
+                        "neither {to} ({reply}) nor the service mailbox takes the notice {}: {other:?}",
+                        fact.message_id
+                    ),
                 }
                 self.world.clock.now()
             }
@@ -242,21 +300,49 @@ impl DeliveryPoint {
         Ok(database.take_handover(attempt, taken).await?)
     }
 
-    /// Gives a notice for another provider to Postfix's smtpd: yes means that it is in the queue. It comes back whole if it
-    /// cannot be delivered.
-    pub(crate) async fn send(&self, hand: &InHand<'_>, fact: &Fact, to: &Address, pieces: &[Bytes]) -> anyhow::Result<()> {
+    /// Gives a notice for another provider to Postfix's smtpd: yes means that it is in the queue. It comes
+    /// back whole if it cannot be delivered.
+    pub(crate) async fn send(
+        &self,
+        hand: &InHand<'_>,
+        fact: &Fact,
+        to: &Address,
+        pieces: &[Bytes],
+    ) -> anyhow::Result<()> {
         let sender = service_address(&self.world.settings.service_domain);
         let (ret, notify) = (Some("FULL"), Some("FAILURE"));
-        let message = Outgoing { sender: &sender, recipient: to.as_str(), envid: Some(&fact.id), ret, notify, ident: hand.ident, pieces };
-        let answer = self.outgoing.give(message).await.with_context(|| format!("the notice {} for {to} is not sent", fact.message_id))?;
+        let message = Outgoing {
+            sender: &sender,
+            recipient: to.as_str(),
+            envid: Some(&fact.id),
+            ret,
+            notify,
+            ident: hand.ident,
+            pieces,
+        };
+        let answer = self
+            .outgoing
+            .give(message)
+            .await
+            .with_context(|| format!("the notice {} for {to} is not sent", fact.message_id))?;
         if !answer.reply.is_yes() {
-            anyhow::bail!("pec_outgoing_smtpd does not take the notice {} for {to}: {}", fact.message_id, answer.reply);
+            anyhow::bail!(
+                "pec_outgoing_smtpd does not take the notice {} for {to}: {}",
+                fact.message_id,
+                answer.reply
+            );
         }
         Ok(())
     }
 
     /// Writes and signs the notice of a fact.
-    async fn write_notice(&self, source: &Source, busta: &Daticert, fact: &Fact, original: Option<Bytes>) -> anyhow::Result<Notice> {
+    async fn write_notice(
+        &self,
+        source: &Source,
+        busta: &Daticert,
+        fact: &Fact,
+        original: Option<Bytes>,
+    ) -> anyhow::Result<Notice> {
         let (id, at) = (&fact.message_id, fact.happened_at);
         let heavy = original.as_ref().is_some_and(|original| original.len() >= LARGE);
         let make = |issuer: Issuer<'_>| match (fact.kind, source) {
@@ -266,11 +352,15 @@ impl DeliveryPoint {
             }
             (FactKind::AvvenutaConsegna, Source::Custody(custody)) => {
                 let consegna = as_written(&custody.recipients, &fact.recipient);
-                let original = original.context("a delivery receipt is made of its envelope, which comes again with Postfix's next attempt")?;
-                let original = (!is_concise(busta, &original, &fact.recipient)).then(|| match busta.ricevuta {
-                    Some(TipoRicevuta::Breve) => breve(&original),
-                    _ => Body::from_bytes(original),
-                });
+                let original = original.context(
+                    "a delivery receipt is made of its envelope, which comes \
+                    again with Postfix's next attempt",
+                )?;
+                let original =
+                    (!is_concise(busta, &original, &fact.recipient)).then(|| match busta.ricevuta {
+                        Some(TipoRicevuta::Breve) => breve(&original),
+                        _ => Body::from_bytes(original),
+                    });
                 Ok(avvenuta_consegna(issuer, busta, &consegna, at, original, id)?)
             }
             (FactKind::RilevazioneVirus, Source::Custody(custody)) => {
@@ -281,15 +371,33 @@ impl DeliveryPoint {
                 let consegna = as_written(&custody.recipients, &fact.recipient);
                 Ok(mancata_consegna(issuer, busta, &consegna, &Causa::from_status(&fact.status), at, id)?)
             }
-            (FactKind::ErroreConsegna, Source::Sent(_)) => {
-                Ok(mancata_consegna(issuer, busta, &as_the_sender_wrote(busta, fact), &Causa::from_status(&fact.status), at, id)?)
+            (FactKind::ErroreConsegna, Source::Sent(_)) => Ok(mancata_consegna(
+                issuer,
+                busta,
+                &as_the_sender_wrote(busta, fact),
+                &Causa::from_status(&fact.status),
+                at,
+                id,
+            )?),
+            (FactKind::Preavviso12, Source::Sent(_)) => {
+                Ok(preavviso(issuer, busta, &as_the_sender_wrote(busta, fact), Termine::DodiciOre, at, id)?)
             }
-            (FactKind::Preavviso12, Source::Sent(_)) => Ok(preavviso(issuer, busta, &as_the_sender_wrote(busta, fact), Termine::DodiciOre, at, id)?),
-            (FactKind::Preavviso24, Source::Sent(_)) => {
-                Ok(preavviso(issuer, busta, &as_the_sender_wrote(busta, fact), Termine::VentiquattroOre, at, id)?)
+            (FactKind::Preavviso24, Source::Sent(_)) => Ok(preavviso(
+                issuer,
+                busta,
+                &as_the_sender_wrote(busta, fact),
+                Termine::VentiquattroOre,
+                at,
+                id,
+            )?),
+            (FactKind::NonAccettazione, Source::NotAccepted(refused)) => {
+                Ok(non_accettazione(issuer, busta, &refused.inglese, id)?)
             }
-            (FactKind::NonAccettazione, Source::NotAccepted(refused)) => Ok(non_accettazione(issuer, busta, &refused.inglese, id)?),
-            (kind, _) => anyhow::bail!("the fact {} is a {kind} of {}, about which there is no notice", fact.id, fact.source),
+            (kind, _) => anyhow::bail!(
+                "the fact {} is a {kind} of {}, about which there is no notice",
+                fact.id,
+                fact.source
+            ),
         };
         self.world.write(heavy, make).await
     }
@@ -297,13 +405,28 @@ impl DeliveryPoint {
     /// A notice that was made before comes out differently. If nothing explains that, it stays here.
     fn explain(&self, hand: &InHand<'_>, fact: &Fact, before: &Made, now: &Made) -> anyhow::Result<()> {
         if before.with == now.with {
-            anyhow::bail!("the notice {} came out differently than the first time, and nothing explains it: it is held back", fact.message_id);
+            anyhow::bail!(
+                "the notice {} came out differently than the first time, and nothing explains it: it is \
+                held back",
+                fact.message_id
+            );
         }
-        maillog::notice_differs(hand.queue_id, &fact.message_id, "the certificate or the program version is another one");
+        maillog::notice_differs(
+            hand.queue_id,
+            &fact.message_id,
+            "the certificate or the program version is another one",
+        );
         Ok(())
     }
 
-    fn log_entry(&self, hand: &InHand<'_>, busta: &Daticert, fact: &Fact, source: &Source, made: &Made) -> Entry {
+    fn log_entry(
+        &self,
+        hand: &InHand<'_>,
+        busta: &Daticert,
+        fact: &Fact,
+        source: &Source,
+        made: &Made,
+    ) -> Entry {
         let mut entry = Entry::new(Event::Notice(fact.kind.as_str()), busta, fact.happened_at, hand.queue_id);
         entry.certified_by = self.world.settings.provider_name.clone();
         entry.time_source = fact.time_source;
@@ -339,15 +462,18 @@ fn as_written(recipients: &[String], key: &str) -> String {
     recipients.iter().find(|r| r.eq_ignore_ascii_case(key)).cloned().unwrap_or_else(|| key.to_owned())
 }
 
-/// Whether the delivery receipt about this recipient (a key) carries no original: the sender asked so of all, or the recipient
-/// stands in Cc alone. In both To and Cc, in neither, or where the fields cannot be read, he counts as in To
-/// (RFC 6109 s. 3.3.2.1, 3.3.2.3).
+/// Whether the delivery receipt about this recipient (a key) carries no original: the sender asked so of all,
+/// or the recipient stands in Cc alone. In both To and Cc, in neither, or where the fields cannot be read, he
+/// counts as in To (RFC 6109 s. 3.3.2.1, 3.3.2.3).
 fn is_concise(busta: &Daticert, original: &[u8], recipient: &str) -> bool {
     if busta.ricevuta == Some(TipoRicevuta::Sintetica) {
         return true;
     }
-    let header = header_end(original).and_then(|(end, _)| Header::parse(&original[..end]).ok()).unwrap_or_default();
-    let stands_in = |field: &str| header.addresses(field).ok().map(|addresses| addresses.iter().any(|a| a.key() == recipient));
+    let header =
+        header_end(original).and_then(|(end, _)| Header::parse(&original[..end]).ok()).unwrap_or_default();
+    let stands_in = |field: &str| {
+        header.addresses(field).ok().map(|addresses| addresses.iter().any(|a| a.key() == recipient))
+    };
     stands_in("To") == Some(false) && stands_in("Cc") == Some(true)
 }
 
@@ -361,7 +487,10 @@ mod tests {
             tipo: Tipo::PostaCertificata,
             errore: Errore::Nessuno,
             mittente: "a@x.test".into(),
-            destinatari: vec![Destinatario { indirizzo: "b@y.test".into(), tipo: TipoDestinatario::Certificato }],
+            destinatari: vec![Destinatario {
+                indirizzo: "b@y.test".into(),
+                tipo: TipoDestinatario::Certificato,
+            }],
             risposte: String::new(),
             oggetto: None,
             gestore_emittente: "X".into(),
@@ -374,7 +503,10 @@ mod tests {
             errore_esteso: None,
         };
         let original = original.replace('\n', "\r\n");
-        ["b@y.test", "c@y.test"].into_iter().filter(|key| is_concise(&busta, original.as_bytes(), key)).collect()
+        ["b@y.test", "c@y.test"]
+            .into_iter()
+            .filter(|key| is_concise(&busta, original.as_bytes(), key))
+            .collect()
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Postfix's own reports: what it could not deliver, hand on or send.
 //!
-//! Promise: a report reaches this socket from Postfix's bounce daemon alone (`non_smtpd_milters`; mail of local users takes another
-//! way, see postfix-conf/master.cf). What binds it to a message of ours is the envelope id, which our programs give and no client
-//! can; whom it is about is Postfix's own `Final-Recipient`. It is believed where it says that something failed:
-//! - an envelope that this provider answers for, of whose end nobody has heard from the mailbox ([`DeliveryPoint::not_delivered`]);
+//! Promise: a report reaches this socket from Postfix's bounce daemon alone (`non_smtpd_milters`; mail of
+//! local users takes another way, see postfix-conf/master.cf). What binds it to a message of ours is the
+//! envelope id, which our programs give and no client can; whom it is about is Postfix's own
+//! `Final-Recipient`. It is believed where it says that something failed:
+//! - an envelope that this provider answers for, of whose end nobody has heard from the mailbox
+//!   ([`DeliveryPoint::not_delivered`]);
 //! - an envelope of ours that did not leave ([`DeliveryPoint::failed_to_leave`]);
 //! - a notice of ours that did not arrive ([`DeliveryPoint::notice_came_back`]).
 //!
@@ -29,8 +31,8 @@ use crate::DeliveryPoint;
 use crate::notices::{Happened, Source};
 use crate::triggers::again;
 
-/// How long a notice that its recipient's server does not take is sent again, in seconds from the moment that it certifies.
-/// Each time it has Postfix's queue lifetime (`maximal_queue_lifetime`, a day).
+/// How long a notice that its recipient's server does not take is sent again, in seconds from the moment that
+/// it certifies. Each time it has Postfix's queue lifetime (`maximal_queue_lifetime`, a day).
 const NOTICE_LIFETIME: i64 = 5 * 86_400;
 
 /// What a report says about one recipient, for us.
@@ -65,10 +67,13 @@ impl DeliveryPoint {
         let (mut triggers, mut goes_on, mut why_nothing) = (Vec::new(), false, None);
         let mut seen = HashSet::new();
         for recipient in report.recipients.iter().filter(|r| seen.insert(r.recipient.key())) {
-            // What goes to pec-delivery is a notice in the making, and Postfix's queue alone has it. As long as this report is not
-            // taken it stays there and is tried again.
+            // What goes to pec-delivery is a notice in the making, and Postfix's queue alone has it. As long
+            // as this report is not taken it stays there and is tried again.
             if is_internal_domain(&recipient.recipient.domain()) {
-                return Ok(Verdict::Wait(format!("{} cannot be delivered ({}) and must not be given up", recipient.recipient, recipient.diagnostic)));
+                return Ok(Verdict::Wait(format!(
+                    "{} cannot be delivered ({}) and must not be given up",
+                    recipient.recipient, recipient.diagnostic
+                )));
             }
             match self.outcome(&queue_id, &subject, recipient, written).await? {
                 Outcome::Trigger(name) => triggers.push(name),
@@ -83,7 +88,11 @@ impl DeliveryPoint {
             maillog::report_dropped(&queue_id, why_nothing.unwrap_or("it says nothing about anybody"));
             return Ok(Verdict::Consume);
         }
-        let (mut edits, body_sha256) = if goes_on { self.as_it_goes_on(&transaction, &body).await? } else { (Edits::default(), sha256(&body)) };
+        let (mut edits, body_sha256) = if goes_on {
+            self.as_it_goes_on(&transaction, &body).await?
+        } else {
+            (Edits::default(), sha256(&body))
+        };
         if triggers.is_empty() {
             return Ok(Verdict::Change(edits));
         }
@@ -106,7 +115,13 @@ impl DeliveryPoint {
         })
     }
 
-    async fn outcome(&self, queue_id: &str, subject: &Subject, report: &RecipientReport, written: Moment) -> anyhow::Result<Outcome> {
+    async fn outcome(
+        &self,
+        queue_id: &str,
+        subject: &Subject,
+        report: &RecipientReport,
+        written: Moment,
+    ) -> anyhow::Result<Outcome> {
         if !report.has_failed {
             return Ok(Outcome::Nothing("about no failure"));
         }
@@ -127,26 +142,42 @@ impl DeliveryPoint {
         Ok(Outcome::AsItIs)
     }
 
-    /// The report as it is delivered, and the hash of that body. Postfix's own words are no certified mail: to a mailbox of
-    /// ours they come in a busta di anomalia; to the service mailbox, and to others, as they are.
-    async fn as_it_goes_on(&self, transaction: &Transaction, body: &[u8]) -> anyhow::Result<(Edits, [u8; 32])> {
-        let is_certified = |domain: &str| self.world.is_local(domain) && domain != self.world.settings.service_domain;
-        let mut domains = transaction.recipients.iter().filter_map(|r| r.address.as_ref()).map(Address::domain);
+    /// The report as it is delivered, and the hash of that body. Postfix's own words are no certified mail:
+    /// to a mailbox of ours they come in a busta di anomalia; to the service mailbox, and to others, as they
+    /// are.
+    async fn as_it_goes_on(
+        &self,
+        transaction: &Transaction,
+        body: &[u8],
+    ) -> anyhow::Result<(Edits, [u8; 32])> {
+        let is_certified =
+            |domain: &str| self.world.is_local(domain) && domain != self.world.settings.service_domain;
+        let mut domains =
+            transaction.recipients.iter().filter_map(|r| r.address.as_ref()).map(Address::domain);
         if !domains.any(|domain| is_certified(&domain)) {
             let body_sha256 = sha256(body);
-            return Ok((self.world.let_pass(transaction, PassedKind::Rapporto, &body_sha256, None).await?, body_sha256));
+            return Ok((
+                self.world.let_pass(transaction, PassedKind::Rapporto, &body_sha256, None).await?,
+                body_sha256,
+            ));
         }
         let errore = Errore::new(
-            "il messaggio è un avviso del sistema di posta e non proviene da un gestore di posta certificata",
+            "il messaggio è un avviso del sistema di posta e non proviene da un gestore di posta \
+            certificata",
             "the message is a report of the mail system and does not come from a certified mail provider",
         );
         let anomaly = Anomaly { connection: None, transaction, errore: &errore, provider: None };
         self.world.wrap(anomaly, PassedKind::Rapporto, Body::from_bytes(body.to_vec())).await
     }
 
-    /// An envelope that this provider answers for: Postfix's time for it is over. Where the mailbox may have it all the same, that
-    /// is not said.
-    async fn not_delivered(&self, custody: &Authentic<Custody>, report: &RecipientReport, written: Moment) -> anyhow::Result<Outcome> {
+    /// An envelope that this provider answers for: Postfix's time for it is over. Where the mailbox may have
+    /// it all the same, that is not said.
+    async fn not_delivered(
+        &self,
+        custody: &Authentic<Custody>,
+        report: &RecipientReport,
+        written: Moment,
+    ) -> anyhow::Result<Outcome> {
         let (database, key) = (&self.world.database, report.recipient.key());
         let outcomes = database.outcomes(&custody.provider, &custody.identificativo, &key).await?;
         let source = Source::Custody(custody.clone());
@@ -154,7 +185,8 @@ impl DeliveryPoint {
             let addressee = self.addressee(&source, known.fact.kind)?.to_ascii_lowercase();
             if database.taken_at(&known.fact.id, &addressee).await?.is_none() {
                 anyhow::bail!(
-                    "the mailbox of {} has the message, and its receipt is not handed over yet: the envelope must stay in the queue",
+                    "the mailbox of {} has the message, and its receipt is not handed over yet: the \
+                    envelope must stay in the queue",
                     report.recipient
                 );
             }
@@ -165,20 +197,33 @@ impl DeliveryPoint {
         }
         if database.is_handover_open(custody, &key).await? {
             anyhow::bail!(
-                "whether the mailbox of {} has {} is not known, since an answer was lost: nothing is certified. Look into the mailbox; \
+                "whether the mailbox of {} has {} is not known, since an answer was lost: nothing is \
+                certified. Look into the mailbox; \
                  `postsuper -d` of the envelope ends the wait",
                 report.recipient,
                 custody.identificativo
             );
         }
-        let happened =
-            Happened { kind: FactKind::ErroreConsegna, recipient: key, at: written, time_source: TimeSource::Report, status: report.status.clone() };
-        let held = database.hold_fact(&self.new_fact(&source, &custody.identificativo, happened)?).await?.fact;
+        let happened = Happened {
+            kind: FactKind::ErroreConsegna,
+            recipient: key,
+            at: written,
+            time_source: TimeSource::Report,
+            status: report.status.clone(),
+        };
+        let held =
+            database.hold_fact(&self.new_fact(&source, &custody.identificativo, happened)?).await?.fact;
         Ok(Outcome::Trigger(trigger_name(held.kind, &held.id)))
     }
 
     /// An envelope of ours, a recipient elsewhere whom our own Postfix could not reach.
-    async fn failed_to_leave(&self, queue_id: &str, sent: &Authentic<Sent>, report: &RecipientReport, written: Moment) -> anyhow::Result<Outcome> {
+    async fn failed_to_leave(
+        &self,
+        queue_id: &str,
+        sent: &Authentic<Sent>,
+        report: &RecipientReport,
+        written: Moment,
+    ) -> anyhow::Result<Outcome> {
         let source = Source::Sent(sent.clone());
         let daticert = source.daticert()?;
         let (kind, key) = (FactKind::ErroreConsegna, report.recipient.key());
@@ -195,17 +240,30 @@ impl DeliveryPoint {
             maillog::failure_contradicted(queue_id, &sent.identificativo, &key);
             return Ok(Outcome::Nothing("the recipient's provider has certified that it has the message"));
         }
-        let happened = Happened { kind, recipient: key, at: written, time_source: TimeSource::Report, status: report.status.clone() };
+        let happened = Happened {
+            kind,
+            recipient: key,
+            at: written,
+            time_source: TimeSource::Report,
+            status: report.status.clone(),
+        };
         let held = database.hold_fact(&self.new_fact(&source, &sent.identificativo, happened)?).await?.fact;
         Ok(Outcome::Trigger(trigger_name(kind, &held.id)))
     }
 
-    /// A notice of ours that could not be delivered. One that found nobody at home goes out again, the same bytes.
+    /// A notice of ours that could not be delivered. One that found nobody at home goes out again, the same
+    /// bytes.
     fn notice_came_back(&self, queue_id: &str, known: &Known, report: &RecipientReport) -> Outcome {
         // By our clock, not by the report's date: the report may have waited.
         let age = self.world.clock.now().unix() - known.fact.happened_at.unix();
         let goes_again = report.status.starts_with('4') && age < NOTICE_LIFETIME;
-        maillog::notice_came_back(queue_id, &known.fact.message_id, report.recipient.as_str(), &report.diagnostic, goes_again);
+        maillog::notice_came_back(
+            queue_id,
+            &known.fact.message_id,
+            report.recipient.as_str(),
+            &report.diagnostic,
+            goes_again,
+        );
         match known.fact.kind {
             _ if !goes_again => Outcome::AsItIs,
             // It waited for a mailbox of ours, came back without its body, and is made again from its row.

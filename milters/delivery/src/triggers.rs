@@ -1,7 +1,8 @@
 //! Triggers: a copy that comes round because Postfix holds a message, or because pec-clock brings it.
 //!
-//! Promise: a trigger proves nothing by itself. It is the id of a row, and the bytes that come round must be those that the row says we
-//! signed or accepted. Otherwise there is no notice, and an alarm. Never 5xx: a trigger that is lost is a lost receipt.
+//! Promise: a trigger proves nothing by itself. It is the id of a row, and the bytes that come round must be
+//! those that the row says we signed or accepted. Otherwise there is no notice, and an alarm. Never 5xx: a
+//! trigger that is lost is a lost receipt.
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -107,15 +108,21 @@ impl DeliveryPoint {
                 self.fact_of_trigger(hand, Source::Custody(custody), happened).await
             }
             Wanted::Notice(kind) => {
-                let Some(known) = database.fact_with_id(&trigger.id).await? else { return not_believed(NO_ROW) };
-                if known.fact.kind != kind || !database.is_trigger_body(&trigger.name(), &hand.body_sha256).await? {
+                let Some(known) = database.fact_with_id(&trigger.id).await? else {
+                    return not_believed(NO_ROW);
+                };
+                if known.fact.kind != kind
+                    || !database.is_trigger_body(&trigger.name(), &hand.body_sha256).await?
+                {
                     return not_believed(OTHER_BYTES);
                 }
                 let source = self.source_of(&known.fact).await?;
                 self.see_to_notice(hand, source, Due::Written(known), None).await
             }
             Wanted::Again => {
-                let Some(known) = database.fact_with_id(&trigger.id).await? else { return not_believed(NO_ROW) };
+                let Some(known) = database.fact_with_id(&trigger.id).await? else {
+                    return not_believed(NO_ROW);
+                };
                 if !database.is_trigger_body(&trigger.name(), &hand.body_sha256).await? {
                     return not_believed(OTHER_BYTES);
                 }
@@ -125,9 +132,18 @@ impl DeliveryPoint {
     }
 
     /// The message is in the queue: that is the fact.
-    async fn fact_of_trigger(&self, hand: &InHand<'_>, source: Source, happened: Happened) -> anyhow::Result<()> {
+    async fn fact_of_trigger(
+        &self,
+        hand: &InHand<'_>,
+        source: Source,
+        happened: Happened,
+    ) -> anyhow::Result<()> {
         let identificativo = source.daticert()?.identificativo;
-        let known = self.world.database.fact(source.provider(), &identificativo, happened.kind, &happened.recipient).await?;
+        let known = self
+            .world
+            .database
+            .fact(source.provider(), &identificativo, happened.kind, &happened.recipient)
+            .await?;
         let (source, due) = match known {
             Some(known) => (self.source_of(&known.fact).await?, Due::Written(known)),
             None => {
@@ -146,7 +162,8 @@ impl DeliveryPoint {
         let to = Address::parse(&to).with_context(|| format!("{to:?} is no mail address"))?;
         let (header, body) = returned(hand).with_context(|| {
             format!(
-                "the notice {} came back without its body, and cannot be sent again; bounce_size_limit must stand above message_size_limit",
+                "the notice {} came back without its body, and cannot be sent again; bounce_size_limit must \
+                stand above message_size_limit",
                 fact.message_id
             )
         })?;

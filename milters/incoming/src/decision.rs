@@ -81,9 +81,19 @@ enum Unsigned {
     NotKnown(NotKnown),
 }
 
-/// Fields by which mail programs show a message: twice in a header, they show one thing to us and another to the reader.
-const SINGLE_FIELDS: [&str; 9] =
-    ["From", "To", "Subject", "Message-ID", "Content-Type", "Content-Transfer-Encoding", "X-Trasporto", "X-Ricevuta", "X-Riferimento-Message-ID"];
+/// Fields by which mail programs show a message: twice in a header, they show one thing to us and another to
+/// the reader.
+const SINGLE_FIELDS: [&str; 9] = [
+    "From",
+    "To",
+    "Subject",
+    "Message-ID",
+    "Content-Type",
+    "Content-Transfer-Encoding",
+    "X-Trasporto",
+    "X-Ricevuta",
+    "X-Riferimento-Message-ID",
+];
 
 /// What stands in an envelope's `From:` before its sender: in the network, and in RFC 6109 s. 3.1.5.
 const ON_BEHALF_OF: [&str; 2] = ["per conto di:", "on behalf of:"];
@@ -95,22 +105,35 @@ pub fn may_be_signed(header: &Header) -> bool {
 }
 
 impl Judge<'_> {
-    /// Judges the message with this header and body that came from `reverse_path` (`None`: the null path) for `recipients`.
-    pub fn decide(self, header: &Header, body: &Bytes, reverse_path: Option<&Address>, recipients: &[Address]) -> Arrived {
+    /// Judges the message with this header and body that came from `reverse_path` (`None`: the null path) for
+    /// `recipients`.
+    pub fn decide(
+        self,
+        header: &Header,
+        body: &Bytes,
+        reverse_path: Option<&Address>,
+        recipients: &[Address],
+    ) -> Arrived {
         let (parts, signed_by, provider) = match self.signed(header, body) {
             Ok(signed) => signed,
-            Err(Unsigned::Anomalous(errore)) => return Arrived::Anomalous { errore, provider: None, is_unknown: false },
-            Err(Unsigned::Unknown(errore)) => return Arrived::Anomalous { errore, provider: None, is_unknown: true },
+            Err(Unsigned::Anomalous(errore)) => {
+                return Arrived::Anomalous { errore, provider: None, is_unknown: false };
+            }
+            Err(Unsigned::Unknown(errore)) => {
+                return Arrived::Anomalous { errore, provider: None, is_unknown: true };
+            }
             Err(Unsigned::NotKnown(not_known)) => return Arrived::NotKnown(not_known),
         };
-        self.decide_signed(header, body, parts, &signed_by, provider, reverse_path, recipients).unwrap_or_else(|errore| Arrived::Anomalous {
-            errore,
-            provider: Some(provider.clone()),
-            is_unknown: false,
-        })
+        self.decide_signed(header, body, parts, &signed_by, provider, reverse_path, recipients)
+            .unwrap_or_else(|errore| Arrived::Anomalous {
+                errore,
+                provider: Some(provider.clone()),
+                is_unknown: false,
+            })
     }
 
-    /// "Signature existence", "signature origin" and "signature validity": what is not signed by a provider is ordinary mail.
+    /// "Signature existence", "signature origin" and "signature validity": what is not signed by a provider
+    /// is ordinary mail.
     fn signed(&self, header: &Header, body: &Bytes) -> Result<(SignedParts, SignedBy, &Provider), Unsigned> {
         let not_authentic = |perche: String, why: String| {
             Unsigned::Anomalous(Errore::new(
@@ -122,19 +145,28 @@ impl Judge<'_> {
             Ok(parts) => parts,
             Err(EnvelopeError::NotSigned) => {
                 return Err(Unsigned::Anomalous(Errore::new(
-                    "Firma non presente o non autentica: il messaggio non proviene da un gestore di posta certificata",
-                    "Signature missing or not authentic: the message does not come from a certified mail provider",
+                    "Firma non presente o non autentica: il messaggio non proviene da un gestore di posta \
+                    certificata",
+                    "Signature missing or not authentic: the message does not come from a certified mail \
+                    provider",
                 )));
             }
             Err(e) => return Err(not_authentic(e.italiano(), e.to_string())),
         };
-        let signer = self.directory.signer(self.cas, &body[parts.content.clone()], &parts.signature, self.now);
+        let signer =
+            self.directory.signer(self.cas, &body[parts.content.clone()], &parts.signature, self.now);
         let (signed_by, provider) = signer.map_err(|no_signer| match no_signer {
             NoSigner::NotBelieved(VerifyError::NotKnown(not_known)) => Unsigned::NotKnown(not_known),
             NoSigner::NotBelieved(e) => not_authentic(e.italiano(), e.to_string()),
             NoSigner::Unknown(SignedBy { common_name, sha1, .. }) => Unsigned::Unknown(Errore::new(
-                format!("il certificato che ha firmato ({common_name}, SHA-1 {sha1}) non appartiene a un gestore di posta certificata"),
-                format!("the certificate that signed ({common_name}, SHA-1 {sha1}) is not in the directory of providers"),
+                format!(
+                    "il certificato che ha firmato ({common_name}, SHA-1 {sha1}) non appartiene a un \
+                    gestore di posta certificata"
+                ),
+                format!(
+                    "the certificate that signed ({common_name}, SHA-1 {sha1}) is not in the directory \
+                    of providers"
+                ),
             )),
         })?;
         self.cas.name_breaches(&signed_by, &provider.name);
@@ -154,22 +186,34 @@ impl Judge<'_> {
         recipients: &[Address],
     ) -> Result<Arrived, Errore> {
         if let Some(field) = SINGLE_FIELDS.iter().find(|name| header.all(name).count() > 1) {
-            return Err(Errore::new(format!("il campo {field} è presente più volte"), format!("the {field}: field stands more than once")));
+            return Err(Errore::new(
+                format!("il campo {field} è presente più volte"),
+                format!("the {field}: field stands more than once"),
+            ));
         }
         let encoding = header.transfer_encoding();
         if !matches!(encoding.as_str(), "" | "7bit" | "8bit" | "binary") {
             return Err(Errore::new(
-                format!("il campo Content-Transfer-Encoding ({encoding}) non è ammesso per un messaggio firmato"),
-                format!("the Content-Transfer-Encoding: field ({encoding}) is not allowed for a signed message"),
+                format!(
+                    "il campo Content-Transfer-Encoding ({encoding}) non è ammesso per un messaggio \
+                    firmato"
+                ),
+                format!(
+                    "the Content-Transfer-Encoding: field ({encoding}) is not allowed for a signed message"
+                ),
             ));
         }
         if header.text("X-Trasporto").is_some() && header.text("X-Ricevuta").is_some() {
-            return Err(Errore::new("sono presenti sia X-Trasporto sia X-Ricevuta", "there are both X-Trasporto: and X-Ricevuta:"));
+            return Err(Errore::new(
+                "sono presenti sia X-Trasporto sia X-Ricevuta",
+                "there are both X-Trasporto: and X-Ricevuta:",
+            ));
         }
         match header.addresses("From").as_deref() {
             Ok([from]) if signed_by.addresses.contains(&from.key()) => {}
             _ => {
-                let (from, addresses) = (header.text("From").unwrap_or_default(), signed_by.addresses.join(", "));
+                let (from, addresses) =
+                    (header.text("From").unwrap_or_default(), signed_by.addresses.join(", "));
                 return Err(Errore::new(
                     format!("il campo From ({from}) non è l'indirizzo del certificato ({addresses})"),
                     format!("the From: field ({from}) is not the address in the certificate ({addresses})"),
@@ -181,7 +225,10 @@ impl Judge<'_> {
             // The header is anybody's; what we signed as a busta di anomalia has no daticert.xml.
             if is_anomalia
                 && provider.name == self.our_name
-                && matches!(contents(body, parts.content, Tipo::PostaCertificata), Err(EnvelopeError::Daticert(0)))
+                && matches!(
+                    contents(body, parts.content, Tipo::PostaCertificata),
+                    Err(EnvelopeError::Daticert(0))
+                )
             {
                 return Ok(Arrived::Anomalia);
             }
@@ -190,7 +237,12 @@ impl Judge<'_> {
                 "the message is signed by a provider but is neither an envelope nor a receipt",
             ));
         };
-        let unreadable = |e: EnvelopeError| Errore::new(format!("formato non conforme alle regole tecniche ({})", e.italiano()), e.to_string());
+        let unreadable = |e: EnvelopeError| {
+            Errore::new(
+                format!("formato non conforme alle regole tecniche ({})", e.italiano()),
+                e.to_string(),
+            )
+        };
         let content = parts.content.clone();
         let contents = contents(body, parts.content, claimed).map_err(unreadable)?;
         let daticert = contents.daticert;
@@ -198,15 +250,20 @@ impl Judge<'_> {
             && bare(&reference) != bare(msgid)
         {
             return Err(Errore::new(
-                format!("il campo X-Riferimento-Message-ID indica {reference}, e daticert.xml indica {msgid}"),
-                format!("the X-Riferimento-Message-ID: field says {reference}, and daticert.xml says {msgid}"),
+                format!(
+                    "il campo X-Riferimento-Message-ID indica {reference}, e daticert.xml indica {msgid}"
+                ),
+                format!(
+                    "the X-Riferimento-Message-ID: field says {reference}, and daticert.xml says {msgid}"
+                ),
             ));
         }
         if claimed != Tipo::PostaCertificata {
             return Ok(Arrived::Ricevuta { daticert, content, provider: provider.clone() });
         }
 
-        // Every notice about it repeats these data in our own writing, which may be longer, and from that it is made.
+        // Every notice about it repeats these data in our own writing, which may be longer, and from that it
+        // is made.
         let rewritten = daticert.to_xml().len();
         if rewritten > MAX_BYTES {
             return Err(unreadable(DaticertError::TooLarge(rewritten).into()));
@@ -233,20 +290,31 @@ impl Judge<'_> {
             );
             return Ok(Arrived::Anomalous { errore, provider: Some(provider.clone()), is_unknown: true });
         }
-        // The provider certifies whom the sender wrote to; whoever else gets hold of the envelope cannot have its delivery
-        // certified.
-        let addressed: HashSet<Address> = daticert.destinatari.iter().filter_map(|d| Address::parse(&d.indirizzo)).collect();
+        // The provider certifies whom the sender wrote to; whoever else gets hold of the envelope cannot have
+        // its delivery certified.
+        let addressed: HashSet<Address> =
+            daticert.destinatari.iter().filter_map(|d| Address::parse(&d.indirizzo)).collect();
         if let Some(stranger) = recipients.iter().find(|r| !addressed.contains(r)) {
             return Err(Errore::new(
-                format!("il messaggio non è stato inviato a {stranger}: daticert.xml non indica questo destinatario"),
+                format!(
+                    "il messaggio non è stato inviato a {stranger}: daticert.xml non indica questo \
+                    destinatario"
+                ),
                 format!("it was not sent to {stranger}: daticert.xml does not name this recipient"),
             ));
         }
-        let (message_id, identificativo) = (header.text("Message-ID").unwrap_or_default(), &daticert.identificativo);
+        let (message_id, identificativo) =
+            (header.text("Message-ID").unwrap_or_default(), &daticert.identificativo);
         if bare(&message_id) != bare(identificativo) {
             return Err(Errore::new(
-                format!("il campo Message-ID ({message_id}) non è l'identificativo in daticert.xml ({identificativo})"),
-                format!("the Message-ID: field ({message_id}) is not the identifier in daticert.xml ({identificativo})"),
+                format!(
+                    "il campo Message-ID ({message_id}) non è l'identificativo in daticert.xml \
+                    ({identificativo})"
+                ),
+                format!(
+                    "the Message-ID: field ({message_id}) is not the identifier in daticert.xml \
+                    ({identificativo})"
+                ),
             ));
         }
         let name = header.display_name("From").unwrap_or_default();
@@ -267,6 +335,8 @@ fn bare(identifier: &str) -> String {
 
 /// For whom an envelope comes, by the name in its `From:`.
 fn on_behalf_of(name: &str) -> Option<Address> {
-    let prefix = ON_BEHALF_OF.into_iter().find(|prefix| name.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix)))?;
+    let prefix = ON_BEHALF_OF
+        .into_iter()
+        .find(|prefix| name.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix)))?;
     Address::parse(name[prefix.len()..].trim())
 }

@@ -13,7 +13,10 @@ use pec_core::message::Body;
 use pec_core::notices::anomalia::Errore;
 use pec_milter::anomaly::Anomaly;
 use pec_milter::world::World;
-use pec_milter::{Connection, Edits, Keeps, LARGE, Point, Recipient, Reply, SPAM_FIELD, Transaction, Verdict, is_internal_domain};
+use pec_milter::{
+    Connection, Edits, Keeps, LARGE, Point, Recipient, Reply, SPAM_FIELD, Transaction, Verdict,
+    is_internal_domain,
+};
 use pec_state::log::{Entry, Event};
 use pec_state::rows::{Custody, FactKind, PassedKind, Ricevuta, trigger_name};
 use tokio::sync::Semaphore;
@@ -44,8 +47,13 @@ impl IncomingPoint {
         Self { world, large: Semaphore::new(1) }
     }
 
-    /// What came from outside. What a spam filter before us wrote is read for ordinary mail, and goes no further with any.
-    async fn arrived_at_port25(&self, connection: &Connection, mut transaction: Transaction) -> anyhow::Result<Verdict> {
+    /// What came from outside. What a spam filter before us wrote is read for ordinary mail, and goes no
+    /// further with any.
+    async fn arrived_at_port25(
+        &self,
+        connection: &Connection,
+        mut transaction: Transaction,
+    ) -> anyhow::Result<Verdict> {
         let marks = transaction.header.all(SPAM_FIELD).count();
         transaction.header.fields_mut().retain(|field| !field.is(SPAM_FIELD));
         Ok(match self.arrived(connection, transaction, marks > 0).await? {
@@ -54,28 +62,44 @@ impl IncomingPoint {
         })
     }
 
-    async fn arrived(&self, connection: &Connection, mut transaction: Transaction, is_spam: bool) -> anyhow::Result<Verdict> {
+    async fn arrived(
+        &self,
+        connection: &Connection,
+        mut transaction: Transaction,
+        is_spam: bool,
+    ) -> anyhow::Result<Verdict> {
         let world = &self.world;
         if let Some(why) = transaction.header_refused {
             return Ok(Verdict::Refuse(Reply::refuse("554", "5.6.0", why.to_string())));
         }
         if transaction.too_large {
             let limit = world.settings.envelope_size_limit;
-            return Ok(Verdict::Refuse(Reply::refuse("552", "5.3.4", format!("larger than the {limit} bytes for which a receipt can be written"))));
+            return Ok(Verdict::Refuse(Reply::refuse(
+                "552",
+                "5.3.4",
+                format!("larger than the {limit} bytes for which a receipt can be written"),
+            )));
         }
-        let recipients: Vec<Address> = transaction.recipients.iter().filter_map(|r| r.address.clone()).collect();
+        let recipients: Vec<Address> =
+            transaction.recipients.iter().filter_map(|r| r.address.clone()).collect();
         if let Some(stranger) = recipients.iter().find(|r| !world.is_local(&r.domain())) {
-            return Ok(Verdict::Refuse(Reply::refuse("550", "5.7.1", format!("{stranger}: no recipient of this provider"))));
+            return Ok(Verdict::Refuse(Reply::refuse(
+                "550",
+                "5.7.1",
+                format!("{stranger}: no recipient of this provider"),
+            )));
         }
         let body = std::mem::take(&mut transaction.body);
         // What may be signed came in one piece; of what is not, only the header matters.
-        let body = if may_be_signed(&transaction.header) { Body::from_bytes(body.into_bytes()) } else { body };
+        let body =
+            if may_be_signed(&transaction.header) { Body::from_bytes(body.into_bytes()) } else { body };
         let whole = body.pieces().first().cloned().unwrap_or_default();
         let now = world.clock.now();
         let mut directory = world.directory.now();
         let decide = async |directory: &Directory| {
             let judge = Judge { cas: &world.cas, directory, our_name: &world.settings.provider_name, now };
-            let decide = || judge.decide(&transaction.header, &whole, transaction.sender.as_ref(), &recipients);
+            let decide =
+                || judge.decide(&transaction.header, &whole, transaction.sender.as_ref(), &recipients);
             if whole.len() < LARGE {
                 return Ok(decide());
             }
@@ -87,10 +111,12 @@ impl IncomingPoint {
         for _ in 0..2 {
             match &arrived {
                 Arrived::NotKnown(not_known) => world.crls.fetch_wanted(&not_known.wanted, now).await,
-                Arrived::Anomalous { is_unknown: true, .. } => match world.newer_directory(&directory).await {
-                    Some(newer) => directory = newer,
-                    None => break,
-                },
+                Arrived::Anomalous { is_unknown: true, .. } => {
+                    match world.newer_directory(&directory).await {
+                        Some(newer) => directory = newer,
+                        None => break,
+                    }
+                }
                 _ => break,
             }
             arrived = decide(&directory).await?;
@@ -100,22 +126,29 @@ impl IncomingPoint {
         {
             let name = &provider.name;
             if world.settings.require_tls {
-                return Ok(Verdict::Wait(format!("{name} sent certified mail without TLS, which pec_require_tls = yes does not take")));
+                return Ok(Verdict::Wait(format!(
+                    "{name} sent certified mail without TLS, which pec_require_tls = yes does not take"
+                )));
             }
             maillog::clear_text(transaction.queue_id(), name);
         }
         match arrived {
             Arrived::Busta { daticert, content, provider } => {
                 let content_sha256 = sha256(&whole[content.clone()]);
-                let taken = world.database.taken(&provider.name, &daticert.identificativo, &content_sha256).await?;
+                let taken =
+                    world.database.taken(&provider.name, &daticert.identificativo, &content_sha256).await?;
                 if taken.other_content {
                     let errore = Errore::new(
                         "un altro messaggio con lo stesso identificativo è già stato preso in carico",
                         "another message with the same identifier has been taken in charge before",
                     );
-                    return self.anomalous(connection, &transaction, body, &errore, Some(&provider), &recipients).await;
+                    return self
+                        .anomalous(connection, &transaction, body, &errore, Some(&provider), &recipients)
+                        .await;
                 }
-                let Some(recipients) = not_taken(transaction.queue_id(), &daticert, &provider, recipients, &taken.recipients) else {
+                let Some(recipients) =
+                    not_taken(transaction.queue_id(), &daticert, &provider, recipients, &taken.recipients)
+                else {
                     return Ok(Verdict::Consume);
                 };
                 let scanned = self.scanned_signed(&transaction, &body, content).await?;
@@ -123,7 +156,14 @@ impl IncomingPoint {
                     return Ok(Verdict::Refuse(reply));
                 }
                 let infected = if let Scanned::Infected(infected) = scanned { Some(infected) } else { None };
-                let envelope = Envelope { daticert, body_sha256: sha256(&whole), content_sha256, recipients, provider, infected };
+                let envelope = Envelope {
+                    daticert,
+                    body_sha256: sha256(&whole),
+                    content_sha256,
+                    recipients,
+                    provider,
+                    infected,
+                };
                 self.take_in_charge(connection, &transaction, envelope).await
             }
             Arrived::Ricevuta { daticert, content, provider } => {
@@ -141,13 +181,23 @@ impl IncomingPoint {
                 if let Some(reply) = self.not_admitted(&transaction, &body, None, &recipients).await? {
                     return Ok(Verdict::Refuse(reply));
                 }
-                let errore = Errore::new("busta di anomalia di questo gestore", "an anomaly envelope of this provider");
-                let anomaly = Anomaly { connection: Some(connection), transaction: &transaction, errore: &errore, provider: None };
+                let errore = Errore::new(
+                    "busta di anomalia di questo gestore",
+                    "an anomaly envelope of this provider",
+                );
+                let anomaly = Anomaly {
+                    connection: Some(connection),
+                    transaction: &transaction,
+                    errore: &errore,
+                    provider: None,
+                };
                 Ok(Verdict::Change(world.pass_unwrapped(anomaly, &sha256(&whole)).await?))
             }
-            Arrived::Anomalous { provider: None, .. } if is_spam => {
-                Ok(Verdict::Refuse(Reply::refuse("550", "5.7.1", "the message looks like spam; certified mail is never refused for that")))
-            }
+            Arrived::Anomalous { provider: None, .. } if is_spam => Ok(Verdict::Refuse(Reply::refuse(
+                "550",
+                "5.7.1",
+                "the message looks like spam; certified mail is never refused for that",
+            ))),
             Arrived::NotKnown(not_known) => Ok(Verdict::Wait(not_known.to_string())),
             Arrived::Anomalous { errore, provider, .. } => {
                 self.anomalous(connection, &transaction, body, &errore, provider.as_ref(), &recipients).await
@@ -155,27 +205,44 @@ impl IncomingPoint {
         }
     }
 
-    /// What a program of this host put into the queue: to a certified mailbox it comes in a busta di anomalia, whatever it is;
-    /// to anybody else, and to the service mailboxes, as it is. A refusal goes back to the program's user as a report.
-    async fn arrived_locally(&self, connection: &Connection, mut transaction: Transaction) -> anyhow::Result<Verdict> {
+    /// What a program of this host put into the queue: to a certified mailbox it comes in a busta di
+    /// anomalia, whatever it is; to anybody else, and to the service mailboxes, as it is. A refusal goes back
+    /// to the program's user as a report.
+    async fn arrived_locally(
+        &self,
+        connection: &Connection,
+        mut transaction: Transaction,
+    ) -> anyhow::Result<Verdict> {
         let world = &self.world;
-        let is_certified = |r: &Address| world.is_local(&r.domain()) && r.domain() != world.settings.service_domain;
-        let recipients: Vec<Address> = transaction.recipients.iter().filter_map(|r| r.address.clone()).collect();
+        let is_certified =
+            |r: &Address| world.is_local(&r.domain()) && r.domain() != world.settings.service_domain;
+        let recipients: Vec<Address> =
+            transaction.recipients.iter().filter_map(|r| r.address.clone()).collect();
         if let Some(internal) = recipients.iter().find(|r| is_internal_domain(&r.domain())) {
             // Not refused: the report about it would be one about a trigger, which is never given up.
-            return Ok(Verdict::Wait(format!("a program of this host writes to {internal}, an internal address; remove it with postsuper -d")));
+            return Ok(Verdict::Wait(format!(
+                "a program of this host writes to {internal}, an internal address; remove it with postsuper \
+                -d"
+            )));
         }
         if transaction.too_large {
             let is_for_us = recipients.iter().any(|r| world.is_local(&r.domain()));
-            return Ok(if is_for_us { Verdict::Refuse(Reply::refuse("552", "5.3.4", "too large for a mailbox here")) } else { Verdict::pass() });
+            return Ok(if is_for_us {
+                Verdict::Refuse(Reply::refuse("552", "5.3.4", "too large for a mailbox here"))
+            } else {
+                Verdict::pass()
+            });
         }
         if !recipients.iter().any(is_certified) {
             // Also what seems to be for nobody here: root's alias leads to the service mailbox.
             let body_sha256 = transaction.body.sha256();
-            return Ok(Verdict::Change(world.let_pass(&transaction, PassedKind::Locale, &body_sha256, None).await?));
+            return Ok(Verdict::Change(
+                world.let_pass(&transaction, PassedKind::Locale, &body_sha256, None).await?,
+            ));
         }
         if !recipients.iter().all(is_certified) {
-            let text = "a program's message to certified and to ordinary mailboxes at once; send it to each kind apart";
+            let text = "a program's message to certified and to ordinary mailboxes at once; send it to each \
+                kind apart";
             return Ok(Verdict::Refuse(Reply::refuse("554", "5.7.1", text)));
         }
         if let Some(why) = transaction.header_refused {
@@ -183,13 +250,16 @@ impl IncomingPoint {
         }
         let body = std::mem::take(&mut transaction.body);
         let errore = Errore::new(
-            "il messaggio è stato immesso da un programma del sistema e non proviene da un gestore di posta certificata",
-            "the message was submitted by a program of this host and does not come from a certified mail provider",
+            "il messaggio è stato immesso da un programma del sistema e non proviene da un gestore di posta \
+            certificata",
+            "the message was submitted by a program of this host and does not come from a certified mail \
+            provider",
         );
         self.anomalous(connection, &transaction, body, &errore, None, &recipients).await
     }
 
-    /// What is no correct certified mail, if it is let in: delivered in an envelope that says so (RFC 6109 s. 3.2.2).
+    /// What is no correct certified mail, if it is let in: delivered in an envelope that says so (RFC 6109 s.
+    /// 3.2.2).
     async fn anomalous(
         &self,
         connection: &Connection,
@@ -202,11 +272,17 @@ impl IncomingPoint {
         if let Some(reply) = self.not_admitted(transaction, &body, provider, recipients).await? {
             return Ok(Verdict::Refuse(reply));
         }
-        let anomaly = Anomaly { connection: Some(connection), transaction, errore, provider: provider.map(|p| p.name.as_str()) };
+        let anomaly = Anomaly {
+            connection: Some(connection),
+            transaction,
+            errore,
+            provider: provider.map(|p| p.name.as_str()),
+        };
         Ok(Verdict::Change(self.world.wrap(anomaly, PassedKind::Anomalia, body).await?.0))
     }
 
-    /// Why what is no correct certified mail is not let in, if it is not. `provider`: who has signed it all the same.
+    /// Why what is no correct certified mail is not let in, if it is not. `provider`: who has signed it all
+    /// the same.
     async fn not_admitted(
         &self,
         transaction: &Transaction,
@@ -223,13 +299,18 @@ impl IncomingPoint {
             return Ok(Some(reply));
         }
         Ok(match self.scanned(transaction, body).await? {
-            Scanned::Infected(infected) => Some(Reply::refuse("554", "5.7.1", format!("the message carries a virus: {}", infected.virus))),
+            Scanned::Infected(infected) => Some(Reply::refuse(
+                "554",
+                "5.7.1",
+                format!("the message carries a virus: {}", infected.virus),
+            )),
             scanned => scanned.refusal(transaction.queue_id()),
         })
     }
 
-    /// Once in the queue, mail for nobody would be bounced to whoever it says it is from. What a provider signed has a sender who
-    /// may hear of a missing mailbox by Postfix's report, and those who are there must not miss it.
+    /// Once in the queue, mail for nobody would be bounced to whoever it says it is from. What a provider
+    /// signed has a sender who may hear of a missing mailbox by Postfix's report, and those who are there
+    /// must not miss it.
     async fn no_such_mailbox(&self, recipients: &[Address], signed: bool) -> anyhow::Result<Option<Reply>> {
         let missing = self.world.mailboxes.missing(recipients).await?;
         let refused = if signed { missing.len() == recipients.len() } else { !missing.is_empty() };
@@ -241,14 +322,23 @@ impl IncomingPoint {
     fn refuses_ordinary_mail(&self, transaction: &Transaction, recipients: &[Address]) -> Option<Reply> {
         let settings = &self.world.settings;
         if let Some(closed) = recipients.iter().find(|r| settings.refuse_ordinary_mail.is_refused(r)) {
-            return Some(Reply::refuse("550", "5.7.1", format!("{closed}: takes certified mail only, and the message is none")));
+            return Some(Reply::refuse(
+                "550",
+                "5.7.1",
+                format!("{closed}: takes certified mail only, and the message is none"),
+            ));
         }
         // Ours submit with their password; who says to be one of them here is not.
         if self.world.is_local(&transaction.sender_domain()) {
             let sender = &transaction.sender_path;
-            return Some(Reply::refuse("550", "5.7.1", format!("{sender}: sends through the submission service only")));
+            return Some(Reply::refuse(
+                "550",
+                "5.7.1",
+                format!("{sender}: sends through the submission service only"),
+            ));
         }
-        // Nobody reads there (RFC 6109 s. 2.2.5); what comes back of our own notices is kept for the administrator.
+        // Nobody reads there (RFC 6109 s. 2.2.5); what comes back of our own notices is kept for the
+        // administrator.
         if !transaction.is_null_path()
             && let Some(service) = recipients.iter().find(|r| r.domain() == settings.service_domain)
         {
@@ -258,12 +348,20 @@ impl IncomingPoint {
     }
 
     /// A correct envelope: the one story of custody.
-    async fn take_in_charge(&self, connection: &Connection, transaction: &Transaction, envelope: Envelope) -> anyhow::Result<Verdict> {
+    async fn take_in_charge(
+        &self,
+        connection: &Connection,
+        transaction: &Transaction,
+        envelope: Envelope,
+    ) -> anyhow::Result<Verdict> {
         let world = &self.world;
         let queue_id = transaction.queue_id();
         let Envelope { mut daticert, body_sha256, content_sha256, recipients, provider, infected } = envelope;
-        // The header says which receipt is asked for (RFC 6109 s. 3.3.2); what is signed counts more, and may be silent.
-        daticert.ricevuta = daticert.ricevuta.or_else(|| transaction.header.text("X-TipoRicevuta")?.to_ascii_lowercase().parse().ok());
+        // The header says which receipt is asked for (RFC 6109 s. 3.3.2); what is signed counts more, and may
+        // be silent.
+        daticert.ricevuta = daticert
+            .ricevuta
+            .or_else(|| transaction.header.text("X-TipoRicevuta")?.to_ascii_lowercase().parse().ok());
 
         let now = world.clock.now();
         let (id, envid) = (fresh()?, fresh()?);
@@ -292,7 +390,8 @@ impl IncomingPoint {
         log.client_address = Some(connection.client_address.clone());
         log.tls = transaction.tls.as_ref().map(ToString::to_string);
         log.error = infected.as_ref().map(|infected| infected.virus.clone());
-        // A crash after this leaves a row about a copy that is in no queue: no trigger asks for it, nobody hands it over.
+        // A crash after this leaves a row about a copy that is in no queue: no trigger asks for it, nobody
+        // hands it over.
         world.database.insert_custody(&custody, &log).await?;
         maillog::ricezione(queue_id, &daticert, &provider.name, recipients.len());
         if let Some(infected) = infected {
@@ -302,14 +401,16 @@ impl IncomingPoint {
 
         let mut edits = Edits::default().envelope_id(transaction, &custody.envid);
         // Those for whom it is in custody already.
-        let is_left_out = |r: &&Recipient| r.address.as_ref().is_some_and(|address| !recipients.contains(address));
+        let is_left_out =
+            |r: &&Recipient| r.address.as_ref().is_some_and(|address| !recipients.contains(address));
         for recipient in transaction.recipients.iter().filter(is_left_out) {
             edits = edits.delete_recipient(&recipient.path);
         }
         Ok(Verdict::Change(edits.add_trigger(&trigger_name(FactKind::PresaInCarico, &custody.id))))
     }
 
-    /// A correct receipt or notice: written down if it is about an envelope of ours, and delivered as it came.
+    /// A correct receipt or notice: written down if it is about an envelope of ours, and delivered as it
+    /// came.
     async fn pass_receipt(
         &self,
         connection: &Connection,
@@ -321,7 +422,11 @@ impl IncomingPoint {
         let world = &self.world;
         let queue_id = transaction.queue_id();
         let mut seen = HashSet::new();
-        let about = daticert.consegna.iter().chain(&daticert.ricezione).filter(|r| seen.insert(r.to_ascii_lowercase()));
+        let about = daticert
+            .consegna
+            .iter()
+            .chain(&daticert.ricezione)
+            .filter(|r| seen.insert(r.to_ascii_lowercase()));
         let mut about: Vec<String> = about.cloned().collect();
         let mut sent = world.database.sent_with_identifier(&daticert.identificativo).await?;
         if let Some(of) = &sent {
@@ -365,15 +470,20 @@ impl IncomingPoint {
                 content_sha256: hashes.content.to_vec(),
                 sent_mac: sent.mac().clone(),
             };
-            // A full mailbox takes it all the same: once, whom it is for. A receipt is anybody's who has it, and can be brought
-            // without end.
-            let is_for = |r: &Address| r.domain() == world.settings.service_domain || r.as_str().eq_ignore_ascii_case(&daticert.mittente);
+            // A full mailbox takes it all the same: once, whom it is for. A receipt is anybody's who has it,
+            // and can be brought without end.
+            let is_for = |r: &Address| {
+                r.domain() == world.settings.service_domain
+                    || r.as_str().eq_ignore_ascii_case(&daticert.mittente)
+            };
             let is_due = transaction.recipients.iter().all(|r| r.address.as_ref().is_some_and(is_for));
             let new = passed(if is_due { PassedKind::RicevutaDovuta } else { PassedKind::Ricevuta })?;
             world.database.insert_ricevuta(&ricevuta, &log, (&new, &again)).await?;
             maillog::ricevuta(queue_id, daticert, &provider.name);
             if daticert.tipo == Tipo::RilevazioneVirus {
-                triggers = self.virus_not_delivered(queue_id, &sent, daticert, &about, provider, &hashes.body).await?;
+                triggers = self
+                    .virus_not_delivered(queue_id, &sent, daticert, &about, provider, &hashes.body)
+                    .await?;
             }
         } else {
             world.database.insert_passed(&again, Some(&log)).await?;
@@ -383,15 +493,17 @@ impl IncomingPoint {
         Ok(Verdict::Change(triggers.iter().fold(edits, |edits, trigger| edits.add_trigger(trigger))))
     }
 
-    /// Those of `recipients` about whom a receipt of `provider` about the envelope with this daticert.xml counts: they are
-    /// recipients of it, and of domains that the provider serves.
+    /// Those of `recipients` about whom a receipt of `provider` about the envelope with this daticert.xml
+    /// counts: they are recipients of it, and of domains that the provider serves.
     fn may_speak_of(&self, sent_daticert: &str, recipients: &[String], provider: &Provider) -> Vec<String> {
         let Ok(sent) = Daticert::parse(sent_daticert.as_bytes()) else { return Vec::new() };
-        let addressed: HashSet<String> = sent.destinatari.iter().map(|d| d.indirizzo.to_ascii_lowercase()).collect();
+        let addressed: HashSet<String> =
+            sent.destinatari.iter().map(|d| d.indirizzo.to_ascii_lowercase()).collect();
         let directory = self.world.directory.now();
-        // By name: one environment of a provider may answer for another, and since the receipt was judged another directory may
-        // have come.
-        let serves = |domain: &str| directory.provider_of_domain(domain).is_some_and(|p| p.name == provider.name);
+        // By name: one environment of a provider may answer for another, and since the receipt was judged
+        // another directory may have come.
+        let serves =
+            |domain: &str| directory.provider_of_domain(domain).is_some_and(|p| p.name == provider.name);
         let is_served = |r: &Address| addressed.contains(&r.key()) && serves(&r.domain());
         recipients.iter().filter(|r| Address::parse(r).is_some_and(|r| is_served(&r))).cloned().collect()
     }
@@ -435,7 +547,9 @@ impl Point for IncomingPoint {
         match (door, domain) {
             // A refusal here would leave the message in maildrop for ever; at its end it becomes a report.
             (Door::Local, _) => Ok(()),
-            (_, None) => Err(Reply::refuse("553", "5.1.3", format!("{}: is no mail address", recipient.path))),
+            (_, None) => {
+                Err(Reply::refuse("553", "5.1.3", format!("{}: is no mail address", recipient.path)))
+            }
             (Door::Port25, Some(domain)) if is_internal_domain(&domain) => {
                 Err(Reply::refuse("550", "5.1.1", format!("{}: no such mailbox", recipient.path)))
             }
@@ -452,10 +566,17 @@ impl Point for IncomingPoint {
     }
 }
 
-/// For whom an envelope is not in custody yet, each once: whoever brings it again, for those in `taken` (keys) nothing happens.
-/// `None`: for nobody.
-fn not_taken(queue_id: &str, daticert: &Daticert, provider: &Provider, recipients: Vec<Address>, taken: &HashSet<String>) -> Option<Vec<Address>> {
-    let recipients: Vec<Address> = distinct(recipients).into_iter().filter(|r| !taken.contains(&r.key())).collect();
+/// For whom an envelope is not in custody yet, each once: whoever brings it again, for those in `taken`
+/// (keys) nothing happens. `None`: for nobody.
+fn not_taken(
+    queue_id: &str,
+    daticert: &Daticert,
+    provider: &Provider,
+    recipients: Vec<Address>,
+    taken: &HashSet<String>,
+) -> Option<Vec<Address>> {
+    let recipients: Vec<Address> =
+        distinct(recipients).into_iter().filter(|r| !taken.contains(&r.key())).collect();
     if recipients.is_empty() {
         maillog::duplicate(queue_id, daticert, &provider.name);
     }

@@ -1,6 +1,7 @@
 //! Facts that are written before their notice, and the triggers that make pec-delivery write it.
 //!
-//! Promise: a fact is written once, whatever copy of the envelope tells of it; its trigger works with the bytes in hand alone.
+//! Promise: a fact is written once, whatever copy of the envelope tells of it; its trigger works with the
+//! bytes in hand alone.
 
 use pec_core::identifier::{fresh, pec_identifier};
 use pec_state::authentic::{Authentic, Mac};
@@ -9,8 +10,8 @@ use pec_state::rows::{Custody, Fact, FactKind, TimeSource, trigger_name};
 use crate::session::IncomingPoint;
 
 impl IncomingPoint {
-    /// The triggers of the notices about an envelope in custody: presa in carico, and one of this kind for each of these
-    /// recipients.
+    /// The triggers of the notices about an envelope in custody: presa in carico, and one of this kind for
+    /// each of these recipients.
     pub(crate) async fn triggers_about(
         &self,
         custody: &Authentic<Custody>,
@@ -20,11 +21,19 @@ impl IncomingPoint {
     ) -> anyhow::Result<Vec<String>> {
         let mut triggers = vec![trigger_name(FactKind::PresaInCarico, &custody.id)];
         for recipient in recipients {
-            let fact = self.fact(kind, &custody.provider, &custody.identificativo, recipient, (&custody.id, custody.mac()), status)?;
+            let fact = self.fact(
+                kind,
+                &custody.provider,
+                &custody.identificativo,
+                recipient,
+                (&custody.id, custody.mac()),
+                status,
+            )?;
             let held = self.world.database.hold_fact(&fact).await?.fact;
             triggers.push(trigger_name(held.kind, &held.id));
         }
-        // A crash after this leaves facts whose triggers nobody sends; the envelope comes again, and finds them.
+        // A crash after this leaves facts whose triggers nobody sends; the envelope comes again, and finds
+        // them.
         if triggers.len() > 1 {
             self.world.database.insert_trigger_bodies(&triggers[1..], &custody.body_sha256).await?;
         }

@@ -1,10 +1,10 @@
 //! Viruses at the Incoming Point (RFC 6109 s. 2.2.2, 3.2.3, 3.2.4).
 //!
-//! Promise: an envelope with a virus is taken in charge, kept in the infected store, and delivered to nobody; the sender's
-//! provider gets an avviso di rilevazione virus for each recipient. One that another provider found in an envelope of ours
-//! becomes an avviso di mancata consegna per virus. Ordinary mail with a virus is refused. A receipt goes on whatever its
-//! provider signed: to lose one is worse, and what it carries is what our own user sent. A virus around what a provider signed
-//! is refused, whatever it is.
+//! Promise: an envelope with a virus is taken in charge, kept in the infected store, and delivered to nobody;
+//! the sender's provider gets an avviso di rilevazione virus for each recipient. One that another provider
+//! found in an envelope of ours becomes an avviso di mancata consegna per virus. Ordinary mail with a virus
+//! is refused. A receipt goes on whatever its provider signed: to lose one is worse, and what it carries is
+//! what our own user sent. A virus around what a provider signed is refused, whatever it is.
 
 use std::ops::Range;
 
@@ -48,7 +48,11 @@ impl Scanned {
             Self::Around(virus) => Some(around(virus)),
             Self::Beyond(why) => {
                 maillog::not_scanned(queue_id, why);
-                Some(Reply::refuse("552", "5.3.4", "the message is too large or too complex to be scanned for viruses"))
+                Some(Reply::refuse(
+                    "552",
+                    "5.3.4",
+                    "the message is too large or too complex to be scanned for viruses",
+                ))
             }
         }
     }
@@ -79,30 +83,48 @@ impl IncomingPoint {
         })
     }
 
-    /// Scans what a provider signed. Only that can be held against it: what surrounds it, header, preamble and epilogue, is
-    /// anybody's who has the message.
-    pub(crate) async fn scanned_signed(&self, transaction: &Transaction, body: &Body, content: Range<usize>) -> anyhow::Result<Scanned> {
+    /// Scans what a provider signed. Only that can be held against it: what surrounds it, header, preamble
+    /// and epilogue, is anybody's who has the message.
+    pub(crate) async fn scanned_signed(
+        &self,
+        transaction: &Transaction,
+        body: &Body,
+        content: Range<usize>,
+    ) -> anyhow::Result<Scanned> {
         let infected = match self.scanned(transaction, body).await? {
             Scanned::Infected(infected) => infected,
             other => return Ok(other),
         };
         let whole = body.clone().into_bytes();
         let signed = part(&whole, content)?;
-        Ok(match self.world.scanner.scan(&signed.header, &Body::from_bytes(whole.slice(signed.body))).await? {
-            Scan::Found(_) => Scanned::Infected(infected),
-            Scan::Clean => Scanned::Around(infected.virus),
-            Scan::NotScanned(why) => Scanned::Beyond(why),
-        })
+        Ok(
+            match self.world.scanner.scan(&signed.header, &Body::from_bytes(whole.slice(signed.body))).await?
+            {
+                Scan::Found(_) => Scanned::Infected(infected),
+                Scan::Clean => Scanned::Around(infected.virus),
+                Scan::NotScanned(why) => Scanned::Beyond(why),
+            },
+        )
     }
 
-    /// An envelope in custody becomes the triggers of its notices: presa in carico, and a rilevazione virus for each recipient.
-    pub(crate) async fn become_virus_notices(&self, transaction: &Transaction, custody: &Authentic<Custody>, virus: &str) -> anyhow::Result<Verdict> {
-        let triggers = self.triggers_about(custody, FactKind::RilevazioneVirus, &custody.recipients, virus).await?;
-        let edits = Edits::default().envelope_id(transaction, &custody.envid).delete_recipients(&transaction.recipients);
+    /// An envelope in custody becomes the triggers of its notices: presa in carico, and a rilevazione virus
+    /// for each recipient.
+    pub(crate) async fn become_virus_notices(
+        &self,
+        transaction: &Transaction,
+        custody: &Authentic<Custody>,
+        virus: &str,
+    ) -> anyhow::Result<Verdict> {
+        let triggers =
+            self.triggers_about(custody, FactKind::RilevazioneVirus, &custody.recipients, virus).await?;
+        let edits = Edits::default()
+            .envelope_id(transaction, &custody.envid)
+            .delete_recipients(&transaction.recipients);
         Ok(Verdict::Change(triggers.iter().fold(edits, |edits, trigger| edits.add_trigger(trigger))))
     }
 
-    /// Another provider found a virus in an envelope of ours: the names of the triggers of the notices to its sender.
+    /// Another provider found a virus in an envelope of ours: the names of the triggers of the notices to its
+    /// sender.
     pub(crate) async fn virus_not_delivered(
         &self,
         queue_id: &str,
@@ -115,14 +137,23 @@ impl IncomingPoint {
         let virus = rilevazione.errore_esteso.as_deref().unwrap_or("virus");
         let mut triggers = Vec::new();
         for recipient in recipients {
-            if self.world.database.is_delivered(&sent.identificativo, &recipient.to_ascii_lowercase()).await? {
+            if self.world.database.is_delivered(&sent.identificativo, &recipient.to_ascii_lowercase()).await?
+            {
                 maillog::failure_contradicted(queue_id, &sent.identificativo, recipient);
                 continue;
             }
             let status = virus_status(virus);
-            let fact = self.fact(FactKind::ErroreConsegna, &sent.provider, &sent.identificativo, recipient, (&sent.id, sent.mac()), &status)?;
+            let fact = self.fact(
+                FactKind::ErroreConsegna,
+                &sent.provider,
+                &sent.identificativo,
+                recipient,
+                (&sent.id, sent.mac()),
+                &status,
+            )?;
             let held = self.world.database.hold_fact(&fact).await?;
-            // The sender knows: who brings the receipt again, or comes after another cause, tells nothing new.
+            // The sender knows: who brings the receipt again, or comes after another cause, tells nothing
+            // new.
             if held.made.is_none() {
                 maillog::virus_missed(queue_id, rilevazione, &provider.name, recipient, virus);
                 triggers.push(trigger_name(held.fact.kind, &held.fact.id));

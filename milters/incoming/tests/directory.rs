@@ -1,5 +1,5 @@
-//! The Incoming Point and a directory of providers that is fetched over HTTPS with our certificate: what comes from a provider
-//! that is new to us, and what a bad directory does not change.
+//! The Incoming Point and a directory of providers that is fetched over HTTPS with our certificate: what
+//! comes from a provider that is new to us, and what a bad directory does not change.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -53,7 +53,8 @@ impl Scene {
     }
 
     fn signed(&self, by: &Keys, ldif: &str, at: i64) -> Vec<u8> {
-        let address = if by.name == "AgID" { "indice@agid.test" } else { "posta-certificata@gestore.alfa.test" };
+        let address =
+            if by.name == "AgID" { "indice@agid.test" } else { "posta-certificata@gestore.alfa.test" };
         enclosing(&by.signer(address, NOW).unwrap(), ldif.as_bytes(), Moment::from_unix(at)).unwrap()
     }
 
@@ -104,7 +105,10 @@ async fn rfc6109_5_6_the_directory_is_fetched_with_our_certificate_and_taken_up_
     assert_eq!((size, changes.len()), ((2, 6), 3));
     world.directory.look();
     assert!(before.provider_of_domain("studio.example").is_none());
-    assert_eq!(world.directory.now().provider_of_domain("studio.example").map(|p| p.name.as_str()), Some("Alfa PEC S.p.A."));
+    assert_eq!(
+        world.directory.now().provider_of_domain("studio.example").map(|p| p.name.as_str()),
+        Some("Alfa PEC S.p.A.")
+    );
     let domains = "domains new (Alfa PEC S.p.A.): 3: gestore.alfa.test pec.alfa.test studio.example";
     let log = scene.log().await;
     assert_eq!(
@@ -128,14 +132,27 @@ async fn rfc6109_5_6_the_directory_is_fetched_with_our_certificate_and_taken_up_
     fs::write(&ca_file, other.certificate.to_pem().unwrap()).unwrap();
     settings.directory_source.as_mut().unwrap().ca_file = ca_file;
     let database = Database::connect(&settings, "test").await.unwrap();
-    let why = Directories::new(&settings, database).unwrap().unwrap().refresh(false, Moment::from_unix(NOW)).await.unwrap_err();
+    let why = Directories::new(&settings, database)
+        .unwrap()
+        .unwrap()
+        .refresh(false, Moment::from_unix(NOW))
+        .await
+        .unwrap_err();
     assert!(why.contains("certificate verify failed"), "{why}");
-    let strangers = other.provider(scene.network.directory.path(), "Alfa", "posta-certificata@gestore.alfa.test", &[]);
+    let strangers =
+        other.provider(scene.network.directory.path(), "Alfa", "posta-certificata@gestore.alfa.test", &[]);
     let mut settings = beta.settings.clone();
     let source = settings.directory_source.as_mut().unwrap();
     (source.certificate_file, source.key_file) = (strangers.certificate_file, strangers.key_file);
     let database = Database::connect(&settings, "test").await.unwrap();
-    assert!(Directories::new(&settings, database).unwrap().unwrap().refresh(false, Moment::from_unix(NOW)).await.is_err());
+    assert!(
+        Directories::new(&settings, database)
+            .unwrap()
+            .unwrap()
+            .refresh(false, Moment::from_unix(NOW))
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,32 +167,62 @@ async fn rfc6109_4_5_what_must_not_count_leaves_the_directory_in_force() {
     let mut forged = good.clone();
     let place = forged.windows(8).position(|w| w == b"pec.alfa").unwrap();
     forged[place] = b'x';
-    let more = ldif.replace("managedDomains: studio.example", "managedDomains: studio.example\nmanagedDomains: altro.example");
+    let more = ldif.replace(
+        "managedDomains: studio.example",
+        "managedDomains: studio.example\nmanagedDomains: altro.example",
+    );
     let by_openssl = |arguments: &[&str]| {
         let file = scene.network.directory.path().join("more.ldif");
         fs::write(&file, &more).unwrap();
-        let output = std::process::Command::new("openssl").args(["smime", "-binary", "-outform", "DER", "-in"]).arg(&file).args(arguments).output();
+        let output = std::process::Command::new("openssl")
+            .args(["smime", "-binary", "-outform", "DER", "-in"])
+            .arg(&file)
+            .args(arguments)
+            .output();
         let output = output.unwrap();
         assert!(output.status.success(), "{output:?}");
         output.stdout
     };
-    let [agid, agids_key, other, others_key] =
-        [&scene.agid.certificate_file, &scene.agid.key_file, &alfa.keys.certificate_file, &alfa.keys.key_file].map(|file| file.to_str().unwrap());
+    let [agid, agids_key, other, others_key] = [
+        &scene.agid.certificate_file,
+        &scene.agid.key_file,
+        &alfa.keys.certificate_file,
+        &alfa.keys.key_file,
+    ]
+    .map(|file| file.to_str().unwrap());
     let by_agid = ["-sign", "-nodetach", "-signer", agid, "-inkey", agids_key];
     for (bytes, says) in [
         (by_openssl(&["-encrypt", agid]), "it is PKCS#7, but not signed"),
-        (by_openssl(&[&by_agid[..], &["-noattr"]].concat()), "it does not say of when it is, and the one in force is of"),
-        (by_openssl(&[&by_agid[..], &["-signer", other, "-inkey", others_key]].concat()), "nobody of pec_directory_signer_file has signed it"),
-        (scene.signed(&scene.agid, &more, NOW - 2 * 365 * DAY), "the certificate of Posta Certificata was not valid on"),
+        (
+            by_openssl(&[&by_agid[..], &["-noattr"]].concat()),
+            "it does not say of when it is, and the one in force is of",
+        ),
+        (
+            by_openssl(&[&by_agid[..], &["-signer", other, "-inkey", others_key]].concat()),
+            "nobody of pec_directory_signer_file has signed it",
+        ),
+        (
+            scene.signed(&scene.agid, &more, NOW - 2 * 365 * DAY),
+            "the certificate of Posta Certificata was not valid on",
+        ),
         (ldif.clone().into_bytes(), "it is no whole PKCS#7 file in DER, PEM or S/MIME"),
         (good[..good.len() / 2].to_vec(), "it is no whole PKCS#7 file in DER, PEM or S/MIME"),
         (forged, "the signature does not verify"),
         (scene.signed(&alfa.keys, &ldif, NOW), "nobody of pec_directory_signer_file has signed it"),
         (scene.signed(&scene.agid, &more, NOW - DAY - 1), "and the one in force is of"),
         (scene.signed(&scene.agid, &more, NOW + 2 * DAY), "which has not come yet"),
-        (scene.signed(&scene.agid, &ldif.replace("mailReceipt: ricevute@gestore.alfa.test\n", ""), NOW), "no mailReceipt"),
-        (scene.signed(&scene.agid, &scene.network.directory_of(&[alfa]), NOW), "it has no record of ours: pec_provider_name = Beta Posta S.r.l."),
-        (scene.signed(&scene.agid, &scene.network.directory_of(&[beta]), NOW), "suddenly much smaller: 1 records instead of 2"),
+        (
+            scene.signed(&scene.agid, &ldif.replace("mailReceipt: ricevute@gestore.alfa.test\n", ""), NOW),
+            "no mailReceipt",
+        ),
+        (
+            scene.signed(&scene.agid, &scene.network.directory_of(&[alfa]), NOW),
+            "it has no record of ours: pec_provider_name = Beta Posta S.r.l.",
+        ),
+        (
+            scene.signed(&scene.agid, &scene.network.directory_of(&[beta]), NOW),
+            "suddenly much smaller: 1 records instead of 2",
+        ),
         (scene.signed(&scene.agid, "", NOW), "holds no provider"),
     ] {
         scene.server.put("igpec.p7m", bytes);
@@ -185,8 +232,14 @@ async fn rfc6109_4_5_what_must_not_count_leaves_the_directory_in_force() {
     }
     // Somebody has looked.
     scene.publish(&[beta], NOW);
-    assert!(matches!(scene.directories().await.refresh(true, Moment::from_unix(NOW)).await, Ok(Refreshed::New { size: (1, 3), .. })));
-    assert_eq!(fs::read_to_string(scene.network.directory.path().join("igpec.ldif.before")).unwrap(), in_force);
+    assert!(matches!(
+        scene.directories().await.refresh(true, Moment::from_unix(NOW)).await,
+        Ok(Refreshed::New { size: (1, 3), .. })
+    ));
+    assert_eq!(
+        fs::read_to_string(scene.network.directory.path().join("igpec.ldif.before")).unwrap(),
+        in_force
+    );
 }
 
 /// In a debug build a million would take a minute; pec-core's `examples/directory.rs` measures that.
@@ -199,17 +252,28 @@ async fn a_directory_that_grows_suddenly_is_taken_with_a_row_that_counts_what_ca
     let world = scene.network.world(beta).await;
     // Alfa's record is the first, Beta's the last.
     let more: String = (0..100_000).map(|n| format!("managedDomains: d{n}.example\n")).collect();
-    scene.server.put("igpec.p7m", scene.signed(&scene.agid, &(scene.network.directory_of(&[alfa, beta]) + &more), NOW));
+    scene.server.put(
+        "igpec.p7m",
+        scene.signed(&scene.agid, &(scene.network.directory_of(&[alfa, beta]) + &more), NOW),
+    );
     let Refreshed::New { size, changes } = scene.refresh().await.unwrap() else { panic!() };
     assert_eq!((size, changes.len()), ((2, 100_006), 1));
     let log = scene.log().await;
     let row = log.last().unwrap();
-    assert!(row.starts_with("domains new (Beta Posta S.r.l.): 100000: d0.example d1.example ") && row.ends_with(" d99.example and 99900 more"));
+    assert!(
+        row.starts_with("domains new (Beta Posta S.r.l.): 100000: d0.example d1.example ")
+            && row.ends_with(" d99.example and 99900 more")
+    );
     world.directory.look();
-    assert_eq!(world.directory.now().provider_of_domain("D99999.example").map(|p| p.name.as_str()), Some("Beta Posta S.r.l."));
+    assert_eq!(
+        world.directory.now().provider_of_domain("D99999.example").map(|p| p.name.as_str()),
+        Some("Beta Posta S.r.l.")
+    );
     // And what is suddenly gone again stays.
     scene.publish(&[alfa, beta], NOW);
-    assert!(scene.refresh().await.unwrap_err().contains("suddenly much smaller: 6 domains instead of 100006"));
+    assert!(
+        scene.refresh().await.unwrap_err().contains("suddenly much smaller: 6 domains instead of 100006")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -228,7 +292,8 @@ async fn rfc6109_2_2_2_before_an_unknown_signer_is_an_anomaly_the_directory_is_f
     assert_eq!(scene.server.asked(), 2);
     // Ordinary mail asks nobody.
     scene.at(NOW + 900);
-    let letter = pec_test_support::postfix::Mail::submitted("a@elsewhere.example", &[BRUNO], LETTER.as_bytes());
+    let letter =
+        pec_test_support::postfix::Mail::submitted("a@elsewhere.example", &[BRUNO], LETTER.as_bytes());
     letter.give_to(incoming).await.queued();
     assert_eq!(scene.server.asked(), 2);
 }
@@ -240,7 +305,10 @@ async fn rfc6109_2_2_2_before_an_unknown_domain_is_an_anomaly_the_directory_is_f
     scene.network.write_directory(&[&scene.network.alfa, &scene.network.beta]);
     let incoming = scene.incoming().await;
     scene.server.stop();
-    assert!(scene.is_anomaly(incoming).await, "the server does not answer, and the mail does not wait for it");
+    assert!(
+        scene.is_anomaly(incoming).await,
+        "the server does not answer, and the mail does not wait for it"
+    );
     scene.server.come_back();
     scene.network.alfa.settings.local_domains.insert("pec.alfa.test".to_owned());
     scene.publish(&[&scene.network.alfa, &scene.network.beta], NOW);
@@ -278,7 +346,10 @@ async fn files_that_do_not_do_are_named_at_the_start() {
     let nothing = scene.network.directory.path().join("nothing");
     assert!(said(&|s| s.signer_file = nothing.clone()).starts_with("pec_directory_signer_file = /"));
     assert!(said(&|s| s.ca_file = s.key_file.clone()).ends_with("holds no certificate"));
-    assert!(said(&|s| s.certificate_file = nothing.clone()).starts_with("pec_directory_client_certificate_file = /"));
+    assert!(
+        said(&|s| s.certificate_file = nothing.clone())
+            .starts_with("pec_directory_client_certificate_file = /")
+    );
     assert!(said(&|s| s.key_file = s.ca_file.clone()).starts_with("pec_directory_client_key_file = /"));
     let open = scene.network.directory.path().join("open.key");
     fs::copy(&scene.network.beta.keys.key_file, &open).unwrap();
@@ -286,7 +357,8 @@ async fn files_that_do_not_do_are_named_at_the_start() {
     assert!(said(&|s| s.key_file = open.clone()).contains("chmod 600"));
 }
 
-/// What OpenSSL's own tool signs is read, with the certificate inside and the time of signing, in each of its forms.
+/// What OpenSSL's own tool signs is read, with the certificate inside and the time of signing, in each of its
+/// forms.
 #[test]
 fn rfc6109_4_5_a_file_signed_by_openssl_is_read() {
     let directory = tempfile::tempdir().unwrap();
@@ -296,7 +368,15 @@ fn rfc6109_4_5_a_file_signed_by_openssl_is_read() {
     let sign = |options: &[&str]| {
         let mut command = std::process::Command::new("openssl");
         command.args(["smime", "-sign", "-binary"]).args(options);
-        command.arg("-in").arg(&ldif).arg("-out").arg(&p7m).arg("-signer").arg(&keys.certificate_file).arg("-inkey").arg(&keys.key_file);
+        command
+            .arg("-in")
+            .arg(&ldif)
+            .arg("-out")
+            .arg(&p7m)
+            .arg("-signer")
+            .arg(&keys.certificate_file)
+            .arg("-inkey")
+            .arg(&keys.key_file);
         assert!(command.status().unwrap().success());
         signed::open(fs::read(&p7m).unwrap(), &[keys.certificate()], Moment::from_unix(NOW))
     };

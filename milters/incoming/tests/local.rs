@@ -1,5 +1,5 @@
-//! What programs of this host write (cron, `sendmail`), and what Postfix tells its postmaster: none of it reaches a certified
-//! mailbox as it is, and none is lost.
+//! What programs of this host write (cron, `sendmail`), and what Postfix tells its postmaster: none of it
+//! reaches a certified mailbox as it is, and none is lost.
 #![allow(clippy::unwrap_used)]
 
 mod queue;
@@ -21,7 +21,8 @@ const ALDO: &str = "aldo@studio.example";
 const CARLA: &str = "carla@posta.test";
 const SERVICE: &str = "posta-certificata@gestore.alfa.test";
 
-/// As the milter sees whom Postfix completes to an address of the host (`myorigin`); the alias of main.cf leads to [`SERVICE`].
+/// As the milter sees whom Postfix completes to an address of the host (`myorigin`); the alias of main.cf
+/// leads to [`SERVICE`].
 const ROOT: &str = "root@mail.gestore.alfa.test";
 const POSTMASTER: &str = "postmaster@mail.gestore.alfa.test";
 
@@ -40,7 +41,10 @@ async fn alfa() -> Scene {
 
 /// What root's cron writes.
 fn written(recipients: &[&str]) -> Mail {
-    let text = format!("From: root\nTo: {}\nSubject: Cron\n\nLa copia di riserva non riesce.\n", recipients.join(", "));
+    let text = format!(
+        "From: root\nTo: {}\nSubject: Cron\n\nLa copia di riserva non riesce.\n",
+        recipients.join(", ")
+    );
     Mail { account: None, tls: false, ..Mail::submitted(ROOT, recipients, text.as_bytes()) }
 }
 
@@ -52,7 +56,9 @@ impl Scene {
     /// The row by which pec-delivery knows the message in the queue.
     async fn let_pass(&self, queued: &Queued) -> (PassedKind, Vec<String>) {
         let database = Database::connect(&self.network.alfa.settings, "test").await.unwrap();
-        let Ok(Some(InQueue::Passed(passed))) = database.in_queue(envid(queued).unwrap()).await else { panic!("it was not let pass") };
+        let Ok(Some(InQueue::Passed(passed))) = database.in_queue(envid(queued).unwrap()).await else {
+            panic!("it was not let pass")
+        };
         assert_eq!(passed.body_sha256, sha256(&queued.mail.body), "these bytes, and no others");
         (passed.kind, passed.recipients.clone())
     }
@@ -70,7 +76,10 @@ async fn a_certified_mailbox_gets_it_in_a_busta_di_anomalia() {
     assert_eq!(queued.mail.header.text("X-Trasporto").as_deref(), Some("errore"));
     openssl_verify(&queued.mail.to_bytes(), &scene.network.pki.ca_file()).unwrap();
     assert!(String::from_utf8_lossy(&queued.mail.body).contains("La copia di riserva non riesce."));
-    assert_eq!((&queued.mail.sender, &queued.mail.recipients, queued.added.len()), (&mail.sender, &mail.recipients, 0));
+    assert_eq!(
+        (&queued.mail.sender, &queued.mail.recipients, queued.added.len()),
+        (&mail.sender, &mail.recipients, 0)
+    );
     assert_eq!(scene.let_pass(&queued).await, (PassedKind::Anomalia, vec![ANNA.to_owned(), ALDO.to_owned()]));
     assert_eq!(scene.events().await, ["anomalia"]);
     assert_eq!(scene.delivery.bring_all(&queued).await, [DONE; 2]);
@@ -84,7 +93,11 @@ async fn what_the_host_tells_root_lies_in_the_service_mailbox() {
     for to in [ROOT, POSTMASTER, "root@localhost", SERVICE] {
         let mail = written(&[to]);
         let queued = scene.gives(&mail).await.queued();
-        assert_eq!((&queued.mail.header, &queued.mail.body, queued.edits), (&mail.header, &mail.body, 1), "{to}: as it is");
+        assert_eq!(
+            (&queued.mail.header, &queued.mail.body, queued.edits),
+            (&mail.header, &mail.body, 1),
+            "{to}: as it is"
+        );
         assert_eq!(scene.let_pass(&queued).await, (PassedKind::Locale, vec![SERVICE.to_owned()]), "{to}");
         // Cleanup has put the alias's address in its place.
         assert_eq!(scene.delivery.bring(&queued, SERVICE).await, DONE, "{to}");
@@ -103,9 +116,13 @@ async fn what_postfix_tells_its_postmaster_lies_in_the_service_mailbox_full_or_n
     let scene = alfa().await;
     scene.network.alfa.mailboxes.answer_recipient(SERVICE, Some("552 5.2.2 full"));
     let reports = start(DeliveryPoint::new(scene.network.world(&scene.network.alfa).await), ()).await;
-    // A copy of a report (class "bounce" of notify_classes) comes from double-bounce; the report on what root wrote from nobody.
+    // A copy of a report (class "bounce" of notify_classes) comes from double-bounce; the report on what root
+    // wrote from nobody.
     let told = Mail { sender: "double-bounce@mail.gestore.alfa.test".to_owned(), ..written(&[POSTMASTER]) };
-    let of_root = Mail { recipients: vec![ROOT.to_owned()], ..report(None, &written(&[CARLA]), &[(CARLA, "failed", "5.1.1")], 0) };
+    let of_root = Mail {
+        recipients: vec![ROOT.to_owned()],
+        ..report(None, &written(&[CARLA]), &[(CARLA, "failed", "5.1.1")], 0)
+    };
     for mail in [told, of_root] {
         let queued = mail.give_to(reports).await.queued();
         assert_eq!((&queued.mail.header, &queued.mail.body), (&mail.header, &mail.body), "as it is");
@@ -120,7 +137,10 @@ async fn an_ordinary_address_elsewhere_gets_it_as_it_is() {
     let scene = alfa().await;
     let mail = written(&[CARLA]);
     let queued = scene.gives(&mail).await.queued();
-    assert_eq!((&queued.mail.header, &queued.mail.body, &queued.mail.recipients), (&mail.header, &mail.body, &mail.recipients));
+    assert_eq!(
+        (&queued.mail.header, &queued.mail.body, &queued.mail.recipients),
+        (&mail.header, &mail.body, &mail.recipients)
+    );
     assert_eq!((queued.added.len(), scene.events().await.len()), (0, 0));
     // Too large for a mailbox here, which is nothing to those elsewhere.
     let large = Mail { body: b"0123456789abcdef\r\n".repeat(1_200_000), ..mail };
@@ -154,7 +174,9 @@ async fn what_is_refused_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_here_starts_a_trigger() {
     let scene = alfa().await;
-    for recipients in [&["accettazione+00@notices.pec.internal"][..], &[CARLA, "presa-in-carico+00@NOTICES.pec.internal"]] {
+    for recipients in
+        [&["accettazione+00@notices.pec.internal"][..], &[CARLA, "presa-in-carico+00@NOTICES.pec.internal"]]
+    {
         let deferred = scene.gives(&written(recipients)).await.deferred();
         assert!(deferred.starts_with("451 "), "{deferred}");
     }

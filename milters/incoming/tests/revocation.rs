@@ -1,4 +1,5 @@
-//! The Incoming Point and the CAs' revocation lists, fetched over HTTP: revoked is an anomaly, not known waits.
+//! The Incoming Point and the CAs' revocation lists, fetched over HTTP: revoked is an anomaly, not known
+//! waits.
 #![allow(clippy::unwrap_used)]
 
 use std::net::SocketAddr;
@@ -36,7 +37,8 @@ impl Scene {
 
     /// Beta's Incoming Point starts anew.
     async fn start(&mut self) {
-        self.incoming = start(IncomingPoint::new(self.network.world(&self.network.beta).await), Door::Port25).await;
+        self.incoming =
+            start(IncomingPoint::new(self.network.world(&self.network.beta).await), Door::Port25).await;
     }
 
     fn at(&self, now: i64) {
@@ -98,7 +100,8 @@ async fn rfc6109_2_2_2_what_a_revoked_certificate_signs_is_an_anomaly() {
     let log = column(&scene.network.beta.settings.database, "SELECT error FROM log").await;
     let url = scene.server.url("ca.crl");
     assert!(
-        log[0].contains("il certificato di Posta Certificata è stato revocato il 17/11/2026") && log[0].contains(&format!("(CRL {url})")),
+        log[0].contains("il certificato di Posta Certificata è stato revocato il 17/11/2026")
+            && log[0].contains(&format!("(CRL {url})")),
         "{log:?}"
     );
 }
@@ -128,7 +131,12 @@ async fn rfc6109_2_2_2_with_a_crl_that_is_too_old_mail_waits_or_is_believed_as_s
     scene.network.beta.settings.crl_too_old = TooOld::Wait;
     scene.start().await;
     // The CA is late, but not gone.
-    scene.publish(&Revoked { number: 2, this_update: NOW + DAY, next_update: NOW + 2 * DAY, ..Revoked::NOBODY });
+    scene.publish(&Revoked {
+        number: 2,
+        this_update: NOW + DAY,
+        next_update: NOW + 2 * DAY,
+        ..Revoked::NOBODY
+    });
     scene.is_taken().await;
     assert_eq!((scene.custodies().await.as_str(), scene.server.asked()), ("3", 3));
 }

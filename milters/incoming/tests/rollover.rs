@@ -18,7 +18,11 @@ const ADDRESS: &str = "posta-certificata@gestore.alfa.test";
 const BRUNO: &str = "bruno@pec.beta.test";
 
 async fn new_world(network: &Network, host: &Host) -> anyhow::Result<World> {
-    World::new(host.settings.clone(), network.clock.clone(), Database::connect(&host.settings, "test").await.unwrap())
+    World::new(
+        host.settings.clone(),
+        network.clock.clone(),
+        Database::connect(&host.settings, "test").await.unwrap(),
+    )
 }
 
 /// Alfa, once it signs with these.
@@ -27,7 +31,13 @@ async fn with_keys(network: &Network, keys: Keys) -> Host {
     settings.certificate_file = keys.certificate_file.clone();
     settings.signing_key = SigningKey::File(keys.key_file.clone());
     let Host { mailboxes, mailboxes_no_quota, outgoing, .. } = &network.alfa;
-    Host { settings, keys, mailboxes: mailboxes.clone(), mailboxes_no_quota: mailboxes_no_quota.clone(), outgoing: outgoing.clone() }
+    Host {
+        settings,
+        keys,
+        mailboxes: mailboxes.clone(),
+        mailboxes_no_quota: mailboxes_no_quota.clone(),
+        outgoing: outgoing.clone(),
+    }
 }
 
 /// Puts another certificate into Alfa's record.
@@ -36,10 +46,14 @@ fn add_to_directory(network: &Network, sha1: &str, unit: &str) {
     let ldif = fs::read_to_string(&file).unwrap();
     let record = "providerName: Alfa PEC S.p.A.\n";
     let added = match unit {
-        "" => ldif.replacen(record, &format!("{record}providerCertificateHash: {}\n", sha1.to_uppercase()), 1),
+        "" => {
+            ldif.replacen(record, &format!("{record}providerCertificateHash: {}\n", sha1.to_uppercase()), 1)
+        }
         unit => format!(
-            "{ldif}\ndn: providerUnit={unit},providerName=Alfa PEC S.p.A.,o=postacert\nobjectclass: provider\n{record}providerUnit: {unit}\n\
-             providerCertificateHash: {sha1}\nmailReceipt: ricevute@due.alfa.test\nmanagedDomains: pec.due.test\n"
+            "{ldif}\ndn: providerUnit={unit},providerName=Alfa PEC S.p.A.,o=postacert\nobjectclass: \
+            provider\n{record}providerUnit: {unit}\n\
+             providerCertificateHash: {sha1}\nmailReceipt: ricevute@due.alfa.test\nmanagedDomains: \
+            pec.due.test\n"
         ),
     };
     assert_ne!(ldif, added);
@@ -52,12 +66,20 @@ async fn a_new_certificate_signs_once_it_is_in_the_directory_and_the_old_one_is_
     let point = Arc::new(ArcSwap::from_pointee(IncomingPoint::new(network.world(&network.beta).await)));
     let beta = start_shared(Arc::clone(&point), Door::Port25).await;
     let new = with_keys(&network, network.pki.provider("Alfa PEC S.p.A.", ADDRESS)).await;
-    let custodies = async || column(&network.beta.settings.database, "SELECT count(*)::text FROM custody").await.remove(0);
+    let custodies = async || {
+        column(&network.beta.settings.database, "SELECT count(*)::text FROM custody").await.remove(0)
+    };
 
     // Too early: Alfa does not sign with it, and if it did, Beta would not believe it.
     let error = new_world(&network, &new).await.unwrap_err().to_string();
     let file = new.settings.certificate_file.display();
-    assert!(error.starts_with(&format!("pec_certificate_file = {file}: the certificate (SHA-1 {}) is not in our record", new.keys.sha1)), "{error}");
+    assert!(
+        error.starts_with(&format!(
+            "pec_certificate_file = {file}: the certificate (SHA-1 {}) is not in our record",
+            new.keys.sha1
+        )),
+        "{error}"
+    );
     let early = envelope(&network, &new, &[BRUNO], LETTER).give_to(beta).await.queued();
     assert_eq!(early.mail.header.text("X-Trasporto").as_deref(), Some("errore"));
 
@@ -78,7 +100,13 @@ async fn rfc6109_4_5_7_a_secondary_environment_signs_with_the_certificate_of_its
     let mut second = with_keys(&network, network.pki.provider("Alfa PEC S.p.A.", ADDRESS)).await;
     second.settings.provider_unit = Some("Due".to_owned());
     let error = new_world(&network, &second).await.unwrap_err().to_string();
-    assert!(error.starts_with("pec_provider_unit = Due: not allowed; it must be the providerUnit of a record of Alfa PEC S.p.A."), "{error}");
+    assert!(
+        error.starts_with(
+            "pec_provider_unit = Due: not allowed; it must be the providerUnit of a record of Alfa PEC \
+            S.p.A."
+        ),
+        "{error}"
+    );
 
     add_to_directory(&network, &second.keys.sha1, "Due");
     let world = new_world(&network, &second).await.unwrap();

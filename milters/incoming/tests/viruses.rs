@@ -1,5 +1,5 @@
-//! Viruses in what arrives, from the Incoming Point that finds one to the notice that the sender gets. The scanner is a
-//! stand-in; PostgreSQL is real.
+//! Viruses in what arrives, from the Incoming Point that finds one to the notice that the sender gets. The
+//! scanner is a stand-in; PostgreSQL is real.
 #![allow(clippy::unwrap_used)]
 
 mod queue;
@@ -69,7 +69,13 @@ async fn network() -> Network {
 
 /// The names of the triggers for which a message is in the queue.
 fn triggers(queued: &Queued) -> Vec<&str> {
-    queued.mail.recipients.iter().map(|r| r.trim_matches(['<', '>'])).filter(|r| r.ends_with("@notices.pec.internal")).collect()
+    queued
+        .mail
+        .recipients
+        .iter()
+        .map(|r| r.trim_matches(['<', '>']))
+        .filter(|r| r.ends_with("@notices.pec.internal"))
+        .collect()
 }
 
 /// What a trigger of Beta's makes: one notice, on its way to Alfa.
@@ -91,13 +97,26 @@ async fn rfc6109_3_2_3_an_envelope_with_a_virus_becomes_notices_and_rfc6109_3_2_
 
     assert_eq!(queued.mail.body, mail.body);
     let kinds: Vec<_> = queued.mail.recipients.iter().map(|r| r.split('+').next().unwrap()).collect();
-    assert_eq!(kinds, ["<presa-in-carico", "<rilevazione-virus", "<rilevazione-virus"], "delivered to nobody");
-    let [custody] = &rows(&network.beta, "SELECT id || ' ' || envid FROM custody").await[..] else { panic!("one copy") };
+    assert_eq!(
+        kinds,
+        ["<presa-in-carico", "<rilevazione-virus", "<rilevazione-virus"],
+        "delivered to nobody"
+    );
+    let [custody] = &rows(&network.beta, "SELECT id || ' ' || envid FROM custody").await[..] else {
+        panic!("one copy")
+    };
     let (id, under) = custody.split_once(' ').unwrap();
     assert_eq!(envid(&queued), Some(under));
     let file = network.beta.settings.infected_store.join(&id[..2]).join(format!("{id}.p7m"));
-    assert_eq!(network.pki.opened(&std::fs::read(file).unwrap()), mail.to_bytes(), "rfc6109_2_2_4: kept whole");
-    assert_eq!(rows(&network.beta, "SELECT error FROM log WHERE event = 'ricezione'").await, ["Virus-Di-Prova"]);
+    assert_eq!(
+        network.pki.opened(&std::fs::read(file).unwrap()),
+        mail.to_bytes(),
+        "rfc6109_2_2_4: kept whole"
+    );
+    assert_eq!(
+        rows(&network.beta, "SELECT error FROM log WHERE event = 'ricezione'").await,
+        ["Virus-Di-Prova"]
+    );
 
     let mut notices = Vec::new();
     for trigger in triggers(&queued) {
@@ -116,31 +135,58 @@ async fn rfc6109_3_2_3_an_envelope_with_a_virus_becomes_notices_and_rfc6109_3_2_
         assert_eq!(notice.header.text("X-Mittente").as_deref(), Some(ANNA));
         let first = notice.give_to(alfa.0).await.queued();
         let again = notice.give_to(alfa.0).await.queued();
-        assert_eq!(first.mail.recipients, again.mail.recipients, "as long as the sender was not told, whoever brings it starts the same notice");
-        assert_eq!((&first.mail.recipients[0], first.mail.recipients.len()), (&"<ricevute@gestore.alfa.test>".to_owned(), 2), "it is delivered too");
+        assert_eq!(
+            first.mail.recipients, again.mail.recipients,
+            "as long as the sender was not told, whoever brings it starts the same notice"
+        );
+        assert_eq!(
+            (&first.mail.recipients[0], first.mail.recipients.len()),
+            (&"<ricevute@gestore.alfa.test>".to_owned(), 2),
+            "it is delivered too"
+        );
         assert_eq!(alfa.1.bring_all(&first).await, [DONE; 2]);
         // The first copy is new, and so passes the quota.
         let taken = network.alfa.mailboxes_no_quota.taken();
         let [delivered, mancata] = &taken[..] else { panic!("{} deliveries", taken.len()) };
-        assert_eq!((delivered.recipient.as_str(), &delivered.mail().body), ("ricevute@gestore.alfa.test", &notice.body));
+        assert_eq!(
+            (delivered.recipient.as_str(), &delivered.mail().body),
+            ("ricevute@gestore.alfa.test", &notice.body)
+        );
         let mancata = mancata.mail();
         assert_eq!(alfa.1.bring_all(&again).await, [DONE; 2]);
         assert_eq!(network.alfa.mailboxes.taken().len(), 1, "the second copy");
-        assert!(network.alfa.mailboxes_no_quota.taken().is_empty(), "of the notice to the sender there is one");
+        assert!(
+            network.alfa.mailboxes_no_quota.taken().is_empty(),
+            "of the notice to the sender there is one"
+        );
         let daticert = daticert_in(&network, &mancata);
         assert_eq!(
             (daticert.tipo.as_str(), daticert.errore, &mancata.recipients[..]),
             ("errore-consegna", Errore::Virus, &[format!("<{ANNA}>")][..])
         );
-        assert_eq!(daticert.errore_esteso.as_deref(), Some("5.5.1 - Alfa PEC S.p.A. - presenza di un virus nel messaggio"));
+        assert_eq!(
+            daticert.errore_esteso.as_deref(),
+            Some("5.5.1 - Alfa PEC S.p.A. - presenza di un virus nel messaggio")
+        );
         assert_eq!(mancata.header.text("X-VerificaSicurezza").as_deref(), Some("errore"));
         told.extend(daticert.consegna);
         // Replayed, by whomever: the sender has heard of it.
         assert_eq!(notice.give_to(alfa.0).await.queued().mail.recipients, ["<ricevute@gestore.alfa.test>"]);
     }
     assert_eq!(told, [BRUNO, CARLO]);
-    assert_eq!(rows(&network.alfa, "SELECT recipient FROM fact WHERE kind = 'errore-consegna' ORDER BY recipient").await, [BRUNO, CARLO]);
-    assert_eq!(rows(&network.alfa, "SELECT recipient FROM ricevuta WHERE kind = 'rilevazione-virus' ORDER BY recipient").await, [BRUNO, CARLO]);
+    assert_eq!(
+        rows(&network.alfa, "SELECT recipient FROM fact WHERE kind = 'errore-consegna' ORDER BY recipient")
+            .await,
+        [BRUNO, CARLO]
+    );
+    assert_eq!(
+        rows(
+            &network.alfa,
+            "SELECT recipient FROM ricevuta WHERE kind = 'rilevazione-virus' ORDER BY recipient"
+        )
+        .await,
+        [BRUNO, CARLO]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +201,10 @@ async fn rfc6109_3_2_4_only_the_recipients_provider_tells_of_a_virus() {
     let (incoming, _) = provider(&network, &network.alfa).await;
     let arrived = notice.give_to(incoming).await.queued();
     assert_eq!(arrived.mail.recipients, ["<ricevute@gestore.alfa.test>"]);
-    assert_eq!(rows(&network.alfa, "SELECT event FROM log WHERE event LIKE 'ricevuta%'").await, ["ricevuta-estranea-rilevazione-virus"]);
+    assert_eq!(
+        rows(&network.alfa, "SELECT event FROM log WHERE event LIKE 'ricevuta%'").await,
+        ["ricevuta-estranea-rilevazione-virus"]
+    );
     assert!(rows(&network.alfa, "SELECT id FROM fact").await.is_empty());
 }
 
@@ -174,7 +223,8 @@ async fn an_envelope_with_a_virus_that_comes_again_tells_once() {
 async fn what_clamd_does_not_scan_to_its_end_is_refused_for_good() {
     let network = network().await;
     let (incoming, _) = provider(&network, &network.beta).await;
-    let refused = envelope(&network, &network.alfa, &[BRUNO], &letter(ENDLESS)).give_to(incoming).await.rejected();
+    let refused =
+        envelope(&network, &network.alfa, &[BRUNO], &letter(ENDLESS)).give_to(incoming).await.rejected();
     assert!(refused.starts_with("552 5.3.4") && refused.contains("scanned for viruses"), "{refused}");
     assert!(rows(&network.beta, "SELECT id FROM custody").await.is_empty());
 }
@@ -184,7 +234,8 @@ async fn while_clamd_does_not_answer_envelopes_wait() {
     let mut network = network().await;
     network.beta.settings.clamd = Some(Socket::Inet("127.0.0.1:1".into()));
     let (incoming, _) = provider(&network, &network.beta).await;
-    let deferred = envelope(&network, &network.alfa, &[BRUNO], &letter("Ciao")).give_to(incoming).await.deferred();
+    let deferred =
+        envelope(&network, &network.alfa, &[BRUNO], &letter("Ciao")).give_to(incoming).await.deferred();
     assert!(deferred.starts_with("451 "), "{deferred}");
     assert!(rows(&network.beta, "SELECT id FROM custody").await.is_empty());
 }
@@ -194,7 +245,10 @@ async fn rfc6109_2_2_2_ordinary_mail_with_a_virus_is_refused_and_not_kept() {
     let network = network().await;
     let (incoming, _) = provider(&network, &network.beta).await;
     let ordinary = |text: &str| Mail::submitted("carla@posta.test", &[BRUNO], letter(text).as_bytes());
-    assert_eq!(ordinary("Ciao").give_to(incoming).await.queued().mail.header.text("X-Trasporto").as_deref(), Some("errore"));
+    assert_eq!(
+        ordinary("Ciao").give_to(incoming).await.queued().mail.header.text("X-Trasporto").as_deref(),
+        Some("errore")
+    );
     let refused = ordinary(VIRUS).give_to(incoming).await.rejected();
     assert!(refused.starts_with("554 5.7.1") && refused.contains("Virus-Di-Prova"), "{refused}");
     assert!(ordinary(ENDLESS).give_to(incoming).await.rejected().starts_with("552 5.3.4"));
@@ -212,9 +266,15 @@ async fn what_stands_around_the_signed_content_is_not_held_against_the_envelope(
     let after = Mail { body: [&good.body[..], b"\r\n", VIRUS.as_bytes(), b"\r\n"].concat(), ..good.clone() };
     for mail in [in_header, before, after] {
         let refused = mail.give_to(incoming).await.rejected();
-        assert!(refused.starts_with("554 5.7.1") && refused.contains("outside of what the provider signed"), "{refused}");
+        assert!(
+            refused.starts_with("554 5.7.1") && refused.contains("outside of what the provider signed"),
+            "{refused}"
+        );
     }
-    assert!(rows(&network.beta, "SELECT id FROM fact").await.is_empty() && rows(&network.beta, "SELECT id FROM custody").await.is_empty());
+    assert!(
+        rows(&network.beta, "SELECT id FROM fact").await.is_empty()
+            && rows(&network.beta, "SELECT id FROM custody").await.is_empty()
+    );
     good.give_to(incoming).await.queued();
 }
 
@@ -226,7 +286,8 @@ async fn a_receipt_goes_on_whatever_its_provider_signed_and_nothing_comes_along_
     let mail = infected(&network).await;
     let busta = daticert_in(&network, &mail);
     let signer = network.signer(&network.beta);
-    let issuer = Issuer { provider_name: "Beta Posta S.r.l.", service_domain: "gestore.beta.test", signer: &signer };
+    let issuer =
+        Issuer { provider_name: "Beta Posta S.r.l.", service_domain: "gestore.beta.test", signer: &signer };
     let receipt = |original: &str, id: &str| {
         let original = Body::from_bytes(format!("Subject: x\r\n\r\n{original}\r\n").into_bytes());
         let notice = avvenuta_consegna(issuer, &busta, BRUNO, busta.data, Some(original), id).unwrap();
@@ -236,10 +297,19 @@ async fn a_receipt_goes_on_whatever_its_provider_signed_and_nothing_comes_along_
         receipt(what, id).give_to(incoming).await.queued();
     }
     let clean = receipt("Ciao", "4@x");
-    let refused = Mail { body: [&clean.body[..], b"\r\n", VIRUS.as_bytes()].concat(), ..clean.clone() }.give_to(incoming).await.rejected();
-    assert!(refused.starts_with("554 5.7.1") && refused.contains("outside of what the provider signed"), "{refused}");
+    let refused = Mail { body: [&clean.body[..], b"\r\n", VIRUS.as_bytes()].concat(), ..clean.clone() }
+        .give_to(incoming)
+        .await
+        .rejected();
+    assert!(
+        refused.starts_with("554 5.7.1") && refused.contains("outside of what the provider signed"),
+        "{refused}"
+    );
     clean.give_to(incoming).await.queued();
-    assert_eq!(rows(&network.alfa, "SELECT message_id FROM log WHERE event LIKE 'ricevuta%' ORDER BY seq").await, ["1@x", "2@x", "3@x", "4@x"]);
+    assert_eq!(
+        rows(&network.alfa, "SELECT message_id FROM log WHERE event LIKE 'ricevuta%' ORDER BY seq").await,
+        ["1@x", "2@x", "3@x", "4@x"]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -251,7 +321,15 @@ async fn signatures_that_are_too_old_are_written_down_once_for_each_version() {
     for version in [OLD, OLD, OLD, OLD, FRESH] {
         network.beta.settings.clamd = Some(clamd::start_as(version).await);
         network.world(&network.beta).await.scanner_watch().begin(0).await;
-        let found = rows(&network.beta, "SELECT identificativo || ': ' || error FROM log WHERE event = 'firme-antivirus'").await;
-        assert!(found.len() == 1 && found[0].starts_with(&format!("{OLD}: the virus scanner's signatures are of 2026-11-1")), "{version}: {found:?}");
+        let found = rows(
+            &network.beta,
+            "SELECT identificativo || ': ' || error FROM log WHERE event = 'firme-antivirus'",
+        )
+        .await;
+        assert!(
+            found.len() == 1
+                && found[0].starts_with(&format!("{OLD}: the virus scanner's signatures are of 2026-11-1")),
+            "{version}: {found:?}"
+        );
     }
 }

@@ -1,10 +1,11 @@
 //! The client: gives one message to one recipient, by LMTP to a mailbox server or by SMTP to Postfix.
 //!
-//! Promise: `Ok` is the server's own word about this recipient. An error says that there was none, and one of two things beside:
-//! [`Failure::NotGiven`], the server cannot have the message, since its last line was not sent; or [`Failure::Unknown`], it may
-//! have it. Nothing is sent that the envelope's words do not mean: what has CR, LF or other bytes of no path in it is refused
-//! before. Messages go as they are: dots are doubled, and a last line without CRLF gets one; a bare LF, which some servers take
-//! for the end of a line, is refused.
+//! Promise: `Ok` is the server's own word about this recipient. An error says that there was none, and one of
+//! two things beside: [`Failure::NotGiven`], the server cannot have the message, since its last line was not
+//! sent; or [`Failure::Unknown`], it may have it. Nothing is sent that the envelope's words do not mean: what
+//! has CR, LF or other bytes of no path in it is refused before. Messages go as they are: dots are doubled,
+//! and a last line without CRLF gets one; a bare LF, which some servers take for the end of a line, is
+//! refused.
 //!
 //! Never are more than `connections` open, kept ones among them, and whoever has waited longest is next.
 
@@ -174,7 +175,8 @@ impl Pool {
         Self(Arc::new(Shared { peer, protocol, hostname, options, turns, kept: Mutex::default() }))
     }
 
-    /// Gives a message to its recipient. If this is not waited for to its end, nothing is known, as in [`Failure::Unknown`].
+    /// Gives a message to its recipient. If this is not waited for to its end, nothing is known, as in
+    /// [`Failure::Unknown`].
     pub async fn give(&self, message: Outgoing<'_>) -> Result<Answer, Failure> {
         match self.offer(message).await? {
             Offered::Refused(answer) => Ok(answer),
@@ -184,7 +186,8 @@ impl Pool {
 
     /// Offers a message to its recipient: all but the message is said.
     pub async fn offer<'a>(&'a self, message: Outgoing<'a>) -> Result<Offered<'a>, Failure> {
-        let (under_way, answer, in_step) = self.begin(Work::Give(&message, self.shape(&message)?), false).await?;
+        let (under_way, answer, in_step) =
+            self.begin(Work::Give(&message, self.shape(&message)?), false).await?;
         Ok(if answer.reply.is_yes() {
             Offered::Accepted(Accepted { under_way, message })
         } else {
@@ -197,7 +200,8 @@ impl Pool {
         self.ask_on(recipient, false).await
     }
 
-    /// The same, on a connection of its own: what one process of the server has wrong, another may have right.
+    /// The same, on a connection of its own: what one process of the server has wrong, another may have
+    /// right.
     pub async fn ask_anew(&self, recipient: &str) -> Result<Reply, Failure> {
         self.ask_on(recipient, true).await
     }
@@ -219,11 +223,17 @@ impl Pool {
         let is_each = |word: Option<&str>, is: &dyn Fn(&str) -> bool| word.is_none_or(is);
         let wrong = match message {
             m if !is_sendable(m.sender) => format!("{:?} is no sender", m.sender),
-            m if !is_sendable(m.recipient) || m.recipient.is_empty() => format!("{:?} is no recipient", m.recipient),
-            m if !is_each(m.envid, &|e| is_printable(e) && (1..=grammar::MOST_ENVID).contains(&e.len())) => format!("{:?} is no ENVID", m.envid),
+            m if !is_sendable(m.recipient) || m.recipient.is_empty() => {
+                format!("{:?} is no recipient", m.recipient)
+            }
+            m if !is_each(m.envid, &|e| is_printable(e) && (1..=grammar::MOST_ENVID).contains(&e.len())) => {
+                format!("{:?} is no ENVID", m.envid)
+            }
             m if !is_each(m.ret, &|r| matches!(r, "FULL" | "HDRS")) => format!("{:?} is no RET", m.ret),
             m if !is_each(m.notify, &is_notify) => format!("{:?} is no NOTIFY", m.notify),
-            m if !is_each(m.ident, &|i| is_word(i) && i.len() <= MOST_PATH) => format!("{:?} is no IDENT", m.ident),
+            m if !is_each(m.ident, &|i| is_word(i) && i.len() <= MOST_PATH) => {
+                format!("{:?} is no IDENT", m.ident)
+            }
             m => match Shape::of(m.pieces) {
                 Some(shape) => return Ok(shape),
                 None => "the message has a bare LF in it".to_owned(),
@@ -245,7 +255,9 @@ impl Pool {
         if let Some(mut connection) = self.take(anew) {
             match connection.envelope(&work, options, true).await {
                 // Nothing was given yet, and servers may close what is idle.
-                Err(Broken::Dead(trouble)) => tracing::debug!("{peer}: a kept connection was closed: {trouble}"),
+                Err(Broken::Dead(trouble)) => {
+                    tracing::debug!("{peer}: a kept connection was closed: {trouble}")
+                }
                 said => {
                     let (answer, in_step) = said.map_err(|broken| self.failure(broken))?;
                     return Ok((UnderWay { pool: self, connection, _turn: turn }, answer, in_step));
@@ -253,9 +265,12 @@ impl Pool {
             }
         }
         let open = Connection::open(peer, *protocol, hostname, options);
-        let connection = timeout(options.greeting, open).await.unwrap_or_else(|_| Err("no greeting within the time".to_owned()));
+        let connection = timeout(options.greeting, open)
+            .await
+            .unwrap_or_else(|_| Err("no greeting within the time".to_owned()));
         let mut connection = connection.map_err(|trouble| self.not_given(trouble))?;
-        let (answer, in_step) = connection.envelope(&work, options, false).await.map_err(|broken| self.failure(broken))?;
+        let (answer, in_step) =
+            connection.envelope(&work, options, false).await.map_err(|broken| self.failure(broken))?;
         Ok((UnderWay { pool: self, connection, _turn: turn }, answer, in_step))
     }
 
@@ -269,7 +284,10 @@ impl Pool {
             return None;
         }
         while let Some((since, mut connection)) = kept.connections.pop_back() {
-            if since.elapsed() < self.0.options.idle && connection.made.elapsed() < self.0.options.age && !connection.has_news() {
+            if since.elapsed() < self.0.options.idle
+                && connection.made.elapsed() < self.0.options.age
+                && !connection.has_news()
+            {
                 return Some(connection);
             }
             connection.quit();
@@ -306,7 +324,8 @@ struct UnderWay<'a> {
 impl UnderWay<'_> {
     /// There is no message, or none any more.
     async fn end(mut self, answer: Answer, in_step: bool) -> Answer {
-        let (answer, fresh) = if in_step { self.connection.reset(answer, &self.pool.0.options).await } else { (answer, false) };
+        let (answer, fresh) =
+            if in_step { self.connection.reset(answer, &self.pool.0.options).await } else { (answer, false) };
         self.pool.keep(self.connection, fresh);
         answer
     }
@@ -320,7 +339,8 @@ pub enum Offered<'a> {
     Accepted(Accepted<'a>),
 }
 
-/// A message for a recipient whom the server takes. As long as it is not given, the server has nothing of it; dropped, that stays so.
+/// A message for a recipient whom the server takes. As long as it is not given, the server has nothing of it;
+/// dropped, that stays so.
 pub struct Accepted<'a> {
     under_way: UnderWay<'a>,
     message: Outgoing<'a>,
@@ -331,7 +351,10 @@ impl Accepted<'_> {
     pub async fn give(self) -> Result<Answer, Failure> {
         // What is bound last is dropped first: the connection, and then somebody else has the turn.
         let UnderWay { pool, _turn, mut connection } = self.under_way;
-        let (answer, fresh) = connection.message(&self.message, &pool.0.options).await.map_err(|broken| pool.failure(broken))?;
+        let (answer, fresh) = connection
+            .message(&self.message, &pool.0.options)
+            .await
+            .map_err(|broken| pool.failure(broken))?;
         pool.keep(connection, fresh);
         Ok(answer)
     }
@@ -343,7 +366,9 @@ async fn watch(shared: Arc<Shared>) {
         let next = {
             let mut kept = shared.kept();
             let idle = shared.options.idle;
-            while let Some((_, connection)) = kept.connections.pop_front_if(|(since, _)| since.elapsed() >= idle) {
+            while let Some((_, connection)) =
+                kept.connections.pop_front_if(|(since, _)| since.elapsed() >= idle)
+            {
                 connection.quit();
             }
             match kept.connections.front() {

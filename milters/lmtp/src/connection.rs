@@ -1,7 +1,7 @@
 //! One connection of the client's: LHLO, envelope, message, and what is heard of them.
 //!
-//! Promise: a reply is taken for that to one command only, the one whose turn it is. After anything else (a reply too many, too late,
-//! or none that can be read) the connection is not used again.
+//! Promise: a reply is taken for that to one command only, the one whose turn it is. After anything else (a
+//! reply too many, too late, or none that can be read) the connection is not used again.
 
 use std::time::Duration;
 
@@ -121,19 +121,33 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Connects and says LHLO or EHLO.
-    pub(crate) async fn open(peer: &Peer, protocol: Protocol, hostname: &str, options: &Options) -> Result<Self, String> {
+    pub(crate) async fn open(
+        peer: &Peer,
+        protocol: Protocol,
+        hostname: &str,
+        options: &Options,
+    ) -> Result<Self, String> {
         if !is_word(hostname) {
             return Err(format!("{hostname:?} is no host name"));
         }
         let stream = Stream::connect(peer).await.map_err(|e| format!("no connection: {e}"))?;
-        let mut connection = Self { stream, input: BytesMut::new(), offers: Offers::default(), made: Instant::now() };
+        let mut connection =
+            Self { stream, input: BytesMut::new(), offers: Offers::default(), made: Instant::now() };
         let verb = match protocol {
             Protocol::Lmtp => "LHLO",
             Protocol::Smtp => "EHLO",
         };
-        connection.hear("the connection", options.greeting).await.map_err(|e| e.trouble).and_then(|said| expect(said, 220, "the connection"))?;
+        connection
+            .hear("the connection", options.greeting)
+            .await
+            .map_err(|e| e.trouble)
+            .and_then(|said| expect(said, 220, "the connection"))?;
         connection.write(&format!("{verb} {hostname}\r\n"), options.greeting).await.map_err(|e| e.trouble)?;
-        let said = connection.hear(verb, options.greeting).await.map_err(|e| e.trouble).and_then(|said| expect(said, 250, verb))?;
+        let said = connection
+            .hear(verb, options.greeting)
+            .await
+            .map_err(|e| e.trouble)
+            .and_then(|said| expect(said, 250, verb))?;
         connection.offers = Offers::read(&said);
         Ok(connection)
     }
@@ -143,29 +157,48 @@ impl Connection {
         let Offers { eight_bit, size, dsn, xforward_ident, .. } = self.offers;
         let (message, shape) = match work {
             Work::Ask(recipient) => {
-                return vec![(Some(Step::Sender), "MAIL FROM:<>\r\n".to_owned()), (Some(Step::Recipient), format!("RCPT TO:<{recipient}>\r\n"))];
+                return vec![
+                    (Some(Step::Sender), "MAIL FROM:<>\r\n".to_owned()),
+                    (Some(Step::Recipient), format!("RCPT TO:<{recipient}>\r\n")),
+                ];
             }
             Work::Give(message, shape) => (message, shape),
         };
-        let word = |offered: bool, name: &str, value: Option<String>| value.filter(|_| offered).map(|v| format!(" {name}={v}")).unwrap_or_default();
+        let word = |offered: bool, name: &str, value: Option<String>| {
+            value.filter(|_| offered).map(|v| format!(" {name}={v}")).unwrap_or_default()
+        };
         let owned = str::to_owned;
         let mut mail = format!("MAIL FROM:<{}>", message.sender);
         mail += &word(size, "SIZE", Some(shape.size.to_string()));
         mail += &word(eight_bit, "BODY", shape.is_eight_bit.then(|| owned("8BITMIME")));
         mail += &word(dsn, "RET", message.ret.map(owned));
         mail += &word(dsn, "ENVID", message.envid.map(xtext));
-        let rcpt = format!("RCPT TO:<{}>{}\r\n", message.recipient, word(dsn, "NOTIFY", message.notify.map(owned)));
-        let cause = message.ident.filter(|_| xforward_ident).map(|ident| (None, format!("XFORWARD IDENT={}\r\n", xtext(ident))));
-        cause.into_iter().chain([(Some(Step::Sender), mail + "\r\n"), (Some(Step::Recipient), rcpt)]).collect()
+        let rcpt =
+            format!("RCPT TO:<{}>{}\r\n", message.recipient, word(dsn, "NOTIFY", message.notify.map(owned)));
+        let cause = message
+            .ident
+            .filter(|_| xforward_ident)
+            .map(|ident| (None, format!("XFORWARD IDENT={}\r\n", xtext(ident))));
+        cause
+            .into_iter()
+            .chain([(Some(Step::Sender), mail + "\r\n"), (Some(Step::Recipient), rcpt)])
+            .collect()
     }
 
-    /// Says the commands of an envelope, all at once where that is offered. The answer is the first that is no, or RCPT's; and
-    /// whether all that was said is answered.
-    pub(crate) async fn envelope(&mut self, work: &Work<'_>, options: &Options, kept: bool) -> Result<(Answer, bool), Broken> {
+    /// Says the commands of an envelope, all at once where that is offered. The answer is the first that is
+    /// no, or RCPT's; and whether all that was said is answered.
+    pub(crate) async fn envelope(
+        &mut self,
+        work: &Work<'_>,
+        options: &Options,
+        kept: bool,
+    ) -> Result<(Answer, bool), Broken> {
         let commands = &self.commands(work);
         let mut answer: Option<Answer> = None;
         let mut first = kept;
-        let broken = |first: bool, e: NoReply| if first && e.closed { Broken::Dead(e.trouble) } else { Broken::Before(e.trouble) };
+        let broken = |first: bool, e: NoReply| {
+            if first && e.closed { Broken::Dead(e.trouble) } else { Broken::Before(e.trouble) }
+        };
         let pipelining = self.offers.pipelining;
         if pipelining {
             let all: String = commands.iter().map(|(_, text)| text.as_str()).collect();
@@ -174,7 +207,8 @@ impl Connection {
         for (at, text) in commands {
             let name = text.trim_end();
             if let Some(answer) = &answer {
-                // Its word is said. What it says to the rest is only waited for, that it is not taken for something else.
+                // Its word is said. What it says to the rest is only waited for, that it is not taken for
+                // something else.
                 if pipelining && self.hear(name, options.command.min(RESET)).await.is_err() {
                     return Ok((answer.clone(), false));
                 }
@@ -199,7 +233,11 @@ impl Connection {
     }
 
     /// DATA, the message, what the server says to it, and whether the connection is then as at its beginning.
-    pub(crate) async fn message(&mut self, message: &Outgoing<'_>, options: &Options) -> Result<(Answer, bool), Broken> {
+    pub(crate) async fn message(
+        &mut self,
+        message: &Outgoing<'_>,
+        options: &Options,
+    ) -> Result<(Answer, bool), Broken> {
         let before = |e: NoReply| Broken::Before(e.trouble);
         self.write("DATA\r\n", options.command).await.map_err(before)?;
         let reply = Reply::from(self.hear("DATA", options.command).await.map_err(before)?);
@@ -218,7 +256,8 @@ impl Connection {
         self.write(".\r\n", options.data).await.map_err(after)?;
         let reply = Reply::from(self.hear("the message", options.answer).await.map_err(after)?);
         match reply.code {
-            // RFC 5321 s. 3.8 has it mean no. Dovecot 2.3 says it at a reload, of messages that it has saved (tried).
+            // RFC 5321 s. 3.8 has it mean no. Dovecot 2.3 says it at a reload, of messages that it has saved
+            // (tried).
             421 => Err(Broken::After(format!("answers the message: {reply}"))),
             200..=299 | 400..=599 => Ok((Answer { reply, at: Step::Message }, true)),
             _ => Err(Broken::After(format!("answers the message: {reply}"))),
@@ -245,13 +284,17 @@ impl Connection {
         self.stream.read_now(&mut self.input);
         match grammar::reply(&self.input) {
             _ if self.input.is_empty() => None,
-            Ok(Some((said, _))) if said.code >= 400 => Some(Ok((Answer { reply: said.into(), at: Step::Message }, false))),
-            _ => Some(Err(Broken::Before(format!("speaks within the message: {}", self.input.escape_ascii())))),
+            Ok(Some((said, _))) if said.code >= 400 => {
+                Some(Ok((Answer { reply: said.into(), at: Step::Message }, false)))
+            }
+            _ => {
+                Some(Err(Broken::Before(format!("speaks within the message: {}", self.input.escape_ascii()))))
+            }
         }
     }
 
-    /// Ends a transaction without message. The answer stands, whatever the server says now; and whether the connection is then as at
-    /// its beginning.
+    /// Ends a transaction without message. The answer stands, whatever the server says now; and whether the
+    /// connection is then as at its beginning.
     pub(crate) async fn reset(&mut self, answer: Answer, options: &Options) -> (Answer, bool) {
         let limit = options.command.min(RESET);
         let fresh = answer.reply.code != 421
@@ -279,7 +322,9 @@ impl Connection {
     async fn hear(&mut self, what: &str, limit: Duration) -> Result<Said, NoReply> {
         let whole = async {
             loop {
-                if let Some((said, length)) = grammar::reply(&self.input).map_err(|e| NoReply::odd(format!("answers {what}: {e}")))? {
+                if let Some((said, length)) =
+                    grammar::reply(&self.input).map_err(|e| NoReply::odd(format!("answers {what}: {e}")))?
+                {
                     self.input.advance(length);
                     return Ok(said);
                 }
@@ -291,7 +336,9 @@ impl Connection {
                 return Err(NoReply::closed(format!("no answer to {what}: {closed}")));
             }
         };
-        timeout(limit, whole).await.unwrap_or_else(|_| Err(NoReply::odd(format!("no answer to {what} within {} s", limit.as_secs_f32()))))
+        timeout(limit, whole).await.unwrap_or_else(|_| {
+            Err(NoReply::odd(format!("no answer to {what} within {} s", limit.as_secs_f32())))
+        })
     }
 
     /// Whether the server has closed, or said something unasked.

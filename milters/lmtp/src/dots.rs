@@ -1,7 +1,7 @@
 //! The dots of DATA (RFC 5321 s. 4.5.2).
 //!
-//! Promise: only CRLF ends a line, so only CRLF, dot, CRLF ends a message; a bare CR or LF is a byte like any other. What
-//! [`Stuff`] wrote [`Unstuff`] gives back, however the bytes come in pieces.
+//! Promise: only CRLF ends a line, so only CRLF, dot, CRLF ends a message; a bare CR or LF is a byte like any
+//! other. What [`Stuff`] wrote [`Unstuff`] gives back, however the bytes come in pieces.
 
 use memchr::memchr;
 
@@ -28,7 +28,8 @@ enum At {
 }
 
 impl Unstuff {
-    /// Reads on, and gives `out` what belongs to the message. If its end is in `input`: how many bytes of it were read.
+    /// Reads on, and gives `out` what belongs to the message. If its end is in `input`: how many bytes of it
+    /// were read.
     pub fn push(&mut self, input: &[u8], mut out: impl FnMut(&[u8])) -> Option<usize> {
         let mut i = 0;
         while let Some(&b) = input.get(i) {
@@ -127,9 +128,19 @@ mod tests {
     fn only_crlf_dot_crlf_ends_a_message() {
         assert_eq!(read(b".\r\n", 9), (vec![], Some(3)));
         assert_eq!(read(b"a\r\n.\r\nQUIT\r\n", 99), (b"a\r\n".to_vec(), Some(6)));
-        for none in
-            ["a\n.\n", "a\n.\r\n", "a\r\n.\n", "a\r.\r", "a\r.\r\n", "a\r\n.\r", "a\r\n.", "\n.\n", "a\r\n.x\r\n", "a\r\n..\r\n", "a\r\r\n\r.\r\n"]
-        {
+        for none in [
+            "a\n.\n",
+            "a\n.\r\n",
+            "a\r\n.\n",
+            "a\r.\r",
+            "a\r.\r\n",
+            "a\r\n.\r",
+            "a\r\n.",
+            "\n.\n",
+            "a\r\n.x\r\n",
+            "a\r\n..\r\n",
+            "a\r\r\n\r.\r\n",
+        ] {
             assert_eq!(read(none.as_bytes(), 99).1, None, "{none:?}");
         }
     }
@@ -154,7 +165,12 @@ mod tests {
     #[test]
     fn a_dot_is_doubled_where_pieces_meet() {
         let expected = b"a\r\n..b\r\n..c\r\n";
-        for pieces in [["a\r\n", ".b\r\n", ".c\r\n"], ["a\r", "\n.b\r", "\n.c\r\n"], ["a", "\r\n.b\r\n", ".c"], ["", "a\r\n.b\r\n", ".c\r\n"]] {
+        for pieces in [
+            ["a\r\n", ".b\r\n", ".c\r\n"],
+            ["a\r", "\n.b\r", "\n.c\r\n"],
+            ["a", "\r\n.b\r\n", ".c"],
+            ["", "a\r\n.b\r\n", ".c\r\n"],
+        ] {
             assert_eq!(written(&pieces.map(str::as_bytes)), expected, "{pieces:?}");
         }
         assert_eq!(written(&[b"a", b".b\r\n"]), b"a.b\r\n");

@@ -1,12 +1,15 @@
-//! The grammar: what a server reads of a command line, what a client reads of a reply, and the parts both are made of.
+//! The grammar: what a server reads of a command line, what a client reads of a reply, and the parts both are
+//! made of.
 //!
-//! Promise: everything here is a function of the bytes that it gets, allocates in proportion to them and refuses what it does
-//! not know. A verb begins its line: white space, VT, FF or CR before it make another, unknown verb. A parameter that comes
-//! twice, that is not announced or whose value is not as its RFC has it is an error, never read over.
+//! Promise: everything here is a function of the bytes that it gets, allocates in proportion to them and
+//! refuses what it does not know. A verb begins its line: white space, VT, FF or CR before it make another,
+//! unknown verb. A parameter that comes twice, that is not announced or whose value is not as its RFC has it
+//! is an error, never read over.
 //!
-//! The crate `smtp-proto` (0.2.5) was tried instead and is made to be generous: it skips blanks and CR before and within a
-//! verb, reads `MAIL FROM:<postmaster>` as the null sender and `<"a b"@x.test>` as `a b@x.test`, takes the second of two
-//! `ORCPT=` or `SIZE=`, knows no XFORWARD, and reads the reply `250-` followed by `550` as 250.
+//! The crate `smtp-proto` (0.2.5) was tried instead and is made to be generous: it skips blanks and CR before
+//! and within a verb, reads `MAIL FROM:<postmaster>` as the null sender and `<"a b"@x.test>` as `a b@x.test`,
+//! takes the second of two `ORCPT=` or `SIZE=`, knows no XFORWARD, and reads the reply `250-` followed by
+//! `550` as 250.
 
 use memchr::memchr;
 
@@ -131,7 +134,9 @@ fn mail(rest: &str) -> Result<Command, Reply> {
         match key.as_str() {
             "SIZE" => set(&mut size, "SIZE", number(value))?,
             "BODY" => set(&mut body, "BODY", one_of(value, &["7BIT", "8BITMIME"]))?,
-            "ENVID" => set(&mut envid, "ENVID", unxtext(value).filter(|e| (1..=MOST_ENVID).contains(&e.len())))?,
+            "ENVID" => {
+                set(&mut envid, "ENVID", unxtext(value).filter(|e| (1..=MOST_ENVID).contains(&e.len())))?
+            }
             "RET" => set(&mut ret, "RET", one_of(value, &["FULL", "HDRS"]))?,
             _ => return Err(Reply::new(555, "5.5.4", format!("Unknown parameter of MAIL FROM: {key}"))),
         }
@@ -140,7 +145,9 @@ fn mail(rest: &str) -> Result<Command, Reply> {
 }
 
 fn rcpt(rest: &str) -> Result<Command, Reply> {
-    let (path, parameters) = path_and_parameters(rest, "TO:<").filter(|(p, _)| !p.is_empty()).ok_or_else(|| no_syntax("RCPT TO"))?;
+    let (path, parameters) = path_and_parameters(rest, "TO:<")
+        .filter(|(p, _)| !p.is_empty())
+        .ok_or_else(|| no_syntax("RCPT TO"))?;
     let (mut original, mut notify) = (None, None);
     for (key, value) in parameters {
         match key.as_str() {
@@ -200,14 +207,16 @@ fn path_end(text: &str) -> Option<usize> {
     (!quoted).then_some(text.len())
 }
 
-/// Whether `text`, put into brackets, is that one path and nothing else: printable ASCII, blanks and brackets only in quotes.
+/// Whether `text`, put into brackets, is that one path and nothing else: printable ASCII, blanks and brackets
+/// only in quotes.
 pub fn is_path(text: &str) -> bool {
     path_end(text) == Some(text.len())
 }
 
 /// Whether `value` is one of NOTIFY (RFC 3461 s. 4.1).
 pub fn is_notify(value: &str) -> bool {
-    value.eq_ignore_ascii_case("NEVER") || value.split(',').all(|word| one_of(word, &["SUCCESS", "FAILURE", "DELAY"]).is_some())
+    value.eq_ignore_ascii_case("NEVER")
+        || value.split(',').all(|word| one_of(word, &["SUCCESS", "FAILURE", "DELAY"]).is_some())
 }
 
 /// Whether `text` is one word of printable ASCII.
@@ -228,7 +237,8 @@ fn orcpt(value: &str) -> Option<Option<String>> {
 }
 
 fn number(value: &str) -> Option<u64> {
-    ((1..=20).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit())).then(|| value.parse().ok())?
+    ((1..=20).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_digit()))
+        .then(|| value.parse().ok())?
 }
 
 fn one_of(value: &str, words: &[&str]) -> Option<String> {
@@ -302,8 +312,9 @@ pub fn reply(input: &[u8]) -> Result<Option<(Said, usize)>, Malformed> {
     while let Some(length) = line(&input[at..], MOST_REPLY_LINE)? {
         let text = String::from_utf8_lossy(&input[at..at + length]);
         at += length + 2;
-        let (code, goes_on, text) =
-            reply_line(&text).filter(|(code, ..)| said.lines.is_empty() || *code == said.code).ok_or_else(|| no_code(&text))?;
+        let (code, goes_on, text) = reply_line(&text)
+            .filter(|(code, ..)| said.lines.is_empty() || *code == said.code)
+            .ok_or_else(|| no_code(&text))?;
         said.code = code;
         said.lines.push(text.chars().map(|c| if c.is_control() { '?' } else { c }).collect());
         match goes_on {
@@ -336,7 +347,11 @@ impl From<Said> for Reply {
             let rest = status.as_ref().and_then(|s| line.strip_prefix(s.as_str()));
             rest.filter(|r| r.is_empty() || r.starts_with(' ')).unwrap_or(line).trim().to_owned()
         };
-        Self { code: said.code, text: said.lines.iter().map(text).filter(|t| !t.is_empty()).collect::<Vec<_>>().join(" "), status }
+        Self {
+            code: said.code,
+            text: said.lines.iter().map(text).filter(|t| !t.is_empty()).collect::<Vec<_>>().join(" "),
+            status,
+        }
     }
 }
 
@@ -346,7 +361,10 @@ fn status(line: &str, code: u16) -> Option<&str> {
     let mut parts = word.split('.');
     let is_number = |p: &str| (1..=3).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_digit());
     let class = parts.next()?;
-    let is = class.len() == 1 && class.parse() == Ok(code / 100) && parts.next().is_some_and(is_number) && parts.next().is_some_and(is_number);
+    let is = class.len() == 1
+        && class.parse() == Ok(code / 100)
+        && parts.next().is_some_and(is_number)
+        && parts.next().is_some_and(is_number);
     (is && parts.next().is_none()).then_some(word)
 }
 
@@ -388,10 +406,14 @@ mod tests {
             assert_eq!(code(&format!("{white}RCPT TO:<a@b.test>")), 500, "{white:?}");
             assert!(command(format!("DATA{white}").as_bytes()).is_err(), "{white:?}");
         }
-        for unknown in ["", "X", "DATAX", "HELP", "EXPN a", "BDAT 3 LAST", "STARTTLS", "AUTH PLAIN", "EHLO a", "HELO a"] {
+        for unknown in
+            ["", "X", "DATAX", "HELP", "EXPN a", "BDAT 3 LAST", "STARTTLS", "AUTH PLAIN", "EHLO a", "HELO a"]
+        {
             assert_eq!(code(unknown), 500, "{unknown:?}");
         }
-        for syntax in ["DATA x", "RSET x", "QUIT ", "LHLO", "LHLO ", "LHLO a b", "VRFY", "MAIL", "RCPT", "XFORWARD"] {
+        for syntax in
+            ["DATA x", "RSET x", "QUIT ", "LHLO", "LHLO ", "LHLO a b", "VRFY", "MAIL", "RCPT", "XFORWARD"]
+        {
             assert_eq!(code(syntax), 501, "{syntax:?}");
         }
     }
@@ -402,7 +424,14 @@ mod tests {
             Ok(Command::Rcpt(recipient)) => Some(recipient.path),
             _ => None,
         };
-        for good in ["a@b.test", "postmaster", "\"a b\"@c.test", "\"a>b\"@c.test", "\"a\\\"> <b\"@c.test", "a+b=c@d.test"] {
+        for good in [
+            "a@b.test",
+            "postmaster",
+            "\"a b\"@c.test",
+            "\"a>b\"@c.test",
+            "\"a\\\"> <b\"@c.test",
+            "a+b=c@d.test",
+        ] {
             assert_eq!(path(good).as_deref(), Some(good));
             assert!(is_path(good));
         }
@@ -412,10 +441,22 @@ mod tests {
         for bad in ["a b", "a>b", "a<b", "a\r\nDATA", "a\0b", "è", "\"a"] {
             assert!(!is_path(bad), "{bad:?}");
         }
-        for bad in ["RCPT TO: <a@b.test>", "RCPT TO <a@b.test>", "RCPT TO:a@b.test", "RCPT  TO:<a@b.test>", "RCPT FROM:<a@b.test>", "MAIL TO:<>"] {
+        for bad in [
+            "RCPT TO: <a@b.test>",
+            "RCPT TO <a@b.test>",
+            "RCPT TO:a@b.test",
+            "RCPT  TO:<a@b.test>",
+            "RCPT FROM:<a@b.test>",
+            "MAIL TO:<>",
+        ] {
             assert_eq!(code(bad), 501, "{bad}");
         }
-        for bad in ["RCPT TO:<a@b.test> ", "RCPT TO:<a@b.test>x", "RCPT TO:<a@b.test>  NOTIFY=NEVER", "RCPT TO:<a@b.test> =x"] {
+        for bad in [
+            "RCPT TO:<a@b.test> ",
+            "RCPT TO:<a@b.test>x",
+            "RCPT TO:<a@b.test>  NOTIFY=NEVER",
+            "RCPT TO:<a@b.test> =x",
+        ] {
             assert_eq!(code(bad), 501, "{bad}");
         }
     }
@@ -456,14 +497,21 @@ mod tests {
     fn rcpt_and_its_parameters() {
         let recipient = |original: Option<&str>, notify: Option<&str>| {
             let owned = |word: Option<&str>| word.map(str::to_owned);
-            Ok(Command::Rcpt(Recipient { path: "a@b.test".to_owned(), original: owned(original), notify: owned(notify) }))
+            Ok(Command::Rcpt(Recipient {
+                path: "a@b.test".to_owned(),
+                original: owned(original),
+                notify: owned(notify),
+            }))
         };
         assert_eq!(command(b"RCPT TO:<a@b.test>"), recipient(None, None));
         assert_eq!(
             command(b"RCPT TO:<a@b.test> NOTIFY=failure,Delay ORCPT=rfc822;c+2Bd@e.test"),
             recipient(Some("c+d@e.test"), Some("FAILURE,DELAY"))
         );
-        assert_eq!(command(b"RCPT TO:<a@b.test> NOTIFY=NEVER ORCPT=RFC822;c@d.test"), recipient(Some("c@d.test"), Some("NEVER")));
+        assert_eq!(
+            command(b"RCPT TO:<a@b.test> NOTIFY=NEVER ORCPT=RFC822;c@d.test"),
+            recipient(Some("c@d.test"), Some("NEVER"))
+        );
         // Another kind of address is not taken for one of mail.
         assert_eq!(command(b"RCPT TO:<a@b.test> ORCPT=x400;c@d.test"), recipient(None, None));
         for bad in [
@@ -487,8 +535,14 @@ mod tests {
     #[test]
     fn of_xforward_only_ident_is_kept() {
         let ident = |line: &str| command(format!("XFORWARD {line}").as_bytes());
-        assert_eq!(ident("NAME=a.test ADDR=192.0.2.1 PORT=25 HELO=b PROTO=ESMTP SOURCE=REMOTE"), Ok(Command::Xforward(None)));
-        assert_eq!(ident("name=[UNAVAILABLE] ident=4gW+2BxY"), Ok(Command::Xforward(Some(Some("4gW+xY".to_owned())))));
+        assert_eq!(
+            ident("NAME=a.test ADDR=192.0.2.1 PORT=25 HELO=b PROTO=ESMTP SOURCE=REMOTE"),
+            Ok(Command::Xforward(None))
+        );
+        assert_eq!(
+            ident("name=[UNAVAILABLE] ident=4gW+2BxY"),
+            Ok(Command::Xforward(Some(Some("4gW+xY".to_owned()))))
+        );
         assert_eq!(ident("IDENT=[UNAVAILABLE]"), Ok(Command::Xforward(Some(None))));
         for bad in ["IDENT", "IDENT=", "IDENT=+0A", "IDENT=a  NAME=b", "COLOUR=red"] {
             assert_eq!(code(&format!("XFORWARD {bad}")), 501, "{bad}");
@@ -499,8 +553,14 @@ mod tests {
     fn rfc5321_4_2_replies() {
         assert_eq!(said("250 Ok\r\n"), Reply::new(250, None, "Ok"));
         assert_eq!(said("250\r\n"), Reply::new(250, None, ""));
-        assert_eq!(said("550 5.1.1 <a@b.test> User doesn't exist\r\n"), Reply::new(550, "5.1.1", "<a@b.test> User doesn't exist"));
-        assert_eq!(said("451-4.3.0 one\r\n451-4.3.0 two\r\n451 4.3.0\r\n"), Reply::new(451, "4.3.0", "one two"));
+        assert_eq!(
+            said("550 5.1.1 <a@b.test> User doesn't exist\r\n"),
+            Reply::new(550, "5.1.1", "<a@b.test> User doesn't exist")
+        );
+        assert_eq!(
+            said("451-4.3.0 one\r\n451-4.3.0 two\r\n451 4.3.0\r\n"),
+            Reply::new(451, "4.3.0", "one two")
+        );
         assert_eq!(said("550-5.1.1 one\r\n550 two\r\n"), Reply::new(550, "5.1.1", "one two"));
         // What only looks like a status code of this reply.
         for text in ["2.0.0 x", "5.1 x", "5.1.1.1 x", "5.1234.1 x", "5.a.1 x", "192.0.2.1 x"] {
@@ -556,7 +616,8 @@ mod tests {
         }
 
         #[test]
-        fn what_comes_near_a_command_is_read_or_refused(line in "(?i)(MAIL FROM:|RCPT TO:|XFORWARD )<?[ -~]{0,12}>?( (SIZE|ENVID|RET|ORCPT|NOTIFY|BODY|IDENT)=[ -~]{0,9}){0,3}") {
+        fn what_comes_near_a_command_is_read_or_refused(line in "(?i)(MAIL FROM:|RCPT TO:|XFORWARD )<?[ \
+            -~]{0,12}>?( (SIZE|ENVID|RET|ORCPT|NOTIFY|BODY|IDENT)=[ -~]{0,9}){0,3}") {
             if let Ok(Command::Rcpt(recipient)) = command(line.as_bytes()) {
                 prop_assert!(is_path(&recipient.path));
             }

@@ -40,7 +40,8 @@ impl Stream {
         }
     }
 
-    /// Adds what comes next to `input`. `Ok(false)`: the other side has closed. Nothing is lost if it is not waited for.
+    /// Adds what comes next to `input`. `Ok(false)`: the other side has closed. Nothing is lost if it is not
+    /// waited for.
     pub(crate) async fn read(&mut self, input: &mut BytesMut) -> io::Result<bool> {
         input.reserve(READ);
         let read = match self {
@@ -66,7 +67,8 @@ impl Stream {
         };
     }
 
-    /// Adds what has come already to `input`, up to a buffer's length. Whether the other side is known to have closed.
+    /// Adds what has come already to `input`, up to a buffer's length. Whether the other side is known to
+    /// have closed.
     pub(crate) fn read_now(&self, input: &mut BytesMut) -> bool {
         input.reserve(READ);
         let read = match self {

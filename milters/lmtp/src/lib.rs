@@ -1,9 +1,11 @@
-//! LMTP (RFC 2033) and SMTP (RFC 5321), as little as the Delivery Point needs: a server on a unix socket and a client.
+//! LMTP (RFC 2033) and SMTP (RFC 5321), as little as the Delivery Point needs: a server on a unix socket and
+//! a client.
 //!
-//! Promise: no answer is lost and none is invented. The server says yes about a recipient only if the [`Receiver`] did, and a
-//! message whose last line did not come is not shown to it. The client gives back the other server's word, or says that
-//! there was none and whether the message may be there all the same. Lines, replies, messages, connections and waits are
-//! bounded, each by a figure that the user gives or the file names.
+//! Promise: no answer is lost and none is invented. The server says yes about a recipient only if the
+//! [`Receiver`] did, and a message whose last line did not come is not shown to it. The client gives back the
+//! other server's word, or says that there was none and whether the message may be there all the same. Lines,
+//! replies, messages, connections and waits are bounded, each by a figure that the user gives or the file
+//! names.
 //!
 //! Nothing here knows what a message is about.
 

@@ -1,9 +1,10 @@
 //! The server: LMTP (RFC 2033) on a unix socket, for Postfix's `lmtp` client.
 //!
-//! Promise: a recipient gets 2xx after DATA only where the [`Receiver`] gave that reply for him; a panic, or fewer replies than
-//! recipients, is 451 for those that have none. 354 comes only when [`Receiver::room`] said yes. A message whose end did not
-//! come is not shown to the receiver; one that it has is never taken from it again, and where the client does not wait for
-//! the answers, a line in the log says which are lost. Nothing here says no for good because a message is too large.
+//! Promise: a recipient gets 2xx after DATA only where the [`Receiver`] gave that reply for him; a panic, or
+//! fewer replies than recipients, is 451 for those that have none. 354 comes only when [`Receiver::room`]
+//! said yes. A message whose end did not come is not shown to the receiver; one that it has is never taken
+//! from it again, and where the client does not wait for the answers, a line in the log says which are lost.
+//! Nothing here says no for good because a message is too large.
 //!
 //! Memory of one connection before DATA: recipients times the line limit, and a buffer.
 
@@ -26,8 +27,8 @@ use crate::io::Stream;
 /// How many commands that are none a connection may say.
 const MOST_FAULTS: u32 = 20;
 
-/// How much more than announced a message may be before more room is asked for. Postfix counts the queue file, and adds
-/// fields as it delivers.
+/// How much more than announced a message may be before more room is asked for. Postfix counts the queue
+/// file, and adds fields as it delivers.
 const MORE_THAN_ANNOUNCED: usize = 16 * 1024;
 
 /// The least that is then asked for; of a large message an eighth of what has come.
@@ -55,15 +56,16 @@ pub struct Received {
 
 /// What is done with messages.
 pub trait Receiver: Send + Sync + 'static {
-    /// What is held for a message from before it is sent until its answers are written: a share of the memory.
+    /// What is held for a message from before it is sent until its answers are written: a share of the
+    /// memory.
     type Room: Send + 'static;
 
     /// At RCPT TO; the error refuses the recipient. (A panic ends the connection.)
     fn recipient(&self, recipient: &Recipient, sender: &str) -> Result<(), Reply>;
 
-    /// Before the 354 to DATA: room for as many bytes as were announced, or for the server's limit. For a message that turns out
-    /// longer it is asked again, for more of them. The error refuses the message; the client waits as long as
-    /// this takes.
+    /// Before the 354 to DATA: room for as many bytes as were announced, or for the server's limit. For a
+    /// message that turns out longer it is asked again, for more of them. The error refuses the message; the
+    /// client waits as long as this takes.
     fn room(&self, size: u64) -> impl Future<Output = Result<Self::Room, Reply>> + Send;
 
     /// At the end of DATA: one reply for each recipient, in their order. Never cancelled.
@@ -87,12 +89,18 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { message_size: 100 << 20, recipients: 1000, command_line: 2048, idle: Duration::from_secs(300), connections: 100 }
+        Self {
+            message_size: 100 << 20,
+            recipients: 1000,
+            command_line: 2048,
+            idle: Duration::from_secs(300),
+            connections: 100,
+        }
     }
 }
 
-/// Serves until `stop` resolves. Then no connection and no message is taken any more, those that wait for a command get 421, and
-/// messages that have begun are finished, if that takes no longer than `grace`.
+/// Serves until `stop` resolves. Then no connection and no message is taken any more, those that wait for a
+/// command get 421, and messages that have begun are finished, if that takes no longer than `grace`.
 pub async fn serve<R: Receiver>(
     listener: UnixListener,
     hostname: String,
@@ -133,11 +141,17 @@ pub async fn serve<R: Receiver>(
         }
     };
     if timeout(grace, all).await.is_err() {
-        tracing::warn!("the end does not wait for {} messages in hand: their answers are lost", connections.len());
+        tracing::warn!(
+            "the end does not wait for {} messages in hand: their answers are lost",
+            connections.len()
+        );
     }
 }
 
-async fn accept(listener: &UnixListener, turns: &Arc<Semaphore>) -> std::io::Result<(UnixStream, OwnedSemaphorePermit)> {
+async fn accept(
+    listener: &UnixListener,
+    turns: &Arc<Semaphore>,
+) -> std::io::Result<(UnixStream, OwnedSemaphorePermit)> {
     let turn = turns.clone().acquire_owned().await.map_err(std::io::Error::other)?;
     Ok((listener.accept().await?.0, turn))
 }
@@ -226,25 +240,34 @@ impl<R: Receiver> Session<R> {
     async fn command(&mut self) -> Result<(), End> {
         let line = self.line().await?;
         match grammar::command(&line) {
-            Ok(command) if self.greeted || matches!(command, Command::Lhlo | Command::Noop | Command::Rset | Command::Quit) => match command {
-                Command::Lhlo => self.lhlo(),
-                Command::Xforward(_) if self.mail.is_some() => self.out_of_order("XFORWARD within a transaction")?,
-                Command::Xforward(ident) => {
-                    self.ident = ident.unwrap_or_else(|| self.ident.take());
-                    self.say(&Reply::new(250, "2.0.0", "Ok"));
+            Ok(command)
+                if self.greeted
+                    || matches!(command, Command::Lhlo | Command::Noop | Command::Rset | Command::Quit) =>
+            {
+                match command {
+                    Command::Lhlo => self.lhlo(),
+                    Command::Xforward(_) if self.mail.is_some() => {
+                        self.out_of_order("XFORWARD within a transaction")?
+                    }
+                    Command::Xforward(ident) => {
+                        self.ident = ident.unwrap_or_else(|| self.ident.take());
+                        self.say(&Reply::new(250, "2.0.0", "Ok"));
+                    }
+                    Command::Mail(_) if self.mail.is_some() => {
+                        self.out_of_order("MAIL within a transaction")?
+                    }
+                    Command::Mail(mail) => self.mail(mail),
+                    Command::Rcpt(recipient) => self.rcpt(recipient)?,
+                    Command::Data => self.data().await?,
+                    Command::Rset => {
+                        self.reset();
+                        self.say(&Reply::new(250, "2.0.0", "Ok"));
+                    }
+                    Command::Noop => self.say(&Reply::new(250, "2.0.0", "Ok")),
+                    Command::Vrfy => self.say(&Reply::new(252, "2.5.0", "RCPT TO says more")),
+                    Command::Quit => return Err(End::Said(Reply::new(221, "2.0.0", "Bye"))),
                 }
-                Command::Mail(_) if self.mail.is_some() => self.out_of_order("MAIL within a transaction")?,
-                Command::Mail(mail) => self.mail(mail),
-                Command::Rcpt(recipient) => self.rcpt(recipient)?,
-                Command::Data => self.data().await?,
-                Command::Rset => {
-                    self.reset();
-                    self.say(&Reply::new(250, "2.0.0", "Ok"));
-                }
-                Command::Noop => self.say(&Reply::new(250, "2.0.0", "Ok")),
-                Command::Vrfy => self.say(&Reply::new(252, "2.5.0", "RCPT TO says more")),
-                Command::Quit => return Err(End::Said(Reply::new(221, "2.0.0", "Bye"))),
-            },
+            }
             Ok(_) => self.out_of_order("LHLO comes first")?,
             Err(reply) => self.fault(&reply)?,
         }
@@ -268,7 +291,9 @@ impl<R: Receiver> Session<R> {
                 }
             }
         };
-        timeout(idle, more).await.unwrap_or_else(|_| Err(End::Said(Reply::new(421, "4.4.2", "No command within the time"))))
+        timeout(idle, more)
+            .await
+            .unwrap_or_else(|_| Err(End::Said(Reply::new(421, "4.4.2", "No command within the time"))))
     }
 
     fn say(&mut self, reply: &Reply) {
@@ -277,7 +302,9 @@ impl<R: Receiver> Session<R> {
 
     async fn flush(&mut self) -> Result<(), End> {
         if !self.output.is_empty() {
-            timeout(self.world.limits.idle, self.stream.write(self.output.as_bytes())).await.map_err(|_| End::Gone)??;
+            timeout(self.world.limits.idle, self.stream.write(self.output.as_bytes()))
+                .await
+                .map_err(|_| End::Gone)??;
             self.output.clear();
         }
         Ok(())
@@ -372,7 +399,14 @@ impl<R: Receiver> Session<R> {
             Some(reply) => (vec![reply; count], hold.rooms),
             None => {
                 let data = Bytes::from(hold.data);
-                let message = Received { ident: ident.clone(), sender: mail.sender, envid: mail.envid, ret: mail.ret, recipients, data };
+                let message = Received {
+                    ident: ident.clone(),
+                    sender: mail.sender,
+                    envid: mail.envid,
+                    ret: mail.ret,
+                    recipients,
+                    data,
+                };
                 self.give(message, hold.rooms).await
             }
         };
@@ -380,7 +414,11 @@ impl<R: Receiver> Session<R> {
         answers.iter().for_each(|reply| self.say(reply));
         self.flush().await.inspect_err(|_| {
             let answers: Vec<_> = answers.iter().map(Reply::to_string).collect();
-            tracing::warn!("{}: the client does not wait for its answers: {}", ident.as_deref().unwrap_or("NOQUEUE"), answers.join(", "));
+            tracing::warn!(
+                "{}: the client does not wait for its answers: {}",
+                ident.as_deref().unwrap_or("NOQUEUE"),
+                answers.join(", ")
+            );
         })
     }
 
@@ -405,16 +443,19 @@ impl<R: Receiver> Session<R> {
                 return Ok(());
             }
             let read = timeout(self.world.limits.idle, self.stream.read(&mut self.input)).await;
-            let read = read.map_err(|_| End::Said(Reply::new(421, "4.4.2", "Nothing of the message within the time")))?;
+            let read = read
+                .map_err(|_| End::Said(Reply::new(421, "4.4.2", "Nothing of the message within the time")))?;
             if !read? {
                 return Err(End::Gone);
             }
         }
     }
 
-    /// Gives the message to the receiver, who has it to the end even if this is not waited for; the room with it.
+    /// Gives the message to the receiver, who has it to the end even if this is not waited for; the room with
+    /// it.
     async fn give(&self, message: Received, rooms: Vec<R::Room>) -> (Vec<Reply>, Vec<R::Room>) {
-        let (count, ident) = (message.recipients.len(), message.ident.clone().unwrap_or_else(|| "NOQUEUE".to_owned()));
+        let (count, ident) =
+            (message.recipients.len(), message.ident.clone().unwrap_or_else(|| "NOQUEUE".to_owned()));
         let receiver = self.world.receiver.clone();
         let work = tokio::spawn(async move { (receiver.message(message).await, rooms) });
         let (mut answers, rooms) = work.await.unwrap_or_else(|e| {
@@ -440,7 +481,8 @@ struct Hold<T> {
 }
 
 impl<T> Hold<T> {
-    /// Whether what came is within the limit and the room. Where there is no more room, the message is let go.
+    /// Whether what came is within the limit and the room. Where there is no more room, the message is let
+    /// go.
     async fn look<R: Receiver<Room = T>>(&mut self, limit: usize, receiver: &R) {
         if self.data.len() > limit {
             self.refused = Some(too_large());

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use pec_lmtp::{Limits, Options, Outgoing, Peer, Pool, Protocol, Received, Receiver, Recipient, Reply, Step, serve};
+use pec_lmtp::{
+    Limits, Options, Outgoing, Peer, Pool, Protocol, Received, Receiver, Recipient, Reply, Step, serve,
+};
 use tokio::net::UnixListener;
 
 /// Answers each recipient by the number in his name.
@@ -40,18 +42,29 @@ fn start(limits: Limits, options: Options) -> (Arc<Desk>, Pool, tempfile::TempDi
     let path = directory.path().join("lmtp");
     let listener = UnixListener::bind(&path).unwrap();
     let desk = Arc::new(Desk::default());
-    tokio::spawn(serve(listener, "mail.alfa.test".to_owned(), limits, desk.clone(), std::future::pending(), Duration::ZERO));
+    tokio::spawn(serve(
+        listener,
+        "mail.alfa.test".to_owned(),
+        limits,
+        desk.clone(),
+        std::future::pending(),
+        Duration::ZERO,
+    ));
     (desk, Pool::new(Peer::Unix(path), Protocol::Lmtp, "mx.alfa.test".to_owned(), options), directory)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn five_hundred_at_once_have_each_the_answer_of_their_own() {
-    let (desk, pool, _directory) = start(Limits { connections: 4, ..Limits::default() }, Options { connections: 4, ..Options::default() });
+    let (desk, pool, _directory) = start(
+        Limits { connections: 4, ..Limits::default() },
+        Options { connections: 4, ..Options::default() },
+    );
     let all: Vec<_> = (0..500)
         .map(|i| {
             let pool = pool.clone();
             tokio::spawn(async move {
-                let (recipient, pieces) = (format!("r{i}@alfa.test"), [Bytes::from(format!("Subject: {i}\r\n\r\n.{i}"))]);
+                let (recipient, pieces) =
+                    (format!("r{i}@alfa.test"), [Bytes::from(format!("Subject: {i}\r\n\r\n.{i}"))]);
                 let message = Outgoing {
                     sender: "",
                     recipient: &recipient,
@@ -67,14 +80,20 @@ async fn five_hundred_at_once_have_each_the_answer_of_their_own() {
         .collect();
     for one in all {
         let (answer, recipient) = one.await.unwrap();
-        assert_eq!((answer.at, &answer.reply.text, answer.reply.is_yes()), (Step::Message, &recipient, !recipient.contains('7')));
+        assert_eq!(
+            (answer.at, &answer.reply.text, answer.reply.is_yes()),
+            (Step::Message, &recipient, !recipient.contains('7'))
+        );
     }
     let received = desk.0.lock().unwrap();
     assert_eq!(received.len(), 500);
     for message in &*received {
         let number = message.recipients[0].path.trim_start_matches('r').trim_end_matches("@alfa.test");
         assert_eq!(message.data, format!("Subject: {number}\r\n\r\n.{number}\r\n"));
-        assert_eq!((message.envid.as_ref(), message.ident.as_deref()), (Some(&message.recipients[0].path), Some("4gWx")));
+        assert_eq!(
+            (message.envid.as_ref(), message.ident.as_deref()),
+            (Some(&message.recipients[0].path), Some("4gWx"))
+        );
     }
 }
 
@@ -84,7 +103,15 @@ async fn fifty_megabytes_arrive_as_they_are() {
     let line = format!("..{}\r\n.\r\n", "x".repeat(93));
     let body = Bytes::from(line.repeat(500_000));
     let pieces = [Bytes::from_static(b"Subject: x\r\n\r\n"), body.clone()];
-    let message = Outgoing { sender: "", recipient: "a@alfa.test", envid: None, ret: None, notify: None, ident: None, pieces: &pieces };
+    let message = Outgoing {
+        sender: "",
+        recipient: "a@alfa.test",
+        envid: None,
+        ret: None,
+        notify: None,
+        ident: None,
+        pieces: &pieces,
+    };
     assert!(pool.give(message).await.unwrap().reply.is_yes());
     let received = desk.0.lock().unwrap();
     assert!(received[0].data == pieces.concat());

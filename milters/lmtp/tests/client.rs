@@ -16,16 +16,18 @@ use tokio::time::{sleep, timeout};
 const LONG: Duration = Duration::from_secs(20);
 
 /// What every server says first, and what it offers.
-const HELLO: &str =
-    "> 220 mail.alfa.test LMTP\n< LHLO mx.alfa.test\n> 250-mail.alfa.test\n> 250-PIPELINING\n> 250-ENHANCEDSTATUSCODES\n> 250 SIZE 1000\n";
-const ENVELOPE: &str = "< MAIL FROM:<a@beta.test> SIZE=3\n< RCPT TO:<b@alfa.test>\n> 250 2.1.0 Ok\n> 250 2.1.5 Ok\n";
+const HELLO: &str = "> 220 mail.alfa.test LMTP\n< LHLO mx.alfa.test\n> 250-mail.alfa.test\n> \
+    250-PIPELINING\n> 250-ENHANCEDSTATUSCODES\n> 250 SIZE 1000\n";
+const ENVELOPE: &str =
+    "< MAIL FROM:<a@beta.test> SIZE=3\n< RCPT TO:<b@alfa.test>\n> 250 2.1.0 Ok\n> 250 2.1.5 Ok\n";
 const DATA: &str = "< DATA\n> 354 Go on\n< x\n< .\n";
 const SAVED: &str = "> 250 2.0.0 Saved\n";
 const RSET: &str = "< RSET\n> 250 2.0.0 Ok\n";
 const PROBE: &str = "< MAIL FROM:<>\n< RCPT TO:<b@alfa.test>\n> 250 2.1.0 Ok\n";
 
-/// A server. The n-th connection follows the n-th script: `> ` lines are said, `< ` lines must come, `~` waits, `+` counts as an end, `! ` is said without an
-/// end of line, and at the end it closes; with `=` it waits for the client to close.
+/// A server. The n-th connection follows the n-th script: `> ` lines are said, `< ` lines must come, `~`
+/// waits, `+` counts as an end, `! ` is said without an end of line, and at the end it closes; with `=` it
+/// waits for the client to close.
 struct Scripted {
     pool: Pool,
     done: Arc<Mutex<Vec<String>>>,
@@ -56,7 +58,12 @@ impl Scripted {
                 });
             }
         });
-        Self { pool: Pool::new(Peer::Unix(path), protocol, "mx.alfa.test".to_owned(), options), done, accepted, _directory: directory }
+        Self {
+            pool: Pool::new(Peer::Unix(path), protocol, "mx.alfa.test".to_owned(), options),
+            done,
+            accepted,
+            _directory: directory,
+        }
     }
 
     async fn give(&self) -> Result<Answer, Failure> {
@@ -116,7 +123,15 @@ async fn follow(mut stream: UnixStream, script: &str, done: &Mutex<Vec<String>>)
 }
 
 fn message(pieces: &[Bytes]) -> Outgoing<'_> {
-    Outgoing { sender: "a@beta.test", recipient: "b@alfa.test", envid: None, ret: None, notify: None, ident: None, pieces }
+    Outgoing {
+        sender: "a@beta.test",
+        recipient: "b@alfa.test",
+        envid: None,
+        ret: None,
+        notify: None,
+        ident: None,
+        pieces,
+    }
 }
 
 fn answer(at: Step, code: u16, status: &str, text: &str) -> Result<Answer, Failure> {
@@ -145,14 +160,22 @@ async fn what_is_offered_is_said() {
         Protocol::Smtp,
         Options::default(),
         &[script(&[
-            "> 220 mail.alfa.test\n< EHLO mx.alfa.test\n> 250-mail.alfa.test\n> 250-size\n> 250-8bitmime\n> 250-DSN\n> 250-XFORWARD NAME ADDR IDENT\n> 250 PIPELINING\n",
-            "< XFORWARD IDENT=4gW+2Bx\n< MAIL FROM:<> SIZE=12 BODY=8BITMIME RET=FULL ENVID=a+20b+3Dc\n< RCPT TO:<b@alfa.test> NOTIFY=FAILURE,DELAY\n",
+            "> 220 mail.alfa.test\n< EHLO mx.alfa.test\n> 250-mail.alfa.test\n> 250-size\n> 250-8bitmime\n> \
+            250-DSN\n> 250-XFORWARD NAME ADDR IDENT\n> 250 PIPELINING\n",
+            "< XFORWARD IDENT=4gW+2Bx\n< MAIL FROM:<> SIZE=12 BODY=8BITMIME RET=FULL ENVID=a+20b+3Dc\n< \
+            RCPT TO:<b@alfa.test> NOTIFY=FAILURE,DELAY\n",
             "> 250 Ok\n> 250 Ok\n> 250 Ok\n< DATA\n> 354 Go on\n< a: b\n< \n< è\n< .\n> 250 2.0.0 Saved\n=",
         ])],
     );
     let pieces = [Bytes::from("a: b\r\n\r\nè\r\n")];
-    let all =
-        Outgoing { sender: "", envid: Some("a b=c"), ret: Some("FULL"), notify: Some("FAILURE,DELAY"), ident: Some("4gW+x"), ..message(&pieces) };
+    let all = Outgoing {
+        sender: "",
+        envid: Some("a b=c"),
+        ret: Some("FULL"),
+        notify: Some("FAILURE,DELAY"),
+        ident: Some("4gW+x"),
+        ..message(&pieces)
+    };
     assert_eq!(server.pool.give(all).await, saved());
 }
 
@@ -161,13 +184,20 @@ async fn what_is_not_offered_is_not_said() {
     // Nor are commands said before the one before is answered.
     let server = Scripted::new(&[script(&[
         "> 220 mail.alfa.test\n< LHLO mx.alfa.test\n> 250 mail.alfa.test\n",
-        "< MAIL FROM:<a@beta.test>\n~\n> 250 Ok\n< RCPT TO:<b@alfa.test>\n~\n> 250 Ok\n< DATA\n~\n> 354 Go on\n< è\n< .\n> 250 2.0.0 Saved\n",
+        "< MAIL FROM:<a@beta.test>\n~\n> 250 Ok\n< RCPT TO:<b@alfa.test>\n~\n> 250 Ok\n< DATA\n~\n> 354 Go \
+        on\n< è\n< .\n> 250 2.0.0 Saved\n",
         "< MAIL FROM:<a@beta.test>\n> 450 4.0.0 No\n",
         RSET,
         "=",
     ])]);
     let pieces = [Bytes::from("è")];
-    let all = Outgoing { envid: Some("a"), ret: Some("FULL"), notify: Some("NEVER"), ident: Some("4gWx"), ..message(&pieces) };
+    let all = Outgoing {
+        envid: Some("a"),
+        ret: Some("FULL"),
+        notify: Some("NEVER"),
+        ident: Some("4gWx"),
+        ..message(&pieces)
+    };
     assert_eq!(server.pool.give(all).await, saved());
     assert_eq!(server.pool.give(all).await, answer(Step::Sender, 450, "4.0.0", "No"));
     assert_eq!(server.accepted(), 1);
@@ -177,11 +207,13 @@ async fn what_is_not_offered_is_not_said() {
 async fn dots_are_doubled_where_pieces_meet() {
     let server = Scripted::new(&[script(&[
         HELLO,
-        "< MAIL FROM:<a@beta.test> SIZE=17\n< RCPT TO:<b@alfa.test>\n> 250 Ok\n> 250 Ok\n< DATA\n> 354 Go on\n< ..a\n< ..\n< ..b.\n< ...c\n< .\n",
+        "< MAIL FROM:<a@beta.test> SIZE=17\n< RCPT TO:<b@alfa.test>\n> 250 Ok\n> 250 Ok\n< DATA\n> 354 Go \
+        on\n< ..a\n< ..\n< ..b.\n< ...c\n< .\n",
         SAVED,
         "=",
     ])]);
-    let pieces = [".a\r", "\n.\r\n", "", ".b.\r\n", ".", ".c"].map(|piece| Bytes::from_static(piece.as_bytes()));
+    let pieces =
+        [".a\r", "\n.\r\n", "", ".b.\r\n", ".", ".c"].map(|piece| Bytes::from_static(piece.as_bytes()));
     assert_eq!(server.pool.give(message(&pieces)).await, saved());
 }
 
@@ -203,12 +235,17 @@ async fn the_servers_word_counts_at_whichever_step_it_comes() {
 
 #[tokio::test]
 async fn nothing_of_a_message_is_given_before_it_is_said_to() {
-    let server = Scripted::new(&[script(&[HELLO, ENVELOPE, "="]), script(&[HELLO, ENVELOPE, DATA, SAVED, "="])]);
+    let server =
+        Scripted::new(&[script(&[HELLO, ENVELOPE, "="]), script(&[HELLO, ENVELOPE, DATA, SAVED, "="])]);
     let pieces = [Bytes::from_static(b"x\r\n")];
-    let Ok(Offered::Accepted(accepted)) = server.pool.offer(message(&pieces)).await else { panic!("it was not accepted") };
+    let Ok(Offered::Accepted(accepted)) = server.pool.offer(message(&pieces)).await else {
+        panic!("it was not accepted")
+    };
     drop(accepted);
     server.ended(1).await;
-    let Ok(Offered::Accepted(accepted)) = server.pool.offer(message(&pieces)).await else { panic!("it was not accepted") };
+    let Ok(Offered::Accepted(accepted)) = server.pool.offer(message(&pieces)).await else {
+        panic!("it was not accepted")
+    };
     assert_eq!(accepted.give().await, saved());
 }
 
@@ -220,7 +257,10 @@ async fn a_connection_that_says_421_is_not_used_again() {
         (Step::Recipient, &[begin, "> 250 Ok\n> 421 4.3.2 No\n"]),
         (Step::Data, &[ENVELOPE, "< DATA\n> 421 4.3.2 No\n"]),
     ] {
-        let server = Scripted::new(&[script(&[HELLO, &parts.concat(), "="]), script(&[HELLO, ENVELOPE, DATA, SAVED, "="])]);
+        let server = Scripted::new(&[
+            script(&[HELLO, &parts.concat(), "="]),
+            script(&[HELLO, ENVELOPE, DATA, SAVED, "="]),
+        ]);
         assert_eq!(server.give().await, answer(at, 421, "4.3.2", "No"), "{at:?}");
         assert_eq!(server.give().await, saved(), "{at:?}");
     }
@@ -243,14 +283,22 @@ async fn lost_answers_before_the_dot_mean_not_given_and_after_it_unknown() {
         &script(&[HELLO, ENVELOPE, "< DATA\n> 250 Saved already\n="]),
         &script(&[HELLO, ENVELOPE, "< DATA\n! 35"]),
         // Answers to what was not said yet.
-        "> 220 Hello\n< LHLO mx.alfa.test\n! 250 Hello\\r\\n250 Ok\\r\\n250 Ok\\r\\n354 Go on\\r\\n250 Saved\\r\\n\n=",
-        &script(&[HELLO, "< MAIL FROM:<a@beta.test> SIZE=3\n< RCPT TO:<b@alfa.test>\n! 250 Ok\\r\\n250 Ok\\r\\n354 Go on\\r\\n\n="]),
+        "> 220 Hello\n< LHLO mx.alfa.test\n! 250 Hello\\r\\n250 Ok\\r\\n250 Ok\\r\\n354 Go on\\r\\n250 \
+        Saved\\r\\n\n=",
+        &script(&[
+            HELLO,
+            "< MAIL FROM:<a@beta.test> SIZE=3\n< RCPT TO:<b@alfa.test>\n! 250 Ok\\r\\n250 Ok\\r\\n354 Go \
+            on\\r\\n\n=",
+        ]),
         &script(&[HELLO, ENVELOPE, "< DATA\n! 354 Go on\\r\\n250 Saved\\r\\n\n="]),
     ];
     for lost in before {
         let server = Scripted::new(&[lost.to_owned()]);
         let failure = server.give().await.unwrap_err();
-        assert!(matches!(failure, Failure::NotGiven { .. }) && !failure.may_have_it(), "{lost:?}: {failure:?}");
+        assert!(
+            matches!(failure, Failure::NotGiven { .. }) && !failure.may_have_it(),
+            "{lost:?}: {failure:?}"
+        );
         let shown = failure.to_string();
         assert!(shown.starts_with("unix:/") && !shown.contains('\n'), "{shown}");
     }
@@ -267,7 +315,10 @@ async fn lost_answers_before_the_dot_mean_not_given_and_after_it_unknown() {
     ] {
         let server = Scripted::new(&[script(&[HELLO, ENVELOPE, DATA, after])]);
         let failure = server.give().await.unwrap_err();
-        assert!(matches!(failure, Failure::Unknown { .. }) && failure.may_have_it(), "{after:?}: {failure:?}");
+        assert!(
+            matches!(failure, Failure::Unknown { .. }) && failure.may_have_it(),
+            "{after:?}: {failure:?}"
+        );
         assert!(failure.to_string().contains("which may have taken the message: "), "{failure}");
     }
 }
@@ -276,7 +327,8 @@ async fn lost_answers_before_the_dot_mean_not_given_and_after_it_unknown() {
 async fn a_server_that_closes_within_a_long_message_has_not_got_it() {
     let server = Scripted::new(&[script(&[
         HELLO,
-        "< MAIL FROM:<a@beta.test> SIZE=8000000\n< RCPT TO:<b@alfa.test>\n> 250 Ok\n> 250 Ok\n< DATA\n> 354 Go on\n< xx\n",
+        "< MAIL FROM:<a@beta.test> SIZE=8000000\n< RCPT TO:<b@alfa.test>\n> 250 Ok\n> 250 Ok\n< DATA\n> 354 \
+        Go on\n< xx\n",
     ])]);
     let pieces = [Bytes::from("xx\r\n".repeat(2_000_000))];
     assert!(matches!(server.pool.give(message(&pieces)).await, Err(Failure::NotGiven { .. })));
@@ -284,7 +336,8 @@ async fn a_server_that_closes_within_a_long_message_has_not_got_it() {
 
 #[tokio::test]
 async fn a_no_that_comes_before_the_dot_is_heard() {
-    let server = Scripted::new(&[script(&[HELLO, ENVELOPE, "< DATA\n! 354 Go on\\r\\n452 4.3.1 Full\\r\\n\n< x\n="])]);
+    let server =
+        Scripted::new(&[script(&[HELLO, ENVELOPE, "< DATA\n! 354 Go on\\r\\n452 4.3.1 Full\\r\\n\n< x\n="])]);
     assert_eq!(server.give().await, answer(Step::Message, 452, "4.3.1", "Full"));
     server.went(1).await;
 }
@@ -297,7 +350,11 @@ async fn each_step_has_its_time() {
     for (options, script, is_unknown) in [
         (Options { greeting: short, ..Options::default() }, silent.to_owned(), false),
         (Options { command: short, ..Options::default() }, before, false),
-        (Options { answer: short, ..Options::default() }, script(&[HELLO, ENVELOPE, "< DATA\n> 354 Go on\n< x\n< .\n="]), true),
+        (
+            Options { answer: short, ..Options::default() },
+            script(&[HELLO, ENVELOPE, "< DATA\n> 354 Go on\n< x\n< .\n="]),
+            true,
+        ),
     ] {
         let server = Scripted::with(Protocol::Lmtp, options, &[script]);
         let failure = server.give().await.unwrap_err();
@@ -311,18 +368,36 @@ async fn each_step_has_its_time() {
         Options { data: short, ..Options::default() },
         &[script(&[
             HELLO,
-            "< MAIL FROM:<a@beta.test> SIZE=8000000\n< RCPT TO:<b@alfa.test>\n> 250 Ok\n> 250 Ok\n< DATA\n> 354 Go on\n~\n~\n~\n~\n~\n~\n",
+            "< MAIL FROM:<a@beta.test> SIZE=8000000\n< RCPT TO:<b@alfa.test>\n> 250 Ok\n> 250 Ok\n< DATA\n> \
+            354 Go on\n~\n~\n~\n~\n~\n~\n",
         ])],
     );
     let pieces = [Bytes::from("xx\r\n".repeat(2_000_000))];
-    assert!(server.pool.give(message(&pieces)).await.unwrap_err().to_string().ends_with("does not read within 0.1 s"));
+    assert!(
+        server
+            .pool
+            .give(message(&pieces))
+            .await
+            .unwrap_err()
+            .to_string()
+            .ends_with("does not read within 0.1 s")
+    );
 }
 
 #[tokio::test]
 async fn only_its_time_ends_the_wait_for_the_answer_to_the_message() {
     let short = Duration::from_millis(20);
-    let options = Options { turn: short, greeting: short, command: short, data: short, idle: short, age: short, ..Options::default() };
-    let server = Scripted::with(Protocol::Lmtp, options, &[script(&[HELLO, ENVELOPE, DATA, "~\n~\n~\n", SAVED, "="])]);
+    let options = Options {
+        turn: short,
+        greeting: short,
+        command: short,
+        data: short,
+        idle: short,
+        age: short,
+        ..Options::default()
+    };
+    let server =
+        Scripted::with(Protocol::Lmtp, options, &[script(&[HELLO, ENVELOPE, DATA, "~\n~\n~\n", SAVED, "="])]);
     assert_eq!(server.give().await, saved());
 }
 
@@ -348,7 +423,10 @@ async fn a_kept_connection_that_is_dead_is_replaced_without_a_word() {
     assert_eq!(server.give().await, saved());
     assert!(matches!(server.give().await, Err(Failure::NotGiven { .. })));
     // And not where something was said already.
-    let server = Scripted::new(&[script(&[&good, "< MAIL FROM:<a@beta.test> SIZE=3\n< RCPT TO:<b@alfa.test>\n> 250 Ok\n"])]);
+    let server = Scripted::new(&[script(&[
+        &good,
+        "< MAIL FROM:<a@beta.test> SIZE=3\n< RCPT TO:<b@alfa.test>\n> 250 Ok\n",
+    ])]);
     assert_eq!(server.give().await, saved());
     assert!(matches!(server.give().await, Err(Failure::NotGiven { .. })));
     assert_eq!(server.accepted(), 1);
@@ -364,8 +442,10 @@ async fn an_answer_too_many_is_not_taken_for_that_of_the_next_message() {
     server.went(1).await;
     assert_eq!(server.give().await, answer(Step::Message, 550, "5.1.1", "No"));
     // Nor one that comes while nobody uses the connection.
-    let server =
-        Scripted::new(&[script(&[HELLO, ENVELOPE, DATA, SAVED, "~\n", SAVED, "+\n="]), script(&[HELLO, ENVELOPE, DATA, "> 550 5.1.1 No\n="])]);
+    let server = Scripted::new(&[
+        script(&[HELLO, ENVELOPE, DATA, SAVED, "~\n", SAVED, "+\n="]),
+        script(&[HELLO, ENVELOPE, DATA, "> 550 5.1.1 No\n="]),
+    ]);
     assert_eq!(server.give().await, saved());
     server.went(1).await;
     // The runtime hears of it.
@@ -379,7 +459,11 @@ async fn a_no_to_the_sender_whose_second_answer_is_late_ends_the_connection() {
         Protocol::Lmtp,
         Options { command: Duration::from_millis(100), ..Options::default() },
         &[
-            script(&[HELLO, "< MAIL FROM:<a@beta.test> SIZE=3\n< RCPT TO:<b@alfa.test>\n> 451 4.3.0 No\n~\n~\n~\n> 250 Ok\n="]),
+            script(&[
+                HELLO,
+                "< MAIL FROM:<a@beta.test> SIZE=3\n< RCPT TO:<b@alfa.test>\n> 451 4.3.0 No\n~\n~\n~\n> 250 \
+                Ok\n=",
+            ]),
             script(&[HELLO, ENVELOPE, DATA, SAVED, "="]),
         ],
     );
@@ -390,7 +474,16 @@ async fn a_no_to_the_sender_whose_second_answer_is_late_ends_the_connection() {
 
 #[tokio::test]
 async fn asking_gives_nothing() {
-    let server = Scripted::new(&[script(&[HELLO, PROBE, "> 250 2.1.5 Ok\n", RSET, PROBE, "> 552 5.2.2 Full\n", RSET, "="])]);
+    let server = Scripted::new(&[script(&[
+        HELLO,
+        PROBE,
+        "> 250 2.1.5 Ok\n",
+        RSET,
+        PROBE,
+        "> 552 5.2.2 Full\n",
+        RSET,
+        "=",
+    ])]);
     assert_eq!(server.pool.ask("b@alfa.test").await, Ok(Reply::new(250, "2.1.5", "Ok")));
     assert_eq!(server.pool.ask("b@alfa.test").await, Ok(Reply::new(552, "5.2.2", "Full")));
     assert_eq!(server.accepted(), 1);
@@ -398,7 +491,12 @@ async fn asking_gives_nothing() {
 
 #[tokio::test]
 async fn a_no_to_the_sender_says_nothing_of_the_recipient() {
-    let server = Scripted::new(&[script(&[HELLO, "< MAIL FROM:<>\n< RCPT TO:<b@alfa.test>\n> 550 5.1.1 No\n> 550 5.1.1 No\n", RSET, "="])]);
+    let server = Scripted::new(&[script(&[
+        HELLO,
+        "< MAIL FROM:<>\n< RCPT TO:<b@alfa.test>\n> 550 5.1.1 No\n> 550 5.1.1 No\n",
+        RSET,
+        "=",
+    ])]);
     let failure = server.pool.ask("b@alfa.test").await.unwrap_err();
     assert!(failure.to_string().ends_with("answers MAIL FROM:<>: 550 5.1.1 No"), "{failure}");
 }
@@ -422,8 +520,20 @@ async fn nothing_is_sent_that_the_words_do_not_mean() {
     let server = Scripted::new(&[]);
     let good = [Bytes::from_static(b"x\r\n")];
     let long = format!("{}@alfa.test", "x".repeat(320));
-    for bad in ["a\r\nRSET", "a\nb", "a\rb", "a\0b", "a> NOTIFY=NEVER ORCPT=rfc822;<b", "a<b", "a b@c.test", "è@b.test", long.as_str()] {
-        for message in [Outgoing { sender: bad, ..message(&good) }, Outgoing { recipient: bad, ..message(&good) }] {
+    for bad in [
+        "a\r\nRSET",
+        "a\nb",
+        "a\rb",
+        "a\0b",
+        "a> NOTIFY=NEVER ORCPT=rfc822;<b",
+        "a<b",
+        "a b@c.test",
+        "è@b.test",
+        long.as_str(),
+    ] {
+        for message in
+            [Outgoing { sender: bad, ..message(&good) }, Outgoing { recipient: bad, ..message(&good) }]
+        {
             assert!(matches!(server.pool.give(message).await, Err(Failure::NotGiven { .. })), "{bad:?}");
         }
         assert!(matches!(server.pool.ask(bad).await, Err(Failure::NotGiven { .. })), "{bad:?}");
@@ -449,7 +559,8 @@ async fn nothing_is_sent_that_the_words_do_not_mean() {
 #[tokio::test]
 async fn who_has_no_turn_in_time_hears_busy() {
     let options = Options { connections: 1, turn: Duration::from_millis(30), ..Options::default() };
-    let server = Scripted::with(Protocol::Lmtp, options, &[script(&[HELLO, ENVELOPE, DATA, "~\n~\n~\n", SAVED, "="])]);
+    let server =
+        Scripted::with(Protocol::Lmtp, options, &[script(&[HELLO, ENVELOPE, DATA, "~\n~\n~\n", SAVED, "="])]);
     let pool = server.pool.clone();
     let first = tokio::spawn(async move { pool.give(message(&[Bytes::from_static(b"x\r\n")])).await });
     sleep(Duration::from_millis(20)).await;
@@ -482,11 +593,16 @@ async fn kept_connections_do_not_starve_those_who_wait() {
 async fn a_connection_that_nobody_uses_is_closed() {
     let short = Duration::from_millis(50);
     let once = script(&[HELLO, ENVELOPE, DATA, SAVED, "< QUIT\n="]);
-    let server = Scripted::with(Protocol::Lmtp, Options { idle: short, ..Options::default() }, std::slice::from_ref(&once));
+    let server = Scripted::with(
+        Protocol::Lmtp,
+        Options { idle: short, ..Options::default() },
+        std::slice::from_ref(&once),
+    );
     assert_eq!(server.give().await, saved());
     server.went(1).await;
     // An old one is not used again.
-    let server = Scripted::with(Protocol::Lmtp, Options { age: short, ..Options::default() }, &[once.clone(), once]);
+    let server =
+        Scripted::with(Protocol::Lmtp, Options { age: short, ..Options::default() }, &[once.clone(), once]);
     assert_eq!(server.give().await, saved());
     sleep(2 * short).await;
     assert_eq!(server.give().await, saved());
@@ -496,7 +612,11 @@ async fn a_connection_that_nobody_uses_is_closed() {
 #[tokio::test]
 async fn who_does_not_wait_for_the_end_leaves_no_half_connection_behind() {
     let options = Options { connections: 1, turn: LONG, ..Options::default() };
-    let server = Scripted::with(Protocol::Lmtp, options, &[script(&[HELLO, ENVELOPE, DATA, "="]), script(&[HELLO, ENVELOPE, DATA, SAVED, "="])]);
+    let server = Scripted::with(
+        Protocol::Lmtp,
+        options,
+        &[script(&[HELLO, ENVELOPE, DATA, "="]), script(&[HELLO, ENVELOPE, DATA, SAVED, "="])],
+    );
     assert!(timeout(Duration::from_millis(50), server.give()).await.is_err());
     assert_eq!(server.give().await, saved());
     assert_eq!(server.accepted(), 2);
@@ -507,11 +627,17 @@ async fn nobody_listens() {
     let directory = tempfile::tempdir().unwrap();
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     for (peer, shown) in [
-        (Peer::Unix(directory.path().join("none")), format!("unix:{}: no connection: ", directory.path().join("none").display())),
+        (
+            Peer::Unix(directory.path().join("none")),
+            format!("unix:{}: no connection: ", directory.path().join("none").display()),
+        ),
         (Peer::Inet(free.to_string()), format!("inet:{free}: no connection: ")),
     ] {
         let pool = Pool::new(peer, Protocol::Lmtp, "mx.alfa.test".to_owned(), Options::default());
         let failure = pool.ask("b@alfa.test").await.unwrap_err();
-        assert!(matches!(failure, Failure::NotGiven { .. }) && failure.to_string().starts_with(&shown), "{failure}");
+        assert!(
+            matches!(failure, Failure::NotGiven { .. }) && failure.to_string().starts_with(&shown),
+            "{failure}"
+        );
     }
 }

@@ -57,7 +57,13 @@ impl Desk {
 
     /// Says yes to everything.
     fn yes() -> Self {
-        Self::new(|message| message.recipients.iter().map(|r| Reply::new(250, "2.0.0", format!("<{}> Saved", r.path))).collect())
+        Self::new(|message| {
+            message
+                .recipients
+                .iter()
+                .map(|r| Reply::new(250, "2.0.0", format!("<{}> Saved", r.path)))
+                .collect()
+        })
     }
 
     fn received(&self) -> Vec<Received> {
@@ -77,7 +83,11 @@ impl Receiver for Desk {
 
     fn room(&self, size: u64) -> impl Future<Output = Result<Room, Reply>> + Send {
         self.rooms.lock().unwrap().push(size);
-        let room = if size > self.most_room { Err(Reply::new(451, "4.3.2", "No memory now")) } else { Ok(Room(self.held.clone())) };
+        let room = if size > self.most_room {
+            Err(Reply::new(451, "4.3.2", "No memory now"))
+        } else {
+            Ok(Room(self.held.clone()))
+        };
         if room.is_ok() {
             self.held.fetch_add(1, Ordering::SeqCst);
         }
@@ -109,7 +119,8 @@ impl Server {
         let (stop, stopped) = oneshot::channel();
         let desk = Arc::new(desk);
         let stopped = async { drop(stopped.await) };
-        let ended = tokio::spawn(serve(listener, "mail.alfa.test".to_owned(), limits, desk.clone(), stopped, grace));
+        let ended =
+            tokio::spawn(serve(listener, "mail.alfa.test".to_owned(), limits, desk.clone(), stopped, grace));
         Self { path, desk, stop: Some(stop), ended, _directory: directory }
     }
 
@@ -168,7 +179,11 @@ impl Client {
     /// The next lines have these codes.
     async fn hear_codes(&mut self, codes: &str) {
         let lines = self.hear_lines(codes.split(' ').count()).await;
-        assert_eq!(lines.iter().map(|l| l.get(..3).unwrap_or("end")).collect::<Vec<_>>().join(" "), codes, "{lines:?}");
+        assert_eq!(
+            lines.iter().map(|l| l.get(..3).unwrap_or("end")).collect::<Vec<_>>().join(" "),
+            codes,
+            "{lines:?}"
+        );
     }
 
     async fn ask(&mut self, command: &str, codes: &str) {
@@ -209,7 +224,15 @@ async fn a_message_is_received_as_it_was_given() {
     client.say("LHLO mail.alfa.test\r\n").await;
     assert_eq!(
         client.hear_lines(7).await,
-        ["250-mail.alfa.test", "250-PIPELINING", "250-8BITMIME", "250-ENHANCEDSTATUSCODES", "250-SIZE 104857600", "250-DSN", "250 XFORWARD IDENT"]
+        [
+            "250-mail.alfa.test",
+            "250-PIPELINING",
+            "250-8BITMIME",
+            "250-ENHANCEDSTATUSCODES",
+            "250-SIZE 104857600",
+            "250-DSN",
+            "250 XFORWARD IDENT"
+        ]
     );
     client.ask("XFORWARD IDENT=4gWxY", "250").await;
     client.ask("MAIL FROM:<mario@beta.test> SIZE=40 BODY=8BITMIME RET=HDRS ENVID=a+2B1", "250").await;
@@ -220,7 +243,11 @@ async fn a_message_is_received_as_it_was_given() {
     client.ask("QUIT", "221").await;
     client.hear_end().await;
     let owned = |text: &str| Some(text.to_owned());
-    let recipient = Recipient { path: "anna@alfa.test".to_owned(), original: owned("Anna@alfa.test"), notify: owned("FAILURE") };
+    let recipient = Recipient {
+        path: "anna@alfa.test".to_owned(),
+        original: owned("Anna@alfa.test"),
+        notify: owned("FAILURE"),
+    };
     let expected = Received {
         ident: owned("4gWxY"),
         sender: "mario@beta.test".to_owned(),
@@ -234,7 +261,13 @@ async fn a_message_is_received_as_it_was_given() {
 
 #[tokio::test]
 async fn rfc2033_each_recipient_has_an_answer_of_his_own() {
-    let server = Server::new(Desk::new(|_| vec![Reply::new(451, "4.2.0", "Locked"), Reply::new(250, None, "Ok"), Reply::new(552, "5.2.2", "Full")]));
+    let server = Server::new(Desk::new(|_| {
+        vec![
+            Reply::new(451, "4.2.0", "Locked"),
+            Reply::new(250, None, "Ok"),
+            Reply::new(552, "5.2.2", "Full"),
+        ]
+    }));
     let mut client = server.client().await;
     client.ask("MAIL FROM:<>", "250").await;
     client.ask("RCPT TO:<a@alfa.test>", "250").await;
@@ -247,7 +280,10 @@ async fn rfc2033_each_recipient_has_an_answer_of_his_own() {
     client.say("x\r\n.\r\n").await;
     assert_eq!(client.hear_lines(3).await, ["451 4.2.0 Locked", "250 Ok", "552 5.2.2 Full"]);
     let received = server.desk.received();
-    assert_eq!(received[0].recipients.iter().map(|r| r.path.as_str()).collect::<Vec<_>>(), ["a@alfa.test", "b@alfa.test", "c@alfa.test"]);
+    assert_eq!(
+        received[0].recipients.iter().map(|r| r.path.as_str()).collect::<Vec<_>>(),
+        ["a@alfa.test", "b@alfa.test", "c@alfa.test"]
+    );
     assert_eq!((received[0].ident.as_deref(), received[0].sender.as_str()), (None, ""));
 }
 
@@ -294,9 +330,13 @@ async fn issue_13_no_verb_is_found_behind_white_space() {
         client.ask(&format!("{white}RCPT TO:<a@alfa.test> ORCPT=rfc822;b@alfa.test"), "500").await;
         client.ask("DATA", "503").await;
     }
-    for bare in
-        ["\rRCPT TO:<a@alfa.test>\r\n", "RCPT TO:<a@alfa.test>\n", "NOOP\nRCPT TO:<a@alfa.test>\r\n", "NOOP\rRCPT TO:<a@alfa.test>\r\n", "NO\0OP\r\n"]
-    {
+    for bare in [
+        "\rRCPT TO:<a@alfa.test>\r\n",
+        "RCPT TO:<a@alfa.test>\n",
+        "NOOP\nRCPT TO:<a@alfa.test>\r\n",
+        "NOOP\rRCPT TO:<a@alfa.test>\r\n",
+        "NO\0OP\r\n",
+    ] {
         let mut client = server.client().await;
         client.ask("MAIL FROM:<>", "250").await;
         client.say(bare).await;
@@ -309,7 +349,12 @@ async fn issue_13_no_verb_is_found_behind_white_space() {
 async fn rfc2920_pipelined_commands_are_answered_in_order() {
     let server = Server::new(Desk::yes());
     let mut client = server.client().await;
-    client.say("XFORWARD IDENT=1\r\nMAIL FROM:<>\r\nRCPT TO:<a@alfa.test>\r\nRCPT TO:<nobody@alfa.test>\r\nNONSENSE\r\nRCPT TO:<b@alfa.test>\r\nDATA\r\n").await;
+    client
+        .say(
+            "XFORWARD IDENT=1\r\nMAIL FROM:<>\r\nRCPT TO:<a@alfa.test>\r\nRCPT \
+        TO:<nobody@alfa.test>\r\nNONSENSE\r\nRCPT TO:<b@alfa.test>\r\nDATA\r\n",
+        )
+        .await;
     client.hear_codes("250 250 250 550 500 250 354").await;
     client.say("x\r\n.\r\nMAIL FROM:<>\r\nRCPT TO:<c@alfa.test>\r\nDATA\r\n").await;
     client.hear_codes("250 250 250 250 354").await;
@@ -377,7 +422,9 @@ async fn a_command_line_is_bounded() {
 async fn five_hundred_recipients_and_the_bound() {
     let server = Server::start(Desk::yes(), Limits { recipients: 500, ..Limits::default() }, LONG);
     let mut client = server.client().await;
-    let commands: String = (0..501).map(|i| format!("RCPT TO:<r{i}@alfa.test> ORCPT=rfc822;r{i}@alfa.test NOTIFY=FAILURE\r\n")).collect();
+    let commands: String = (0..501)
+        .map(|i| format!("RCPT TO:<r{i}@alfa.test> ORCPT=rfc822;r{i}@alfa.test NOTIFY=FAILURE\r\n"))
+        .collect();
     client.say(&format!("MAIL FROM:<>\r\n{commands}DATA\r\n")).await;
     let replies = client.hear_lines(503).await;
     assert!(replies[..501].iter().all(|line| line.starts_with("250 ")));
@@ -524,7 +571,9 @@ impl Log {
 async fn a_message_in_hand_is_finished_without_its_client_and_the_lost_answers_are_logged() {
     let log = Log::default();
     let writer = log.clone();
-    let _guard = tracing::subscriber::set_default(tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish());
+    let _guard = tracing::subscriber::set_default(
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish(),
+    );
     let server = Server::new(Desk { go: Semaphore::new(0), ..Desk::yes() });
     let mut client = server.client().await;
     client.ask("XFORWARD IDENT=4gWxY", "250").await;
@@ -535,7 +584,13 @@ async fn a_message_in_hand_is_finished_without_its_client_and_the_lost_answers_a
     sleep(Duration::from_millis(20)).await;
     assert_eq!((server.desk.received().len(), server.desk.held.load(Ordering::SeqCst)), (0, 1));
     server.desk.go.add_permits(1);
-    until(|| log.text().contains("4gWxY: the client does not wait for its answers: 250 2.0.0 <a@alfa.test> Saved")).await;
+    until(|| {
+        log.text().contains(
+            "4gWxY: the client does not wait for its answers: 250 2.0.0 <a@alfa.test> \
+            Saved",
+        )
+    })
+    .await;
     assert_eq!(server.desk.received().len(), 1);
 }
 
@@ -553,7 +608,8 @@ async fn twenty_errors_are_enough() {
 
 #[tokio::test]
 async fn who_says_nothing_is_sent_away() {
-    let server = Server::start(Desk::yes(), Limits { idle: Duration::from_millis(150), ..Limits::default() }, LONG);
+    let server =
+        Server::start(Desk::yes(), Limits { idle: Duration::from_millis(150), ..Limits::default() }, LONG);
     let mut client = server.client().await;
     client.hear("421 4.4.2 No command within the time").await;
     client.hear_end().await;
@@ -612,7 +668,11 @@ async fn at_the_end_messages_in_hand_are_answered_and_nothing_new_begins() {
 
 #[tokio::test]
 async fn the_end_does_not_wait_longer_than_its_grace() {
-    let mut server = Server::start(Desk { go: Semaphore::new(0), ..Desk::yes() }, Limits::default(), Duration::from_millis(50));
+    let mut server = Server::start(
+        Desk { go: Semaphore::new(0), ..Desk::yes() },
+        Limits::default(),
+        Duration::from_millis(50),
+    );
     let mut client = server.client().await;
     client.begin(&["a@alfa.test"]).await;
     client.say("x\r\n.\r\n").await;

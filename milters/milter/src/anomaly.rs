@@ -1,5 +1,5 @@
-//! What is delivered without being certified: put into a busta di anomalia, and written down (RFC 6109 s. 3.2.2); and what a milter
-//! lets pass as it is.
+//! What is delivered without being certified: put into a busta di anomalia, and written down (RFC 6109 s.
+//! 3.2.2); and what a milter lets pass as it is.
 //!
 //! Promise: what goes on to a mailbox of ours from here has a row by which pec-delivery knows it.
 
@@ -31,14 +31,20 @@ pub struct Anomaly<'a> {
 }
 
 impl World {
-    /// The message with this `body` becomes a busta di anomalia around itself, for those to whom it goes, and that is written down; with the hash of
-    /// the envelope's body.
-    pub async fn wrap(&self, anomaly: Anomaly<'_>, kind: PassedKind, body: Body) -> anyhow::Result<(Edits, [u8; 32])> {
+    /// The message with this `body` becomes a busta di anomalia around itself, for those to whom it goes, and
+    /// that is written down; with the hash of the envelope's body.
+    pub async fn wrap(
+        &self,
+        anomaly: Anomaly<'_>,
+        kind: PassedKind,
+        body: Body,
+    ) -> anyhow::Result<(Edits, [u8; 32])> {
         let (now, id) = (self.clock.now(), fresh()?);
         let large = body.len() >= LARGE;
         let Anomaly { transaction, errore, .. } = anomaly;
         let make = |issuer: Issuer<'_>| {
-            let envelope = anomalia(issuer, &transaction.header, body, transaction.reverse_path(), errore, now, &id)?;
+            let envelope =
+                anomalia(issuer, &transaction.header, body, transaction.reverse_path(), errore, now, &id)?;
             let body_sha256 = envelope.body.sha256();
             Ok((envelope, body_sha256))
         };
@@ -52,24 +58,52 @@ impl World {
         self.delivered(anomaly, PassedKind::Anomalia, body_sha256, self.clock.now(), &fresh()?).await
     }
 
-    async fn delivered(&self, anomaly: Anomaly<'_>, kind: PassedKind, body_sha256: &[u8], now: Moment, id: &str) -> anyhow::Result<Edits> {
+    async fn delivered(
+        &self,
+        anomaly: Anomaly<'_>,
+        kind: PassedKind,
+        body_sha256: &[u8],
+        now: Moment,
+        id: &str,
+    ) -> anyhow::Result<Edits> {
         let Anomaly { connection, transaction, errore, provider } = anomaly;
-        let recipients: Vec<Address> = transaction.recipients.iter().filter_map(|r| r.address.clone()).collect();
+        let recipients: Vec<Address> =
+            transaction.recipients.iter().filter_map(|r| r.address.clone()).collect();
         let identificativo = pec_identifier(now, id, &self.settings.service_domain);
-        let mut log = Entry::of_anomaly(&transaction.header, identificativo, transaction.reverse_path(), &recipients, now, transaction.queue_id());
+        let mut log = Entry::of_anomaly(
+            &transaction.header,
+            identificativo,
+            transaction.reverse_path(),
+            &recipients,
+            now,
+            transaction.queue_id(),
+        );
         log.certified_by = self.settings.provider_name.clone();
         log.message_sha256 = Some(body_sha256.to_vec());
         log.client_address = connection.map(|c| c.client_address.clone());
         log.tls = transaction.tls.as_ref().map(ToString::to_string);
         log.error = Some(errore.italiano.clone());
         let edits = self.let_pass(transaction, kind, body_sha256, Some(log)).await?;
-        maillog::anomalia(transaction.queue_id(), transaction.reverse_path(), recipients.len(), provider, &errore.inglese);
+        maillog::anomalia(
+            transaction.queue_id(),
+            transaction.reverse_path(),
+            recipients.len(),
+            provider,
+            &errore.inglese,
+        );
         Ok(edits)
     }
 
-    /// Writes that the message, whose body has this hash when it goes on, may reach those of its recipients who have a mailbox here, with its
-    /// log row; and has it carry the ENVID by which pec-delivery finds that.
-    pub async fn let_pass(&self, transaction: &Transaction, kind: PassedKind, body_sha256: &[u8], log: Option<Entry>) -> anyhow::Result<Edits> {
+    /// Writes that the message, whose body has this hash when it goes on, may reach those of its recipients
+    /// who have a mailbox here, with its log row; and has it carry the ENVID by which pec-delivery finds
+    /// that.
+    pub async fn let_pass(
+        &self,
+        transaction: &Transaction,
+        kind: PassedKind,
+        body_sha256: &[u8],
+        log: Option<Entry>,
+    ) -> anyhow::Result<Edits> {
         let passed = self.passed(transaction, kind, body_sha256, &fresh()?)?;
         let log = log.map(|log| Entry { envid: Some(passed.envid.clone()), ..log });
         self.database.insert_passed(&passed, log.as_ref()).await?;
@@ -77,14 +111,30 @@ impl World {
     }
 
     /// The row that says so.
-    pub fn passed(&self, transaction: &Transaction, kind: PassedKind, body_sha256: &[u8], envid: &str) -> anyhow::Result<Authentic<Passed>> {
-        let ours = transaction.recipients.iter().filter_map(|r| r.address.as_ref()).filter(|r| self.is_local(&r.domain()));
+    pub fn passed(
+        &self,
+        transaction: &Transaction,
+        kind: PassedKind,
+        body_sha256: &[u8],
+        envid: &str,
+    ) -> anyhow::Result<Authentic<Passed>> {
+        let ours = transaction
+            .recipients
+            .iter()
+            .filter_map(|r| r.address.as_ref())
+            .filter(|r| self.is_local(&r.domain()));
         let mut recipients: Vec<String> = ours.map(Address::key).collect();
-        // Milters see an address before its alias: root's and the postmaster's lead to the service mailbox (main.cf).
+        // Milters see an address before its alias: root's and the postmaster's lead to the service mailbox
+        // (main.cf).
         let service = service_address(&self.settings.service_domain);
         if matches!(kind, PassedKind::Locale | PassedKind::Rapporto) && !recipients.contains(&service) {
             recipients.push(service);
         }
-        Ok(self.database.authentic(Passed { envid: envid.to_owned(), kind, body_sha256: body_sha256.to_vec(), recipients })?)
+        Ok(self.database.authentic(Passed {
+            envid: envid.to_owned(),
+            kind,
+            body_sha256: body_sha256.to_vec(),
+            recipients,
+        })?)
     }
 }

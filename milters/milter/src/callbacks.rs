@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use indymilter::{
-    Actions, Callbacks, Config, ContextActions as _, EomContext, Listener, Macros, NegotiateContext, ProtoOpts, SetErrorReply, SocketInfo, Status,
+    Actions, Callbacks, Config, ContextActions as _, EomContext, Listener, Macros, NegotiateContext,
+    ProtoOpts, SetErrorReply, SocketInfo, Status,
 };
 use pec_core::maillog;
 use tokio::sync::watch;
@@ -25,7 +26,8 @@ const MAX_CONNECTIONS: usize = 1000;
 const PROGRESS_EVERY: Duration = Duration::from_secs(60);
 
 /// What a client hears while the mail waits. Why is in the log, not for the network.
-const WAIT_REPLY: (&str, &str, &str) = ("451", "4.3.0", "certified mail service temporarily unavailable, nothing was accepted, try again later");
+const WAIT_REPLY: (&str, &str, &str) =
+    ("451", "4.3.0", "certified mail service temporarily unavailable, nothing was accepted, try again later");
 
 /// How many messages are in hand, between MAIL and the final reply, over all connections.
 #[derive(Debug, Clone)]
@@ -81,7 +83,8 @@ struct Message<P> {
 }
 
 impl<P: Point> Message<P> {
-    /// The header is complete, whether Postfix said so or went on: what is kept of the body is settled before its first byte.
+    /// The header is complete, whether Postfix said so or went on: what is kept of the body is settled before
+    /// its first byte.
     fn end_header(&mut self, door: P::Door) {
         if !self.header_ended {
             self.header_ended = true;
@@ -90,8 +93,8 @@ impl<P: Point> Message<P> {
     }
 }
 
-/// Serves `door` on `listener` until `shutdown` completes. `point` may be exchanged at any time; it holds from the next
-/// message on.
+/// Serves `door` on `listener` until `shutdown` completes. `point` may be exchanged at any time; it holds
+/// from the next message on.
 pub async fn serve<P: Point>(
     listener: impl Listener,
     door: P::Door,
@@ -127,9 +130,12 @@ fn callbacks<P: Point>(door: P::Door, point: Arc<ArcSwap<P>>, in_hand: InHand) -
                 transaction.queue_id = macro_text(&context.macros, c"i");
                 transaction.account = macro_text(&context.macros, c"{auth_authen}");
                 transaction.tls = tls(&context.macros);
-                let session = context.data.get_or_insert_with(|| Session { connection: Connection::default(), message: None });
+                let session = context
+                    .data
+                    .get_or_insert_with(|| Session { connection: Connection::default(), message: None });
                 let decision = point.mail(door, &session.connection, &transaction);
-                session.message = Some(Message { point, transaction, header_ended: false, _in_hand: in_hand });
+                session.message =
+                    Some(Message { point, transaction, header_ended: false, _in_hand: in_hand });
                 if decision.is_err() {
                     session.message = None;
                 }
@@ -138,7 +144,9 @@ fn callbacks<P: Point>(door: P::Door, point: Arc<ArcSwap<P>>, in_hand: InHand) -
         })
         .on_rcpt(move |context, args| {
             Box::pin(async move {
-                let Some(message) = context.data.as_mut().and_then(|s| s.message.as_mut()) else { return Status::Tempfail };
+                let Some(message) = context.data.as_mut().and_then(|s| s.message.as_mut()) else {
+                    return Status::Tempfail;
+                };
                 let recipient = Recipient::new(&args.first().map(|a| text(a)).unwrap_or_default());
                 let decision = message.point.rcpt(door, &message.transaction, &recipient);
                 if decision.is_ok() {
@@ -215,12 +223,14 @@ async fn end_of_message<P: Point>(context: &mut EomContext<Session<P>>, door: P:
     let queue_id = message.transaction.queue_id().to_owned();
     let sender = message.transaction.sender_path.clone();
 
-    let mut deciding = std::pin::pin!(message.point.end_of_message(door, &session.connection, message.transaction));
+    let mut deciding =
+        std::pin::pin!(message.point.end_of_message(door, &session.connection, message.transaction));
     let verdict = loop {
         tokio::select! {
             verdict = &mut deciding => break verdict,
             () = tokio::time::sleep(PROGRESS_EVERY) => {
-                // If Postfix has gone, its connection says so at the edits; the decision is carried to its end.
+                // If Postfix has gone, its connection says so at the edits; the decision is carried to its
+                // end.
                 let _ = context.actions.progress().await;
             }
         }
@@ -251,7 +261,11 @@ fn answer(reply: &mut impl SetErrorReply, decision: Result<(), Reply>, args: &[C
     match decision {
         Ok(()) => Status::Continue,
         Err(refusal) => {
-            maillog::refused(pec_core::NO_QUEUE_ID, &args.first().map(|a| text(a)).unwrap_or_default(), &refusal.to_string());
+            maillog::refused(
+                pec_core::NO_QUEUE_ID,
+                &args.first().map(|a| text(a)).unwrap_or_default(),
+                &refusal.to_string(),
+            );
             set_reply(reply, refusal.code, refusal.status, &refusal.text);
             // The milter protocol takes a reply's text only with the status of its kind.
             if refusal.code.starts_with('4') { Status::Tempfail } else { Status::Reject }
@@ -261,7 +275,8 @@ fn answer(reply: &mut impl SetErrorReply, decision: Result<(), Reply>, args: &[C
 
 /// Postfix takes a single `%` out of a reply and wants one line of at most 980 bytes.
 fn set_reply(reply: &mut impl SetErrorReply, code: &str, status: &str, text: &str) {
-    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().replace('%', "%%");
+    let mut line: String =
+        text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().replace('%', "%%");
     while line.len() > 900 {
         line.pop();
     }
@@ -335,7 +350,13 @@ mod tests {
         for keeps in [Keeps::Pieces(12), Keeps::Whole(12), Keeps::Whole(3)] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            tokio::spawn(serve(listener, keeps, Arc::new(ArcSwap::from_pointee(Keeping)), InHand::default(), std::future::pending::<()>()));
+            tokio::spawn(serve(
+                listener,
+                keeps,
+                Arc::new(ArcSwap::from_pointee(Keeping)),
+                InHand::default(),
+                std::future::pending::<()>(),
+            ));
             let mut postfix = TestConnection::open(address).await.unwrap();
             postfix.connect("client.test", [192, 0, 2, 1]).await.unwrap();
             postfix.mail(["<a@x.test>"]).await.unwrap();

@@ -1,8 +1,9 @@
 //! clamd, the virus scanner, asked once for each message.
 //!
-//! Promise: a message counts as clean only if clamd has had it to its last byte and has then said OK. What clamd will never
-//! scan, because its own limits are too low, is said apart: waiting would not help. Whatever else happens (nobody listens, no
-//! answer in time, an answer that nobody knows) is an error, and the mail waits.
+//! Promise: a message counts as clean only if clamd has had it to its last byte and has then said OK. What
+//! clamd will never scan, because its own limits are too low, is said apart: waiting would not help. Whatever
+//! else happens (nobody listens, no answer in time, an answer that nobody knows) is an error, and the mail
+//! waits.
 
 use std::io;
 use std::time::Duration;
@@ -26,12 +27,12 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// The longest answer that is read, in bytes. Names of viruses are shorter.
 const MOST_ANSWER: u64 = 4096;
 
-/// What stands before each message. clamd tells mail by its first bytes, and the sender may begin his as he likes: by a long
-/// field of no known name he would hide what is attached.
+/// What stands before each message. clamd tells mail by its first bytes, and the sender may begin his as he
+/// likes: by a long field of no known name he would hide what is attached.
 const BEGINNING: &[u8] = b"Received: by pec\r\n";
 
-/// How often a clamd that does not answer at the start is asked again, and how many times: it reads its signatures for
-/// half a minute before it listens.
+/// How often a clamd that does not answer at the start is asked again, and how many times: it reads its
+/// signatures for half a minute before it listens.
 const CHECK_AGAIN: (Duration, u32) = (Duration::from_secs(5), 60);
 
 /// What clamd says of a message.
@@ -77,7 +78,12 @@ impl Scanner {
         judged(&answer).ok_or_else(|| self.error(socket, format!("it answered {answer:?}")))
     }
 
-    async fn ask(&self, socket: &Socket, command: &[u8], stream: Option<&[Bytes]>) -> Result<Answer, ScanError> {
+    async fn ask(
+        &self,
+        socket: &Socket,
+        command: &[u8],
+        stream: Option<&[Bytes]>,
+    ) -> Result<Answer, ScanError> {
         let asking = async {
             match socket {
                 Socket::Unix(path) => converse(UnixStream::connect(path).await?, command, stream).await,
@@ -108,8 +114,8 @@ impl Scanner {
         self.clamd.is_some()
     }
 
-    /// Looks at the scanner from time to time until it answers, and writes into the log what an administrator should know.
-    /// `None`: there is none, or it did not answer for so long that its messages say it.
+    /// Looks at the scanner from time to time until it answers, and writes into the log what an administrator
+    /// should know. `None`: there is none, or it did not answer for so long that its messages say it.
     pub async fn check(&self, largest: u64) -> Option<Examination> {
         if !self.is_there() {
             maillog::no_scanner();
@@ -143,10 +149,10 @@ impl Scanner {
         Ok(Examination { signatures: signatures_of(&version), version, blind: None })
     }
 
-    /// Asks the scanner for its version, how old its signatures are, and whether it finds a virus in messages of `largest`
-    /// bytes. That is tried, with the EICAR test file: the limits that matter (`StreamMaxLength`, `MaxScanSize`,
-    /// `MaxFileSize`) lie in clamd's configuration, on another host perhaps, and what exceeds the latter two counts as clean
-    /// there.
+    /// Asks the scanner for its version, how old its signatures are, and whether it finds a virus in messages
+    /// of `largest` bytes. That is tried, with the EICAR test file: the limits that matter
+    /// (`StreamMaxLength`, `MaxScanSize`, `MaxFileSize`) lie in clamd's configuration, on another host
+    /// perhaps, and what exceeds the latter two counts as clean there.
     pub async fn examine(&self, largest: u64) -> Result<Examination, ScanError> {
         let mut examination = self.version().await?;
         for size in [0, largest] {
@@ -169,7 +175,8 @@ pub struct Examination {
     pub version: String,
     /// When its signatures were made; none if it has no official ones.
     pub signatures: Option<Moment>,
-    /// A size of message in bytes, which is allowed, in which it does not find a virus, and what it does instead.
+    /// A size of message in bytes, which is allowed, in which it does not find a virus, and what it does
+    /// instead.
     pub blind: Option<(usize, String)>,
 }
 
@@ -189,13 +196,18 @@ struct Answer {
 }
 
 /// One command and its answer (clamd(8), COMMANDS).
-async fn converse(connection: impl AsyncRead + AsyncWrite, command: &[u8], stream: Option<&[Bytes]>) -> io::Result<Answer> {
+async fn converse(
+    connection: impl AsyncRead + AsyncWrite,
+    command: &[u8],
+    stream: Option<&[Bytes]>,
+) -> io::Result<Answer> {
     let (reader, mut writer) = tokio::io::split(connection);
     let mut answer = std::pin::pin!(answer(reader));
     let sending = async {
         writer.write_all(command).await?;
         for piece in stream.unwrap_or_default() {
-            let length = u32::try_from(piece.len()).map_err(|_| io::Error::other("a piece of more than 4 GB"))?;
+            let length =
+                u32::try_from(piece.len()).map_err(|_| io::Error::other("a piece of more than 4 GB"))?;
             writer.write_all(&length.to_be_bytes()).await?;
             writer.write_all(piece).await?;
         }
@@ -221,7 +233,9 @@ async fn answer(reader: impl AsyncRead + Unpin) -> io::Result<String> {
     reader.take(MOST_ANSWER).read_to_end(&mut bytes).await?;
     match bytes.split(|&b| b == 0).next() {
         Some(text) if text.len() < bytes.len() => Ok(String::from_utf8_lossy(text).into_owned()),
-        _ if bytes.is_empty() => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up without an answer")),
+        _ if bytes.is_empty() => {
+            Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up without an answer"))
+        }
         _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "its answer is cut")),
     }
 }
@@ -238,7 +252,11 @@ fn judged(answer: &Answer) -> Option<Scan> {
     }
     let name = result.strip_suffix(" FOUND").filter(|name| !name.is_empty())?;
     let name: String = name.chars().filter(|c| c.is_ascii_graphic()).take(200).collect();
-    Some(if name.starts_with(LIMITS) { Scan::NotScanned(format!("beyond its limits ({name})")) } else { Scan::Found(name) })
+    Some(if name.starts_with(LIMITS) {
+        Scan::NotScanned(format!("beyond its limits ({name})"))
+    } else {
+        Scan::Found(name)
+    })
 }
 
 /// The date in `ClamAV 1.4.3/27456/Sat Nov 21 10:31:05 2026`; without official signatures there is none.
@@ -266,7 +284,8 @@ fn test_message(size: u64) -> (Header, Body) {
         body.push(block.clone());
     }
     body.push(format!(
-        "\r\n--test\r\nContent-Type: application/octet-stream; name=\"test\"\r\nContent-Transfer-Encoding: base64\r\n\r\n{}\r\n--test--\r\n",
+        "\r\n--test\r\nContent-Type: application/octet-stream; name=\"test\"\r\nContent-Transfer-Encoding: \
+        base64\r\n\r\n{}\r\n--test--\r\n",
         base64::MIME.encode(eicar.as_bytes()).trim_end()
     ));
     (header, body)
@@ -347,7 +366,10 @@ mod tests {
         let (scanner, streamed) = scanner(Does::Say("stream: OK\0")).await;
         let (header, body) = message(0);
         assert_eq!(scanner.scan(&header, &body).await.unwrap(), Scan::Clean);
-        assert_eq!(*streamed.lock().await, b"Received: by pec\r\nSubject: x\r\n folded\r\n\r\none\r\ntwo\r\n");
+        assert_eq!(
+            *streamed.lock().await,
+            b"Received: by pec\r\nSubject: x\r\n folded\r\n\r\none\r\ntwo\r\n"
+        );
     }
 
     #[tokio::test]
@@ -355,10 +377,16 @@ mod tests {
         let found = Scan::Found("Eicar-Test-Signature".into());
         assert_eq!(scan(Does::Say("stream: Eicar-Test-Signature FOUND\0"), 0).await, Ok(found));
         let limits = scan(Does::Say("stream: Heuristics.Limits.Exceeded.MaxFileSize FOUND\0"), 0).await;
-        assert_eq!(limits, Ok(Scan::NotScanned("beyond its limits (Heuristics.Limits.Exceeded.MaxFileSize)".into())));
+        assert_eq!(
+            limits,
+            Ok(Scan::NotScanned("beyond its limits (Heuristics.Limits.Exceeded.MaxFileSize)".into()))
+        );
         let too_large = Ok(Scan::NotScanned("larger than its StreamMaxLength".into()));
         assert_eq!(scan(Does::Say("INSTREAM size limit exceeded. ERROR\0"), 0).await, too_large);
-        assert_eq!(scan(Does::SayAtOnce("INSTREAM size limit exceeded. ERROR\0"), 8_000_000).await, too_large);
+        assert_eq!(
+            scan(Does::SayAtOnce("INSTREAM size limit exceeded. ERROR\0"), 8_000_000).await,
+            too_large
+        );
     }
 
     #[tokio::test]

@@ -1,6 +1,8 @@
-//! Fetches the CAs' revocation lists. What lies in `pec_crl_directory` and what counts is pec-core's (`smime::crl`).
+//! Fetches the CAs' revocation lists. What lies in `pec_crl_directory` and what counts is pec-core's
+//! (`smime::crl`).
 //!
-//! Promise: no answer, however slow, large or wrong, does more than a line in the log; the list from before stays in force.
+//! Promise: no answer, however slow, large or wrong, does more than a line in the log; the list from before
+//! stays in force.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,8 +21,9 @@ use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 /// How long a CA's server may take, from the connection to the last byte.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The largest list that is read, in bytes. It comes unencrypted and is taken apart before its signature can be checked: this
-/// bounds the memory that anybody on the way can make that cost. Lists of the CAs of PEC providers have some kB.
+/// The largest list that is read, in bytes. It comes unencrypted and is taken apart before its signature can
+/// be checked: this bounds the memory that anybody on the way can make that cost. Lists of the CAs of PEC
+/// providers have some kB.
 const LARGEST: u64 = 8 * 1024 * 1024;
 
 /// How many times a server may send us elsewhere.
@@ -43,8 +46,16 @@ impl Crls {
     /// Who fetches into `directory`. `http_proxy` of the environment holds.
     pub fn new(directory: Arc<CrlDirectory>) -> Self {
         // A server may send us on to https, for which ureq must be told what to use. Lists are signed anyway.
-        let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(RootCerts::PlatformVerifier).build();
-        let agent = ureq::Agent::config_builder().tls_config(tls).timeout_global(Some(PATIENCE)).max_redirects(REDIRECTS).build().new_agent();
+        let tls = TlsConfig::builder()
+            .provider(TlsProvider::NativeTls)
+            .root_certs(RootCerts::PlatformVerifier)
+            .build();
+        let agent = ureq::Agent::config_builder()
+            .tls_config(tls)
+            .timeout_global(Some(PATIENCE))
+            .max_redirects(REDIRECTS)
+            .build()
+            .new_agent();
         Self { agent, directory, asked: Arc::default() }
     }
 
@@ -53,13 +64,16 @@ impl Crls {
         &self.directory
     }
 
-    /// Fetches what a message that came at `now` waits for: of each entry the first list that counts. Who waits meanwhile for
-    /// the same finds it there; what has just failed is not tried again.
+    /// Fetches what a message that came at `now` waits for: of each entry the first list that counts. Who
+    /// waits meanwhile for the same finds it there; what has just failed is not tried again.
     pub async fn fetch_wanted(&self, wanted: &[Vec<Place>], now: Moment) {
         let mut asked = self.asked.lock().await;
         for places in wanted {
             for place in places {
-                if asked.get(&place.key()).is_some_and(|(last, _)| (0..RETRY_FOR_MAIL).contains(&(now.unix() - last.unix()))) {
+                if asked
+                    .get(&place.key())
+                    .is_some_and(|(last, _)| (0..RETRY_FOR_MAIL).contains(&(now.unix() - last.unix())))
+                {
                     continue;
                 }
                 let is_there = self.refresh(place, now).await.is_ok();
@@ -71,16 +85,22 @@ impl Crls {
         }
     }
 
-    /// Fetches, of all places that are known, those whose turn has come at `now`: after `every`, or sooner where it failed.
+    /// Fetches, of all places that are known, those whose turn has come at `now`: after `every`, or sooner
+    /// where it failed.
     pub async fn refresh_due(&self, every: Duration, now: Moment) -> Result<(), CrlError> {
         let every = i64::try_from(every.as_secs()).unwrap_or(i64::MAX);
-        let is_due = |asked: &HashMap<String, (Moment, bool)>, known: &Known| match asked.get(&known.place.key()) {
-            Some((last, true)) => now.unix() - last.unix() >= every.min(if is_too_old(known, now) { RETRY } else { i64::MAX }),
+        let is_due = |asked: &HashMap<String, (Moment, bool)>, known: &Known| match asked
+            .get(&known.place.key())
+        {
+            Some((last, true)) => {
+                now.unix() - last.unix() >= every.min(if is_too_old(known, now) { RETRY } else { i64::MAX })
+            }
             Some((last, false)) => now.unix() - last.unix() >= RETRY,
             None => true,
         };
         let mut asked = self.asked.lock().await;
-        let due: Vec<Known> = self.directory.lists()?.all().into_iter().filter(|known| is_due(&asked, known)).collect();
+        let due: Vec<Known> =
+            self.directory.lists()?.all().into_iter().filter(|known| is_due(&asked, known)).collect();
         for (place, is_there) in self.refresh_all(due, now).await {
             asked.insert(place.key(), (now, is_there));
         }
@@ -100,7 +120,8 @@ impl Crls {
         tasks.join_all().await
     }
 
-    /// Fetches one list and puts it in force if it counts. What happened is in the log; the error says it too.
+    /// Fetches one list and puts it in force if it counts. What happened is in the log; the error says it
+    /// too.
     pub async fn refresh(&self, place: &Place, now: Moment) -> Result<Taken, String> {
         let (this, place_of_task) = (self.clone(), place.clone());
         let taken = tokio::task::spawn_blocking(move || {
@@ -113,13 +134,19 @@ impl Crls {
         match &taken {
             Ok(Taken::New(crl)) => {
                 maillog::crl_new(&place.url, crl.this_update, crl.next_update, crl.len());
-                let words =
-                    format!("{}: made at {}, good until {}, revoked certificates: {}", place.url, crl.this_update, crl.next_update, crl.len());
+                let words = format!(
+                    "{}: made at {}, good until {}, revoked certificates: {}",
+                    place.url,
+                    crl.this_update,
+                    crl.next_update,
+                    crl.len()
+                );
                 facts::note_once(Event::ListaRevoche, format!("{} {}", place.url, crl.this_update), &words);
             }
             Ok(Taken::Same(_)) => {}
             Err(why) => {
-                let in_force = self.directory.lists().ok().and_then(|lists| lists.get(place).map(|crl| crl.next_update));
+                let in_force =
+                    self.directory.lists().ok().and_then(|lists| lists.get(place).map(|crl| crl.next_update));
                 maillog::crl_refused(&place.url, why, in_force);
             }
         }

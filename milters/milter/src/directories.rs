@@ -1,8 +1,10 @@
-//! The directory of providers (RFC 6109 s. 4.5, 5.6): fetched over HTTPS, kept in `pec_directory_file`, taken up by the programs.
+//! The directory of providers (RFC 6109 s. 4.5, 5.6): fetched over HTTPS, kept in `pec_directory_file`, taken
+//! up by the programs.
 //!
-//! Promise: what is not signed as the administrator wants, older than what is in force, cut off, without our own record or
-//! suddenly much smaller never takes the place of the directory in force; the log says so. One that does has been written into
-//! the retained log first, and takes the place at once as a whole. No message waits for a server longer than [`MAIL_PATIENCE`].
+//! Promise: what is not signed as the administrator wants, older than what is in force, cut off, without our
+//! own record or suddenly much smaller never takes the place of the directory in force; the log says so. One
+//! that does has been written into the retained log first, and takes the place at once as a whole. No message
+//! waits for a server longer than [`MAIL_PATIENCE`].
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -40,7 +42,8 @@ const LARGEST: u64 = 256 * 1024 * 1024;
 /// How many times the server may send us elsewhere.
 const REDIRECTS: u32 = 3;
 
-/// For how long nobody asks again: a message that waits for it after any try, the schedule after one that failed. In seconds.
+/// For how long nobody asks again: a message that waits for it after any try, the schedule after one that
+/// failed. In seconds.
 const RETRY: i64 = 300;
 
 /// How far ahead the signer's clock may be, in seconds.
@@ -56,15 +59,24 @@ const LOOK: Duration = Duration::from_secs(5);
 const FETCHED: &str = "# fetched by pec, of ";
 
 /// Our own record of the directory.
-pub(crate) fn own_record<'a>(name: &str, unit: Option<&str>, file: &Path, directory: &'a Directory) -> anyhow::Result<&'a Provider> {
+pub(crate) fn own_record<'a>(
+    name: &str,
+    unit: Option<&str>,
+    file: &Path,
+    directory: &'a Directory,
+) -> anyhow::Result<&'a Provider> {
     directory.record(name, unit).ok_or_else(|| {
         let file = file.display();
         match unit {
             None => {
-                anyhow::anyhow!("pec_provider_name = {name}: not allowed; it must be the providerName of a record in pec_directory_file ({file})")
+                anyhow::anyhow!(
+                    "pec_provider_name = {name}: not allowed; it must be the providerName of a \
+                    record in pec_directory_file ({file})"
+                )
             }
             Some(unit) => anyhow::anyhow!(
-                "pec_provider_unit = {unit}: not allowed; it must be the providerUnit of a record of {name} in pec_directory_file ({file})"
+                "pec_provider_unit = {unit}: not allowed; it must be the providerUnit of a record of {name} \
+                in pec_directory_file ({file})"
             ),
         }
     })
@@ -92,7 +104,8 @@ impl InForce {
         let seen = stamp_of(&file).ok();
         let directory = Directory::read(&file)?;
         let (name, unit) = (settings.provider_name.clone(), settings.provider_unit.clone());
-        let this = Self { file, name, unit, directory: ArcSwap::from_pointee(directory), seen: Mutex::new(seen) };
+        let this =
+            Self { file, name, unit, directory: ArcSwap::from_pointee(directory), seen: Mutex::new(seen) };
         this.own_record(&this.now())?;
         Ok(this)
     }
@@ -106,8 +119,8 @@ impl InForce {
         own_record(&self.name, self.unit.as_deref(), &self.file, directory)
     }
 
-    /// Takes the file up if it has changed. Takes the time of reading, and for that time the memory of both. One that is not
-    /// usable is named in the log, once.
+    /// Takes the file up if it has changed. Takes the time of reading, and for that time the memory of both.
+    /// One that is not usable is named in the log, once.
     pub fn look(&self) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let Ok(now) = stamp_of(&self.file) else { return };
@@ -147,7 +160,8 @@ pub(crate) fn log_content(directory: &Directory) {
 /// What a refresh did.
 #[derive(Debug)]
 pub enum Refreshed {
-    /// Another directory is in force now, and this is different. The first one that ever comes has nothing to differ from.
+    /// Another directory is in force now, and this is different. The first one that ever comes has nothing to
+    /// differ from.
     New {
         /// How many records and domains it has.
         size: (usize, usize),
@@ -223,20 +237,31 @@ fn client_key(file: &Path) -> anyhow::Result<PrivateKey<'static>> {
 }
 
 fn for_tls(certificates: &[X509]) -> anyhow::Result<Vec<Certificate<'static>>> {
-    certificates.iter().map(|certificate| Ok(Certificate::from_der(&certificate.to_der()?).to_owned())).collect()
+    certificates
+        .iter()
+        .map(|certificate| Ok(Certificate::from_der(&certificate.to_der()?).to_owned()))
+        .collect()
 }
 
 impl Directories {
-    /// Who fetches by these settings; `None` where `pec_directory_url` is not set. `https_proxy` of the environment holds. The
-    /// error names the file that does not do.
+    /// Who fetches by these settings; `None` where `pec_directory_url` is not set. `https_proxy` of the
+    /// environment holds. The error names the file that does not do.
     pub fn new(settings: &Settings, database: Database) -> anyhow::Result<Option<Self>> {
         let Some(source) = settings.directory_source.clone() else { return Ok(None) };
         let signers = read_pem("pec_directory_signer_file", &source.signer_file)?;
         let cas = for_tls(&read_pem("pec_directory_ca_file", &source.ca_file)?)?;
         let client = for_tls(&read_pem("pec_directory_client_certificate_file", &source.certificate_file)?)?;
         let client = ClientCert::new_with_certs(&client, client_key(&source.key_file)?);
-        let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(RootCerts::new_with_certs(&cas)).client_cert(Some(client)).build();
-        let agent = ureq::Agent::config_builder().tls_config(tls).https_only(true).timeout_global(Some(PATIENCE)).max_redirects(REDIRECTS);
+        let tls = TlsConfig::builder()
+            .provider(TlsProvider::NativeTls)
+            .root_certs(RootCerts::new_with_certs(&cas))
+            .client_cert(Some(client))
+            .build();
+        let agent = ureq::Agent::config_builder()
+            .tls_config(tls)
+            .https_only(true)
+            .timeout_global(Some(PATIENCE))
+            .max_redirects(REDIRECTS);
         Ok(Some(Self(Arc::new(Inner {
             source,
             agent: agent.build().new_agent(),
@@ -252,10 +277,14 @@ impl Directories {
     /// Fetches on schedule: after `every`, or sooner where it failed.
     pub async fn refresh_due(&self, every: Duration, now: Moment) {
         let every = i64::try_from(every.as_secs()).unwrap_or(i64::MAX);
-        self.refresh_if(now, move |tried| tried.good.is_none_or(|good| !(0..every).contains(&(now.unix() - good)))).await;
+        self.refresh_if(now, move |tried| {
+            tried.good.is_none_or(|good| !(0..every).contains(&(now.unix() - good)))
+        })
+        .await;
     }
 
-    /// Fetches for a message whose signer or domain is unknown, unless somebody on this host has tried just before.
+    /// Fetches for a message whose signer or domain is unknown, unless somebody on this host has tried just
+    /// before.
     pub async fn refresh_for_mail(&self, now: Moment) {
         self.refresh_if(now, |_| true).await;
     }
@@ -274,8 +303,8 @@ impl Directories {
         let _ = tokio::time::timeout(MAIL_PATIENCE, task).await;
     }
 
-    /// Fetches now, and puts what counts in force. One that is much smaller counts only if somebody has said so. What happened
-    /// is in the log; the error says it too.
+    /// Fetches now, and puts what counts in force. One that is much smaller counts only if somebody has said
+    /// so. What happened is in the log; the error says it too.
     pub async fn refresh(&self, accept_smaller: bool, now: Moment) -> Result<Refreshed, String> {
         let _turn = self.0.turn.lock().await;
         self.refresh_in_turn(accept_smaller, now).await
@@ -291,16 +320,27 @@ impl Directories {
 
     async fn try_refresh(&self, accept_smaller: bool, now: Moment) -> anyhow::Result<Refreshed> {
         let inner = Arc::clone(&self.0);
-        let Some(new) = tokio::task::spawn_blocking(move || inner.prepare(accept_smaller, now)).await?? else { return Ok(Refreshed::Same) };
+        let Some(new) = tokio::task::spawn_blocking(move || inner.prepare(accept_smaller, now)).await??
+        else {
+            return Ok(Refreshed::Same);
+        };
         let inner = &self.0;
-        let summary = format!("the directory has changed: {} records, {} domains, {} changes", new.size.0, new.size.1, new.changes.len());
+        let summary = format!(
+            "the directory has changed: {} records, {} domains, {} changes",
+            new.size.0,
+            new.size.1,
+            new.changes.len()
+        );
         // First, so that no change is in force of which nothing is known afterwards.
-        for (n, line) in std::iter::once(summary).chain(new.changes.iter().map(ToString::to_string)).enumerate() {
+        for (n, line) in
+            std::iter::once(summary).chain(new.changes.iter().map(ToString::to_string)).enumerate()
+        {
             let row = Entry::of_directory(format!("{}/{n}", new.step), &line, &inner.name, now);
             inner.database.insert_log_once(&row).await?;
         }
         let inner = Arc::clone(&self.0);
-        let New { of, size, changes, .. } = tokio::task::spawn_blocking(move || inner.put_in_force(new, now)).await??;
+        let New { of, size, changes, .. } =
+            tokio::task::spawn_blocking(move || inner.put_in_force(new, now)).await??;
         maillog::directory_new(&self.0.source.url, of, size.0, size.1, changes.len());
         changes.iter().for_each(|change| maillog::directory_change(&change.to_string()));
         Ok(Refreshed::New { size, changes })
@@ -326,11 +366,14 @@ impl Inner {
         let (ldif, of) = self.fetch(now)?;
         let digest = openssl::sha::sha256(&ldif);
         let after = Directory::parse(&ldif).map_err(anyhow::Error::msg)?;
-        own_record(&self.name, self.unit.as_deref(), &self.file, &after).context("it has no record of ours")?;
+        own_record(&self.name, self.unit.as_deref(), &self.file, &after)
+            .context("it has no record of ours")?;
         let kept = self.kept();
         if let Some(before) = kept.of {
             match of {
-                Some(of) if of < before => anyhow::bail!("it is of {of}, and the one in force is of {before}"),
+                Some(of) if of < before => {
+                    anyhow::bail!("it is of {of}, and the one in force is of {before}")
+                }
                 Some(_) => {}
                 None => anyhow::bail!("it does not say of when it is, and the one in force is of {before}"),
             }
@@ -344,7 +387,10 @@ impl Inner {
         if let Some(fewer) = before.as_ref().and_then(|before| much_smaller(before, &after))
             && !accept_smaller
         {
-            anyhow::bail!("it is suddenly much smaller: {fewer}; if that is right: pecctl directory refresh --accept-smaller");
+            anyhow::bail!(
+                "it is suddenly much smaller: {fewer}; if that is right: pecctl directory refresh \
+                --accept-smaller"
+            );
         }
         let changes = before.map(|before| changes(&before, &after, NAMED_DOMAINS)).unwrap_or_default();
         let head = of.map_or_else(String::new, |of| format!("{FETCHED}{} ({of})\n", of.unix()));
@@ -352,10 +398,14 @@ impl Inner {
         Ok(Some(New { lock, head, ldif, of, size: after.size(), changes, step }))
     }
 
-    /// The signed LDIF, and of when it is: when it was signed, or, if that does not stand in it, what the server says.
+    /// The signed LDIF, and of when it is: when it was signed, or, if that does not stand in it, what the
+    /// server says.
     fn fetch(&self, now: Moment) -> anyhow::Result<(Vec<u8>, Option<Moment>)> {
         let mut response = self.agent.get(&self.source.url).call()?;
-        let modified = response.headers().get("Last-Modified").and_then(|value| Moment::from_rfc5322(value.to_str().ok()?));
+        let modified = response
+            .headers()
+            .get("Last-Modified")
+            .and_then(|value| Moment::from_rfc5322(value.to_str().ok()?));
         let p7m = response.body_mut().with_config().limit(LARGEST).read_to_vec()?;
         let signed = signed::open(p7m, &self.signers, now).map_err(anyhow::Error::msg)?;
         let of = signed.at.or(modified);
@@ -369,7 +419,9 @@ impl Inner {
         let before = beside(&self.file, "before");
         let _ = fs::remove_file(&before);
         match fs::copy(&self.file, &before) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e).context(before.display().to_string()),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(e).context(before.display().to_string());
+            }
             _ => {}
         }
         self.write(&self.file, &[new.head.as_bytes(), &new.ldif])?;
@@ -385,7 +437,10 @@ impl Inner {
             let mut first = Vec::new();
             file.read_until(b'\n', &mut first)?;
             let mut hash = Sha256::new();
-            let of = str::from_utf8(&first).ok().and_then(|line| line.strip_prefix(FETCHED)?.split(' ').next()?.parse().ok()).map(Moment::from_unix);
+            let of = str::from_utf8(&first)
+                .ok()
+                .and_then(|line| line.strip_prefix(FETCHED)?.split(' ').next()?.parse().ok())
+                .map(Moment::from_unix);
             if of.is_none() {
                 hash.update(&first);
             }

@@ -1,4 +1,5 @@
-//! Turning the message in hand into another one, in as few edits as it takes: each costs Postfix a pass over its queue file.
+//! Turning the message in hand into another one, in as few edits as it takes: each costs Postfix a pass over
+//! its queue file.
 
 use std::ffi::CString;
 
@@ -44,7 +45,11 @@ impl Edits {
     /// Takes the `count` fields of this name out, which are all that the message has.
     pub fn remove_fields(mut self, name: &str, count: usize) -> Self {
         // From the last, so that the numbers before it hold.
-        self.fields.extend((1..=count).rev().map(|index| FieldEdit::Change(name.to_owned(), i32::try_from(index).unwrap_or(i32::MAX), None)));
+        self.fields.extend(
+            (1..=count).rev().map(|index| {
+                FieldEdit::Change(name.to_owned(), i32::try_from(index).unwrap_or(i32::MAX), None)
+            }),
+        );
         self
     }
 
@@ -54,8 +59,8 @@ impl Edits {
         self
     }
 
-    /// The message keeps its sender and gets this envelope id (RFC 3461 s. 4.4): under it Postfix hands it to pec-delivery, and
-    /// reports, with its header alone, what it cannot hand on.
+    /// The message keeps its sender and gets this envelope id (RFC 3461 s. 4.4): under it Postfix hands it to
+    /// pec-delivery, and reports, with its header alone, what it cannot hand on.
     pub fn envelope_id(self, transaction: &Transaction, envid: &str) -> Self {
         self.sender(format!("<{}>", transaction.reverse_path()), Some(format!("RET=HDRS ENVID={envid}")))
     }
@@ -80,14 +85,16 @@ impl Edits {
         recipients.iter().fold(self, |edits, recipient| edits.delete_recipient(&recipient.path))
     }
 
-    /// Adds the recipient that makes pec-delivery write a notice: `name` as `pec_state::rows::trigger_name` makes it.
+    /// Adds the recipient that makes pec-delivery write a notice: `name` as `pec_state::rows::trigger_name`
+    /// makes it.
     pub fn add_trigger(self, name: &str) -> Self {
         self.add_recipient(format!("<{name}@{NOTICES_DOMAIN}>"), Some(NOTIFY_FAILURE))
     }
 
     /// The message goes to `to` and to none of its `recipients`, unless one of them is `to`.
     pub fn only_to(mut self, recipients: &[Recipient], to: &str) -> Self {
-        let is_to = |r: &&Recipient| r.path.trim_start_matches('<').trim_end_matches('>').eq_ignore_ascii_case(to);
+        let is_to =
+            |r: &&Recipient| r.path.trim_start_matches('<').trim_end_matches('>').eq_ignore_ascii_case(to);
         for recipient in recipients.iter().filter(|r| !is_to(r)) {
             self = self.delete_recipient(&recipient.path);
         }
@@ -100,14 +107,18 @@ impl Edits {
         self
     }
 
-    /// Tells Postfix, in this order: header, sender, recipients, body. The pieces of the body follow each other without
-    /// anything between them, which would end it.
+    /// Tells Postfix, in this order: header, sender, recipients, body. The pieces of the body follow each
+    /// other without anything between them, which would end it.
     pub async fn apply(self, actions: &impl ContextActions) -> Result<(), ActionError> {
         for edit in self.fields {
             match edit {
                 FieldEdit::Add(field) => actions.add_header(field.name.as_str(), value(&field)).await?,
-                FieldEdit::Change(name, index, Some(field)) => actions.change_header(name, index, Some(value(&field))).await?,
-                FieldEdit::Change(name, index, None) => actions.change_header(name, index, None::<CString>).await?,
+                FieldEdit::Change(name, index, Some(field)) => {
+                    actions.change_header(name, index, Some(value(&field))).await?
+                }
+                FieldEdit::Change(name, index, None) => {
+                    actions.change_header(name, index, None::<CString>).await?
+                }
             }
         }
         if let Some((path, parameters)) = self.sender {
@@ -131,8 +142,8 @@ impl Edits {
     }
 }
 
-/// Field by field of each name: equal ones stay, others change in place, surplus ones go (from the last, so that the
-/// numbers before it hold), missing ones are added.
+/// Field by field of each name: equal ones stay, others change in place, surplus ones go (from the last, so
+/// that the numbers before it hold), missing ones are added.
 fn field_edits(current: &Header, wanted: &Header) -> Vec<FieldEdit> {
     let mut names: Vec<String> = Vec::new();
     for field in current.fields().iter().chain(wanted.fields()) {
@@ -147,7 +158,9 @@ fn field_edits(current: &Header, wanted: &Header) -> Vec<FieldEdit> {
             let number = i32::try_from(index + 1).unwrap_or(i32::MAX);
             match then.get(index) {
                 Some(field) if field.value == now[index].value => {}
-                Some(field) => edits.push(FieldEdit::Change(field.name.clone(), number, Some((*field).clone()))),
+                Some(field) => {
+                    edits.push(FieldEdit::Change(field.name.clone(), number, Some((*field).clone())))
+                }
                 None => edits.push(FieldEdit::Change(name.clone(), number, None)),
             }
         }
@@ -198,7 +211,13 @@ mod tests {
     #[test]
     fn repeated_fields_keep_their_places() {
         let edits = field_edits(&header("A: 1\nA: 2\n"), &header("A: 1\nA: 3\nA: 4\n"));
-        assert_eq!(edits, [FieldEdit::Change("A".into(), 2, Some(Field::written("A", "3"))), FieldEdit::Add(Field::written("A", "4"))]);
+        assert_eq!(
+            edits,
+            [
+                FieldEdit::Change("A".into(), 2, Some(Field::written("A", "3"))),
+                FieldEdit::Add(Field::written("A", "4"))
+            ]
+        );
     }
 
     fn to(paths: &[&str]) -> Transaction {
@@ -211,10 +230,22 @@ mod tests {
     fn rfc3461_4_4_a_message_keeps_its_envelope_id_whoever_sends_it() {
         let transaction = to(&["<bruno@pec.beta.test>"]);
         let edits = Edits::default().envelope_id(&transaction, "00ff");
-        assert_eq!(edits.sender, Some(("<anna@pec.alfa.test>".to_owned(), Some("RET=HDRS ENVID=00ff".to_owned()))));
+        assert_eq!(
+            edits.sender,
+            Some(("<anna@pec.alfa.test>".to_owned(), Some("RET=HDRS ENVID=00ff".to_owned())))
+        );
         let edits = edits.sent_by("<posta-certificata@gestore.alfa.test>".to_owned());
-        assert_eq!(edits.sender, Some(("<posta-certificata@gestore.alfa.test>".to_owned(), Some("RET=HDRS ENVID=00ff".to_owned()))));
-        assert_eq!(Edits::default().sent_by("<a@x.test>".to_owned()).sender, Some(("<a@x.test>".to_owned(), None)));
+        assert_eq!(
+            edits.sender,
+            Some((
+                "<posta-certificata@gestore.alfa.test>".to_owned(),
+                Some("RET=HDRS ENVID=00ff".to_owned())
+            ))
+        );
+        assert_eq!(
+            Edits::default().sent_by("<a@x.test>".to_owned()).sender,
+            Some(("<a@x.test>".to_owned(), None))
+        );
         // The null path stays one.
         let null = Transaction::new("<>");
         assert_eq!(Edits::default().envelope_id(&null, "00ff").sender.unwrap().0, "<>");
@@ -234,7 +265,10 @@ mod tests {
     #[test]
     fn a_trigger_is_never_dropped_in_silence() {
         let edits = Edits::default().add_trigger("accettazione+00ff");
-        assert_eq!(edits.add, [("<accettazione+00ff@notices.pec.internal>".to_owned(), Some("NOTIFY=FAILURE".to_owned()))]);
+        assert_eq!(
+            edits.add,
+            [("<accettazione+00ff@notices.pec.internal>".to_owned(), Some("NOTIFY=FAILURE".to_owned()))]
+        );
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! Facts that are about no message, as rows of the retained log: starts and ends, configuration, certificate, outages, CRLs.
+//! Facts that are about no message, as rows of the retained log: starts and ends, configuration, certificate,
+//! outages, CRLs.
 //!
-//! Promise: mail never waits for such a row. They are written one after the other in the background, each until the database
-//! has it; what is not written when the program ends is an error in its log, with its words.
+//! Promise: mail never waits for such a row. They are written one after the other in the background, each
+//! until the database has it; what is not written when the program ends is an error in its log, with its
+//! words.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -44,7 +46,9 @@ enum Job {
 impl Job {
     fn words(&self) -> &str {
         match self {
-            Self::Row(entry) | Self::Once(entry) | Self::Changed(entry) | Self::Configuration(entry, _) => entry.error.as_deref().unwrap_or_default(),
+            Self::Row(entry) | Self::Once(entry) | Self::Changed(entry) | Self::Configuration(entry, _) => {
+                entry.error.as_deref().unwrap_or_default()
+            }
             Self::Database(_) | Self::Last(_) => "",
         }
     }
@@ -81,15 +85,19 @@ pub fn begin(program: &str, version: &str, settings: &Settings, clock: Arc<dyn C
 pub fn configured(settings: &Settings, config_directory: &Path, database: &Database) {
     let Some(facts) = FACTS.get() else { return };
     facts.send(Job::Database(database.clone()));
-    let entry = facts.entry(Event::Configurazione, facts.place.clone(), &writer(&config_directory.join("main.cf")));
+    let entry =
+        facts.entry(Event::Configurazione, facts.place.clone(), &writer(&config_directory.join("main.cf")));
     facts.send(Job::Configuration(Box::new(entry), settings.values.clone()));
 }
 
 /// The certificate under which this program signs.
 pub fn signs_with(sha256: &str, not_after: Moment) {
     let Some(facts) = FACTS.get() else { return };
-    let entry =
-        facts.entry(Event::CertificatoGestore, facts.place.clone(), &format!("signs with the certificate of SHA-256 {sha256}, until {not_after}"));
+    let entry = facts.entry(
+        Event::CertificatoGestore,
+        facts.place.clone(),
+        &format!("signs with the certificate of SHA-256 {sha256}, until {not_after}"),
+    );
     facts.send(Job::Changed(Box::new(entry)));
 }
 
@@ -99,7 +107,8 @@ pub fn note(event: Event, words: &str) {
     facts.send(Job::Row(Box::new(facts.entry(event, facts.place.clone(), words))));
 }
 
-/// Something happened that others may have seen too: the first who writes it down does. `identificativo` is the same for all.
+/// Something happened that others may have seen too: the first who writes it down does. `identificativo` is
+/// the same for all.
 pub fn note_once(event: Event, identificativo: String, words: &str) {
     let Some(facts) = FACTS.get() else { return };
     facts.send(Job::Once(Box::new(facts.entry(event, identificativo, words))));
@@ -163,7 +172,9 @@ async fn write(job: &Job, database: &Database) -> Result<(), DatabaseError> {
             let before = database.last_words(&entry.event, &entry.message.identificativo).await?;
             if let Some(words) = changes(before.as_deref(), values) {
                 let by = entry.error.as_deref().unwrap_or_default();
-                database.insert_log(&Entry { error: Some(format!("{by}\n{words}")), ..Entry::clone(entry) }).await?;
+                database
+                    .insert_log(&Entry { error: Some(format!("{by}\n{words}")), ..Entry::clone(entry) })
+                    .await?;
             }
             Ok(())
         }
@@ -171,22 +182,33 @@ async fn write(job: &Job, database: &Database) -> Result<(), DatabaseError> {
     }
 }
 
-/// What is different from the row before, and all values, to which the next row is compared. `None`: nothing is different.
+/// What is different from the row before, and all values, to which the next row is compared. `None`: nothing
+/// is different.
 fn changes(before: Option<&str>, now: &BTreeMap<String, String>) -> Option<String> {
     let all = serde_json::to_string(now).unwrap_or_default();
-    let before: BTreeMap<String, String> =
-        before.and_then(|row| row.lines().find_map(|line| serde_json::from_str(line.strip_prefix(ALL)?).ok())).unwrap_or_default();
+    let before: BTreeMap<String, String> = before
+        .and_then(|row| row.lines().find_map(|line| serde_json::from_str(line.strip_prefix(ALL)?).ok()))
+        .unwrap_or_default();
     let names: std::collections::BTreeSet<_> = before.keys().chain(now.keys()).collect();
-    let shown = |values: &BTreeMap<String, String>, name: &str| values.get(name).map_or("not set".to_owned(), |value| format!("{value:?}"));
+    let shown = |values: &BTreeMap<String, String>, name: &str| {
+        values.get(name).map_or("not set".to_owned(), |value| format!("{value:?}"))
+    };
     let changed = names.into_iter().filter(|name| before.get(*name) != now.get(*name));
-    let lines: Vec<_> = changed.map(|name| format!("{name}: {} (before: {})\n", shown(now, name), shown(&before, name))).collect();
+    let lines: Vec<_> = changed
+        .map(|name| format!("{name}: {} (before: {})\n", shown(now, name), shown(&before, name)))
+        .collect();
     (!lines.is_empty()).then(|| format!("{}{ALL}{all}", lines.concat()))
 }
 
 /// When and by whom a file was written, as far as the file system knows.
 fn writer(file: &Path) -> String {
     match std::fs::metadata(file) {
-        Ok(found) => format!("{} was changed at {}, its owner is uid {}", file.display(), Moment::from_unix(found.mtime()), found.uid()),
+        Ok(found) => format!(
+            "{} was changed at {}, its owner is uid {}",
+            file.display(),
+            Moment::from_unix(found.mtime()),
+            found.uid()
+        ),
         Err(e) => format!("{}: {e}", file.display()),
     }
 }
@@ -197,13 +219,20 @@ mod tests {
 
     #[test]
     fn a_configuration_is_compared_with_the_row_before() {
-        let values = |pairs: &[(&str, &str)]| pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let values = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
         let first = changes(None, &values(&[("pec_a", "1")])).unwrap();
         assert_eq!(first, "pec_a: \"1\" (before: not set)\nall: {\"pec_a\":\"1\"}");
         let row = format!("main.cf was changed ...\n{first}");
         assert_eq!(changes(Some(&row), &values(&[("pec_a", "1")])), None);
         let second = changes(Some(&row), &values(&[("pec_a", "2\nall: {}"), ("pec_b", "x")])).unwrap();
-        assert!(second.starts_with("pec_a: \"2\\nall: {}\" (before: \"1\")\npec_b: \"x\" (before: not set)\nall: {"), "{second}");
+        assert!(
+            second.starts_with(
+                "pec_a: \"2\\nall: {}\" (before: \"1\")\npec_b: \"x\" (before: not set)\nall: {"
+            ),
+            "{second}"
+        );
         assert_eq!(changes(Some(&second), &values(&[("pec_a", "2\nall: {}"), ("pec_b", "x")])), None);
         assert!(changes(Some(&second), &values(&[])).unwrap().contains("pec_b: not set (before: \"x\")"));
     }

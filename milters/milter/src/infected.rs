@@ -1,7 +1,7 @@
 //! The infected store (RFC 6109 s. 2.2.4): messages with viruses, kept for thirty months.
 //!
-//! Promise: what lies there can be read by nobody but the holder of the key to `pec_infected_certificate_file`; not even by the
-//! milters that wrote it.
+//! Promise: what lies there can be read by nobody but the holder of the key to
+//! `pec_infected_certificate_file`; not even by the milters that wrote it.
 
 use bytes::Bytes;
 use pec_core::header::Header;

@@ -12,8 +12,8 @@ pub struct KernelClock {
 /// adjtimex(2) with nothing to adjust: it only tells.
 #[allow(unsafe_code)]
 pub fn kernel_clock() -> Result<KernelClock, String> {
-    // SAFETY: `timex` is a C structure of integers, for which zeroes are a value; with `modes` 0 the call writes into this
-    // structure alone and changes nothing.
+    // SAFETY: `timex` is a C structure of integers, for which zeroes are a value; with `modes` 0 the call
+    // writes into this structure alone and changes nothing.
     let (state, clock) = unsafe {
         let mut clock: libc::timex = std::mem::zeroed();
         (libc::adjtimex(&raw mut clock), clock)

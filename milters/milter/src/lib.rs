@@ -1,9 +1,9 @@
 //! What pec-access, pec-incoming and pec-delivery share, and with pec-clock their [`life`].
 //!
-//! Promise: callbacks carry, points decide. The callbacks ([`callbacks`]) collect Postfix's events into a [`Transaction`] and
-//! hand it whole to a [`Point`]; the point answers with a [`Verdict`]; the callbacks carry that back as edits and reply. What
-//! goes wrong in between (a panic, a broken connection, a missing database) is 451 or no answer, which Postfix treats as
-//! 451: the mail waits.
+//! Promise: callbacks carry, points decide. The callbacks ([`callbacks`]) collect Postfix's events into a
+//! [`Transaction`] and hand it whole to a [`Point`]; the point answers with a [`Verdict`]; the callbacks
+//! carry that back as edits and reply. What goes wrong in between (a panic, a broken connection, a missing
+//! database) is 451 or no answer, which Postfix treats as 451: the mail waits.
 
 pub mod anomaly;
 pub mod callbacks;
@@ -28,16 +28,16 @@ use pec_core::header::Header;
 pub use edits::Edits;
 pub use transaction::{Connection, Recipient, Transaction};
 
-/// Domain of the internal addresses that make pec-delivery write a notice. Routed by `transport_maps` to its LMTP, in no
-/// `relay_domains`, refused from every client.
+/// Domain of the internal addresses that make pec-delivery write a notice. Routed by `transport_maps` to its
+/// LMTP, in no `relay_domains`, refused from every client.
 pub const NOTICES_DOMAIN: &str = "notices.pec.internal";
 
-/// The field by which a spam filter before pec-incoming marks a message (postfix-conf/rspamd): ordinary mail that has it is
-/// refused, certified mail loses it.
+/// The field by which a spam filter before pec-incoming marks a message (postfix-conf/rspamd): ordinary mail
+/// that has it is refused, certified mail loses it.
 pub const SPAM_FIELD: &str = "X-Pec-Spam";
 
-/// What Postfix tells about a recipient of which only the failure matters. Never NEVER: a trigger that cannot be delivered
-/// would vanish, and all receipts of the message with it.
+/// What Postfix tells about a recipient of which only the failure matters. Never NEVER: a trigger that cannot
+/// be delivered would vanish, and all receipts of the message with it.
 pub const NOTIFY_FAILURE: &str = "NOTIFY=FAILURE";
 
 /// From this size on (bytes), hashing, signing and verifying are work for a thread of their own.
@@ -65,9 +65,13 @@ impl Reply {
         Self { code, status, text: text.into() }
     }
 
-    /// To whoever answers a receipt, at `address` of the service domain (RFC 6109 s. 2.2.5): people read this.
+    /// To whoever answers a receipt, at `address` of the service domain (RFC 6109 s. 2.2.5): people read
+    /// this.
     pub fn automatic_mailbox(address: &Address) -> Self {
-        let text = format!("{address}: casella automatica che nessuno legge, scrivere al mittente; an automatic mailbox, which nobody reads");
+        let text = format!(
+            "{address}: casella automatica che nessuno legge, scrivere al mittente; an automatic mailbox, \
+            which nobody reads"
+        );
         Self::refuse("550", "5.7.1", text)
     }
 }
@@ -107,20 +111,26 @@ pub trait Point: Send + Sync + 'static {
     fn keeps(&self, door: Self::Door, header: &Header) -> Keeps;
 
     /// At MAIL FROM.
-    fn mail(&self, door: Self::Door, connection: &Connection, transaction: &Transaction) -> Result<(), Reply>;
+    fn mail(&self, door: Self::Door, connection: &Connection, transaction: &Transaction)
+    -> Result<(), Reply>;
 
     /// At RCPT TO, before `recipient` is added to the transaction.
     fn rcpt(&self, door: Self::Door, transaction: &Transaction, recipient: &Recipient) -> Result<(), Reply>;
 
     /// At the end of the message. Postfix has committed nothing yet.
-    fn end_of_message(&self, door: Self::Door, connection: &Connection, transaction: Transaction) -> impl Future<Output = Verdict> + Send;
+    fn end_of_message(
+        &self,
+        door: Self::Door,
+        connection: &Connection,
+        transaction: Transaction,
+    ) -> impl Future<Output = Verdict> + Send;
 }
 
 /// What a point needs of a message's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keeps {
-    /// All bytes, in the pieces in which they came, as long as the message has at most so many; beyond, nothing is kept and
-    /// [`Transaction::too_large`] says so.
+    /// All bytes, in the pieces in which they came, as long as the message has at most so many; beyond,
+    /// nothing is kept and [`Transaction::too_large`] says so.
     Pieces(u64),
     /// The same, in one piece.
     Whole(u64),

@@ -1,7 +1,9 @@
-//! What every program of ours does around its work: arguments, configuration, the wait for the database, signals.
+//! What every program of ours does around its work: arguments, configuration, the wait for the database,
+//! signals.
 //!
-//! Promise: what is wrong at the start is one line on standard error and exit status 1; a database that is not there yet is
-//! waited for, and so is the token with the key. SIGHUP takes a new configuration or keeps the old one and says why.
+//! Promise: what is wrong at the start is one line on standard error and exit status 1; a database that is
+//! not there yet is waited for, and so is the token with the key. SIGHUP takes a new configuration or keeps
+//! the old one and says why.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,12 +21,12 @@ use pec_core::smime::sign::SignError;
 use pec_state::database::{ConnectError, Database};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// How long a start waits for the database, and for the token, before it gives up and leaves the next try to systemd or
-/// Docker.
+/// How long a start waits for the database, and for the token, before it gives up and leaves the next try to
+/// systemd or Docker.
 const START_WAIT: Duration = Duration::from_secs(120);
 
-/// How long an end waits for threads that nobody waits for any more: a timestamp that does not come, say. What they write
-/// counts once it is whole.
+/// How long an end waits for threads that nobody waits for any more: a timestamp that does not come, say.
+/// What they write counts once it is whole.
 const LAST_THREADS: Duration = Duration::from_secs(2);
 
 /// How often it tries meanwhile.
@@ -137,13 +139,17 @@ async fn start<W>(
 }
 
 impl<W> Life<W> {
-    /// Makes the work at the start. A token that does not answer yet is waited for. Nothing: a signal came first.
+    /// Makes the work at the start. A token that does not answer yet is waited for. Nothing: a signal came
+    /// first.
     async fn first(&mut self, settings: &Settings, database: &Database) -> anyhow::Result<Option<W>> {
         let started = tokio::time::Instant::now();
         let mut said = false;
         loop {
             match (self.make)(settings.clone(), Arc::clone(&self.clock), database.clone()) {
-                Err(e) if matches!(e.downcast_ref(), Some(SignError::Away(_))) && started.elapsed() < START_WAIT => {
+                Err(e)
+                    if matches!(e.downcast_ref(), Some(SignError::Away(_)))
+                        && started.elapsed() < START_WAIT =>
+                {
                     if !said {
                         maillog::waiting_for_token(&e.to_string());
                         said = true;
@@ -164,7 +170,12 @@ impl<W> Life<W> {
         facts::configured(settings, &self.config_directory, database);
         let address = service_address(&settings.service_domain);
         // It has just been read; pec-clock, which signs for no message, may do without.
-        if let Ok(own) = OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, self.clock.now()) {
+        if let Ok(own) = OwnCertificate::read(
+            &settings.certificate_file,
+            &address,
+            &settings.provider_name,
+            self.clock.now(),
+        ) {
             facts::signs_with(&own.hashes()[0], own.identity().not_after);
         }
     }

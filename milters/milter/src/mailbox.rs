@@ -1,7 +1,7 @@
 //! Mailboxes: whether one exists, and handing a message over to one, by the mailbox server's own LMTP.
 //!
-//! Promise: yes is the mailbox's own word, said just now. A mailbox that does not answer holds up nobody else's mail. One "no such mailbox" is no fact:
-//! a server whose list of users is being written says so too.
+//! Promise: yes is the mailbox's own word, said just now. A mailbox that does not answer holds up nobody
+//! else's mail. One "no such mailbox" is no fact: a server whose list of users is being written says so too.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -20,12 +20,13 @@ const CONNECTIONS: usize = 24;
 /// How many messages are handed to one mailbox at once.
 const AT_ONCE: usize = 2;
 
-/// How long a mailbox may take for others before a message no longer waits for its turn, and how long one waits for a connection. A
-/// mailbox that takes longer is locked or its server is down: then Postfix waits, which holds up nobody else.
+/// How long a mailbox may take for others before a message no longer waits for its turn, and how long one
+/// waits for a connection. A mailbox that takes longer is locked or its server is down: then Postfix waits,
+/// which holds up nobody else.
 const TURN: Duration = Duration::from_secs(5);
 
-/// How long the mailbox server may take after a message. Dovecot waits a minute for a locked mailbox (dovecot-conf), others six; Postfix
-/// waits longer for us (`lmtp_data_done_timeout` in master.cf).
+/// How long the mailbox server may take after a message. Dovecot waits a minute for a locked mailbox
+/// (dovecot-conf), others six; Postfix waits longer for us (`lmtp_data_done_timeout` in master.cf).
 const ANSWER: Duration = Duration::from_secs(420);
 
 /// After this a mailbox that is said not to exist is asked for once more.
@@ -102,8 +103,10 @@ impl Drop for Turn {
 impl Mailboxes {
     /// Those of the server that the settings name.
     pub fn new(settings: &Settings) -> Self {
-        let options = || Options { connections: CONNECTIONS, turn: TURN, answer: ANSWER, ..Options::default() };
-        let pool = |socket: &Socket| Pool::new(peer(socket), Protocol::Lmtp, settings.hostname.clone(), options());
+        let options =
+            || Options { connections: CONNECTIONS, turn: TURN, answer: ANSWER, ..Options::default() };
+        let pool =
+            |socket: &Socket| Pool::new(peer(socket), Protocol::Lmtp, settings.hostname.clone(), options());
         Self {
             counts: pool(&settings.mailbox_lmtp),
             counts_not: pool(&settings.mailbox_lmtp_no_quota),
@@ -142,19 +145,30 @@ impl Mailboxes {
         match reply {
             reply if reply.is_yes() || is_about_the_mailbox(&reply) => Ok(true),
             reply if is_no_mailbox(&reply) => Ok(false),
-            reply => Err(MailboxError::Unclear { peer: self.peer.clone(), recipient: mailbox.to_string(), reply }),
+            reply => {
+                Err(MailboxError::Unclear { peer: self.peer.clone(), recipient: mailbox.to_string(), reply })
+            }
         }
     }
 
-    /// Hands the message that `pieces` are, from `sender` (a path without brackets), to a mailbox. `ident`: its queue id.
-    pub async fn hand(&self, quota: Quota, sender: &str, mailbox: &Address, ident: Option<&str>, pieces: &[Bytes]) -> Handed {
+    /// Hands the message that `pieces` are, from `sender` (a path without brackets), to a mailbox. `ident`:
+    /// its queue id.
+    pub async fn hand(
+        &self,
+        quota: Quota,
+        sender: &str,
+        mailbox: &Address,
+        ident: Option<&str>,
+        pieces: &[Bytes],
+    ) -> Handed {
         match self.offer(quota, sender, mailbox, ident, pieces).await {
             Offered::Answered(handed) => handed,
             Offered::Accepted(accepted) => accepted.give().await,
         }
     }
 
-    /// Offers it: the mailbox server says whether it takes a message for this mailbox, and has nothing of it yet.
+    /// Offers it: the mailbox server says whether it takes a message for this mailbox, and has nothing of it
+    /// yet.
     pub async fn offer<'a>(
         &'a self,
         quota: Quota,
@@ -164,13 +178,24 @@ impl Mailboxes {
         pieces: &'a [Bytes],
     ) -> Offered<'a> {
         let Some(turn) = self.turn(&mailbox.key()).await else {
-            return Offered::Answered(Handed::NotYet(format!("it has not answered for others for {} s", TURN.as_secs())));
+            return Offered::Answered(Handed::NotYet(format!(
+                "it has not answered for others for {} s",
+                TURN.as_secs()
+            )));
         };
         let pool = match quota {
             Quota::Counts => &self.counts,
             Quota::CountsNot => &self.counts_not,
         };
-        let message = Outgoing { sender, recipient: mailbox.as_str(), envid: None, ret: None, notify: None, ident, pieces };
+        let message = Outgoing {
+            sender,
+            recipient: mailbox.as_str(),
+            envid: None,
+            ret: None,
+            notify: None,
+            ident,
+            pieces,
+        };
         match pool.offer(message).await {
             Ok(pec_lmtp::Offered::Accepted(message)) => Offered::Accepted(Accepted { message, _turn: turn }),
             Ok(pec_lmtp::Offered::Refused(answer)) => Offered::Answered(handed(Ok(answer))),
@@ -186,7 +211,8 @@ impl Mailboxes {
                 Some(turns) => turns,
                 None => {
                     all.retain(|_, turns| turns.strong_count() > 0);
-                    let turns = Arc::new(Turns { free: Semaphore::new(AT_ONCE), moved: Mutex::new(Instant::now()) });
+                    let turns =
+                        Arc::new(Turns { free: Semaphore::new(AT_ONCE), moved: Mutex::new(Instant::now()) });
                     all.insert(key.to_owned(), Arc::downgrade(&turns));
                     turns
                 }
@@ -223,10 +249,16 @@ fn handed(answer: Result<Answer, Failure>) -> Handed {
     match answer {
         Ok(answer) if answer.reply.is_yes() => Handed::Yes,
         // What is said of the sender, or of mail at all, is nothing that this mailbox says.
-        Ok(answer) if !answer.reply.is_final_no() || !matches!(answer.at, Step::Recipient | Step::Message) || is_about_others(&answer.reply) => {
+        Ok(answer)
+            if !answer.reply.is_final_no()
+                || !matches!(answer.at, Step::Recipient | Step::Message)
+                || is_about_others(&answer.reply) =>
+        {
             Handed::NotYet(answer.reply.to_string())
         }
-        Ok(answer) if answer.at == Step::Recipient && is_no_mailbox(&answer.reply) => Handed::NoMailbox(answer.reply),
+        Ok(answer) if answer.at == Step::Recipient && is_no_mailbox(&answer.reply) => {
+            Handed::NoMailbox(answer.reply)
+        }
         Ok(answer) => Handed::Never(answer.reply),
         Err(e @ Failure::Unknown { .. }) => Handed::NotKnown(e.to_string()),
         Err(e) => Handed::NotYet(e.to_string()),
@@ -263,5 +295,9 @@ pub fn refusal_status(reply: &Reply) -> &str {
 
 /// Whether a refusal says that there is no such mailbox (RFC 3463 s. 3.2).
 fn is_no_mailbox(reply: &Reply) -> bool {
-    reply.is_final_no() && reply.status.as_deref().map_or(matches!(reply.code, 550 | 551 | 553), |status| status.starts_with("5.1."))
+    reply.is_final_no()
+        && reply
+            .status
+            .as_deref()
+            .map_or(matches!(reply.code, 550 | 551 | 553), |status| status.starts_with("5.1."))
 }

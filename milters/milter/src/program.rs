@@ -1,6 +1,7 @@
 //! A program's life between start ([`life`]) and end: it listens, reloads, finishes.
 //!
-//! Promise: SIGHUP takes a new configuration for the messages that begin then. SIGTERM lets messages in hand finish.
+//! Promise: SIGHUP takes a new configuration for the messages that begin then. SIGTERM lets messages in hand
+//! finish.
 
 use std::fs;
 use std::io;
@@ -34,8 +35,8 @@ const LAST_WAIT: Duration = Duration::from_secs(10);
 /// A unix socket is for its owner and for the group that the directory gives it (Postfix).
 const SOCKET_MODE: u32 = 0o660;
 
-/// Runs a milter from start to end. `doors` says where each kind of work is listened for; `point` makes the point from a
-/// world, at start and at each reload.
+/// Runs a milter from start to end. `doors` says where each kind of work is listened for; `point` makes the
+/// point from a world, at start and at each reload.
 pub fn run<P: Point>(
     program: &'static str,
     doors: impl Fn(&Settings) -> Vec<(P::Door, &'static str, Socket)>,
@@ -47,8 +48,8 @@ pub fn run<P: Point>(
 /// A server besides the milter protocol's; it ends by itself after its last receiver says so.
 type Server = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The same for a program that is asked in another protocol too: `others` says where, `serve` serves one of these sockets until
-/// the watch says that no more is to be taken, and has then finished what is in hand.
+/// The same for a program that is asked in another protocol too: `others` says where, `serve` serves one of
+/// these sockets until the watch says that no more is to be taken, and has then finished what is in hand.
 pub fn run_with<P: Point, D: Copy>(
     program: &'static str,
     doors: impl Fn(&Settings) -> Vec<(P::Door, &'static str, Socket)>,
@@ -57,7 +58,9 @@ pub fn run_with<P: Point, D: Copy>(
     serve: impl Fn(D, UnixListener, Arc<ArcSwap<P>>, watch::Receiver<bool>) -> Server,
 ) -> ExitCode {
     let make = move |settings, clock, database| point(World::new(settings, clock, database)?);
-    life::run(program, make, async |life, settings, point| live(life, settings, point, doors, others, serve).await)
+    life::run(program, make, async |life, settings, point| {
+        live(life, settings, point, doors, others, serve).await
+    })
 }
 
 async fn live<P: Point, D: Copy>(
@@ -79,12 +82,17 @@ async fn live<P: Point, D: Copy>(
         let listener = Together(Closable { inner: Some(listener), closed: stop_accepting.subscribe() });
         let (point, in_hand, mut stopped) = (Arc::clone(&shared), in_hand.clone(), stop.subscribe());
         maillog::started(program, VERSION, &socket.to_string());
-        serving.spawn(async move { serve(listener, door, point, in_hand, async move { stopped.wait_for(|s| *s).await.map(|_| ()) }).await });
+        serving.spawn(async move {
+            serve(listener, door, point, in_hand, async move { stopped.wait_for(|s| *s).await.map(|_| ()) })
+                .await
+        });
     }
 
     let mut serving_others = tokio::task::JoinSet::new();
     for (door, parameter, socket) in others(&settings) {
-        let AnyListener::Unix(listener) = listen(&socket).with_context(|| format!("{parameter} = {socket}"))? else {
+        let AnyListener::Unix(listener) =
+            listen(&socket).with_context(|| format!("{parameter} = {socket}"))?
+        else {
             anyhow::bail!("{parameter} = {socket}: not allowed; it must be unix:path");
         };
         maillog::started(program, VERSION, &socket.to_string());
@@ -93,7 +101,9 @@ async fn live<P: Point, D: Copy>(
 
     let listened_for = |settings: &Settings| -> Vec<(&'static str, Socket)> {
         let milters = doors(settings).into_iter().map(|(_, parameter, socket)| (parameter, socket));
-        milters.chain(others(settings).into_iter().map(|(_, parameter, socket)| (parameter, socket))).collect()
+        milters
+            .chain(others(settings).into_iter().map(|(_, parameter, socket)| (parameter, socket)))
+            .collect()
     };
     let mut in_force = settings;
     loop {
@@ -112,7 +122,9 @@ async fn live<P: Point, D: Copy>(
             break;
         }
         if let Some((settings, point)) = life.reload().await {
-            for ((parameter, old), (_, new)) in listened_for(&in_force).into_iter().zip(listened_for(&settings)) {
+            for ((parameter, old), (_, new)) in
+                listened_for(&in_force).into_iter().zip(listened_for(&settings))
+            {
                 if old != new {
                     maillog::needs_restart(program, parameter);
                 }
@@ -124,7 +136,8 @@ async fn live<P: Point, D: Copy>(
     }
 
     stop_accepting.send_replace(true);
-    // What is being handed to a mailbox now would be a second copy later; each server knows how long that can take.
+    // What is being handed to a mailbox now would be a second copy later; each server knows how long that can
+    // take.
     while serving_others.join_next().await.is_some() {}
     let _ = tokio::time::timeout(SHUTDOWN_WAIT, in_hand.none()).await;
     stop.send_replace(true);
@@ -155,7 +168,9 @@ fn listen(socket: &Socket) -> io::Result<AnyListener> {
 /// A socket that a process left behind when it was killed. One that somebody still answers on is not touched.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => Err(io::Error::new(io::ErrorKind::AlreadyExists, "something that is no socket lies there")),
+        Ok(found) if !found.file_type().is_socket() => {
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, "something that is no socket lies there"))
+        }
         Ok(_) if std::os::unix::net::UnixStream::connect(path).is_ok() => {
             Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"))
         }

@@ -1,7 +1,7 @@
 //! The virus scanner looked at from outside: at the start, and the age of its signatures every hour.
 //!
-//! Promise: signatures older than `pec_clamd_max_age` are a warning in the log and a row of the retained log, once for each
-//! version of them, however many programs look and however often they start.
+//! Promise: signatures older than `pec_clamd_max_age` are a warning in the log and a row of the retained log,
+//! once for each version of them, however many programs look and however often they start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,7 +50,9 @@ impl ScannerWatch {
 
     async fn judge_age(&self, examination: &Examination) {
         let now = self.clock.now();
-        let Some(date) = examination.signatures.filter(|_| !examination.is_fresh(now, self.max_age)) else { return };
+        let Some(date) = examination.signatures.filter(|_| !examination.is_fresh(now, self.max_age)) else {
+            return;
+        };
         let age = format!("of {date}");
         let row = Entry::of_old_signatures(&examination.version, &age, &self.provider_name, now);
         // Where nothing can be written down, rather a warning too many.

@@ -1,7 +1,8 @@
 //! A milter connection whose answers leave together: what is written is sent when the milter reads again.
 //!
-//! A changed message is some twenty protocol packets that Postfix answers none of. One by one, each wakes Postfix up; together
-//! they are read at once. What Postfix is to hear in the middle of the work (that it goes on) is sent at once.
+//! A changed message is some twenty protocol packets that Postfix answers none of. One by one, each wakes
+//! Postfix up; together they are read at once. What Postfix is to hear in the middle of the work (that it
+//! goes on) is sent at once.
 
 use std::io;
 use std::pin::Pin;
@@ -47,14 +48,22 @@ impl<S: AsyncWrite + Unpin> Held<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Held<S> {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         ready!(self.send(context))?;
         Pin::new(&mut self.stream).poll_read(context, into)
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         if bytes == PROGRESS || self.held.len() + bytes.len() > MOST {
             ready!(self.send(context))?;
             return Pin::new(&mut self.stream).poll_write(context, bytes);
@@ -151,7 +160,12 @@ mod tests {
                 std::future::pending().await
             })
         });
-        tokio::spawn(indymilter::run(Together(listener), callbacks, Config::default(), std::future::pending::<()>()));
+        tokio::spawn(indymilter::run(
+            Together(listener),
+            callbacks,
+            Config::default(),
+            std::future::pending::<()>(),
+        ));
         // Postfix knows every option, and so leaves out what this milter has no callback for.
         assert_eq!(ask(&mut postfix, b'O', &[0, 0, 0, 6, 0, 0, 1, 0xff, 0, 0x1f, 0xff, 0xff]).await[0], b'O');
         assert_eq!(ask(&mut postfix, b'E', b"").await, b"p");

@@ -16,11 +16,12 @@ pub const HEADER_FIELD_LIMIT: usize = 60_000;
 /// More fields than any mail has. Each costs us more memory than the line that made it.
 pub const MOST_FIELDS: usize = 1000;
 
-/// `Received:` fields that a message may arrive with. Postfix's own limit (`hopcount_limit`) stands well above: what we took
-/// still passes it a few times.
+/// `Received:` fields that a message may arrive with. Postfix's own limit (`hopcount_limit`) stands well
+/// above: what we took still passes it a few times.
 pub const MOST_HOPS: usize = 50;
 
-/// A header larger than this, in bytes, is none of a mail: the addresses in it would take hundreds of times as much memory.
+/// A header larger than this, in bytes, is none of a mail: the addresses in it would take hundreds of times
+/// as much memory.
 pub const HEADER_LIMIT: usize = 1024 * 1024;
 
 /// Why a header cannot be taken: for good.
@@ -142,7 +143,8 @@ impl Transaction {
         self.sender_path.trim_start_matches('<').trim_end_matches('>')
     }
 
-    /// The domain of MAIL FROM as Postfix understands it, in lower case, also where the rest is no address for us. Empty: none.
+    /// The domain of MAIL FROM as Postfix understands it, in lower case, also where the rest is no address
+    /// for us. Empty: none.
     pub fn sender_domain(&self) -> String {
         let path = self.sender_path.trim_end_matches('>');
         path.rsplit_once('@').map_or("", |(_, domain)| domain.trim_end_matches('.')).to_ascii_lowercase()
@@ -158,8 +160,8 @@ impl Transaction {
         self.size + 2
     }
 
-    /// Takes a header field. `value` has its leading blank, and LF where the field was folded: a CR before it is one that the
-    /// client wrote.
+    /// Takes a header field. `value` has its leading blank, and LF where the field was folded: a CR before it
+    /// is one that the client wrote.
     pub fn push_field(&mut self, name: &[u8], value: &[u8]) {
         let mut with_crlf = Vec::with_capacity(value.len() + 8);
         for &b in value {
@@ -230,7 +232,10 @@ mod tests {
         transaction.push_field(b"Subject", b" caf\xe9\n\tfolded");
         transaction.push_body(Bytes::from_static(b"1\r\n"));
         transaction.push_field(b"X", b" a\rb\r\n c\r");
-        assert_eq!(transaction.header.to_bytes(), b"X:a\r\nSubject: caf\xe9\r\n\tfolded\r\nX: a\rb\r\r\n c\r\r\n");
+        assert_eq!(
+            transaction.header.to_bytes(),
+            b"X:a\r\nSubject: caf\xe9\r\n\tfolded\r\nX: a\rb\r\r\n c\r\r\n"
+        );
         assert_eq!(transaction.size(), transaction.header.size() as u64 + 2 + 3);
         assert!(!transaction.too_large);
     }
@@ -276,12 +281,19 @@ mod tests {
 
     #[test]
     fn fields_and_hops_are_counted() {
-        for (name, most, refused) in [("X", MOST_FIELDS, HeaderRefused::TooManyFields), ("received", MOST_HOPS, HeaderRefused::TooManyHops)] {
+        for (name, most, refused) in [
+            ("X", MOST_FIELDS, HeaderRefused::TooManyFields),
+            ("received", MOST_HOPS, HeaderRefused::TooManyHops),
+        ] {
             let mut transaction = Transaction::new("<a@x.test>");
             (0..most).for_each(|_| transaction.push_field(name.as_bytes(), b" x"));
             assert_eq!(transaction.header_refused, None);
             transaction.push_field(name.as_bytes(), b" x");
-            assert_eq!((transaction.header_refused, transaction.header.fields().len()), (Some(refused), most + 1), "refused, and still whole");
+            assert_eq!(
+                (transaction.header_refused, transaction.header.fields().len()),
+                (Some(refused), most + 1),
+                "refused, and still whole"
+            );
             (0..3 * MOST_FIELDS).for_each(|_| transaction.push_field(name.as_bytes(), b" x"));
             assert_eq!(transaction.header.fields().len(), 2 * MOST_FIELDS, "not without end");
         }

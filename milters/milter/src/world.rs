@@ -1,5 +1,5 @@
-//! All that a program needs besides the message: configuration, clock, key, CAs, directory, database, infected store,
-//! mailboxes, virus scanner.
+//! All that a program needs besides the message: configuration, clock, key, CAs, directory, database,
+//! infected store, mailboxes, virus scanner.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +25,8 @@ use crate::infected::InfectedStore;
 use crate::mailbox::Mailboxes;
 use crate::signatures::ScannerWatch;
 
-/// Names the bytes that this program makes: with another version or certificate a notice may come out differently.
+/// Names the bytes that this program makes: with another version or certificate a notice may come out
+/// differently.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// How many signatures a token is asked for at the same time, by each program.
@@ -76,20 +77,28 @@ impl World {
     /// Reads all that the settings name and makes sure that it fits together. Errors are one line.
     pub fn new(settings: Settings, clock: Arc<dyn Clock>, database: Database) -> anyhow::Result<Self> {
         let address = service_address(&settings.service_domain);
-        let certificate = OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, clock.now())?;
+        let certificate =
+            OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, clock.now())?;
         certificate.warn_of_end(clock.now());
         let hashes = certificate.hashes();
         let signer = signer(&settings, certificate)?;
         let turns = Semaphore::new(SIGN_AT_ONCE);
         let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)));
-        let cas = TrustedCas::read(&settings.ca_file)?.asking(Arc::clone(crls.directory()), settings.crl_too_old);
+        let cas =
+            TrustedCas::read(&settings.ca_file)?.asking(Arc::clone(crls.directory()), settings.crl_too_old);
         let directories = Directories::new(&settings, database.clone())?;
         let in_file = Arc::new(InForce::read(&settings)?);
         let directory = in_file.now();
-        let own = own_record(&settings.provider_name, settings.provider_unit.as_deref(), &settings.directory_file, &directory)?;
+        let own = own_record(
+            &settings.provider_name,
+            settings.provider_unit.as_deref(),
+            &settings.directory_file,
+            &directory,
+        )?;
         if !hashes.iter().any(|hash| directory.provider_of_certificate(hash) == Some(own)) {
             anyhow::bail!(
-                "pec_certificate_file = {}: the certificate (SHA-1 {}) is not in our record of pec_directory_file ({}), so nobody would believe what it signs",
+                "pec_certificate_file = {}: the certificate (SHA-1 {}) is not in our record of \
+                pec_directory_file ({}), so nobody would believe what it signs",
                 settings.certificate_file.display(),
                 hashes[1],
                 settings.directory_file.display(),
@@ -102,11 +111,25 @@ impl World {
         log_content(&directory);
         in_file.keep_looking();
         let (directory, in_force) = (in_file, watch::Sender::default());
-        Ok(Self { settings, clock, signer, turns, cas, crls, directory, directories, database, infected, scanner, mailboxes, in_force })
+        Ok(Self {
+            settings,
+            clock,
+            signer,
+            turns,
+            cas,
+            crls,
+            directory,
+            directories,
+            database,
+            infected,
+            scanner,
+            mailboxes,
+            in_force,
+        })
     }
 
-    /// Has the virus scanner looked at in the background, with messages of up to `largest` bytes. Without it mail waits; that
-    /// is no reason not to start.
+    /// Has the virus scanner looked at in the background, with messages of up to `largest` bytes. Without it
+    /// mail waits; that is no reason not to start.
     pub fn check_scanner(&self, largest: u64) {
         let (watch, mut in_force) = (self.scanner_watch(), self.in_force.subscribe());
         // It holds connections to the database, which an old world must not keep.
@@ -129,18 +152,33 @@ impl World {
         }
     }
 
-    /// Has a notice written and signed by `make`. What is `heavy`, or has to wait for a token, leaves this thread to others.
-    pub async fn write<T>(&self, heavy: bool, make: impl FnOnce(Issuer<'_>) -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let issuer = Issuer { provider_name: &self.settings.provider_name, service_domain: &self.settings.service_domain, signer: &*self.signer };
+    /// Has a notice written and signed by `make`. What is `heavy`, or has to wait for a token, leaves this
+    /// thread to others.
+    pub async fn write<T>(
+        &self,
+        heavy: bool,
+        make: impl FnOnce(Issuer<'_>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let issuer = Issuer {
+            provider_name: &self.settings.provider_name,
+            service_domain: &self.settings.service_domain,
+            signer: &*self.signer,
+        };
         let not_after = self.signer.identity().not_after;
         if self.clock.now() > not_after {
-            anyhow::bail!("our certificate has expired on {not_after}: pec_certificate_file = {}", self.settings.certificate_file.display());
+            anyhow::bail!(
+                "our certificate has expired on {not_after}: pec_certificate_file = {}",
+                self.settings.certificate_file.display()
+            );
         }
         if !self.signer.waits() {
             return if heavy { tokio::task::block_in_place(|| make(issuer)) } else { make(issuer) };
         }
         let Ok(turn) = tokio::time::timeout(TURN_WAIT, self.turns.acquire()).await else {
-            anyhow::bail!("the token with the signing key has too much to do: no turn within {} s", TURN_WAIT.as_secs());
+            anyhow::bail!(
+                "the token with the signing key has too much to do: no turn within {} s",
+                TURN_WAIT.as_secs()
+            );
         };
         let _turn = turn?;
         tokio::task::block_in_place(|| make(issuer))
@@ -158,8 +196,8 @@ impl World {
         own_record(name, unit, &settings.directory_file, &self.directory.now()).cloned()
     }
 
-    /// Has the directory fetched for a message that is unknown by `before`, unless that was tried just now. What is in force
-    /// then, if it is another one.
+    /// Has the directory fetched for a message that is unknown by `before`, unless that was tried just now.
+    /// What is in force then, if it is another one.
     pub async fn newer_directory(&self, before: &Arc<Directory>) -> Option<Arc<Directory>> {
         self.directories.as_ref()?.refresh_for_mail(self.clock.now()).await;
         // Also what another program has fetched.

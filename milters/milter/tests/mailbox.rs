@@ -17,7 +17,9 @@ const ALDO: &str = "Aldo@studio.example";
 
 async fn hand(mailboxes: &Mailboxes, quota: Quota, mailbox: &str) -> Handed {
     let pieces = ["Subject: Prova\r\n\r\n".into(), "Ciao\r\n".into()];
-    mailboxes.hand(quota, "bruno@pec.beta.test", &Address::parse(mailbox).unwrap(), Some("4jTEST"), &pieces).await
+    mailboxes
+        .hand(quota, "bruno@pec.beta.test", &Address::parse(mailbox).unwrap(), Some("4jTEST"), &pieces)
+        .await
 }
 
 async fn exists(host: &Host) -> Result<bool, String> {
@@ -30,7 +32,9 @@ async fn yes_is_the_mailboxs_own_word_and_each_no_is_what_it_says() {
     let network = Network::new().await;
     let (alfa, mailboxes) = (&network.alfa, Mailboxes::new(&network.alfa.settings));
     assert_eq!(hand(&mailboxes, Quota::Counts, ALDO).await, Handed::Yes);
-    let [Taken { sender, recipient, data, .. }] = &alfa.mailboxes.taken()[..] else { panic!("not one message") };
+    let [Taken { sender, recipient, data, .. }] = &alfa.mailboxes.taken()[..] else {
+        panic!("not one message")
+    };
     assert_eq!((sender.split(' ').next(), recipient.as_str()), (Some("<bruno@pec.beta.test>"), ALDO));
     assert_eq!(&data[..], b"Subject: Prova\r\n\r\nCiao\r\n");
     let kind = |handed: &Handed| match handed {
@@ -78,7 +82,9 @@ async fn a_full_mailbox_takes_what_goes_to_the_listener_that_knows_no_quota() {
     let network = Network::new().await;
     let (alfa, mailboxes) = (&network.alfa, Mailboxes::new(&network.alfa.settings));
     alfa.mailboxes.answer_recipient(ANNA, Some("552 5.2.2 full"));
-    assert!(matches!(hand(&mailboxes, Quota::Counts, ANNA).await, Handed::Never(reply) if reply.to_string() == "552 5.2.2 full"));
+    assert!(
+        matches!(hand(&mailboxes, Quota::Counts, ANNA).await, Handed::Never(reply) if reply.to_string() == "552 5.2.2 full")
+    );
     assert_eq!(hand(&mailboxes, Quota::CountsNot, ANNA).await, Handed::Yes);
     assert_eq!((alfa.mailboxes.taken().len(), alfa.mailboxes_no_quota.taken().len()), (0, 1));
 }
@@ -96,7 +102,10 @@ async fn what_is_said_of_a_sender_or_of_all_mail_is_nothing_that_a_mailbox_says(
         assert!(matches!(&handed, Handed::NotYet(why) if why.contains(says)), "{script:?}: {handed:?}");
     }
     // Nobody listens.
-    let settings = Settings { mailbox_lmtp: Socket::Unix(network.directory.path().join("nobody")), ..network.alfa.settings.clone() };
+    let settings = Settings {
+        mailbox_lmtp: Socket::Unix(network.directory.path().join("nobody")),
+        ..network.alfa.settings.clone()
+    };
     assert!(matches!(hand(&Mailboxes::new(&settings), Quota::Counts, ANNA).await, Handed::NotYet(_)));
 }
 
@@ -172,7 +181,10 @@ async fn whether_a_mailbox_exists_is_what_the_server_says_of_it_twice() {
         let error = asked(Some(answer)).await.unwrap_err();
         assert!(error.contains(answer) && error.contains(ANNA), "{error}");
     }
-    let settings = Settings { mailbox_lmtp: Socket::Unix(network.directory.path().join("nobody")), ..alfa.settings.clone() };
+    let settings = Settings {
+        mailbox_lmtp: Socket::Unix(network.directory.path().join("nobody")),
+        ..alfa.settings.clone()
+    };
     let error = Mailboxes::new(&settings).exists(&Address::parse(ANNA).unwrap()).await.unwrap_err();
     assert!(matches!(error, MailboxError::Failed(_)), "{error}");
 }

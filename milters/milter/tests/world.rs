@@ -14,9 +14,11 @@ async fn a_world_that_is_no_longer_in_force_keeps_no_connections_to_the_database
     network.beta.settings.clamd = Some(Socket::Inet(scanner.local_addr().unwrap().to_string()));
     let world = network.world(&network.beta).await;
     world.check_scanner(0);
-    let asked = tokio::task::spawn_blocking(move || scanner.accept().map(|_| scanner)).await.unwrap().unwrap();
+    let asked =
+        tokio::task::spawn_blocking(move || scanner.accept().map(|_| scanner)).await.unwrap().unwrap();
     let url = &network.beta.settings.database;
-    let connections = "SELECT pid::text FROM pg_stat_activity WHERE application_name = 'test' AND datname = current_database()";
+    let connections = "SELECT pid::text FROM pg_stat_activity WHERE application_name = 'test' AND datname = \
+        current_database()";
     assert!(!column(url, connections).await.is_empty());
     drop(world);
     eventually(async || column(url, connections).await.is_empty().then_some(())).await;

@@ -66,7 +66,13 @@ fn state(known: &Known, now: Moment) -> &'static str {
 fn line(known: &Known, now: Moment) -> String {
     let Known { place, crl } = known;
     let what = crl.as_ref().map_or("nothing has come yet".to_owned(), |crl| {
-        format!("of {}, {} h old, until {}, revoked: {}", crl.this_update, (now.unix() - crl.this_update.unix()) / 3600, crl.next_update, crl.len())
+        format!(
+            "of {}, {} h old, until {}, revoked: {}",
+            crl.this_update,
+            (now.unix() - crl.this_update.unix()) / 3600,
+            crl.next_update,
+            crl.len()
+        )
     });
     format!("{:<8} {} ({}): {what}", state(known, now), place.url, common_name(&place.issuer))
 }
@@ -93,14 +99,23 @@ mod tests {
     fn a_line_says_where_a_list_is_from_how_old_it_is_and_whether_mail_waits_for_it() {
         let directory = tempfile::tempdir().unwrap();
         let ca = Ca::root("Prova CA 1");
-        let place = Place { url: "http://ca.test/crl".into(), also: Vec::new(), issuer: ca.certificate.clone() };
+        let place =
+            Place { url: "http://ca.test/crl".into(), also: Vec::new(), issuer: ca.certificate.clone() };
         let crls = CrlDirectory::new(directory.path());
-        let shown = |now| crls.lists().unwrap().all().iter().map(|known| line(known, Moment::from_unix(now))).collect::<Vec<_>>();
+        let shown = |now| {
+            crls.lists()
+                .unwrap()
+                .all()
+                .iter()
+                .map(|known| line(known, Moment::from_unix(now)))
+                .collect::<Vec<_>>()
+        };
         assert!(shown(NOW).is_empty());
         crls.note(&place).unwrap();
         assert_eq!(shown(NOW), ["missing  http://ca.test/crl (Prova CA 1): nothing has come yet"]);
         crls.take(&place, &ca.crl(&Revoked::NOBODY), Moment::from_unix(NOW)).unwrap();
-        let said = "http://ca.test/crl (Prova CA 1): of 2026-11-18T13:06:40Z, 2 h old, until 2026-11-19T13:06:40Z, revoked: 0";
+        let said = "http://ca.test/crl (Prova CA 1): of 2026-11-18T13:06:40Z, 2 h old, until \
+            2026-11-19T13:06:40Z, revoked: 0";
         let said = said.replace("13:06:40", &Moment::from_unix(NOW).to_string()[11..19]);
         assert_eq!(shown(NOW + 7200), [format!("good     {said}")]);
         assert_eq!(shown(NOW + 90_000), [format!("too old  {}", said.replace("2 h", "25 h"))]);

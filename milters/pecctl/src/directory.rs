@@ -1,5 +1,5 @@
-//! `pecctl directory`: the directory of providers (RFC 6109 s. 4.5): what is in force, who answers for what, what changes, our own
-//! record for it, and Postfix's TLS policy towards its domains.
+//! `pecctl directory`: the directory of providers (RFC 6109 s. 4.5): what is in force, who answers for what,
+//! what changes, our own record for it, and Postfix's TLS policy towards its domains.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
@@ -42,7 +42,8 @@ pub(crate) struct Arguments {
 enum Verb {
     /// Fetch it now. Exit status 1 if what came is not taken.
     Refresh {
-        /// Take it also if it has suddenly much fewer records, certificates or domains; after somebody has looked.
+        /// Take it also if it has suddenly much fewer records, certificates or domains; after somebody has
+        /// looked.
         #[arg(long)]
         accept_smaller: bool,
     },
@@ -59,7 +60,8 @@ enum Verb {
         /// A domain, a mail address, a certificate's hash (SHA-1 or SHA-256) or a file with a certificate.
         what: String,
     },
-    /// Write our own record, signed, ready to be handed in: this operating environment, and the others that are in force.
+    /// Write our own record, signed, ready to be handed in: this operating environment, and the others that
+    /// are in force.
     Record(Record),
     /// Print the TLS policy of Postfix (smtp_tls_policy_maps) towards the other providers' domains.
     TlsPolicy {
@@ -78,7 +80,8 @@ struct Record {
     #[arg(long)]
     ldif: bool,
 
-    /// A PEM file with a certificate of ours that signs later on, or did so before, besides pec_certificate_file; may be repeated.
+    /// A PEM file with a certificate of ours that signs later on, or did so before, besides
+    /// pec_certificate_file; may be repeated.
     #[arg(long, value_name = "FILE")]
     certificate: Vec<PathBuf>,
 
@@ -112,7 +115,11 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
             let directory = Directory::read(&settings.directory_file)?;
             let found = lookup(&directory, &settings, what)?;
             println!("{}", if arguments.json { found.json().to_string() } else { found.line() });
-            return Ok(if found.answers.is_empty() && !found.is_ours { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+            return Ok(if found.answers.is_empty() && !found.is_ours {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            });
         }
         Some(Verb::Record(record)) => write_record(&settings, record)?,
         Some(Verb::TlsPolicy { write }) => {
@@ -131,7 +138,8 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 }
 
 fn directories(settings: &Settings, database: Database) -> anyhow::Result<Directories> {
-    Directories::new(settings, database)?.context("pec_directory_url is not set; it must be an https:// address, to fetch the directory")
+    Directories::new(settings, database)?
+        .context("pec_directory_url is not set; it must be an https:// address, to fetch the directory")
 }
 
 /// An LDIF file, or a signed one.
@@ -141,10 +149,16 @@ fn read(settings: &Settings, file: &Path) -> anyhow::Result<Directory> {
     if file.extension().is_none_or(|extension| extension != "p7m") {
         return Directory::parse(&bytes).map_err(anyhow::Error::msg).with_context(name);
     }
-    let source = settings.directory_source.as_ref().context("pec_directory_url is not set, so nobody is named who may sign a directory")?;
+    let source = settings
+        .directory_source
+        .as_ref()
+        .context("pec_directory_url is not set, so nobody is named who may sign a directory")?;
     let pem = fs::read(&source.signer_file).with_context(|| source.signer_file.display().to_string())?;
-    let signers = certificates_from_pem(&pem).map_err(anyhow::Error::msg).with_context(|| source.signer_file.display().to_string())?;
-    let opened = signed::open(bytes, &signers, SystemClock.now()).map_err(anyhow::Error::msg).with_context(name)?;
+    let signers = certificates_from_pem(&pem)
+        .map_err(anyhow::Error::msg)
+        .with_context(|| source.signer_file.display().to_string())?;
+    let opened =
+        signed::open(bytes, &signers, SystemClock.now()).map_err(anyhow::Error::msg).with_context(name)?;
     Directory::parse(&opened.ldif).map_err(anyhow::Error::msg).with_context(name)
 }
 
@@ -153,7 +167,9 @@ fn refresh(settings: &Settings, accept_smaller: bool, json: bool) -> anyhow::Res
     let database = runtime.block_on(Database::connect(settings, "pecctl"))?;
     let directories = directories(settings, database)?;
     match runtime.block_on(directories.refresh(accept_smaller, SystemClock.now())) {
-        Ok(Refreshed::New { changes, .. }) if json => changes.iter().for_each(|change| print_change(change, true)),
+        Ok(Refreshed::New { changes, .. }) if json => {
+            changes.iter().for_each(|change| print_change(change, true))
+        }
         Ok(Refreshed::New { size: (records, domains), changes }) => {
             println!("new        {records} records, {domains} domains, changes: {}", changes.len());
             changes.iter().for_each(|change| print_change(change, false));
@@ -161,7 +177,10 @@ fn refresh(settings: &Settings, accept_smaller: bool, json: bool) -> anyhow::Res
         Ok(Refreshed::Same) if json => {}
         Ok(Refreshed::Same) => println!("unchanged"),
         Err(why) => {
-            println!("{}", if json { json!({"not_taken": why}).to_string() } else { format!("not taken  {why}") });
+            println!(
+                "{}",
+                if json { json!({"not_taken": why}).to_string() } else { format!("not taken  {why}") }
+            );
             return Ok(ExitCode::FAILURE);
         }
     }
@@ -176,9 +195,15 @@ fn json_of_change(change: &Change) -> Value {
     match change {
         Change::ProviderNew { record } => json!({"change": "provider-new", "record": record}),
         Change::ProviderGone { record } => json!({"change": "provider-gone", "record": record}),
-        Change::MailReceipt { record, before, after } => json!({"change": "mail-receipt", "record": record, "before": before, "after": after}),
-        Change::CertificateNew { record, hash } => json!({"change": "certificate-new", "record": record, "hash": hash}),
-        Change::CertificateGone { record, hash } => json!({"change": "certificate-gone", "record": record, "hash": hash}),
+        Change::MailReceipt { record, before, after } => {
+            json!({"change": "mail-receipt", "record": record, "before": before, "after": after})
+        }
+        Change::CertificateNew { record, hash } => {
+            json!({"change": "certificate-new", "record": record, "hash": hash})
+        }
+        Change::CertificateGone { record, hash } => {
+            json!({"change": "certificate-gone", "record": record, "hash": hash})
+        }
         Change::DomainsNew { record, domains } => {
             json!({"change": "domains-new", "record": record, "count": domains.count, "domains": domains.first})
         }
@@ -199,7 +224,8 @@ fn show(directory: &Directory, json: bool) {
     let certificates = count(&mut directory.certificates().into_iter().map(|(_, p)| p));
     let domains = count(&mut directory.domains().map(|(_, p)| p));
     for provider in directory.providers() {
-        let [certificates, domains] = [&certificates, &domains].map(|counts| counts.get(&std::ptr::from_ref(provider)).copied().unwrap_or(0));
+        let [certificates, domains] = [&certificates, &domains]
+            .map(|counts| counts.get(&std::ptr::from_ref(provider)).copied().unwrap_or(0));
         if json {
             let (name, unit, receipt) = (&provider.name, &provider.unit, provider.mail_receipt.as_str());
             println!(
@@ -207,7 +233,11 @@ fn show(directory: &Directory, json: bool) {
                 json!({"name": name, "unit": unit, "mail_receipt": receipt, "location": provider.location, "certificates": certificates, "domains": domains})
             );
         } else {
-            println!("{}: certificates: {certificates}, domains: {domains}, mailReceipt: {}", provider.title(), provider.mail_receipt);
+            println!(
+                "{}: certificates: {certificates}, domains: {domains}, mailReceipt: {}",
+                provider.title(),
+                provider.mail_receipt
+            );
         }
     }
 }
@@ -225,19 +255,29 @@ struct Found<'a> {
 }
 
 fn lookup<'a>(directory: &'a Directory, settings: &Settings, what: &str) -> anyhow::Result<Found<'a>> {
-    let mut found = Found { what: what.to_owned(), answers: Vec::new(), is_ours: false, nobody: "no record has it: what it signs is an anomaly" };
+    let mut found = Found {
+        what: what.to_owned(),
+        answers: Vec::new(),
+        is_ours: false,
+        nobody: "no record has it: what it signs is an anomaly",
+    };
     if unhex(what).is_some_and(|bytes| matches!(bytes.len(), 20 | 32)) {
         let form = if what.len() == 40 { "SHA-1" } else { "SHA-256" };
-        found.answers.extend(directory.provider_of_certificate(what).map(|p| (format!("providerCertificateHash ({form})"), p)));
+        found.answers.extend(
+            directory.provider_of_certificate(what).map(|p| (format!("providerCertificateHash ({form})"), p)),
+        );
         return Ok(found);
     }
     let address = Address::parse(what);
-    let domain = address.as_ref().map(Address::domain).or_else(|| is_domain(what).then(|| what.to_ascii_lowercase()));
+    let domain =
+        address.as_ref().map(Address::domain).or_else(|| is_domain(what).then(|| what.to_ascii_lowercase()));
     match domain {
         Some(domain) if address.is_some() || !Path::new(what).is_file() => {
             found.nobody = "no record has the domain: it counts as ordinary (esterno)";
             found.is_ours = settings.local_domains.contains(&domain);
-            found.answers.extend(directory.provider_of_domain(&domain).map(|p| (format!("managedDomains has {domain}"), p)));
+            found.answers.extend(
+                directory.provider_of_domain(&domain).map(|p| (format!("managedDomains has {domain}"), p)),
+            );
             let receipts = directory.providers().iter().filter(|p| Some(&p.mail_receipt) == address.as_ref());
             found.answers.extend(receipts.map(|p| ("mailReceipt".to_owned(), p)));
         }
@@ -245,7 +285,11 @@ fn lookup<'a>(directory: &'a Directory, settings: &Settings, what: &str) -> anyh
             let certificate = read_certificate(Path::new(what))?;
             for (form, digest) in [("SHA-1", MessageDigest::sha1()), ("SHA-256", MessageDigest::sha256())] {
                 let hash = certificate_hash(&certificate, digest);
-                found.answers.extend(directory.provider_of_certificate(&hash).map(|p| (format!("providerCertificateHash {hash} ({form})"), p)));
+                found.answers.extend(
+                    directory
+                        .provider_of_certificate(&hash)
+                        .map(|p| (format!("providerCertificateHash {hash} ({form})"), p)),
+                );
             }
         }
     }
@@ -254,14 +298,21 @@ fn lookup<'a>(directory: &'a Directory, settings: &Settings, what: &str) -> anyh
 
 fn read_certificate(file: &Path) -> anyhow::Result<X509> {
     let name = || file.display().to_string();
-    let bytes = fs::read(file).with_context(|| format!("{}: neither a domain, an address, a hash nor a file", file.display()))?;
-    X509::from_pem(&bytes).or_else(|_| X509::from_der(&bytes)).context("holds no readable certificate").with_context(name)
+    let bytes = fs::read(file)
+        .with_context(|| format!("{}: neither a domain, an address, a hash nor a file", file.display()))?;
+    X509::from_pem(&bytes)
+        .or_else(|_| X509::from_der(&bytes))
+        .context("holds no readable certificate")
+        .with_context(name)
 }
 
 impl Found<'_> {
     fn line(&self) -> String {
         let ours = self.is_ours.then(|| "ours (virtual_mailbox_domains)".to_owned());
-        let answers = self.answers.iter().map(|(why, p)| format!("{}: {why}; mailReceipt {}", p.title(), p.mail_receipt));
+        let answers = self
+            .answers
+            .iter()
+            .map(|(why, p)| format!("{}: {why}; mailReceipt {}", p.title(), p.mail_receipt));
         let words: Vec<String> = ours.into_iter().chain(answers).collect();
         format!("{}: {}", self.what, if words.is_empty() { self.nobody.to_owned() } else { words.join("; ") })
     }
@@ -289,15 +340,23 @@ fn install_policy(domains: &BTreeSet<String>, config_directory: &Path, file: &Pa
         write_policy(domains, new)
     });
     written.with_context(name)?;
-    let indexed = Command::new("postmap").arg("-c").arg(config_directory).arg(file).status().context("postmap")?;
+    let indexed =
+        Command::new("postmap").arg("-c").arg(config_directory).arg(file).status().context("postmap")?;
     anyhow::ensure!(indexed.success(), "postmap {}: {indexed}", name());
     Ok(())
 }
 
 /// The domains of the other providers: those that they manage, and those of their service mailboxes.
 pub(crate) fn policy_domains(directory: &Directory, settings: &Settings) -> BTreeSet<String> {
-    let others = directory.domains().filter(|(_, p)| p.name != settings.provider_name).map(|(domain, _)| domain.to_owned());
-    let receipts = directory.providers().iter().filter(|p| p.name != settings.provider_name).map(|p| p.mail_receipt.domain());
+    let others = directory
+        .domains()
+        .filter(|(_, p)| p.name != settings.provider_name)
+        .map(|(domain, _)| domain.to_owned());
+    let receipts = directory
+        .providers()
+        .iter()
+        .filter(|p| p.name != settings.provider_name)
+        .map(|p| p.mail_receipt.domain());
     others.chain(receipts).filter(|domain| !settings.local_domains.contains(domain)).collect()
 }
 
@@ -315,43 +374,62 @@ fn write_record(settings: &Settings, record: &Record) -> anyhow::Result<()> {
         certificates.len()
     );
     let receipt = match (&record.mail_receipt, &own) {
-        (Some(given), _) => Address::parse(given).with_context(|| format!("--mail-receipt = {given}: not allowed; it must be a mail address"))?,
+        (Some(given), _) => Address::parse(given)
+            .with_context(|| format!("--mail-receipt = {given}: not allowed; it must be a mail address"))?,
         (None, Some((own, _))) => own.mail_receipt.clone(),
-        (None, None) => anyhow::bail!("--mail-receipt is needed: pec_directory_file has no record of ours yet"),
+        (None, None) => {
+            anyhow::bail!("--mail-receipt is needed: pec_directory_file has no record of ours yet")
+        }
     };
     let location = record.location.clone().or_else(|| own.as_ref().and_then(|(own, _)| own.location.clone()));
     if location.is_none() && settings.provider_unit.is_none() {
         eprintln!("pecctl: the record has no LDIFLocationURL; --location says where the file will be");
     }
     for hash in own.iter().flat_map(|(_, hashes)| hashes) {
-        if !certificates.iter().any(|c| [MessageDigest::sha1(), MessageDigest::sha256()].iter().any(|d| certificate_hash(c, *d) == *hash)) {
-            eprintln!("pecctl: the certificate {hash}, which is in force, is left out; --certificate FILE keeps it");
+        if !certificates.iter().any(|c| {
+            [MessageDigest::sha1(), MessageDigest::sha256()].iter().any(|d| certificate_hash(c, *d) == *hash)
+        }) {
+            eprintln!(
+                "pecctl: the certificate {hash}, which is in force, is left out; --certificate FILE keeps \
+                it"
+            );
         }
     }
     let ldif = our_ldif(settings, &certificates, &receipt, location.as_deref(), &others)?;
-    let bytes = if record.ldif { ldif.into_bytes() } else { enclosing(&*signer(settings, now)?, ldif.as_bytes(), now)? };
+    let bytes = if record.ldif {
+        ldif.into_bytes()
+    } else {
+        enclosing(&*signer(settings, now)?, ldif.as_bytes(), now)?
+    };
     fs::write(&record.file, bytes).with_context(|| record.file.display().to_string())
 }
 
 /// Our key, with its certificate.
 pub(crate) fn signer(settings: &Settings, now: Moment) -> anyhow::Result<Box<dyn Signer>> {
     let address = service_address(&settings.service_domain);
-    let certificate = OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, now)?;
+    let certificate =
+        OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, now)?;
     Ok(match &settings.signing_key {
         SigningKey::File(file) => Box::new(PemSigner::read(certificate, file)?),
         SigningKey::Token(token) => Box::new(TokenSigner::open(certificate, Token::clone(token))?),
     })
 }
 
-/// What is in force of ours: this environment's record with the hashes of its certificates, and the others' records as they
-/// stand in the file.
+/// What is in force of ours: this environment's record with the hashes of its certificates, and the others'
+/// records as they stand in the file.
 fn our_records(in_force: &str, settings: &Settings) -> (Option<(Provider, Vec<String>)>, Vec<String>) {
     let (mut own, mut others) = (None, Vec::new());
     for text in in_force.replace("\r\n", "\n").split("\n\n") {
         let Ok(directory) = Directory::parse(text) else { continue };
-        let Some(provider) = directory.providers().first().filter(|p| p.name == settings.provider_name) else { continue };
+        let Some(provider) = directory.providers().first().filter(|p| p.name == settings.provider_name)
+        else {
+            continue;
+        };
         if provider.unit == settings.provider_unit {
-            own = Some((provider.clone(), directory.certificates().into_iter().map(|(hash, _)| hash.to_owned()).collect()));
+            own = Some((
+                provider.clone(),
+                directory.certificates().into_iter().map(|(hash, _)| hash.to_owned()).collect(),
+            ));
         } else if provider.unit.is_none() {
             // The main environment's comes first.
             others.insert(0, text.trim_matches('\n').to_owned());
@@ -362,8 +440,15 @@ fn our_records(in_force: &str, settings: &Settings) -> (Option<(Provider, Vec<St
     (own, others)
 }
 
-/// Our file: the record of this environment and `others`, that of the main one first (RFC 6109 s. 4.5.7, 4.5.9).
-fn our_ldif(settings: &Settings, certificates: &[X509], mail_receipt: &Address, location: Option<&str>, others: &[String]) -> anyhow::Result<String> {
+/// Our file: the record of this environment and `others`, that of the main one first (RFC 6109 s. 4.5.7,
+/// 4.5.9).
+fn our_ldif(
+    settings: &Settings,
+    certificates: &[X509],
+    mail_receipt: &Address,
+    location: Option<&str>,
+    others: &[String],
+) -> anyhow::Result<String> {
     let (name, unit) = (&settings.provider_name, settings.provider_unit.as_deref());
     let mut own = String::new();
     let unit_part = unit.map_or_else(String::new, |unit| format!("providerUnit={},", escaped(unit)));
@@ -381,7 +466,11 @@ fn our_ldif(settings: &Settings, certificates: &[X509], mail_receipt: &Address, 
         ldif::write(&mut own, "providerUnit", unit);
     }
     for certificate in certificates {
-        ldif::write(&mut own, "providerCertificateHash", &certificate_hash(certificate, MessageDigest::sha1()).to_ascii_uppercase());
+        ldif::write(
+            &mut own,
+            "providerCertificateHash",
+            &certificate_hash(certificate, MessageDigest::sha1()).to_ascii_uppercase(),
+        );
         ldif::write_binary(&mut own, "providerCertificate;binary", &certificate.to_der()?);
     }
     ldif::write(&mut own, "mailReceipt", mail_receipt.as_str());
@@ -421,8 +510,10 @@ mod tests {
     async fn network() -> (Network, String) {
         assert!(!new_database().await.is_empty());
         let network = Network::new().await;
-        let second = "\ndn: providerUnit=Due,providerName=Alfa PEC S.p.A.,o=postacert\nobjectclass: provider\nproviderName: Alfa PEC S.p.A.\n\
-            providerUnit: Due\nproviderCertificateHash: 0123456789abcdef0123456789abcdef01234567\nproviderCertificate;binary:: MIID\n Bjcc\n\
+        let second = "\ndn: providerUnit=Due,providerName=Alfa PEC S.p.A.,o=postacert\nobjectclass: \
+            provider\nproviderName: Alfa PEC S.p.A.\n\
+            providerUnit: Due\nproviderCertificateHash: \
+            0123456789abcdef0123456789abcdef01234567\nproviderCertificate;binary:: MIID\n Bjcc\n\
             mailReceipt: ricevute@due.alfa.test\nmanagedDomains: pec.due.test\n";
         let text = network.directory_of(&[&network.alfa, &network.beta]) + second;
         (network, text)
@@ -434,17 +525,37 @@ mod tests {
         let (directory, settings) = (Directory::parse(&text).unwrap(), settings(&network));
         let said = |what: &str| lookup(&directory, &settings, what).unwrap().line();
         let beta = "Beta Posta S.r.l.";
-        assert_eq!(said("PEC.beta.test"), format!("PEC.beta.test: {beta}: managedDomains has pec.beta.test; mailReceipt ricevute@gestore.beta.test"));
+        assert_eq!(
+            said("PEC.beta.test"),
+            format!(
+                "PEC.beta.test: {beta}: managedDomains has pec.beta.test; mailReceipt \
+                ricevute@gestore.beta.test"
+            )
+        );
         assert!(said("ricevute@gestore.beta.test").contains("; Beta Posta S.r.l.: mailReceipt;"));
-        assert_eq!(said("elsewhere.example"), "elsewhere.example: no record has the domain: it counts as ordinary (esterno)");
-        assert!(said("studio.example").contains("ours (virtual_mailbox_domains); Alfa PEC S.p.A.: managedDomains"));
+        assert_eq!(
+            said("elsewhere.example"),
+            "elsewhere.example: no record has the domain: it counts as ordinary (esterno)"
+        );
+        assert!(
+            said("studio.example")
+                .contains("ours (virtual_mailbox_domains); Alfa PEC S.p.A.: managedDomains")
+        );
         let sha1 = network.beta.keys.sha1.to_ascii_uppercase();
         assert!(said(&sha1).contains("Beta Posta S.r.l.: providerCertificateHash (SHA-1)"));
         let file = network.beta.keys.certificate_file.display().to_string();
-        assert!(said(&file).contains(&format!("Beta Posta S.r.l.: providerCertificateHash {} (SHA-1)", network.beta.keys.sha1)));
+        assert!(said(&file).contains(&format!(
+            "Beta Posta S.r.l.: providerCertificateHash {} (SHA-1)",
+            network.beta.keys.sha1
+        )));
         assert!(said(&"0".repeat(64)).ends_with("no record has it: what it signs is an anomaly"));
         assert!(said("0123456789abcdef0123456789abcdef01234567").contains("Alfa PEC S.p.A., Due: "));
-        assert!(lookup(&directory, &settings, "/nothing").unwrap_err().to_string().contains("neither a domain, an address, a hash nor a file"));
+        assert!(
+            lookup(&directory, &settings, "/nothing")
+                .unwrap_err()
+                .to_string()
+                .contains("neither a domain, an address, a hash nor a file")
+        );
         let json = lookup(&directory, &settings, "pec.beta.test").unwrap().json();
         assert_eq!((json["answers"][0]["name"].as_str(), json["ours"].as_bool()), (Some(beta), Some(false)));
     }
@@ -461,53 +572,86 @@ mod tests {
             Some((receipt.clone(), vec![network.alfa.keys.sha1.clone()]))
         );
         let location = Some("https://gestore.alfa.test/alfa.ldif.p7m");
-        let ldif = our_ldif(&settings, std::slice::from_ref(&certificate), &receipt, location, &others).unwrap();
-        assert!(ldif.contains("\nproviderCertificate;binary:: MIID\n Bjcc\n"), "what is in force of the other environment stays as it is: {ldif}");
+        let ldif =
+            our_ldif(&settings, std::slice::from_ref(&certificate), &receipt, location, &others).unwrap();
+        assert!(
+            ldif.contains("\nproviderCertificate;binary:: MIID\n Bjcc\n"),
+            "what is in force of the other environment stays as it is: {ldif}"
+        );
         assert!(ldif.lines().all(|line| line.len() <= 76), "{ldif}");
         let directory = Directory::parse(&ldif).unwrap();
-        assert_eq!(directory.providers().iter().map(Provider::title).collect::<Vec<_>>(), ["Alfa PEC S.p.A.", "Alfa PEC S.p.A., Due"]);
+        assert_eq!(
+            directory.providers().iter().map(Provider::title).collect::<Vec<_>>(),
+            ["Alfa PEC S.p.A.", "Alfa PEC S.p.A., Due"]
+        );
         assert_eq!((directory.size(), directory.conflicts().len()), ((2, 4), 0));
         assert_eq!(directory.providers()[0].location.as_deref(), location);
-        assert_eq!(directory.provider_of_domain("gestore.alfa.test"), directory.provider_of_certificate(&network.alfa.keys.sha1));
+        assert_eq!(
+            directory.provider_of_domain("gestore.alfa.test"),
+            directory.provider_of_certificate(&network.alfa.keys.sha1)
+        );
         let binary = ldif.replace("\n ", "");
-        let line = binary.lines().find_map(|line| line.strip_prefix("providerCertificate;binary:: ")).unwrap();
+        let line =
+            binary.lines().find_map(|line| line.strip_prefix("providerCertificate;binary:: ")).unwrap();
         let der = openssl::base64::decode_block(line).unwrap();
-        assert_eq!(certificate_hash(&X509::from_der(&der).unwrap(), MessageDigest::sha1()), network.alfa.keys.sha1);
+        assert_eq!(
+            certificate_hash(&X509::from_der(&der).unwrap(), MessageDigest::sha1()),
+            network.alfa.keys.sha1
+        );
         // Signed with the key that signs everything else.
         let now = Moment::from_unix(NOW);
         let p7m = enclosing(&*signer(&settings, now).unwrap(), ldif.as_bytes(), now).unwrap();
         let opened = signed::open(p7m, std::slice::from_ref(&certificate), now).unwrap();
         assert_eq!((String::from_utf8(opened.ldif).unwrap(), opened.at), (ldif, Some(now)));
-        // From the second environment: the main one's record stands first all the same, and a name is written as LDIF wants it.
+        // From the second environment: the main one's record stands first all the same, and a name is written
+        // as LDIF wants it.
         settings.provider_unit = Some("Due".into());
         let (_, others) = our_records(&text, &settings);
-        let ldif = our_ldif(&settings, std::slice::from_ref(&certificate), &receipt, location, &others).unwrap();
+        let ldif =
+            our_ldif(&settings, std::slice::from_ref(&certificate), &receipt, location, &others).unwrap();
         assert_eq!(Directory::parse(&ldif).unwrap().providers()[1].title(), "Alfa PEC S.p.A., Due");
         assert!(!ldif.contains("LDIFLocationURL"), "secondary environments have none");
         (settings.provider_unit, settings.provider_name) = (None, "Società, Roma".into());
         let ldif = our_ldif(&settings, &[certificate], &receipt, None, &[]).unwrap();
-        assert!(ldif.contains("\ndn:: ") && Directory::parse(&ldif).unwrap().record("Società, Roma", None).is_some());
+        assert!(
+            ldif.contains("\ndn:: ")
+                && Directory::parse(&ldif).unwrap().record("Società, Roma", None).is_some()
+        );
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_record_has_ten_certificates_at_most() {
         let (network, _) = network().await;
         let file = network.directory.path().join("ours.ldif");
-        let other = network.pki.provider("Alfa PEC S.p.A.", "posta-certificata@gestore.alfa.test").certificate_file;
+        let other =
+            network.pki.provider("Alfa PEC S.p.A.", "posta-certificata@gestore.alfa.test").certificate_file;
         let write = |besides: usize| {
-            let record = Record { file: file.clone(), ldif: true, certificate: vec![other.clone(); besides], mail_receipt: None, location: None };
+            let record = Record {
+                file: file.clone(),
+                ldif: true,
+                certificate: vec![other.clone(); besides],
+                mail_receipt: None,
+                location: None,
+            };
             write_record(&settings(&network), &record)
         };
         write(9).unwrap();
         assert!(Directory::read(&file).unwrap().conflicts().is_empty());
-        assert_eq!(write(10).unwrap_err().to_string(), "--certificate: the record would have 11 certificates; at most 10 are allowed");
+        assert_eq!(
+            write(10).unwrap_err().to_string(),
+            "--certificate: the record would have 11 certificates; at most 10 are allowed"
+        );
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn rfc6109_5_3_the_tls_policy_names_the_other_providers_domains_and_service_mailboxes() {
         let (network, text) = network().await;
-        let text = text.replace("mailReceipt: ricevute@gestore.beta.test", "mailReceipt: ricevute@servizio.beta.test");
+        let text = text
+            .replace("mailReceipt: ricevute@gestore.beta.test", "mailReceipt: ricevute@servizio.beta.test");
         let domains = policy_domains(&Directory::parse(&text).unwrap(), &settings(&network));
-        assert_eq!(domains.into_iter().collect::<Vec<_>>(), ["comune.example", "gestore.beta.test", "pec.beta.test", "servizio.beta.test"]);
+        assert_eq!(
+            domains.into_iter().collect::<Vec<_>>(),
+            ["comune.example", "gestore.beta.test", "pec.beta.test", "servizio.beta.test"]
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! A file that is changed while programs read it.
 //!
-//! Promise: it changes as a whole or not at all, keeps its owner, and survives a crash as it was or as it is to be. Of two who change
-//! it this way one waits for the other.
+//! Promise: it changes as a whole or not at all, keeps its owner, and survives a crash as it was or as it is
+//! to be. Of two who change it this way one waits for the other.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -44,7 +44,8 @@ impl Edited {
             new.write_all(text.as_bytes())?;
             fchown(&*new, Some(of.uid()), Some(of.gid()))?;
             new.set_permissions(mode.map_or_else(|| of.permissions(), fs::Permissions::from_mode))?;
-            // Dovecot looks at the time in seconds, and at the size: two changes within one second must differ in the first.
+            // Dovecot looks at the time in seconds, and at the size: two changes within one second must
+            // differ in the first.
             let after = of.modified()? + Duration::from_secs(1);
             if new.metadata()?.modified()? < after {
                 new.set_modified(after)?;

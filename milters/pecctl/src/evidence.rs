@@ -41,8 +41,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Check an evidence file, without any connection or configuration. Exit status 0: everything in it is right; 1: each member
-    /// that is wrong or missing is named.
+    /// Check an evidence file, without any connection or configuration. Exit status 0: everything in it is
+    /// right; 1: each member that is wrong or missing is named.
     Verify(Verify),
 }
 
@@ -52,7 +52,8 @@ struct Make {
     /// The PEC identifier, the sender's Message-ID, or the identifier of a receipt.
     msgid: String,
 
-    /// Where the file goes; without it, `evidence-MSGID.zip` in this directory. A file that is there already stays.
+    /// Where the file goes; without it, `evidence-MSGID.zip` in this directory. A file that is there already
+    /// stays.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -62,8 +63,8 @@ struct Verify {
     /// The evidence file.
     file: PathBuf,
 
-    /// PEM file with the CAs that must vouch for the provider and the TSA. Without it those in the evidence file count, and are
-    /// named.
+    /// PEM file with the CAs that must vouch for the provider and the TSA. Without it those in the evidence
+    /// file count, and are named.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
 }
@@ -75,7 +76,8 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
             let settings = Settings::read(config_directory)?;
             let now = SystemClock.now();
             let signer = signer(&settings, now)?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
             runtime.block_on(async {
                 let client = reading::begin(&settings).await?;
                 let evidence = make(&settings, &client, &*signer, now, &arguments.msgid).await?;
@@ -90,7 +92,13 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
     }
 }
 
-async fn make(settings: &Settings, client: &Client, signer: &dyn Signer, now: Moment, msgid: &str) -> anyhow::Result<Evidence> {
+async fn make(
+    settings: &Settings,
+    client: &Client,
+    signer: &dyn Signer,
+    now: Moment,
+    msgid: &str,
+) -> anyhow::Result<Evidence> {
     let lines = lines_of(settings, client, msgid).await?;
     if lines.is_empty() {
         bail!("{msgid}: no row of the log has this identifier");
@@ -115,7 +123,8 @@ async fn lines_of(settings: &Settings, client: &Client, msgid: &str) -> anyhow::
         row.identificativo == bare || is_it(&row.msgid) || is_it(&row.message_id)
     };
     let shown = story(client, msgid).await?;
-    let mut identifiers: BTreeSet<String> = shown.iter().map(|shown| shown.row.identificativo.clone()).collect();
+    let mut identifiers: BTreeSet<String> =
+        shown.iter().map(|shown| shown.row.identificativo.clone()).collect();
     let mut lines: Vec<String> = shown.into_iter().map(|shown| shown.line).collect();
     // As the line has it: what JSON escapes is escaped there.
     let word = |text: &str| serde_json::to_string(text).map(|quoted| quoted.trim_matches('"').to_owned());
@@ -125,23 +134,30 @@ async fn lines_of(settings: &Settings, client: &Client, msgid: &str) -> anyhow::
             lines.extend(story(client, &identifier).await?.into_iter().map(|shown| shown.line));
         }
     }
-    let words: Vec<String> = identifiers.iter().map(|identifier| word(identifier)).collect::<Result<_, _>>()?;
-    lines.extend(lines_that_left(settings, client, &words, |row| identifiers.contains(&row.identificativo)).await?);
+    let words: Vec<String> =
+        identifiers.iter().map(|identifier| word(identifier)).collect::<Result<_, _>>()?;
+    lines.extend(
+        lines_that_left(settings, client, &words, |row| identifiers.contains(&row.identificativo)).await?,
+    );
     Ok(lines)
 }
 
 /// A file name without anything that a shell or a path could mean something by.
 fn name_of(msgid: &str) -> PathBuf {
-    let id: String = msgid.chars().map(|c| if c.is_ascii_alphanumeric() || "@.-_".contains(c) { c } else { '_' }).collect();
+    let id: String = msgid
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "@.-_".contains(c) { c } else { '_' })
+        .collect();
     PathBuf::from(format!("evidence-{}.zip", id.trim_matches('_')))
 }
 
 /// It has what people wrote to each other: for nobody else's eyes.
 fn write(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).and_then(|mut new| {
-        new.write_all(bytes)?;
-        new.sync_all()
-    });
+    let written =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).and_then(|mut new| {
+            new.write_all(bytes)?;
+            new.sync_all()
+        });
     written.with_context(|| file.display().to_string())
 }
 
@@ -159,9 +175,12 @@ fn told(file: &Path, evidence: &Evidence) -> String {
 
 fn check(arguments: &Verify) -> anyhow::Result<ExitCode> {
     let read = |file: &Path| fs::read(file).with_context(|| file.display().to_string());
-    let unpacked = unpack(&read(&arguments.file)?).with_context(|| format!("{} is no zip file", arguments.file.display()))?;
+    let unpacked = unpack(&read(&arguments.file)?)
+        .with_context(|| format!("{} is no zip file", arguments.file.display()))?;
     let trusted = match &arguments.ca {
-        Some(file) => Some(certificates_from_pem(&read(file)?).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?),
+        Some(file) => Some(
+            certificates_from_pem(&read(file)?).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?,
+        ),
         None => None,
     };
     let verdict = verify(&unpacked, trusted.as_deref());
@@ -172,7 +191,11 @@ fn check(arguments: &Verify) -> anyhow::Result<ExitCode> {
         println!("WRONG: {finding}");
     }
     let is_right = verdict.findings.is_empty();
-    println!("{}: {}", arguments.file.display(), if is_right { "right" } else { "NOT what it was, or not believed" });
+    println!(
+        "{}: {}",
+        arguments.file.display(),
+        if is_right { "right" } else { "NOT what it was, or not believed" }
+    );
     Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -182,7 +205,10 @@ mod tests {
 
     #[test]
     fn the_name_is_nothing_but_a_name() {
-        for (msgid, name) in [("<1.a@client.test>", "evidence-1.a@client.test.zip"), ("../../etc/x y$(z)", "evidence-.._.._etc_x_y__z.zip")] {
+        for (msgid, name) in [
+            ("<1.a@client.test>", "evidence-1.a@client.test.zip"),
+            ("../../etc/x y$(z)", "evidence-.._.._etc_x_y__z.zip"),
+        ] {
             assert_eq!(name_of(msgid), Path::new(name), "{msgid}");
         }
     }

@@ -55,7 +55,8 @@ async fn list(settings: &Settings) -> anyhow::Result<String> {
             None => database.not_accepted(&id).await?.map(|refused| refused.daticert.clone()),
         };
         let about = daticert.and_then(|xml| Daticert::parse(xml.as_bytes()).ok());
-        let (identificativo, mittente) = about.as_ref().map_or(("no row", ""), |d| (&d.identificativo, &d.mittente));
+        let (identificativo, mittente) =
+            about.as_ref().map_or(("no row", ""), |d| (&d.identificativo, &d.mittente));
         out += &format!("{id} {bytes:>10}  {identificativo}  {mittente}\n");
     }
     Ok(out)
@@ -83,14 +84,22 @@ fn kept(directory: &Path) -> anyhow::Result<Vec<(String, u64)>> {
 async fn show(settings: &Settings, id: &str, key_file: &Path) -> anyhow::Result<Vec<u8>> {
     let read = |path: &Path| fs::read(path).with_context(|| path.display().to_string());
     // Asks for the passphrase if the key has one.
-    let key = PKey::private_key_from_pem(&read(key_file)?).with_context(|| format!("{}: no private key in PEM", key_file.display()))?;
-    let certificate = X509::from_pem(&read(&settings.infected_certificate_file)?).context("pec_infected_certificate_file")?;
+    let key = PKey::private_key_from_pem(&read(key_file)?)
+        .with_context(|| format!("{}: no private key in PEM", key_file.display()))?;
+    let certificate = X509::from_pem(&read(&settings.infected_certificate_file)?)
+        .context("pec_infected_certificate_file")?;
     if !certificate.public_key()?.public_eq(&key) {
-        bail!("{}: is not the key to pec_infected_certificate_file = {}", key_file.display(), settings.infected_certificate_file.display());
+        bail!(
+            "{}: is not the key to pec_infected_certificate_file = {}",
+            key_file.display(),
+            settings.infected_certificate_file.display()
+        );
     }
     let encrypted = Store::open("pec_infected_store", &settings.infected_store)?.get_pieces(id).await?;
     reading::write(settings, Event::LetturaInfetti, &format!("pecctl infected show {id}")).await?;
-    CmsContentInfo::from_der(&encrypted).and_then(|cms| cms.decrypt(&key, &certificate)).with_context(|| format!("{id}: cannot be decrypted"))
+    CmsContentInfo::from_der(&encrypted)
+        .and_then(|cms| cms.decrypt(&key, &certificate))
+        .with_context(|| format!("{id}: cannot be decrypted"))
 }
 
 #[cfg(test)]
@@ -116,7 +125,9 @@ mod tests {
         assert_eq!(shown, [&b"Subject: Prova\r\n\r\n"[..], &large.into_bytes()].concat());
         let other = show(settings, "abcd", &network.beta.keys.key_file).await.unwrap_err();
         assert!(other.to_string().contains("is not the key to pec_infected_certificate_file"), "{other}");
-        let rows = column(&settings.database, "SELECT error FROM log WHERE event = 'lettura-infetti' ORDER BY seq").await;
+        let rows =
+            column(&settings.database, "SELECT error FROM log WHERE event = 'lettura-infetti' ORDER BY seq")
+                .await;
         assert_eq!(rows, ["pecctl infected list", "pecctl infected show abcd"]);
     }
 }

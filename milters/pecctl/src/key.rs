@@ -1,5 +1,6 @@
-//! `pecctl key request`: a new key, in a file or on a token, and the request for its certificate (RFC 6109 s. 5.5). `pecctl key
-//! log`: the key that signs the register's checkpoints. `pecctl key rows`: a key that authenticates the database's rows.
+//! `pecctl key request`: a new key, in a file or on a token, and the request for its certificate (RFC 6109 s.
+//! 5.5). `pecctl key log`: the key that signs the register's checkpoints. `pecctl key rows`: a key that
+//! authenticates the database's rows.
 //!
 //! Promise: no key that exists is changed or overwritten.
 
@@ -29,17 +30,20 @@ use crate::edited::Edited;
 pub(crate) enum Verb {
     /// Make a key and print the request for its certificate, which goes to the CA.
     Request(Request),
-    /// Make the key that signs the register's checkpoints, where pec_register_key says, and print its public half.
+    /// Make the key that signs the register's checkpoints, where pec_register_key says, and print its public
+    /// half.
     Log {
         /// Print the public half of the key that is there.
         #[arg(long)]
         existing: bool,
     },
-    /// Print a new key that authenticates the database's rows: a line for pec_row_keys_file, for the milters' user alone.
+    /// Print a new key that authenticates the database's rows: a line for pec_row_keys_file, for the milters'
+    /// user alone.
     Rows {
-        /// Put it into this file of keys instead, before those that are there: it makes what is written from the next reload on,
-        /// and what was written under the others is believed as before. Where several hosts share the database, each must know a
-        /// key before one of them uses it: print one, put it behind the others on all hosts, reload, then put it first.
+        /// Put it into this file of keys instead, before those that are there: it makes what is written from
+        /// the next reload on, and what was written under the others is believed as before. Where several
+        /// hosts share the database, each must know a key before one of them uses it: print one, put it
+        /// behind the others on all hosts, reload, then put it first.
         #[arg(long, value_name = "FILE")]
         add: Option<PathBuf>,
     },
@@ -93,13 +97,21 @@ fn certificate(settings: &Settings, arguments: &Request) -> anyhow::Result<()> {
     let der = match settings.pkcs11.key(&arguments.key)? {
         SigningKey::File(file) => {
             let existing = || private_key(&file).map_err(|why| anyhow::anyhow!("{}: {why}", file.display()));
-            let key = if arguments.existing { existing()? } else { make_key(&file, || PKey::from_rsa(Rsa::generate(arguments.bits)?))? };
+            let key = if arguments.existing {
+                existing()?
+            } else {
+                make_key(&file, || PKey::from_rsa(Rsa::generate(arguments.bits)?))?
+            };
             let public_key = PKey::public_key_from_der(&key.public_key_to_der()?)?;
             fits(&public_key).map_err(unfit)?;
             request(&subject, &public_key, |data| sign(&key, data))?
         }
         SigningKey::Token(token) => {
-            let mut key = if arguments.existing { TokenKey::open(*token)? } else { TokenKey::make(*token, arguments.bits)? };
+            let mut key = if arguments.existing {
+                TokenKey::open(*token)?
+            } else {
+                TokenKey::make(*token, arguments.bits)?
+            };
             let public_key = key.public_key().clone();
             fits(&public_key).map_err(unfit)?;
             request(&subject, &public_key, |data| key.sign(data))?
@@ -141,9 +153,17 @@ fn rows(add: Option<&Path>) -> anyhow::Result<()> {
 }
 
 /// A new file for the owner alone, on disk before anybody asks for a certificate of it.
-fn make_key(file: &Path, make: impl FnOnce() -> Result<PKey<Private>, ErrorStack>) -> anyhow::Result<PKey<Private>> {
+fn make_key(
+    file: &Path,
+    make: impl FnOnce() -> Result<PKey<Private>, ErrorStack>,
+) -> anyhow::Result<PKey<Private>> {
     // Opened before the key is made: if something lies there, that is said at once.
-    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).with_context(|| file.display().to_string())?;
+    let mut out = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .with_context(|| file.display().to_string())?;
     let written = (|| {
         let key = make()?;
         out.write_all(&key.private_key_to_pem_pkcs8()?)?;

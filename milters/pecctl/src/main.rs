@@ -1,7 +1,7 @@
 //! pecctl: the administrator's command. One file for each verb.
 //!
-//! Output is for people; `--json` is for programs. Exit status 0: done; 1: not found or not possible, one line says why. `check`
-//! and `verify` have their own.
+//! Output is for people; `--json` is for programs. Exit status 0: done; 1: not found or not possible, one
+//! line says why. `check` and `verify` have their own.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod check;
@@ -36,21 +36,25 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Look at Postfix, Dovecot and what else certified mail hangs on, and name what breaks it. Run it as root, on the host.
+    /// Look at Postfix, Dovecot and what else certified mail hangs on, and name what breaks it. Run it as
+    /// root, on the host.
     Check(check::Arguments),
     /// Print which of the CAs' revocation lists (CRLs) are in force, or fetch them.
     Crl(crl::Arguments),
     /// Print the directory of providers that is in force, fetch it, ask it, or write our own record for it.
     Directory(directory::Arguments),
-    /// Put everything that proves a message to a court into one zip file, which needs nothing of ours to be checked; or check one.
+    /// Put everything that proves a message to a court into one zip file, which needs nothing of ours to be
+    /// checked; or check one.
     Evidence(evidence::Arguments),
     /// List the messages with viruses that are kept, or show one; who looks is in the retained log.
     #[command(subcommand)]
     Infected(infected::Verb),
-    /// Make a key: that of a certificate, with the request for it; the register's; that of the database's rows.
+    /// Make a key: that of a certificate, with the request for it; the register's; that of the database's
+    /// rows.
     #[command(subcommand)]
     Key(key::Verb),
-    /// Print the story of a message, every row of the retained log about it in order; or do what the verb says with the log.
+    /// Print the story of a message, every row of the retained log about it in order; or do what the verb
+    /// says with the log.
     Log(log::Arguments),
     /// Print the pec_ parameters: what there is, or what is set.
     Parameters(parameters::Arguments),
@@ -61,8 +65,8 @@ enum Verb {
     /// Add an account, or change its password.
     #[command(subcommand)]
     User(user::Verb),
-    /// Tell of a message in a file whether it is a PEC message that verifies, who signed it and what it says. Exit status 0:
-    /// it verifies; 1: it does not; 2: that cannot be known now.
+    /// Tell of a message in a file whether it is a PEC message that verifies, who signed it and what it says.
+    /// Exit status 0: it verifies; 1: it does not; 2: that cannot be known now.
     Verify(verify::Arguments),
 }
 
@@ -77,7 +81,9 @@ fn main() -> ExitCode {
         Verb::Infected(verb) => infected::run(&arguments.config_directory, &verb).map(|()| ExitCode::SUCCESS),
         Verb::Key(verb) => key::run(&arguments.config_directory, &verb).map(|()| ExitCode::SUCCESS),
         Verb::Log(log) => log::run(&arguments.config_directory, &log),
-        Verb::Parameters(parameters) => parameters::run(&arguments.config_directory, &parameters).map(|()| ExitCode::SUCCESS),
+        Verb::Parameters(parameters) => {
+            parameters::run(&arguments.config_directory, &parameters).map(|()| ExitCode::SUCCESS)
+        }
         Verb::Report(report) => report::run(&arguments.config_directory, &report).map(|()| ExitCode::SUCCESS),
         Verb::Schema(schema) => schema::run(&schema).map(|()| ExitCode::SUCCESS),
         Verb::User(verb) => user::run(&arguments.config_directory, &verb).map(|()| ExitCode::SUCCESS),
@@ -116,7 +122,13 @@ mod tests {
         ] {
             Arguments::try_parse_from([&["pecctl"], right].concat()).unwrap();
         }
-        for wrong in [&["evidence"][..], &["log"], &["log", "--json"], &["log", "extract", "--output", "x"], &["log", "extract", "1@client.test"]] {
+        for wrong in [
+            &["evidence"][..],
+            &["log"],
+            &["log", "--json"],
+            &["log", "extract", "--output", "x"],
+            &["log", "extract", "1@client.test"],
+        ] {
             assert!(Arguments::try_parse_from([&["pecctl"], wrong].concat()).is_err(), "{wrong:?}");
         }
     }

@@ -1,4 +1,5 @@
-//! `pecctl parameters`: the table of the pec_ parameters, or the line that makes Postfix know those that are set.
+//! `pecctl parameters`: the table of the pec_ parameters, or the line that makes Postfix know those that are
+//! set.
 
 use std::path::Path;
 
@@ -10,8 +11,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     markdown: bool,
 
-    /// Print the value for milter_macro_defaults that names the parameters that are set in main.cf, so that postconf does
-    /// not call them unused.
+    /// Print the value for milter_macro_defaults that names the parameters that are set in main.cf, so that
+    /// postconf does not call them unused.
     #[arg(long, conflicts_with = "markdown")]
     named: bool,
 }

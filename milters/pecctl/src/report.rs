@@ -48,9 +48,11 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
     let settings = Settings::read(config_directory)?;
     let (from, to) = time(arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
-    let report = runtime.block_on(async { Report::count(&reading::begin(&settings).await?, from, to).await })?;
+    let report =
+        runtime.block_on(async { Report::count(&reading::begin(&settings).await?, from, to).await })?;
     if let Some(file) = &arguments.html {
-        return std::fs::write(file, report.html(&settings.provider_name)).with_context(|| file.display().to_string());
+        return std::fs::write(file, report.html(&settings.provider_name))
+            .with_context(|| file.display().to_string());
     }
     if arguments.json {
         println!("{}", report.json());
@@ -68,7 +70,10 @@ fn time(arguments: &Arguments) -> anyhow::Result<(Timestamp, Timestamp)> {
         (Some(year), Some(period), ..) => {
             let first = date(year, period * 4 - 3, 1);
             let italy = TimeZone::get("Europe/Rome")?;
-            (first.to_zoned(italy.clone())?.timestamp(), first.checked_add(4.months())?.to_zoned(italy)?.timestamp())
+            (
+                first.to_zoned(italy.clone())?.timestamp(),
+                first.checked_add(4.months())?.to_zoned(italy)?.timestamp(),
+            )
         }
         (.., Some(from), Some(to)) => (from, to),
         _ => bail!("which time? --year 2026 --period 1, or --from with --to"),
@@ -111,23 +116,36 @@ const GONE: &str = "event IN ('interruzione', 'arresto', 'ripristino', 'avvio')"
 impl Report {
     async fn count(client: &Client, from: Timestamp, to: Timestamp) -> anyhow::Result<Self> {
         let within = format!("happened_at >= '{from}' AND happened_at < '{to}'");
-        let mut report = Self { from: from.to_string(), to: to.to_string(), seconds: to.as_second() - from.as_second(), ..Self::default() };
+        let mut report = Self {
+            from: from.to_string(),
+            to: to.to_string(),
+            seconds: to.as_second() - from.as_second(),
+            ..Self::default()
+        };
         // Our own: who submitted here, and for whom a delivery was certified here.
         let sql = format!(
-            "WITH ours AS (SELECT DISTINCT lower(account) AS address FROM log WHERE {within} AND account LIKE '%@%' AND event IN ('accesso', 'non-accettazione') \
-             UNION SELECT DISTINCT lower(r) FROM log, unnest(recipients) AS r WHERE {within} AND event = 'avvenuta-consegna') \
+            "WITH ours AS (SELECT DISTINCT lower(account) AS address FROM log WHERE {within} AND account \
+            LIKE '%@%' AND event IN ('accesso', 'non-accettazione') \
+             UNION SELECT DISTINCT lower(r) FROM log, unnest(recipients) AS r WHERE {within} AND event = \
+            'avvenuta-consegna') \
              SELECT count(*), count(DISTINCT split_part(address, '@', 2)) FROM ours"
         );
         let row = client.query_one(&sql, &[]).await?;
         (report.mailboxes, report.domains) = (row.get(0), row.get(1));
-        for row in client.query(&format!("SELECT event, count(*) FROM log WHERE {within} GROUP BY event"), &[]).await? {
+        for row in client
+            .query(&format!("SELECT event, count(*) FROM log WHERE {within} GROUP BY event"), &[])
+            .await?
+        {
             report.events.insert(row.get(0), row.get(1));
         }
         let sql = format!(
-            "SELECT to_char(happened_at AT TIME ZONE 'Europe/Rome', 'YYYY-MM') AS month, count(*) FILTER (WHERE event = 'accettazione'), \
-             count(*) FILTER (WHERE event = 'avvenuta-consegna') FROM log WHERE {within} AND event IN ('accettazione', 'avvenuta-consegna') GROUP BY month ORDER BY month"
+            "SELECT to_char(happened_at AT TIME ZONE 'Europe/Rome', 'YYYY-MM') AS month, count(*) FILTER \
+            (WHERE event = 'accettazione'), \
+             count(*) FILTER (WHERE event = 'avvenuta-consegna') FROM log WHERE {within} AND event IN \
+            ('accettazione', 'avvenuta-consegna') GROUP BY month ORDER BY month"
         );
-        report.months = client.query(&sql, &[]).await?.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+        report.months =
+            client.query(&sql, &[]).await?.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
         report.to_acceptance = times(client, &within, "accesso", "accettazione").await?;
         report.to_delivery = times(client, &within, "accesso", "ricevuta-avvenuta-consegna").await?;
         report.count_down(client, from, to).await?;
@@ -137,8 +155,10 @@ impl Report {
     /// Adds up the seconds in which anything was gone; two things gone at once count once.
     async fn count_down(&mut self, client: &Client, from: Timestamp, to: Timestamp) -> anyhow::Result<()> {
         let sql = format!(
-            "SELECT identificativo || CASE WHEN event IN ('interruzione', 'ripristino') THEN ' ' || split_part(error, ':', 1) ELSE '' END, event, \
-             extract(epoch FROM happened_at)::int8 FROM log WHERE {GONE} AND happened_at < '{to}' ORDER BY happened_at, seq"
+            "SELECT identificativo || CASE WHEN event IN ('interruzione', 'ripristino') THEN ' ' || \
+            split_part(error, ':', 1) ELSE '' END, event, \
+             extract(epoch FROM happened_at)::int8 FROM log WHERE {GONE} AND happened_at < '{to}' ORDER BY \
+            happened_at, seq"
         );
         let (from, to) = (from.as_second(), to.as_second());
         // What is gone, since when; what runs.
@@ -215,8 +235,10 @@ impl Report {
     fn html(&self, provider: &str) -> String {
         let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
         let mut out = format!(
-            "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{0}: {1} - {2}</title><style>body{{font:11pt/1.4 sans-serif;max-width:50em;margin:2em auto}}\
-             td,th{{padding:.2em 1em .2em 0;text-align:left}}svg text{{font:10px sans-serif}}</style></head><body>\n<h1>{0}</h1>\n<p>{1} - {2}</p>\n<table>\n",
+            "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{0}: {1} - \
+            {2}</title><style>body{{font:11pt/1.4 sans-serif;max-width:50em;margin:2em auto}}\
+             td,th{{padding:.2em 1em .2em 0;text-align:left}}svg text{{font:10px \
+            sans-serif}}</style></head><body>\n<h1>{0}</h1>\n<p>{1} - {2}</p>\n<table>\n",
             escape(provider),
             self.from,
             self.to
@@ -239,12 +261,16 @@ impl Report {
 fn plot(bars: &[(String, i64)]) -> String {
     const WIDTH: i64 = 400;
     let most = bars.iter().map(|(_, value)| *value).max().unwrap_or(1).max(1);
-    let mut out = format!("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"720\" height=\"{}\" role=\"img\">\n", bars.len() * 20);
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"720\" height=\"{}\" role=\"img\">\n",
+        bars.len() * 20
+    );
     for (n, (name, value)) in bars.iter().enumerate() {
         let (y, width) = (n * 20, value * WIDTH / most);
         let _ = writeln!(
             out,
-            "<text x=\"0\" y=\"{}\">{name}</text><rect x=\"220\" y=\"{}\" width=\"{width}\" height=\"14\" fill=\"#36c\"/><text x=\"{}\" y=\"{}\">{value}</text>",
+            "<text x=\"0\" y=\"{}\">{name}</text><rect x=\"220\" y=\"{}\" width=\"{width}\" height=\"14\" \
+            fill=\"#36c\"/><text x=\"{}\" y=\"{}\">{value}</text>",
             y + 14,
             y + 3,
             226 + width,
@@ -257,9 +283,11 @@ fn plot(bars: &[(String, i64)]) -> String {
 /// From the event `first` of a message to its event `then`; of several recipients each counts.
 async fn times(client: &Client, within: &str, first: &str, then: &str) -> anyhow::Result<Times> {
     let sql = format!(
-        "SELECT percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM ended.happened_at - begun.happened_at)::float8) \
+        "SELECT percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM \
+        ended.happened_at - begun.happened_at)::float8) \
          FROM (SELECT identificativo, happened_at FROM log WHERE {within} AND event = '{first}') AS begun \
-         JOIN (SELECT identificativo, happened_at FROM log WHERE happened_at >= (SELECT min(happened_at) FROM log WHERE {within}) AND event = '{then}') AS ended USING (identificativo)"
+         JOIN (SELECT identificativo, happened_at FROM log WHERE happened_at >= (SELECT min(happened_at) \
+        FROM log WHERE {within}) AND event = '{then}') AS ended USING (identificativo)"
     );
     let both: Option<Vec<Option<f64>>> = client.query_one(&sql, &[]).await?.get(0);
     let both = both.unwrap_or_default();
@@ -292,15 +320,34 @@ mod tests {
             let mut submitted = Entry::new(Event::Accesso, &daticert, at(n * 60), "4j");
             submitted.account = Some(format!("utente{}@PEC.alfa.test", n % 7));
             database.insert_log(&submitted).await.unwrap();
-            database.insert_log(&Entry::new(Event::Notice("accettazione"), &daticert, at(n * 60 + if n == 0 { 90 } else { 2 }), "4j")).await.unwrap();
-            database.insert_log(&Entry::new(Event::Ricevuta("avvenuta-consegna"), &daticert, at(n * 60 + 10), "4j")).await.unwrap();
+            database
+                .insert_log(&Entry::new(
+                    Event::Notice("accettazione"),
+                    &daticert,
+                    at(n * 60 + if n == 0 { 90 } else { 2 }),
+                    "4j",
+                ))
+                .await
+                .unwrap();
+            database
+                .insert_log(&Entry::new(
+                    Event::Ricevuta("avvenuta-consegna"),
+                    &daticert,
+                    at(n * 60 + 10),
+                    "4j",
+                ))
+                .await
+                .unwrap();
         }
         let mut delivered = Entry::new(Event::Notice("avvenuta-consegna"), &daticert(0), at(5), "4j");
         delivered.recipients = vec!["aldo@studio.example".to_owned()];
         database.insert_log(&delivered).await.unwrap();
         let fact = async |event, words: &str, seconds| {
             let place = "pec-access@mail.gestore.alfa.test".to_owned();
-            database.insert_log(&Entry::of_fact(event, place, words.to_owned(), "Alfa", at(seconds))).await.unwrap();
+            database
+                .insert_log(&Entry::of_fact(event, place, words.to_owned(), "Alfa", at(seconds)))
+                .await
+                .unwrap();
         };
         fact(Event::Avvio, "version 1", -100).await;
         fact(Event::Arresto, "ends", 1000).await;
@@ -312,7 +359,8 @@ mod tests {
         fact(Event::Arresto, "ends", 30 * 86_400 + 5).await;
 
         let client = connect_reader(settings, "test").await.unwrap();
-        let (from, to) = (Timestamp::from_second(begin).unwrap(), Timestamp::from_second(begin + 30 * 86_400).unwrap());
+        let (from, to) =
+            (Timestamp::from_second(begin).unwrap(), Timestamp::from_second(begin + 30 * 86_400).unwrap());
         let report = Report::count(&client, from, to).await.unwrap();
         assert_eq!((report.mailboxes, report.domains), (8, 2));
         assert_eq!((report.events["accettazione"], report.events["ricevuta-avvenuta-consegna"]), (100, 100));
@@ -322,16 +370,25 @@ mod tests {
         assert_eq!(report.availability(), "99.99 %");
         assert_eq!(report.months, [("2026-11".to_owned(), 100, 1)]);
         let page = report.html("Alfa <PEC>");
-        assert!(page.contains("Alfa &lt;PEC>") && page.contains("<rect x=\"220\" y=\"3\" width=\"400\"") && !page.contains("<script"), "{page}");
+        assert!(
+            page.contains("Alfa &lt;PEC>")
+                && page.contains("<rect x=\"220\" y=\"3\" width=\"400\"")
+                && !page.contains("<script"),
+            "{page}"
+        );
         assert_eq!(report.json()["events"]["accesso"], 100);
         assert!(report.figures().contains(&("mailboxes".to_owned(), "8".to_owned())));
     }
 
     #[test]
     fn a_period_is_four_months_of_italian_law() {
-        let arguments = |year, period, between| Arguments { year, period, between, json: false, csv: false, html: None };
+        let arguments =
+            |year, period, between| Arguments { year, period, between, json: false, csv: false, html: None };
         let (from, to) = time(&arguments(Some(2026), Some(3), Period::default())).unwrap();
-        assert_eq!((from.to_string().as_str(), to.to_string().as_str()), ("2026-08-31T22:00:00Z", "2026-12-31T23:00:00Z"));
+        assert_eq!(
+            (from.to_string().as_str(), to.to_string().as_str()),
+            ("2026-08-31T22:00:00Z", "2026-12-31T23:00:00Z")
+        );
         assert!(time(&arguments(None, None, Period { from: Some(from), to: None })).is_err());
         assert!(time(&arguments(None, None, Period { from: Some(to), to: Some(from) })).is_err());
     }

@@ -1,7 +1,8 @@
 //! `pecctl user`: accounts in Dovecot's passwd-file, and how good their passwords must be.
 //!
-//! Promise: a password never stands in an argument, a log or the file; the file has its Argon2id hash. What can be guessed
-//! is refused and why is said. The file changes as a whole or not at all, and keeps its owner and mode.
+//! Promise: a password never stands in an argument, a log or the file; the file has its Argon2id hash. What
+//! can be guessed is refused and why is said. The file changes as a whole or not at all, and keeps its owner
+//! and mode.
 
 use std::collections::HashSet;
 use std::io::{self, BufRead as _, IsTerminal as _};
@@ -34,7 +35,8 @@ const LETTERS: &[u8] = b"abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ234567
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
-    /// Add an account for a certified mailbox. The password is asked for, or read from a line of standard input.
+    /// Add an account for a certified mailbox. The password is asked for, or read from a line of standard
+    /// input.
     Add(Account),
     /// Give an account another password.
     Password(Account),
@@ -57,7 +59,9 @@ pub(crate) struct Account {
 pub(crate) fn run(config_directory: &Path, verb: &Verb) -> anyhow::Result<()> {
     let settings = Settings::read(config_directory)?;
     let (Verb::Add(account) | Verb::Password(account)) = verb;
-    let address = Address::parse(&account.address).with_context(|| format!("{:?} is no mail address", account.address))?.key();
+    let address = Address::parse(&account.address)
+        .with_context(|| format!("{:?} is no mail address", account.address))?
+        .key();
     // What stands in the file as it is; Dovecot takes no others by itself (auth_username_chars).
     if !address.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_@".contains(&b)) {
         bail!("{address}: Dovecot's user names are of letters, digits, dots, hyphens and underscores");
@@ -72,10 +76,15 @@ pub(crate) fn run(config_directory: &Path, verb: &Verb) -> anyhow::Result<()> {
     let passwd = PasswdFile::open(&account.file)?;
     let is_add = matches!(verb, Verb::Add(_));
     if passwd.users().contains(address.as_str()) == is_add {
-        bail!("{address}: {} in {}", if is_add { "is there already" } else { "is not" }, account.file.display());
+        bail!(
+            "{address}: {} in {}",
+            if is_add { "is there already" } else { "is not" },
+            account.file.display()
+        );
     }
     let password = if account.generate { made()? } else { asked()? };
-    judge(&password, &[&address, &settings.provider_name, &settings.service_domain]).map_err(|why| anyhow::anyhow!("the password {why}"))?;
+    judge(&password, &[&address, &settings.provider_name, &settings.service_domain])
+        .map_err(|why| anyhow::anyhow!("the password {why}"))?;
     let hash = format!("{{ARGON2ID}}{}", hashed(&password)?);
     passwd.write(&address, &hash)?;
     if account.generate {
@@ -93,12 +102,22 @@ fn judge(password: &str, about: &[&str]) -> Result<(), String> {
     if password.chars().any(char::is_control) {
         return Err("has control characters, which not every mail program can send".to_owned());
     }
-    let known: Vec<&str> =
-        about.iter().flat_map(|text| text.split(|c: char| !c.is_alphanumeric())).filter(|word| word.len() > 2).chain(about.iter().copied()).collect();
+    let known: Vec<&str> = about
+        .iter()
+        .flat_map(|text| text.split(|c: char| !c.is_alphanumeric()))
+        .filter(|word| word.len() > 2)
+        .chain(about.iter().copied())
+        .collect();
     let entropy = zxcvbn(password, &known);
     if entropy.score() < STRENGTH {
-        let why = entropy.feedback().and_then(|f| f.warning()).map_or_else(|| "add another word or two, uncommon ones".to_owned(), |w| w.to_string());
-        return Err(format!("can be guessed within about 10^{:.0} tries: {why}", entropy.guesses_log10().ceil()));
+        let why = entropy
+            .feedback()
+            .and_then(|f| f.warning())
+            .map_or_else(|| "add another word or two, uncommon ones".to_owned(), |w| w.to_string());
+        return Err(format!(
+            "can be guessed within about 10^{:.0} tries: {why}",
+            entropy.guesses_log10().ceil()
+        ));
     }
     Ok(())
 }
@@ -108,7 +127,8 @@ fn hashed(password: &str) -> anyhow::Result<String> {
     openssl::rand::rand_bytes(&mut salt)?;
     let salt = SaltString::encode_b64(&salt).map_err(|e| anyhow::anyhow!("{e}"))?;
     let parameters = Params::new(COST.0, COST.1, 1, None).map_err(|e| anyhow::anyhow!("{e}"))?;
-    let hash = Argon2::new(Algorithm::Argon2id, Version::V0x13, parameters).hash_password(password.as_bytes(), &salt);
+    let hash = Argon2::new(Algorithm::Argon2id, Version::V0x13, parameters)
+        .hash_password(password.as_bytes(), &salt);
     Ok(hash.map_err(|e| anyhow::anyhow!("{e}"))?.to_string())
 }
 
@@ -147,13 +167,20 @@ impl PasswdFile {
     }
 
     fn users(&self) -> HashSet<String> {
-        self.0.text.lines().filter_map(|line| line.split_once(':')).map(|(user, _)| user.to_lowercase()).collect()
+        self.0
+            .text
+            .lines()
+            .filter_map(|line| line.split_once(':'))
+            .map(|(user, _)| user.to_lowercase())
+            .collect()
     }
 
     /// The account has this password; what else its line says stays.
     fn write(&self, user: &str, hash: &str) -> anyhow::Result<()> {
         let mut lines: Vec<String> = self.0.text.lines().map(str::to_owned).collect();
-        let is_users = |line: &&mut String| line.split_once(':').is_some_and(|(name, _)| name.eq_ignore_ascii_case(user));
+        let is_users = |line: &&mut String| {
+            line.split_once(':').is_some_and(|(name, _)| name.eq_ignore_ascii_case(user))
+        };
         match lines.iter_mut().find(is_users) {
             Some(line) => {
                 let rest = line.splitn(3, ':').nth(2).unwrap_or("::::").to_owned();
@@ -188,7 +215,9 @@ mod tests {
             let refused = judge(password, &ABOUT).expect_err(password);
             assert!(refused.contains(why), "{password}: {refused}");
         }
-        for password in ["corretto cavallo batteria graffetta", "Wq7-rTz_9mLk2p", "il gatto mangia ravioli a Vercelli"] {
+        for password in
+            ["corretto cavallo batteria graffetta", "Wq7-rTz_9mLk2p", "il gatto mangia ravioli a Vercelli"]
+        {
             judge(password, &ABOUT).unwrap();
         }
     }
@@ -204,7 +233,11 @@ mod tests {
     fn a_file_keeps_what_else_it_says() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("users");
-        fs::write(&path, "# comment\nanna@x.test:{BLF-CRYPT}old:1:2::/home::userdb_quota_rule=*:storage=1G\n").unwrap();
+        fs::write(
+            &path,
+            "# comment\nanna@x.test:{BLF-CRYPT}old:1:2::/home::userdb_quota_rule=*:storage=1G\n",
+        )
+        .unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         PasswdFile::open(&path).unwrap().write("anna@x.test", "{ARGON2ID}new").unwrap();
         let changed = fs::metadata(&path).unwrap().mtime();

@@ -1,7 +1,7 @@
 //! How long each search of the log takes, on a database that tests/bench/register has filled.
 //!
-//! Takes: a connection string. Each search is made three times with values taken from the rows themselves: the first is of what
-//! PostgreSQL has in memory or not, as it comes.
+//! Takes: a connection string. Each search is made three times with values taken from the rows themselves:
+//! the first is of what PostgreSQL has in memory or not, as it comes.
 #![allow(clippy::print_stdout)]
 
 use std::time::Instant;
@@ -20,7 +20,13 @@ async fn main() -> anyhow::Result<()> {
     let database = std::env::args().nth(1).context("a connection string")?;
     let (client, connection) = tokio_postgres::connect(&database, NoTls).await?;
     tokio::spawn(connection);
-    let count = client.query_one("SELECT sum(reltuples)::int8, sum(pg_table_size(oid))::int8, sum(pg_indexes_size(oid))::int8 FROM pg_class WHERE relname ~ '^log_[0-9]{4}' AND relkind = 'r'", &[]).await?;
+    let count = client
+        .query_one(
+            "SELECT sum(reltuples)::int8, sum(pg_table_size(oid))::int8, \
+        sum(pg_indexes_size(oid))::int8 FROM pg_class WHERE relname ~ '^log_[0-9]{4}' AND relkind = 'r'",
+            &[],
+        )
+        .await?;
     let (rows, table, indexes): (i64, i64, i64) = (count.get(0), count.get(1), count.get(2));
     println!("{rows} rows, {} MB, indexes {} MB", table >> 20, indexes >> 20);
     println!("| search | rows found | first, ms | then, ms |");
@@ -42,7 +48,9 @@ async fn main() -> anyhow::Result<()> {
 async fn searches(client: &Client) -> anyhow::Result<Vec<(&'static str, Search)>> {
     let middle: i64 = client.query_one("SELECT (min(seq) + max(seq)) / 2 FROM log", &[]).await?.get(0);
     let mut lines = Vec::new();
-    for condition in ["event = 'accesso' AND destinatari[1] LIKE 'utente%'", "log_error_code(error) IS NOT NULL"] {
+    for condition in
+        ["event = 'accesso' AND destinatari[1] LIKE 'utente%'", "log_error_code(error) IS NOT NULL"]
+    {
         let condition = format!("WHERE seq >= {middle} AND {condition} ORDER BY seq LIMIT 1");
         pec_register::rows::each_row(client, &condition, |read| lines.push(read.line.to_owned())).await?;
     }
@@ -60,9 +68,15 @@ async fn searches(client: &Client) -> anyhow::Result<Vec<(&'static str, Search)>
         ("the newest", Search::default()),
         ("--msgid, the PEC identifier", of(|s, v| s.msgid = Some(v), &row.identificativo)),
         ("--msgid, the sender's", of(|s, v| s.msgid = Some(v), row.msgid.as_deref().unwrap_or_default())),
-        ("--msgid, a receipt's", of(|s, v| s.msgid = Some(v), failed.message_id.as_deref().unwrap_or_default())),
+        (
+            "--msgid, a receipt's",
+            of(|s, v| s.msgid = Some(v), failed.message_id.as_deref().unwrap_or_default()),
+        ),
         ("--account", of(|s, v| s.account = Some(v), row.account.as_deref().unwrap_or_default())),
-        ("--address, of few rows", of(|s, v| s.address = Some(v), row.destinatari[0].split(' ').next().unwrap_or_default())),
+        (
+            "--address, of few rows",
+            of(|s, v| s.address = Some(v), row.destinatari[0].split(' ').next().unwrap_or_default()),
+        ),
         ("--address, in one row of twenty", of(|s, v| s.address = Some(v), busy)),
         ("--address, in no row", of(|s, v| s.address = Some(v), "nessuno@pec.beta.test")),
         ("--from --to, a day long ago", Search { from: Some(at), to: Some(to), ..Search::default() }),
@@ -72,11 +86,21 @@ async fn searches(client: &Client) -> anyhow::Result<Vec<(&'static str, Search)>
         ("--queue-id", of(|s, v| s.queue_id = Some(v), &row.queue_id)),
         ("--error, common", of(|s, v| s.error = Some(v), "5.1.1")),
         ("--error, rare", of(|s, v| s.error = Some(v), "5.7.1")),
-        ("--address --kind", Search { kind: Some("avvenuta-consegna".to_owned()), ..of(|s, v| s.address = Some(v), busy) }),
+        (
+            "--address --kind",
+            Search { kind: Some("avvenuta-consegna".to_owned()), ..of(|s, v| s.address = Some(v), busy) },
+        ),
         (
             "--account --from --to",
-            Search { from: Some(at), to: Some(to), ..of(|s, v| s.account = Some(v), row.account.as_deref().unwrap_or_default()) },
+            Search {
+                from: Some(at),
+                to: Some(to),
+                ..of(|s, v| s.account = Some(v), row.account.as_deref().unwrap_or_default())
+            },
         ),
-        ("--kind --from --to", Search { from: Some(at), to: Some(to), ..of(|s, v| s.kind = Some(v), "accettazione") }),
+        (
+            "--kind --from --to",
+            Search { from: Some(at), to: Some(to), ..of(|s, v| s.kind = Some(v), "accettazione") },
+        ),
     ])
 }

@@ -1,4 +1,5 @@
-//! How fast a register is verified: makes one of so many rows in a database of its own, seals it, and computes it again.
+//! How fast a register is verified: makes one of so many rows in a database of its own, seals it, and
+//! computes it again.
 //!
 //!     PEC_TEST_DATABASE='host=... user=postgres dbname=postgres' cargo run --release -p pec-register --example verify -- 1000000
 //!
@@ -24,13 +25,19 @@ async fn main() {
     let (settings, now) = (&network.alfa.settings, Moment::from_unix(NOW));
     println!("{rows} rows: made like those of a message that went to one recipient");
     let sql = format!(
-        "INSERT INTO log (happened_at, event, identificativo, msgid, mittente, destinatari, oggetto, gestore, certified_by, recipients, message_id, message_sha256, queue_id, \
+        "INSERT INTO log (happened_at, event, identificativo, msgid, mittente, destinatari, oggetto, \
+        gestore, certified_by, recipients, message_id, message_sha256, queue_id, \
              envid, account, client_address, tls, time_source) \
-         SELECT now(), (ARRAY['accesso', 'accettazione', 'ricezione', 'presa-in-carico', 'avvenuta-consegna'])[1 + n % 5], \
-             'pec.20261126140000.' || md5((n / 5)::text) || '@gestore.alfa.test', '<' || md5((n / 5)::text) || '@client.test>', 'utente' || n % 1000 || '@pec.alfa.test', \
-             ARRAY['destinatario' || n % 977 || '@pec.beta.test (certificato)'], 'Oggetto del messaggio numero ' || n / 5, 'Alfa PEC S.p.A.', 'Alfa PEC S.p.A.', \
-             ARRAY['destinatario' || n % 977 || '@pec.beta.test'], 'pec.20261126140000.' || md5(n::text) || '@gestore.alfa.test', sha256(n::text::bytea), '4h' || to_hex(n), \
-             md5(n::text), 'utente' || n % 1000 || '@pec.alfa.test', '192.0.2.' || n % 250, 'TLSv1.3 TLS_AES_256_GCM_SHA384', 'clock' FROM generate_series(1, {rows}) AS n"
+         SELECT now(), (ARRAY['accesso', 'accettazione', 'ricezione', 'presa-in-carico', \
+        'avvenuta-consegna'])[1 + n % 5], \
+             'pec.20261126140000.' || md5((n / 5)::text) || '@gestore.alfa.test', '<' || md5((n / 5)::text) \
+        || '@client.test>', 'utente' || n % 1000 || '@pec.alfa.test', \
+             ARRAY['destinatario' || n % 977 || '@pec.beta.test (certificato)'], 'Oggetto del messaggio \
+        numero ' || n / 5, 'Alfa PEC S.p.A.', 'Alfa PEC S.p.A.', \
+             ARRAY['destinatario' || n % 977 || '@pec.beta.test'], 'pec.20261126140000.' || md5(n::text) || \
+        '@gestore.alfa.test', sha256(n::text::bytea), '4h' || to_hex(n), \
+             md5(n::text), 'utente' || n % 1000 || '@pec.alfa.test', '192.0.2.' || n % 250, 'TLSv1.3 \
+        TLS_AES_256_GCM_SHA384', 'clock' FROM generate_series(1, {rows}) AS n"
     );
     let begun = Instant::now();
     run(&settings.database, &sql).await;

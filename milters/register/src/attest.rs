@@ -1,13 +1,16 @@
-//! What the provider says of the register with its own certificate: that a checkpoint is its, and that the log key is.
+//! What the provider says of the register with its own certificate: that a checkpoint is its, and that the
+//! log key is.
 //!
-//! Promise: at least once a day the newest checkpoint lies in `attest/SIZE.checkpoint`, signed and timestamped
-//! ([`crate::prover`]). Whoever steals the log key, or has it, cannot write another past before the last of these timestamps.
-//! `log.key` has the log key's public half as C2SP's tools read it, signed and timestamped in the same way, and is made anew
-//! when the key or the certificate is another one; those from before stay as `log.key.YYYY-MM-DD` (the day on which they were
-//! replaced), since checkpoints of their time are theirs.
+//! Promise: at least once a day the newest checkpoint lies in `attest/SIZE.checkpoint`, signed and
+//! timestamped ([`crate::prover`]). Whoever steals the log key, or has it, cannot write another past before
+//! the last of these timestamps. `log.key` has the log key's public half as C2SP's tools read it, signed and
+//! timestamped in the same way, and is made anew when the key or the certificate is another one; those from
+//! before stay as `log.key.YYYY-MM-DD` (the day on which they were replaced), since checkpoints of their time
+//! are theirs.
 //!
-//! A name is there before what it is signed with; what is missing is made up in the next round. Nothing here is read to go on
-//! with: it can be lost without harm to the register, and then only its days are proved less well.
+//! A name is there before what it is signed with; what is missing is made up in the next round. Nothing here
+//! is read to go on with: it can be lost without harm to the register, and then only its days are proved less
+//! well.
 
 use std::fs;
 use std::io;
@@ -32,14 +35,22 @@ pub fn directory(register: &Path) -> PathBuf {
 /// The signed checkpoints that there are, in the order of their sizes.
 pub fn attested(register: &Path) -> Result<Vec<(u64, PathBuf)>, ProveError> {
     let size = |file: &PathBuf| file.file_stem()?.to_str()?.parse::<u64>().ok();
-    let mut files: Vec<_> = named(&directory(register), ".checkpoint")?.into_iter().filter_map(|file| Some((size(&file)?, file))).collect();
+    let mut files: Vec<_> = named(&directory(register), ".checkpoint")?
+        .into_iter()
+        .filter_map(|file| Some((size(&file)?, file)))
+        .collect();
     files.sort();
     Ok(files)
 }
 
-/// Puts `checkpoint` (the text of the published one) among those that are signed, if a day is over since the last one or
-/// `at_once`. Gives back its size if it did. Signing is [`complete`]'s.
-pub fn take(register: &Path, checkpoint: &str, at_once: bool, now: Moment) -> Result<Option<u64>, ProveError> {
+/// Puts `checkpoint` (the text of the published one) among those that are signed, if a day is over since the
+/// last one or `at_once`. Gives back its size if it did. Signing is [`complete`]'s.
+pub fn take(
+    register: &Path,
+    checkpoint: &str,
+    at_once: bool,
+    now: Moment,
+) -> Result<Option<u64>, ProveError> {
     // What is no checkpoint is for the sealer to say.
     let Ok(read) = Checkpoint::read(checkpoint) else { return Ok(None) };
     let last = attested(register)?.pop();
@@ -61,8 +72,8 @@ pub fn complete(register: &Path, prover: &Prover<'_>) -> Result<(), ProveError> 
     prover.complete_all(&attested(register)?.into_iter().map(|(_, file)| file).collect::<Vec<_>>())
 }
 
-/// Sees to it that `log.key` names this public key (`LogKey::public`) and is signed by the certificate of today. Gives back
-/// whether it is a new one.
+/// Sees to it that `log.key` names this public key (`LogKey::public`) and is signed by the certificate of
+/// today. Gives back whether it is a new one.
 pub fn endorse(register: &Path, public: &str, prover: &Prover<'_>) -> Result<bool, ProveError> {
     let file = register.join("log.key");
     let error = ProveError::file(&file);
@@ -99,13 +110,16 @@ fn is_by(signature: &Path, prover: &Prover<'_>) -> Result<bool, ProveError> {
     Ok(by().unwrap_or(false))
 }
 
-/// Moves the key of before, with what proves it, to a name with today's date. What a crash left half done is gone on with: a
-/// copy of each is there before any of them goes, and the key's own name stays until the new one takes it.
+/// Moves the key of before, with what proves it, to a name with today's date. What a crash left half done is
+/// gone on with: a copy of each is there before any of them goes, and the key's own name stays until the new
+/// one takes it.
 fn put_away(file: &Path, now: Moment) -> Result<(), ProveError> {
     let day = now.to_string().chars().take(10).collect::<String>();
     let of = |name: &Path| [name.to_owned(), signature_of(name), timestamp_of(name)];
     let same = |name: &Path| fs::read(name).ok() == fs::read(file).ok();
-    let free = (1..).map(|n| beside(file, &if n == 1 { day.clone() } else { format!("{day}-{n}") })).find(|name| !name.exists() || same(name));
+    let free = (1..)
+        .map(|n| beside(file, &if n == 1 { day.clone() } else { format!("{day}-{n}") }))
+        .find(|name| !name.exists() || same(name));
     let Some(name) = free else { return Ok(()) };
     for (from, to) in of(file).iter().zip(of(&name)) {
         match fs::read(from) {
@@ -128,7 +142,10 @@ pub fn log_keys(register: &Path) -> Result<Vec<(PathBuf, String)>, ProveError> {
     let mut keys = Vec::new();
     let is_key = |file: &PathBuf| {
         let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        name == "log.key" || name.strip_prefix("log.key.").is_some_and(|day| day.starts_with(|c: char| c.is_ascii_digit()) && !day.contains('.'))
+        name == "log.key"
+            || name
+                .strip_prefix("log.key.")
+                .is_some_and(|day| day.starts_with(|c: char| c.is_ascii_digit()) && !day.contains('.'))
     };
     for file in named(register, "")?.into_iter().filter(is_key) {
         let text = fs::read_to_string(&file).map_err(ProveError::file(&file))?;

@@ -1,7 +1,8 @@
 //! The invariants of certified mail, asked of what the provider has written down.
 //!
-//! Promise: an answer is a violation that somebody must look at, never a matter of taste. Each rule is one question that gives
-//! what breaks it: which message, and what about it. pec-clock asks about the last days, `pecctl log audit` about everything.
+//! Promise: an answer is a violation that somebody must look at, never a matter of taste. Each rule is one
+//! question that gives what breaks it: which message, and what about it. pec-clock asks about the last days,
+//! `pecctl log audit` about everything.
 
 use pec_core::clock::Moment;
 use tokio_postgres::{Client, Error};
@@ -13,8 +14,8 @@ pub struct Rule {
     pub name: &'static str,
     /// What it says.
     pub meaning: &'static str,
-    /// The question: gives the message's identificativo and what is wrong. `$1`: rows from after this number on; `$2`: the time
-    /// as Unix seconds.
+    /// The question: gives the message's identificativo and what is wrong. `$1`: rows from after this number
+    /// on; `$2`: the time as Unix seconds.
     sql: &'static str,
 }
 
@@ -40,81 +41,111 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "no-receipt-without-fact",
         meaning: "every notice that was made has its fact",
-        sql: "SELECT identificativo, event || ' ' || coalesce(message_id, '') FROM log WHERE seq > $1 AND $2::int8 IS NOT NULL \
-              AND event IN ('accettazione', 'non-accettazione', 'presa-in-carico', 'avvenuta-consegna', 'rilevazione-virus', 'errore-consegna', 'preavviso-12', 'preavviso-24') \
-              AND NOT EXISTS (SELECT FROM fact WHERE fact.provider = log.gestore AND fact.identificativo = log.identificativo AND fact.kind = log.event \
+        sql: "SELECT identificativo, event || ' ' || coalesce(message_id, '') FROM log WHERE seq > $1 AND \
+            $2::int8 IS NOT NULL \
+              AND event IN ('accettazione', 'non-accettazione', 'presa-in-carico', 'avvenuta-consegna', \
+            'rilevazione-virus', 'errore-consegna', 'preavviso-12', 'preavviso-24') \
+              AND NOT EXISTS (SELECT FROM fact WHERE fact.provider = log.gestore AND fact.identificativo = \
+            log.identificativo AND fact.kind = log.event \
                               AND fact.message_id = log.message_id)",
     },
     Rule {
         name: "every-receipt-is-a-row",
         meaning: "every notice that was made stands in the retained log, with the bytes that it had",
-        sql: "SELECT fact.identificativo, fact.kind || ' ' || fact.recipient || ' ' || fact.message_id FROM fact \
-              JOIN (SELECT DISTINCT gestore, identificativo FROM log WHERE seq > $1 AND $2::int8 IS NOT NULL) AS m \
+        sql: "SELECT fact.identificativo, fact.kind || ' ' || fact.recipient || ' ' || fact.message_id FROM \
+            fact \
+              JOIN (SELECT DISTINCT gestore, identificativo FROM log WHERE seq > $1 AND $2::int8 IS NOT \
+            NULL) AS m \
                 ON fact.provider = m.gestore AND fact.identificativo = m.identificativo \
-              WHERE fact.notice_sha256 IS NOT NULL AND (SELECT count(*) FROM log WHERE log.identificativo = fact.identificativo AND log.event = fact.kind \
+              WHERE fact.notice_sha256 IS NOT NULL AND (SELECT count(*) FROM log WHERE log.identificativo = \
+            fact.identificativo AND log.event = fact.kind \
                 AND log.message_id = fact.message_id AND log.message_sha256 = fact.notice_sha256) = 0",
     },
     Rule {
         name: "accepted-or-not",
         meaning: "a message is accepted once or refused once",
         // One that was made again, because the certificate was another one by then, is the same notice.
-        sql: "SELECT identificativo, string_agg(event, ', ' ORDER BY seq) FROM log WHERE seq > $1 AND $2::int8 IS NOT NULL \
-              AND event IN ('accettazione', 'non-accettazione') GROUP BY identificativo HAVING count(DISTINCT message_id) > 1",
+        sql: "SELECT identificativo, string_agg(event, ', ' ORDER BY seq) FROM log WHERE seq > $1 AND \
+            $2::int8 IS NOT NULL \
+              AND event IN ('accettazione', 'non-accettazione') GROUP BY identificativo HAVING \
+            count(DISTINCT message_id) > 1",
     },
     Rule {
         name: "one-outcome",
         meaning: "a recipient has the message or has it not",
         sql: "SELECT a.identificativo, a.recipient || ': ' || a.kind || ', ' || b.kind FROM fact AS a \
-              JOIN (SELECT DISTINCT gestore, identificativo FROM log WHERE seq > $1 AND $2::int8 IS NOT NULL) AS m ON a.provider = m.gestore AND a.identificativo = m.identificativo \
-              JOIN fact AS b ON b.provider = a.provider AND b.identificativo = a.identificativo AND md5(b.recipient) = md5(a.recipient) \
+              JOIN (SELECT DISTINCT gestore, identificativo FROM log WHERE seq > $1 AND $2::int8 IS NOT \
+            NULL) AS m ON a.provider = m.gestore AND a.identificativo = m.identificativo \
+              JOIN fact AS b ON b.provider = a.provider AND b.identificativo = a.identificativo AND \
+            md5(b.recipient) = md5(a.recipient) \
               WHERE a.kind = 'avvenuta-consegna' AND b.kind IN ('errore-consegna', 'rilevazione-virus')",
     },
     Rule {
         name: "times-in-order",
         meaning: "nothing is certified before the message was there",
-        sql: "SELECT fact.identificativo, fact.kind || ' ' || fact.recipient FROM log JOIN fact ON fact.provider = log.gestore AND fact.identificativo = log.identificativo \
-              WHERE log.seq > $1 AND $2::int8 IS NOT NULL AND log.event = 'accesso' AND fact.happened_at < date_trunc('second', log.happened_at)",
+        sql: "SELECT fact.identificativo, fact.kind || ' ' || fact.recipient FROM log JOIN fact ON \
+            fact.provider = log.gestore AND fact.identificativo = log.identificativo \
+              WHERE log.seq > $1 AND $2::int8 IS NOT NULL AND log.event = 'accesso' AND fact.happened_at < \
+            date_trunc('second', log.happened_at)",
     },
     Rule {
         name: "every-message-ends",
-        meaning: "25 hours after acceptance every certified recipient has a delivery, a failure, or the notice of 24 hours",
-        sql: "SELECT log.identificativo, r.address FROM log, unnest(log.destinatari) AS d (text), lower(left(d.text, -length(' (certificato)'))) AS r (address) \
+        meaning: "25 hours after acceptance every certified recipient has a delivery, a failure, or the \
+            notice of 24 hours",
+        sql: "SELECT log.identificativo, r.address FROM log, unnest(log.destinatari) AS d (text), \
+            lower(left(d.text, -length(' (certificato)'))) AS r (address) \
               WHERE log.seq > $1 AND log.event = 'accesso' AND d.text LIKE '% (certificato)' \
-              AND EXISTS (SELECT FROM fact AS a WHERE a.provider = log.gestore AND a.identificativo = log.identificativo AND a.kind = 'accettazione' \
+              AND EXISTS (SELECT FROM fact AS a WHERE a.provider = log.gestore AND a.identificativo = \
+            log.identificativo AND a.kind = 'accettazione' \
                           AND a.happened_at < to_timestamp($2::int8 - 90000)) \
-              AND NOT EXISTS (SELECT FROM fact AS f WHERE f.provider = log.gestore AND f.identificativo = log.identificativo \
-                  AND f.kind IN ('avvenuta-consegna', 'errore-consegna', 'rilevazione-virus', 'preavviso-24') AND md5(f.recipient) = md5(r.address)) \
+              AND NOT EXISTS (SELECT FROM fact AS f WHERE f.provider = log.gestore AND f.identificativo = \
+            log.identificativo \
+                  AND f.kind IN ('avvenuta-consegna', 'errore-consegna', 'rilevazione-virus', \
+            'preavviso-24') AND md5(f.recipient) = md5(r.address)) \
               AND NOT EXISTS (SELECT FROM ricevuta AS v WHERE v.identificativo = log.identificativo \
-                  AND v.kind IN ('avvenuta-consegna', 'errore-consegna', 'rilevazione-virus') AND lower(v.recipient) = r.address)",
+                  AND v.kind IN ('avvenuta-consegna', 'errore-consegna', 'rilevazione-virus') AND \
+            lower(v.recipient) = r.address)",
     },
     Rule {
         name: "no-notice-pending",
-        meaning: "an hour after a fact its notice is made, a day and an hour after it the notice is in a mailbox or sent",
-        // A refusal that its client did not hear of was never sent: the client submits again, and that is another one.
-        sql: "SELECT identificativo, kind || ' ' || recipient FROM fact WHERE NOT handed_over AND kind <> 'non-accettazione' AND $1::int8 IS NOT NULL \
-              AND happened_at < to_timestamp($2::int8 - CASE WHEN notice_sha256 IS NULL THEN 3600 ELSE 90000 END) \
-              AND (kind <> 'rilevazione-virus' OR EXISTS (SELECT FROM fact p WHERE p.kind = 'presa-in-carico' AND p.source = fact.source))",
+        meaning: "an hour after a fact its notice is made, a day and an hour after it the notice is in a \
+            mailbox or sent",
+        // A refusal that its client did not hear of was never sent: the client submits again, and that is
+        // another one.
+        sql: "SELECT identificativo, kind || ' ' || recipient FROM fact WHERE NOT handed_over AND kind <> \
+            'non-accettazione' AND $1::int8 IS NOT NULL \
+              AND happened_at < to_timestamp($2::int8 - CASE WHEN notice_sha256 IS NULL THEN 3600 ELSE \
+            90000 END) \
+              AND (kind <> 'rilevazione-virus' OR EXISTS (SELECT FROM fact p WHERE p.kind = \
+            'presa-in-carico' AND p.source = fact.source))",
     },
     Rule {
         name: "no-custody-pending",
         meaning: "six days after a presa in carico every recipient has an outcome",
         sql: "SELECT c.identificativo, r.address FROM custody AS c, unnest(c.recipients) AS r (address) \
-              WHERE c.taken_at < to_timestamp($2::int8 - 518400) AND (c.taken_at > to_timestamp($2::int8 - 1209600) OR $1::int8 = 0) \
-              AND EXISTS (SELECT FROM fact AS p WHERE p.provider = c.provider AND p.identificativo = c.identificativo AND p.kind = 'presa-in-carico') \
-              AND NOT EXISTS (SELECT FROM fact AS f WHERE f.provider = c.provider AND f.identificativo = c.identificativo \
-                  AND f.kind IN ('avvenuta-consegna', 'errore-consegna', 'rilevazione-virus') AND md5(f.recipient) = md5(lower(r.address)))",
+              WHERE c.taken_at < to_timestamp($2::int8 - 518400) AND (c.taken_at > to_timestamp($2::int8 - \
+            1209600) OR $1::int8 = 0) \
+              AND EXISTS (SELECT FROM fact AS p WHERE p.provider = c.provider AND p.identificativo = \
+            c.identificativo AND p.kind = 'presa-in-carico') \
+              AND NOT EXISTS (SELECT FROM fact AS f WHERE f.provider = c.provider AND f.identificativo = \
+            c.identificativo \
+                  AND f.kind IN ('avvenuta-consegna', 'errore-consegna', 'rilevazione-virus') AND \
+            md5(f.recipient) = md5(lower(r.address)))",
     },
     Rule {
         name: "receipts-are-rows",
         meaning: "every receipt of another provider stands in the retained log",
         sql: "SELECT v.identificativo, v.kind || ' ' || v.recipient FROM ricevuta AS v \
-              JOIN (SELECT DISTINCT identificativo FROM log WHERE seq > $1 AND $2::int8 IS NOT NULL) AS m ON v.identificativo = m.identificativo \
-              WHERE NOT EXISTS (SELECT FROM log WHERE log.identificativo = v.identificativo AND log.event = 'ricevuta-' || v.kind)",
+              JOIN (SELECT DISTINCT identificativo FROM log WHERE seq > $1 AND $2::int8 IS NOT NULL) AS m \
+            ON v.identificativo = m.identificativo \
+              WHERE NOT EXISTS (SELECT FROM log WHERE log.identificativo = v.identificativo AND log.event = \
+            'ricevuta-' || v.kind)",
     },
     Rule {
         name: EVERYTHING_IS_SEALED,
         meaning: "a row is sealed within two minutes",
-        sql: "SELECT identificativo, 'row ' || seq || ' of ' || recorded_at FROM log WHERE seq > (SELECT coalesce(max(high), 0) FROM seal) AND seq > $1 \
+        sql: "SELECT identificativo, 'row ' || seq || ' of ' || recorded_at FROM log WHERE seq > (SELECT \
+            coalesce(max(high), 0) FROM seal) AND seq > $1 \
               AND recorded_at < to_timestamp($2::int8 - 120)",
     },
 ];
@@ -122,7 +153,13 @@ pub const RULES: &[Rule] = &[
 /// The number of the last row before the last `days` days; 0: there is none.
 pub async fn row_before(client: &Client, days: i64, now: Moment) -> Result<i64, Error> {
     let day = i32::try_from(now.unix().div_euclid(86_400) - days).unwrap_or(0);
-    Ok(client.query_one("SELECT coalesce(max(high), 0) FROM seal WHERE day < date '1970-01-01' + $1::int4", &[&day]).await?.get(0))
+    Ok(client
+        .query_one(
+            "SELECT coalesce(max(high), 0) FROM seal WHERE day < date '1970-01-01' + $1::int4",
+            &[&day],
+        )
+        .await?
+        .get(0))
 }
 
 /// What breaks the rules among rows after number `after`, as of `now`; at most a thousand for each rule.
@@ -130,7 +167,11 @@ pub async fn audit(client: &Client, after: i64, now: Moment) -> Result<Vec<Viola
     let mut violations = Vec::new();
     for rule in RULES {
         let rows = client.query(&format!("{} {MOST}", rule.sql), &[&after, &now.unix()]).await?;
-        violations.extend(rows.iter().map(|row| Violation { rule: rule.name, identificativo: row.get(0), what: row.get(1) }));
+        violations.extend(rows.iter().map(|row| Violation {
+            rule: rule.name,
+            identificativo: row.get(0),
+            what: row.get(1),
+        }));
     }
     violations.sort();
     violations.dedup();

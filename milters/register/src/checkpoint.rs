@@ -1,7 +1,7 @@
 //! Checkpoints: what the log key says of the tree (C2SP signed-note, tlog-checkpoint).
 //!
-//! Promise: a checkpoint names the register, the size of the tree, its root and the time. Any tool that knows C2SP's formats
-//! reads and verifies it; `time ...` is an extension line that those tools pass over.
+//! Promise: a checkpoint names the register, the size of the tree, its root and the time. Any tool that knows
+//! C2SP's formats reads and verifies it; `time ...` is an extension line that those tools pass over.
 
 use std::path::Path;
 
@@ -57,7 +57,9 @@ impl LogKey {
                         SignError::Encoding(e) => e.to_string(),
                     };
                     // It names parameter and key, as does this.
-                    let trouble = words.strip_prefix(&format!("pec_register_key = {key}: ")).map_or(words.clone(), str::to_owned);
+                    let trouble = words
+                        .strip_prefix(&format!("pec_register_key = {key}: "))
+                        .map_or(words.clone(), str::to_owned);
                     LogKeyError { key: key.clone(), trouble }
                 };
                 let key = TokenLogKey::open(pec_core::parameters::Token::clone(token)).map_err(error)?;
@@ -81,11 +83,14 @@ impl LogKey {
     /// The checkpoint of a tree of this size and root, as of `moment`.
     pub fn checkpoint(&self, size: u64, root: Hash, moment: Moment) -> Result<String, SignError> {
         let error = |e: &dyn std::fmt::Display| SignError::Key(format!("the checkpoint: {e}"));
-        let checkpoint = tlog_tiles::Checkpoint::new(&self.name, size, root, &format!("time {moment}\n")).map_err(|e| error(&e))?;
+        let checkpoint = tlog_tiles::Checkpoint::new(&self.name, size, root, &format!("time {moment}\n"))
+            .map_err(|e| error(&e))?;
         let text = checkpoint.to_bytes();
         let signature = self.key.sign(&text)?;
         let key = [&[ED25519][..], &self.key.public_key()].concat();
-        let signature = signed_note::Signature::new(self.name.clone(), signed_note::key_id(&self.name, &key), signature).map_err(|e| error(&e))?;
+        let signature =
+            signed_note::Signature::new(self.name.clone(), signed_note::key_id(&self.name, &key), signature)
+                .map_err(|e| error(&e))?;
         let note = Note::new(&text, &[signature]).map_err(|e| error(&e))?;
         String::from_utf8(note.to_bytes()).map_err(|e| error(&e))
     }
@@ -117,7 +122,8 @@ impl SignsCheckpoints for InFile {
     }
 
     fn sign(&self, data: &[u8]) -> Result<Vec<u8>, SignError> {
-        let signed = openssl::sign::Signer::new_without_digest(&self.0).and_then(|mut signer| signer.sign_oneshot_to_vec(data));
+        let signed = openssl::sign::Signer::new_without_digest(&self.0)
+            .and_then(|mut signer| signer.sign_oneshot_to_vec(data));
         signed.map_err(|e| SignError::Key(e.to_string()))
     }
 }
@@ -185,7 +191,8 @@ impl Checkpoint {
             return Err(CheckpointError::Origin(checkpoint.origin));
         }
         let note = Note::from_bytes(text.as_bytes()).map_err(|_| CheckpointError::Form)?;
-        note.verify(&VerifierList::new(vec![Box::new(verifier)])).map_err(|e| CheckpointError::Signature(e.to_string()))?;
+        note.verify(&VerifierList::new(vec![Box::new(verifier)]))
+            .map_err(|e| CheckpointError::Signature(e.to_string()))?;
         Ok(checkpoint)
     }
 }

@@ -1,23 +1,27 @@
-//! The daily files (RFC 6109 s. 2.3: the log is saved and timestamped at least every 24 hours): `days/YYYY-MM-DD.jsonl.gz`.
+//! The daily files (RFC 6109 s. 2.3: the log is saved and timestamped at least every 24 hours):
+//! `days/YYYY-MM-DD.jsonl.gz`.
 //!
-//! Promise: each day (00 to 24 UTC) from the register's first to yesterday has its file, also one on which nothing happened.
-//! Its first line, the [`Header`], names the day before and its hash, and has what is needed to compute the root of the tree
-//! from the lines alone; every other line is a leaf, in order: a row ([`crate::row`]), or, where a restored backup lost the row,
-//! `{"entry":"..."}`. A file is signed and timestamped ([`crate::prover`]).
+//! Promise: each day (00 to 24 UTC) from the register's first to yesterday has its file, also one on which
+//! nothing happened. Its first line, the [`Header`], names the day before and its hash, and has what is
+//! needed to compute the root of the tree from the lines alone; every other line is a leaf, in order: a row
+//! ([`crate::row`]), or, where a restored backup lost the row, `{"entry":"..."}`. A file is signed and
+//! timestamped ([`crate::prover`]).
 //!
-//! A day is closed when it has been over for ten minutes and none of its rows waits to be sealed. The order in which it is,
-//! whatever dies in between:
-//! 1. The lines are written to `DAY.jsonl.gz.new`. Their leaves must give the root of the day's last seal; a day whose rows are
-//!    others has no file. Nobody has seen it yet.
-//! 2. The day is inserted into `day_file` with the hash of its lines. This commit is the decision: there is one row for a day,
-//!    and from now on the database takes no seal of that day or an earlier one (a row that comes later goes into a later file),
-//!    as before it took no `day_file` of a day that seals had since gone on with.
+//! A day is closed when it has been over for ten minutes and none of its rows waits to be sealed. The order
+//! in which it is, whatever dies in between:
+//! 1. The lines are written to `DAY.jsonl.gz.new`. Their leaves must give the root of the day's last seal; a
+//!    day whose rows are others has no file. Nobody has seen it yet.
+//! 2. The day is inserted into `day_file` with the hash of its lines. This commit is the decision: there is
+//!    one row for a day, and from now on the database takes no seal of that day or an earlier one (a row that
+//!    comes later goes into a later file), as before it took no `day_file` of a day that seals had since gone
+//!    on with.
 //! 3. The file gets its name.
 //! 4. The signature, and 5. the timestamp, each in a file of its own.
 //!
-//! A crash before 2 leaves nothing that counts. After it the day is written again from the same rows, and must come out with the
-//! same hash; lines and compressed bytes have nothing in them that depends on when they are written. 4 and 5 are made up by
-//! themselves. The file of a day whose rows have left the database (`retired`) cannot be made again, and is asked for.
+//! A crash before 2 leaves nothing that counts. After it the day is written again from the same rows, and
+//! must come out with the same hash; lines and compressed bytes have nothing in them that depends on when
+//! they are written. 4 and 5 are made up by themselves. The file of a day whose rows have left the database
+//! (`retired`) cannot be made again, and is asked for.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -117,10 +121,16 @@ pub enum DayError {
     #[error(transparent)]
     Prove(#[from] ProveError),
     /// The rows are not those that were sealed.
-    #[error("the rows of {0} are not those that were sealed: `pecctl log verify` names them. That day has no file, nor has any after it")]
+    #[error(
+        "the rows of {0} are not those that were sealed: `pecctl log verify` names them. That day has no \
+        file, nor has any after it"
+    )]
     Altered(String),
     /// They are not those that the file had.
-    #[error("the file of {0} is missing, and the rows of that day do not give it again: bring it back from a backup")]
+    #[error(
+        "the file of {0} is missing, and the rows of that day do not give it again: bring it back from a \
+        backup"
+    )]
     Other(String),
     /// They are in no database any more.
     #[error("the file of {0} is missing, and its rows have left the database: bring it back from a backup")]
@@ -150,13 +160,22 @@ pub fn file_of(register: &Path, day: &str) -> PathBuf {
 
 /// `YYYY-MM-DD`, of a number of days since 1970-01-01.
 pub fn date(day: i64) -> String {
-    jiff::civil::date(1970, 1, 1).saturating_add(jiff::Span::new().try_days(day).unwrap_or_default()).to_string()
+    jiff::civil::date(1970, 1, 1)
+        .saturating_add(jiff::Span::new().try_days(day).unwrap_or_default())
+        .to_string()
 }
 
-/// Closes the first day that is not closed and can be; called again it may find another. `origin` is the register's name.
-pub async fn close_next(client: &Client, tiles: &Tiles, origin: &str, now: Moment) -> Result<Option<Closed>, DayError> {
+/// Closes the first day that is not closed and can be; called again it may find another. `origin` is the
+/// register's name.
+pub async fn close_next(
+    client: &Client,
+    tiles: &Tiles,
+    origin: &str,
+    now: Moment,
+) -> Result<Option<Closed>, DayError> {
     let Some(last) = last_seal(client).await? else { return Ok(None) };
-    let next = "SELECT coalesce((SELECT max(day) + 1 FROM day_file), (SELECT min(day) FROM seal)) - date '1970-01-01'";
+    let next = "SELECT coalesce((SELECT max(day) + 1 FROM day_file), (SELECT min(day) FROM seal)) - date \
+        '1970-01-01'";
     let Some(day) = client.query_one(next, &[]).await?.get::<_, Option<i32>>(0) else { return Ok(None) };
     let end = (i64::from(day) + 1) * DAY;
     if now.unix() < end + OVER_FOR || is_awaited(client, &last, end).await? {
@@ -165,16 +184,28 @@ pub async fn close_next(client: &Client, tiles: &Tiles, origin: &str, now: Momen
     let closing = Closing::of(client, tiles, origin, day).await?;
     let file = file_of(tiles.directory(), &closing.header.day);
     let (new, sha256) = closing.write(client, tiles, &file).await?;
-    let sql =
-        "INSERT INTO day_file (day, first_leaf, size, sha256, made_at) VALUES (date '1970-01-01' + $1::int4, $2, $3, $4, to_timestamp($5::int8))";
+    let sql = "INSERT INTO day_file (day, first_leaf, size, sha256, made_at) VALUES (date '1970-01-01' + \
+        $1::int4, $2, $3, $4, to_timestamp($5::int8))";
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-    client.execute(sql, &[&day, &number(closing.header.first_leaf), &number(closing.header.size), &&sha256[..], &now.unix()]).await?;
+    client
+        .execute(
+            sql,
+            &[
+                &day,
+                &number(closing.header.first_leaf),
+                &number(closing.header.size),
+                &&sha256[..],
+                &now.unix(),
+            ],
+        )
+        .await?;
     take_name(&new, &file)?;
     let rows = closing.seals.iter().filter(|seal| !seal.lost).map(|seal| seal.size - seal.first).sum();
     Ok(Some(Closed { day: closing.header.day, rows, sha256: hex(&sha256) }))
 }
 
-/// Writes again the files of closed days that are not here: after a crash, or on a host that seals now in place of another.
+/// Writes again the files of closed days that are not here: after a crash, or on a host that seals now in
+/// place of another.
 pub async fn restore(client: &Client, tiles: &Tiles, origin: &str) -> Result<(), DayError> {
     let days = client.query("SELECT day - date '1970-01-01', sha256 FROM day_file ORDER BY day", &[]).await?;
     for row in days {
@@ -184,11 +215,13 @@ pub async fn restore(client: &Client, tiles: &Tiles, origin: &str) -> Result<(),
         if file.exists() {
             continue;
         }
-        let is_retired = "SELECT EXISTS (SELECT FROM retired WHERE month = date_trunc('month', date '1970-01-01' + $1::int4)::date)";
+        let is_retired = "SELECT EXISTS (SELECT FROM retired WHERE month = date_trunc('month', date \
+            '1970-01-01' + $1::int4)::date)";
         if client.query_one(is_retired, &[&day]).await?.get(0) {
             return Err(DayError::Retired(name));
         }
-        let (new, sha256) = Closing::of(client, tiles, origin, day).await?.write(client, tiles, &file).await?;
+        let (new, sha256) =
+            Closing::of(client, tiles, origin, day).await?.write(client, tiles, &file).await?;
         if known != sha256 {
             return Err(DayError::Other(name));
         }
@@ -216,7 +249,11 @@ async fn is_awaited(client: &Client, last: &Seal, end: i64) -> Result<bool, DayE
     if last.gaps.is_empty() {
         return Ok(false);
     }
-    let late = format!("SELECT EXISTS (SELECT FROM log WHERE log.seq <@ '{}'::int8multirange AND log.seq <= {} AND {before})", last.gaps, last.high);
+    let late = format!(
+        "SELECT EXISTS (SELECT FROM log WHERE log.seq <@ '{}'::int8multirange AND log.seq <= {} AND \
+        {before})",
+        last.gaps, last.high
+    );
     Ok(client.query_one(&late, &[]).await?.get(0))
 }
 
@@ -231,7 +268,9 @@ struct Closing {
 impl Closing {
     async fn of(client: &Client, tiles: &Tiles, origin: &str, day: i32) -> Result<Self, DayError> {
         let name = date(i64::from(day));
-        let before = |day: i32| format!("number = (SELECT max(number) FROM seal WHERE day < date '1970-01-01' + {day})");
+        let before = |day: i32| {
+            format!("number = (SELECT max(number) FROM seal WHERE day < date '1970-01-01' + {day})")
+        };
         let earlier = seals(client, &before(day)).await?.pop();
         let seals = seals(client, &format!("day = date '1970-01-01' + {day}")).await?;
         let (first_leaf, root_before) = earlier.as_ref().map_or((0, EMPTY), |seal| (seal.size, seal.root));
@@ -241,7 +280,9 @@ impl Closing {
         if edge.root() != root_before {
             return Err(TreeError::Tiles(tiles.directory().display().to_string()).into());
         }
-        let previous = client.query_opt("SELECT sha256 FROM day_file WHERE day = date '1970-01-01' + $1::int4", &[&(day - 1)]).await?;
+        let previous = client
+            .query_opt("SELECT sha256 FROM day_file WHERE day = date '1970-01-01' + $1::int4", &[&(day - 1)])
+            .await?;
         let header = Header {
             format: FORMAT.to_owned(),
             register: origin.to_owned(),
@@ -258,7 +299,12 @@ impl Closing {
     }
 
     /// Writes the lines beside `file`; gives back where, and their hash.
-    async fn write(&self, client: &Client, tiles: &Tiles, file: &Path) -> Result<(PathBuf, [u8; 32]), DayError> {
+    async fn write(
+        &self,
+        client: &Client,
+        tiles: &Tiles,
+        file: &Path,
+    ) -> Result<(PathBuf, [u8; 32]), DayError> {
         let altered = || DayError::Altered(self.header.day.clone());
         let new = beside(file, "new");
         let error = ProveError::file(&new);
@@ -275,7 +321,11 @@ impl Closing {
                 return Err(altered());
             }
             // Rows of several seals are asked for at once, as long as their numbers go on as the leaves do.
-            let goes_on = seal.seqs.iter().next().is_some_and(|(first, _)| together.iter().last().is_some_and(|(_, end)| first >= end));
+            let goes_on = seal
+                .seqs
+                .iter()
+                .next()
+                .is_some_and(|(first, _)| together.iter().last().is_some_and(|(_, end)| first >= end));
             if seal.lost || !goes_on || together.count() >= BATCH {
                 write_rows(client, &together, &mut lines).await?.map_err(&error)?;
                 together = Ranges::default();
@@ -314,7 +364,9 @@ fn write_lost(tiles: &Tiles, seal: &Seal, lines: &mut Lines) -> Result<io::Resul
         // The bundle is small, and lost rows are few.
         let entries = tiles.entries(leaf / WIDTH, seal.size)?;
         let place = usize::try_from(leaf % WIDTH).unwrap_or(0);
-        let Some(entry) = entries.get(place) else { return Err(TreeError::Tiles(tiles.directory().display().to_string()).into()) };
+        let Some(entry) = entries.get(place) else {
+            return Err(TreeError::Tiles(tiles.directory().display().to_string()).into());
+        };
         let line = serde_json::to_string(&LostLine { entry: hex(entry) });
         let written = line.map_err(io::Error::from).and_then(|line| lines.leaf(&line, entry));
         if written.is_err() {
@@ -334,7 +386,11 @@ struct Lines {
 impl Lines {
     fn new(file: File, edge: Edge) -> Self {
         // Neither name nor time: the same lines are the same bytes.
-        Self { out: GzBuilder::new().write(BufWriter::new(file), Compression::default()), hash: Sha256::new(), edge }
+        Self {
+            out: GzBuilder::new().write(BufWriter::new(file), Compression::default()),
+            hash: Sha256::new(),
+            edge,
+        }
     }
 
     fn line(&mut self, line: &str) -> io::Result<()> {

@@ -1,9 +1,10 @@
 //! Files that prove something: each is signed by the provider (`.p7s`) and timestamped (`.tsr`).
 //!
-//! Promise: the signature is a detached CMS signature (DER) over the file's bytes, by the same certificate as receipts are; the
-//! timestamp (RFC 3161) is over the signature's bytes, so that it says by when file, signature and certificate were there. Each
-//! comes to its name whole, in this order: file, signature, timestamp. What is missing after a crash, or because the key or the
-//! TSA did not answer, is made up later; what is there is never made again.
+//! Promise: the signature is a detached CMS signature (DER) over the file's bytes, by the same certificate as
+//! receipts are; the timestamp (RFC 3161) is over the signature's bytes, so that it says by when file,
+//! signature and certificate were there. Each comes to its name whole, in this order: file, signature,
+//! timestamp. What is missing after a crash, or because the key or the TSA did not answer, is made up later;
+//! what is there is never made again.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -78,8 +79,8 @@ impl Prover<'_> {
         self.stamp(file)
     }
 
-    /// The same for several: first all signatures, since a TSA that is away is no reason not to sign. The first that fails ends
-    /// it; the others would fare no better.
+    /// The same for several: first all signatures, since a TSA that is away is no reason not to sign. The
+    /// first that fails ends it; the others would fare no better.
     pub fn complete_all(&self, files: &[PathBuf]) -> Result<(), ProveError> {
         files.iter().try_for_each(|file| self.sign(file))?;
         files.iter().try_for_each(|file| self.stamp(file))
@@ -131,7 +132,8 @@ pub(crate) fn digest(file: &Path) -> io::Result<[u8; 32]> {
     }
 }
 
-/// The files in `directory` whose names end so, in the order of their names; none where there is no such directory.
+/// The files in `directory` whose names end so, in the order of their names; none where there is no such
+/// directory.
 pub(crate) fn named(directory: &Path, end: &str) -> Result<Vec<PathBuf>, ProveError> {
     let entries = match fs::read_dir(directory) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -1,9 +1,10 @@
 //! Retention: a month leaves the database once its time is over (DPR 68/2005 art. 11: thirty months).
 //!
-//! Promise: nothing leaves that is not proved to be elsewhere. Before, every row of the month is found again in the days' files,
-//! byte for byte, and those files verify: chain, tree, signature, timestamp. Then one transaction writes the month into
-//! `retired` and a row into the log, and drops the partition: all of it or nothing. Seals, tiles and files stay, so that
-//! [`crate::verify`] computes the tree on, and what left can still be proved ([`crate::evidence`]).
+//! Promise: nothing leaves that is not proved to be elsewhere. Before, every row of the month is found again
+//! in the days' files, byte for byte, and those files verify: chain, tree, signature, timestamp. Then one
+//! transaction writes the month into `retired` and a row into the log, and drops the partition: all of it or
+//! nothing. Seals, tiles and files stay, so that [`crate::verify`] computes the tree on, and what left can
+//! still be proved ([`crate::evidence`]).
 //!
 //! Only the database's owner can do this; the roles of our programs cannot drop anything.
 
@@ -111,14 +112,20 @@ fn free_from(month: Date, months: u32) -> Date {
 
 /// The months in the database that may leave, the oldest first.
 pub async fn due(client: &Client, months: u32, now: Moment) -> Result<Vec<String>, RetireError> {
-    let sql = "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'log'::regclass ORDER BY c.relname";
+    let sql = "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent \
+        = 'log'::regclass ORDER BY c.relname";
     let names = client.query(sql, &[]).await?.into_iter().map(|row| row.get::<_, String>(0));
     let months_there = names.filter_map(|name| first_of(&name.strip_prefix("log_")?.replace('_', "-")));
     Ok(months_there.filter(|month| free_from(*month, months) <= today(now)).map(name_of).collect())
 }
 
 /// Has the month (`YYYY-MM`) leave. `client` is the owner's connection.
-pub async fn retire(settings: &Settings, client: &Client, month: &str, now: Moment) -> Result<Retired, RetireError> {
+pub async fn retire(
+    settings: &Settings,
+    client: &Client,
+    month: &str,
+    now: Moment,
+) -> Result<Retired, RetireError> {
     let first = first_of(month).ok_or_else(|| RetireError::NoMonth(month.to_owned()))?;
     let (month, months) = (name_of(first), settings.log_months);
     let from = free_from(first, months);
@@ -139,22 +146,42 @@ fn partition_of(month: Date) -> String {
 }
 
 /// All within one transaction.
-async fn leave(settings: &Settings, client: &Client, first: Date, month: &str, now: Moment) -> Result<Retired, RetireError> {
+async fn leave(
+    settings: &Settings,
+    client: &Client,
+    first: Date,
+    month: &str,
+    now: Moment,
+) -> Result<Retired, RetireError> {
     let partition = partition_of(first);
-    // What is proved of the partition is so until it is gone; it is read meanwhile. Mail waits for a lock of ours no longer than
-    // its own statements may take.
-    client.batch_execute(&format!("SET LOCAL lock_timeout = '5s'; LOCK TABLE {partition} IN SHARE MODE")).await?;
+    // What is proved of the partition is so until it is gone; it is read meanwhile. Mail waits for a lock of
+    // ours no longer than its own statements may take.
+    client
+        .batch_execute(&format!("SET LOCAL lock_timeout = '5s'; LOCK TABLE {partition} IN SHARE MODE"))
+        .await?;
     let proved = prove(settings, client, first, month).await?;
 
     let files: Vec<String> = proved.files.iter().map(|(name, sha256)| format!("{name} {sha256}")).collect();
     let rows = i64::try_from(proved.rows).unwrap_or(i64::MAX);
-    let sql =
-        "INSERT INTO retired (month, first_seq, last_seq, rows, files, retired_at) VALUES ($1::text::date, $2, $3, $4, $5, to_timestamp($6::int8))";
-    client.execute(sql, &[&first.to_string(), &proved.first, &proved.last, &rows, &files, &now.unix()]).await?;
-    let sql = "INSERT INTO log (happened_at, event, identificativo, mittente, destinatari, gestore, certified_by, recipients, queue_id, time_source, error) \
-               VALUES (to_timestamp($1::int8), 'registro-ritirato', $2, '', '{}', '', $3, '{}', $4, 'clock', $5)";
-    let words = format!("{rows} rows of {month} have left the database; they are in {} days' files, which verified", files.len());
-    client.execute(sql, &[&now.unix(), &format!("ritiro-{month}"), &settings.provider_name, &NO_QUEUE_ID, &words]).await?;
+    let sql = "INSERT INTO retired (month, first_seq, last_seq, rows, files, retired_at) VALUES \
+        ($1::text::date, $2, $3, $4, $5, to_timestamp($6::int8))";
+    client
+        .execute(sql, &[&first.to_string(), &proved.first, &proved.last, &rows, &files, &now.unix()])
+        .await?;
+    let sql = "INSERT INTO log (happened_at, event, identificativo, mittente, destinatari, gestore, \
+        certified_by, recipients, queue_id, time_source, error) \
+               VALUES (to_timestamp($1::int8), 'registro-ritirato', $2, '', '{}', '', $3, '{}', $4, \
+        'clock', $5)";
+    let words = format!(
+        "{rows} rows of {month} have left the database; they are in {} days' files, which verified",
+        files.len()
+    );
+    client
+        .execute(
+            sql,
+            &[&now.unix(), &format!("ritiro-{month}"), &settings.provider_name, &NO_QUEUE_ID, &words],
+        )
+        .await?;
     client.batch_execute(&format!("DROP TABLE {partition}")).await?;
     Ok(Retired { month: month.to_owned(), rows: proved.rows, files: files.len() })
 }
@@ -167,23 +194,39 @@ struct Proved {
     files: Vec<(String, String)>,
 }
 
-/// Proves that the days' files have all rows of the month as they are in the database, and that these are all that were sealed.
-async fn prove(settings: &Settings, client: &Client, first: Date, month: &str) -> Result<Proved, RetireError> {
+/// Proves that the days' files have all rows of the month as they are in the database, and that these are all
+/// that were sealed.
+async fn prove(
+    settings: &Settings,
+    client: &Client,
+    first: Date,
+    month: &str,
+) -> Result<Proved, RetireError> {
     let not = |why: String| RetireError::NotProved { month: month.to_owned(), why };
     let partition = partition_of(first);
-    let row = client.query_one(&format!("SELECT count(*), coalesce(min(seq), 0), coalesce(max(seq), -1) FROM {partition}"), &[]).await?;
+    let row = client
+        .query_one(
+            &format!("SELECT count(*), coalesce(min(seq), 0), coalesce(max(seq), -1) FROM {partition}"),
+            &[],
+        )
+        .await?;
     let (rows, lowest, highest): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
 
     // The seals of its rows, by the day in whose file they are. A row that came late is in a later one.
     let mut by_day: BTreeMap<String, Vec<Seal>> = BTreeMap::new();
-    for seal in seals(client, &format!("seqs && int8multirange(int8range({lowest}, {}))", highest.saturating_add(1))).await? {
+    for seal in
+        seals(client, &format!("seqs && int8multirange(int8range({lowest}, {}))", highest.saturating_add(1)))
+            .await?
+    {
         by_day.entry(date(seal.day)).or_default().push(seal);
     }
-    // And its days, on which perhaps nothing came: the files go on without a gap. The register may have begun in that month.
+    // And its days, on which perhaps nothing came: the files go on without a gap. The register may have begun
+    // in that month.
     let began: Option<String> = client.query_one("SELECT min(day)::text FROM day_file", &[]).await?.get(0);
     let end = first.saturating_add(1.month());
     let its_days = first.series(1.day()).take_while(|day| *day < end).map(|day| day.to_string());
-    let mut days: BTreeSet<String> = its_days.filter(|day| began.as_ref().is_none_or(|began| day >= began)).collect();
+    let mut days: BTreeSet<String> =
+        its_days.filter(|day| began.as_ref().is_none_or(|began| day >= began)).collect();
     days.extend(by_day.keys().cloned());
     check_files(settings, &days).map_err(|e| match e {
         Unproved::Why(why) => not(why),
@@ -194,17 +237,25 @@ async fn prove(settings: &Settings, client: &Client, first: Date, month: &str) -
     for day in &days {
         let file = file_of(&settings.register.directory, day);
         let mut entries = Vec::new();
-        let (header, sha256) = each_line(&file, |_, entry| entries.push(*entry)).map_err(|fault: Fault| not(fault.to_string()))?;
-        let known = client.query_opt("SELECT sha256 FROM day_file WHERE day = $1::text::date", &[day]).await?;
+        let (header, sha256) = each_line(&file, |_, entry| entries.push(*entry))
+            .map_err(|fault: Fault| not(fault.to_string()))?;
+        let known =
+            client.query_opt("SELECT sha256 FROM day_file WHERE day = $1::text::date", &[day]).await?;
         if known.is_none_or(|row| row.get::<_, Vec<u8>>(0) != sha256) {
-            return Err(not(format!("{} is another file than the one that was made then (day_file)", file.display())));
+            return Err(not(format!(
+                "{} is another file than the one that was made then (day_file)",
+                file.display()
+            )));
         }
         for seal in by_day.get(day).into_iter().flatten() {
             let from = usize::try_from(seal.first.saturating_sub(header.first_leaf)).unwrap_or(usize::MAX);
-            let of_file = |seq: i64| entries.get(from.checked_add(usize::try_from(seal.seqs.place(seq)?).ok()?)?);
+            let of_file =
+                |seq: i64| entries.get(from.checked_add(usize::try_from(seal.seqs.place(seq)?).ok()?)?);
             let condition = format!(
-                "JOIN unnest('{}'::int8multirange) AS wanted(range) ON log.seq >= lower(wanted.range) AND log.seq < upper(wanted.range) \
-                 WHERE log.recorded_at >= '{first} 00:00:00+00' AND log.recorded_at < '{end} 00:00:00+00' ORDER BY log.seq",
+                "JOIN unnest('{}'::int8multirange) AS wanted(range) ON log.seq >= lower(wanted.range) AND \
+                log.seq < upper(wanted.range) \
+                 WHERE log.recorded_at >= '{first} 00:00:00+00' AND log.recorded_at < '{end} 00:00:00+00' \
+                ORDER BY log.seq",
                 seal.seqs
             );
             let mut other = None;
@@ -221,19 +272,27 @@ async fn prove(settings: &Settings, client: &Client, first: Date, month: &str) -
             }
             let gone = count_gone(client, &seal.seqs, lowest, highest).await?;
             if gone > 0 {
-                return Err(not(format!("{gone} rows that are in {} are not in the database: `pecctl log verify` names them", file.display())));
+                return Err(not(format!(
+                    "{gone} rows that are in {} are not in the database: `pecctl log verify` names them",
+                    file.display()
+                )));
             }
         }
-        let name = file.strip_prefix(directory(&settings.register.directory)).unwrap_or(&file).display().to_string();
+        let name =
+            file.strip_prefix(directory(&settings.register.directory)).unwrap_or(&file).display().to_string();
         proved.files.push((name, hex(&digest(&file).map_err(ProveError::file(&file))?)));
     }
     if proved.rows != rows.unsigned_abs() {
-        return Err(not(format!("the database has {rows} rows of it, the days' files have {} of them", proved.rows)));
+        return Err(not(format!(
+            "the database has {rows} rows of it, the days' files have {} of them",
+            proved.rows
+        )));
     }
     Ok(proved)
 }
 
-/// How many of these rows, as far as their numbers are between those, are in the log no more, in no month of it that has not left.
+/// How many of these rows, as far as their numbers are between those, are in the log no more, in no month of
+/// it that has not left.
 async fn count_gone(client: &Client, seqs: &Ranges, lowest: i64, highest: i64) -> Result<u64, RetireError> {
     let beyond = Ranges::of(i64::MIN, lowest).with(&Ranges::of(highest.saturating_add(1), i64::MAX));
     let mut left = seqs.without(&beyond);
@@ -241,7 +300,8 @@ async fn count_gone(client: &Client, seqs: &Ranges, lowest: i64, highest: i64) -
         left = left.without(&Ranges::of(row.get(0), row.get::<_, i64>(1).saturating_add(1)));
     }
     let sql = format!(
-        "SELECT count(*) FROM log JOIN unnest('{left}'::int8multirange) AS wanted(range) ON log.seq >= lower(wanted.range) AND log.seq < upper(wanted.range)"
+        "SELECT count(*) FROM log JOIN unnest('{left}'::int8multirange) AS wanted(range) ON log.seq >= \
+        lower(wanted.range) AND log.seq < upper(wanted.range)"
     );
     let here: i64 = client.query_one(&sql, &[]).await?.get(0);
     Ok(left.count().saturating_sub(here.unsigned_abs()))
@@ -266,11 +326,19 @@ fn check_files(settings: &Settings, days: &BTreeSet<String>) -> Result<(), Unpro
         return Err(Unproved::Why(format!("{} is missing", missing.display())));
     }
     let cas = TrustedCas::read(&settings.ca_file)?;
-    let tsa = settings.register.timestamps.as_ref().map(|timestamps| TsaCas::read(&timestamps.ca_file)).transpose()?;
+    let tsa = settings
+        .register
+        .timestamps
+        .as_ref()
+        .map(|timestamps| TsaCas::read(&timestamps.ca_file))
+        .transpose()?;
     let trust = Trust { cas: &cas, tsa: tsa.as_ref(), log_keys: &[] };
     let keys = proofs(register, &origin(settings), &trust, &[])?.keys;
     if keys.is_empty() {
-        return Err(Unproved::Why(format!("{} is not signed by the provider, nor is any log key of before", register.join("log.key").display())));
+        return Err(Unproved::Why(format!(
+            "{} is not signed by the provider, nor is any log key of before",
+            register.join("log.key").display()
+        )));
     }
     let outcome = verify_files(&files, &Trust { log_keys: &keys, ..trust }, Some(&Tiles::new(register)));
     if let Some(fault) = outcome.faults.first() {
@@ -278,13 +346,15 @@ fn check_files(settings: &Settings, days: &BTreeSet<String>) -> Result<(), Unpro
     }
     // One that came late is a timestamp all the same.
     match outcome.days.iter().find(|day| tsa.is_some() && day.timestamp.is_none()) {
-        Some(day) => Err(Unproved::Why(format!("{} has no timestamp", file_of(register, &day.day).display()))),
+        Some(day) => {
+            Err(Unproved::Why(format!("{} has no timestamp", file_of(register, &day.day).display())))
+        }
         None => Ok(()),
     }
 }
 
-/// The lines of rows that have left the database and about which `is_wanted` says so, from the days' files. Only lines with one
-/// of `words` in them are asked about.
+/// The lines of rows that have left the database and about which `is_wanted` says so, from the days' files.
+/// Only lines with one of `words` in them are asked about.
 pub async fn lines_that_left(
     settings: &Settings,
     client: &Client,
@@ -293,13 +363,19 @@ pub async fn lines_that_left(
 ) -> Result<Vec<String>, RetireError> {
     let mut files = BTreeSet::new();
     for row in client.query("SELECT files FROM retired", &[]).await? {
-        files.extend(row.get::<_, Vec<String>>(0).into_iter().filter_map(|file| Some(file.split_once(' ')?.0.to_owned())));
+        files.extend(
+            row.get::<_, Vec<String>>(0)
+                .into_iter()
+                .filter_map(|file| Some(file.split_once(' ')?.0.to_owned())),
+        );
     }
     let mut found = Vec::new();
     for name in files {
         let file = directory(&settings.register.directory).join(name);
         let read = each_line(&file, |line, _| {
-            if words.iter().any(|word| line.contains(word.as_str())) && Row::from_line(line).is_ok_and(|row| is_wanted(&row)) {
+            if words.iter().any(|word| line.contains(word.as_str()))
+                && Row::from_line(line).is_ok_and(|row| is_wanted(&row))
+            {
                 found.push(line.to_owned());
             }
         });

@@ -1,7 +1,8 @@
 //! A row of the log as everybody sees it: one line of JSON.
 //!
-//! Promise: the line has every column of the table, in one spelling. The leaf of the tree is its SHA-256, the day's file
-//! consists of such lines, and what `pecctl log` shows is read from them: what is shown is what is sealed.
+//! Promise: the line has every column of the table, in one spelling. The leaf of the tree is its SHA-256, the
+//! day's file consists of such lines, and what `pecctl log` shows is read from them: what is shown is what is
+//! sealed.
 
 use openssl::sha::sha256;
 use serde::{Deserialize, Serialize};
@@ -113,7 +114,8 @@ impl Row {
     }
 }
 
-/// The entry of the tree for a line: its SHA-256. So tiles can be shown to anybody without showing who wrote to whom.
+/// The entry of the tree for a line: its SHA-256. So tiles can be shown to anybody without showing who wrote
+/// to whom.
 pub fn entry(line: &str) -> [u8; 32] {
     sha256(line.as_bytes())
 }
@@ -152,7 +154,12 @@ const COPY_HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
 impl Lines {
     /// The rows of one message of COPY, one after the other. `line` is where each is written.
-    pub fn each(&mut self, mut bytes: &[u8], line: &mut String, mut each: impl FnMut(&Read<'_>)) -> Result<(), LineError> {
+    pub fn each(
+        &mut self,
+        mut bytes: &[u8],
+        line: &mut String,
+        mut each: impl FnMut(&Read<'_>),
+    ) -> Result<(), LineError> {
         bytes = bytes.strip_prefix(COPY_HEAD).unwrap_or(bytes);
         while !bytes.is_empty() {
             let fields = i16::from_be_bytes(take(&mut bytes)?);
@@ -214,7 +221,8 @@ impl Lines {
         let seconds = since_2000.div_euclid(MICROSECONDS);
         let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
         if self.day.as_ref().is_none_or(|(known, _)| *known != day) {
-            let date = jiff::civil::date(2000, 1, 1).saturating_add(jiff::Span::new().try_days(day).unwrap_or_default());
+            let date = jiff::civil::date(2000, 1, 1)
+                .saturating_add(jiff::Span::new().try_days(day).unwrap_or_default());
             self.day = Some((day, date.to_string()));
         }
         line.push('"');
@@ -274,7 +282,8 @@ fn text(value: &[u8], line: &mut String) -> Result<(), LineError> {
     Ok(())
 }
 
-/// A JSON array of strings, from PostgreSQL's array: dimensions, flags, type, and for each dimension size and lower bound.
+/// A JSON array of strings, from PostgreSQL's array: dimensions, flags, type, and for each dimension size and
+/// lower bound.
 fn texts(mut value: &[u8], line: &mut String) -> Result<(), LineError> {
     let dimensions = i32::from_be_bytes(take(&mut value)?);
     let (_flags, _type): ([u8; 4], [u8; 4]) = (take(&mut value)?, take(&mut value)?);

@@ -21,7 +21,11 @@ pub enum RowsError {
 }
 
 /// Calls `each` for every row that `condition` selects, in the order of seq. `condition` is SQL of ours.
-pub async fn each_row(client: &Client, condition: &str, mut each: impl FnMut(&Read<'_>)) -> Result<(), RowsError> {
+pub async fn each_row(
+    client: &Client,
+    condition: &str,
+    mut each: impl FnMut(&Read<'_>),
+) -> Result<(), RowsError> {
     let copy = format!("COPY (SELECT {} FROM log {condition}) TO STDOUT (FORMAT binary)", columns());
     let mut stream = std::pin::pin!(client.copy_out(&copy).await?);
     let (mut lines, mut line) = (Lines::default(), String::new());
@@ -34,7 +38,8 @@ pub async fn each_row(client: &Client, condition: &str, mut each: impl FnMut(&Re
 /// The condition for rows with these numbers, in order.
 pub fn numbered(seqs: &Ranges) -> String {
     format!(
-        "JOIN unnest('{seqs}'::int8multirange) AS wanted(range) ON log.seq >= lower(wanted.range) AND log.seq < upper(wanted.range) ORDER BY log.seq"
+        "JOIN unnest('{seqs}'::int8multirange) AS wanted(range) ON log.seq >= lower(wanted.range) AND \
+        log.seq < upper(wanted.range) ORDER BY log.seq"
     )
 }
 

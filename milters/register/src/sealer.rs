@@ -1,19 +1,22 @@
 //! Sealing: rows become leaves, in batches, each with a checkpoint.
 //!
-//! Promise: there is never a second checkpoint that contradicts an earlier one. The order in which that holds, whatever dies in
-//! between:
-//! 1. The rows that are there and in no seal yet are read; the tree that has them too is computed on top of the last seal's.
+//! Promise: there is never a second checkpoint that contradicts an earlier one. The order in which that
+//! holds, whatever dies in between:
+//! 1. The rows that are there and in no seal yet are read; the tree that has them too is computed on top of
+//!    the last seal's.
 //! 2. The log key signs its checkpoint. Nobody has seen it yet.
-//! 3. It is inserted as the next seal. This commit is the decision: a second sealer, or this one after a lost answer, cannot
-//!    insert another seal of that number, that first leaf or that size.
-//! 4. The tiles are written, and after them the checkpoint file. What a crash leaves out here is made up at the next start from
-//!    the seals and their rows, and every root that comes out must be the one that was sealed.
+//! 3. It is inserted as the next seal. This commit is the decision: a second sealer, or this one after a lost
+//!    answer, cannot insert another seal of that number, that first leaf or that size.
+//! 4. The tiles are written, and after them the checkpoint file. What a crash leaves out here is made up at
+//!    the next start from the seals and their rows, and every root that comes out must be the one that was
+//!    sealed.
 //!
-//! What does not fit (a database older than the checkpoint on disk, tiles that are others, rows that are others) stops the
-//! sealing with an error that says which; mail goes on, and waits to be sealed. `pecctl log recover` is what a person does then.
+//! What does not fit (a database older than the checkpoint on disk, tiles that are others, rows that are
+//! others) stops the sealing with an error that says which; mail goes on, and waits to be sealed. `pecctl log
+//! recover` is what a person does then.
 //!
-//! A row is sealed when it can be seen, whatever its number: a transaction that commits late has its rows sealed late
-//! (`gaps`). A number whose transaction is over without a row is given up.
+//! A row is sealed when it can be seen, whatever its number: a transaction that commits late has its rows
+//! sealed late (`gaps`). A number whose transaction is over without a row is given up.
 
 use pec_core::clock::Moment;
 use pec_core::parameters::Settings;
@@ -31,8 +34,8 @@ use crate::tree::{EMPTY, Growth, Tiles, TreeError};
 /// Rows of one seal at most.
 const BATCH: u64 = 20_000;
 
-/// For how long a number without a row is asked for, in seconds, once no transaction is under way that could bring it.
-/// Statements end after ten seconds.
+/// For how long a number without a row is asked for, in seconds, once no transaction is under way that could
+/// bring it. Statements end after ten seconds.
 const GIVEN_UP_AFTER: i64 = 3600;
 
 /// For how many months to come the log has partitions. Without one, no row comes in, and mail waits.
@@ -75,8 +78,10 @@ pub enum SealError {
     },
     /// An older backup of the database was restored.
     #[error(
-        "the database has the register up to {database} rows, the checkpoint in {directory} up to {disk}: an older backup was restored, or rows were removed. \
-         Nothing is sealed until somebody decides: `pecctl log recover` goes on from there and writes down that these rows are lost"
+        "the database has the register up to {database} rows, the checkpoint in {directory} up to {disk}: \
+        an older backup was restored, or rows were removed. \
+         Nothing is sealed until somebody decides: `pecctl log recover` goes on from there and writes down \
+        that these rows are lost"
     )]
     Restored {
         /// The size of the last seal.
@@ -88,7 +93,8 @@ pub enum SealError {
     },
     /// Two histories.
     #[error(
-        "the checkpoint in {directory} ({size} rows) contradicts the database's seals: this is another history of the register. Nothing is sealed; see docs/register.md"
+        "the checkpoint in {directory} ({size} rows) contradicts the database's seals: this is another \
+        history of the register. Nothing is sealed; see docs/register.md"
     )]
     Forked {
         /// `pec_register`.
@@ -97,7 +103,10 @@ pub enum SealError {
         size: u64,
     },
     /// The rows are not those that were sealed.
-    #[error("the rows of seal {number} (leaves {first} to {end}) are not those that were sealed: `pecctl log verify` names them. Nothing is sealed")]
+    #[error(
+        "the rows of seal {number} (leaves {first} to {end}) are not those that were sealed: `pecctl log \
+        verify` names them. Nothing is sealed"
+    )]
     Altered {
         /// The seal.
         number: i64,
@@ -107,7 +116,10 @@ pub enum SealError {
         end: u64,
     },
     /// The tiles of rows that are gone are gone, too.
-    #[error("the tiles of leaves {first} to {end} in {directory} are missing, and their rows are lost: bring them back from a backup")]
+    #[error(
+        "the tiles of leaves {first} to {end} in {directory} are missing, and their rows are lost: bring \
+        them back from a backup"
+    )]
     LostTiles {
         /// The first leaf.
         first: u64,
@@ -147,7 +159,9 @@ pub struct Seal {
 }
 
 /// The columns of [`Seal::of`].
-const SEAL: &str = "number, first_leaf, size, seqs::text, high, gaps::text, day - date '1970-01-01', root, checkpoint, lost";
+const SEAL: &str = "number, first_leaf, size, seqs::text, high, gaps::text, day - date '1970-01-01', root, \
+    checkpoint, \
+    lost";
 
 impl Seal {
     fn of(row: &SqlRow) -> Result<Self, SealError> {
@@ -178,7 +192,8 @@ pub async fn last_seal(client: &Client) -> Result<Option<Seal>, SealError> {
 
 /// Seals that `condition` (SQL of ours) selects, in order.
 pub async fn seals(client: &Client, condition: &str) -> Result<Vec<Seal>, SealError> {
-    let rows = client.query(&format!("SELECT {SEAL} FROM seal WHERE {condition} ORDER BY number"), &[]).await?;
+    let rows =
+        client.query(&format!("SELECT {SEAL} FROM seal WHERE {condition} ORDER BY number"), &[]).await?;
     rows.iter().map(Seal::of).collect()
 }
 
@@ -242,32 +257,59 @@ impl Sealer {
             None => 0,
             Some(text) => {
                 // By whatever key: it may have been another one then. What counts is that it is in the tree.
-                let checkpoint = Checkpoint::read(&text)
-                    .map_err(|trouble| SealError::Checkpoint { file: self.tiles.directory().join("checkpoint").display().to_string(), trouble })?;
+                let checkpoint = Checkpoint::read(&text).map_err(|trouble| SealError::Checkpoint {
+                    file: self.tiles.directory().join("checkpoint").display().to_string(),
+                    trouble,
+                })?;
                 if checkpoint.size > self.size() {
-                    return Err(SealError::Restored { database: self.size(), disk: checkpoint.size, directory: directory() });
+                    return Err(SealError::Restored {
+                        database: self.size(),
+                        disk: checkpoint.size,
+                        directory: directory(),
+                    });
                 }
                 let size = i64::try_from(checkpoint.size).unwrap_or(i64::MAX);
-                let root: Option<Vec<u8>> = self.client.query_opt("SELECT root FROM seal WHERE size = $1", &[&size]).await?.map(|row| row.get(0));
+                let root: Option<Vec<u8>> = self
+                    .client
+                    .query_opt("SELECT root FROM seal WHERE size = $1", &[&size])
+                    .await?
+                    .map(|row| row.get(0));
                 if root.as_deref() != Some(&checkpoint.root.0[..]) {
                     return Err(SealError::Forked { directory: directory(), size: checkpoint.size });
                 }
                 // Tiles that are gone or spoilt are made anew from the rows.
-                if self.tiles.root(checkpoint.size).is_ok_and(|root| root == checkpoint.root) { checkpoint.size } else { 0 }
+                if self.tiles.root(checkpoint.size).is_ok_and(|root| root == checkpoint.root) {
+                    checkpoint.size
+                } else {
+                    0
+                }
             }
         };
         while published < self.size() {
             let condition = format!("first_leaf >= {published} ORDER BY number LIMIT 200");
-            let batch = seals(&self.client, &format!("number IN (SELECT number FROM seal WHERE {condition})")).await?;
+            let batch =
+                seals(&self.client, &format!("number IN (SELECT number FROM seal WHERE {condition})"))
+                    .await?;
             let Some(last) = batch.last().cloned() else { break };
-            let root = match self.client.query_opt("SELECT root FROM seal WHERE size = $1", &[&i64::try_from(published).unwrap_or(i64::MAX)]).await? {
+            let root = match self
+                .client
+                .query_opt(
+                    "SELECT root FROM seal WHERE size = $1",
+                    &[&i64::try_from(published).unwrap_or(i64::MAX)],
+                )
+                .await?
+            {
                 Some(row) => row.get::<_, Vec<u8>>(0).try_into().map(Hash).unwrap_or(EMPTY),
                 None => EMPTY,
             };
             let mut growth = Growth::from(&self.tiles, published, root)?;
             for seal in &batch {
                 if seal.lost {
-                    return Err(SealError::LostTiles { first: seal.first, end: seal.size, directory: directory() });
+                    return Err(SealError::LostTiles {
+                        first: seal.first,
+                        end: seal.size,
+                        directory: directory(),
+                    });
                 }
                 let mut pushed = Ok(());
                 each_row(&self.client, &numbered(&seal.seqs), |row| {
@@ -278,7 +320,11 @@ impl Sealer {
                 .await?;
                 pushed?;
                 if growth.size() != seal.size || growth.root() != seal.root {
-                    return Err(SealError::Altered { number: seal.number, first: seal.first, end: seal.size });
+                    return Err(SealError::Altered {
+                        number: seal.number,
+                        first: seal.first,
+                        end: seal.size,
+                    });
                 }
             }
             growth.write()?;
@@ -294,8 +340,8 @@ impl Sealer {
         if self.months_seen == Some(today) {
             return Ok(());
         }
-        let sql =
-            "SELECT log_month((to_timestamp($1::int8) AT TIME ZONE 'UTC' + make_interval(months => n))::date) FROM generate_series(0, $2::int4) AS n";
+        let sql = "SELECT log_month((to_timestamp($1::int8) AT TIME ZONE 'UTC' + make_interval(months => \
+            n))::date) FROM generate_series(0, $2::int4) AS n";
         self.client.query(sql, &[&now.unix(), &MONTHS_AHEAD]).await?;
         self.months_seen = Some(today);
         Ok(())
@@ -303,20 +349,25 @@ impl Sealer {
 
     /// Seals what there is, as of `now`. `None`: nothing new. Called again at once it may find more.
     pub async fn seal(&mut self, now: Moment) -> Result<Option<Seal>, SealError> {
-        let (high, gaps) = self.last.as_ref().map_or((0, Ranges::default()), |seal| (seal.high, seal.gaps.clone()));
+        let (high, gaps) =
+            self.last.as_ref().map_or((0, Ranges::default()), |seal| (seal.high, seal.gaps.clone()));
         let gaps = gaps.without(&self.given_up(&gaps, now).await?);
         let mut found: Vec<(i64, i64, [u8; 32])> = Vec::new();
         let mut add = |row: &crate::row::Read<'_>| found.push((row.seq, row.day, entry(row.line)));
         if !gaps.is_empty() {
             each_row(&self.client, &numbered(&gaps), &mut add).await?;
         }
-        each_row(&self.client, &format!("WHERE log.seq > {high} ORDER BY log.seq LIMIT {BATCH}"), &mut add).await?;
+        each_row(&self.client, &format!("WHERE log.seq > {high} ORDER BY log.seq LIMIT {BATCH}"), &mut add)
+            .await?;
         let Some(earliest) = found.iter().map(|(_, day, _)| *day).min() else { return Ok(None) };
 
-        // A seal's rows are in one day's file. What is of a later day waits for the next seal, what comes after its day's file
-        // was written goes into a later one.
-        let filed: Option<i32> = self.client.query_one("SELECT max(day) - date '1970-01-01' FROM day_file", &[]).await?.get(0);
-        let day = earliest.max(self.last.as_ref().map_or(i64::MIN, |seal| seal.day)).max(filed.map_or(i64::MIN, |day| i64::from(day) + 1));
+        // A seal's rows are in one day's file. What is of a later day waits for the next seal, what comes
+        // after its day's file was written goes into a later one.
+        let filed: Option<i32> =
+            self.client.query_one("SELECT max(day) - date '1970-01-01' FROM day_file", &[]).await?.get(0);
+        let day = earliest
+            .max(self.last.as_ref().map_or(i64::MIN, |seal| seal.day))
+            .max(filed.map_or(i64::MIN, |day| i64::from(day) + 1));
         let new_high = found.iter().map(|(seq, ..)| *seq).max().unwrap_or(high).max(high);
         found.retain(|(_, its, _)| *its <= day);
         // Late rows stand before the others: both are in order, and all late numbers are below.
@@ -349,7 +400,9 @@ impl Sealer {
 
     /// Those of `gaps` that no transaction can bring any more.
     async fn given_up(&mut self, gaps: &Ranges, now: Moment) -> Result<Ranges, SealError> {
-        self.waiting.iter_mut().for_each(|waiting| waiting.seqs = waiting.seqs.without(&waiting.seqs.without(gaps)));
+        self.waiting
+            .iter_mut()
+            .for_each(|waiting| waiting.seqs = waiting.seqs.without(&waiting.seqs.without(gaps)));
         self.waiting.retain(|waiting| !waiting.seqs.is_empty());
         let known = self.waiting.iter().fold(Ranges::default(), |known, waiting| known.with(&waiting.seqs));
         let new = gaps.without(&known);
@@ -357,7 +410,8 @@ impl Sealer {
         if new.is_empty() && !self.waiting.iter().any(due) {
             return Ok(Ranges::default());
         }
-        let snapshot = "SELECT pg_snapshot_xmin(s)::text::int8, pg_snapshot_xmax(s)::text::int8 FROM pg_current_snapshot() AS s";
+        let snapshot = "SELECT pg_snapshot_xmin(s)::text::int8, pg_snapshot_xmax(s)::text::int8 FROM \
+            pg_current_snapshot() AS s";
         let row = self.client.query_one(snapshot, &[]).await?;
         let (oldest, next): (i64, i64) = (row.get(0), row.get(1));
         if !new.is_empty() {
@@ -370,8 +424,10 @@ impl Sealer {
 
 /// Writes a seal. Another one in its place: [`SealError::Overtaken`].
 async fn insert(client: &Client, seal: &Seal, now: Moment) -> Result<(), SealError> {
-    let sql = "INSERT INTO seal (number, first_leaf, size, seqs, high, gaps, day, root, checkpoint, lost, sealed_at) \
-               VALUES ($1, $2, $3, $4::text::int8multirange, $5, $6::text::int8multirange, date '1970-01-01' + $7::int4, $8, $9, $10, to_timestamp($11::int8))";
+    let sql = "INSERT INTO seal (number, first_leaf, size, seqs, high, gaps, day, root, checkpoint, lost, \
+        sealed_at) \
+               VALUES ($1, $2, $3, $4::text::int8multirange, $5, $6::text::int8multirange, date \
+        '1970-01-01' + $7::int4, $8, $9, $10, to_timestamp($11::int8))";
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let day = i32::try_from(seal.day).unwrap_or(i32::MAX);
     let done = client
@@ -394,7 +450,9 @@ async fn insert(client: &Client, seal: &Seal, now: Moment) -> Result<(), SealErr
         .await;
     match done {
         Ok(_) => Ok(()),
-        Err(e) if e.code() == Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION) => Err(SealError::Overtaken),
+        Err(e) if e.code() == Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION) => {
+            Err(SealError::Overtaken)
+        }
         Err(e) => Err(e.into()),
     }
 }
@@ -408,10 +466,14 @@ pub struct Recovered {
     pub end: u64,
 }
 
-/// After an older backup of the database was restored: goes on from the checkpoint on disk. The leaves whose rows the backup
-/// does not have become a seal that says so; what comes from now on gets numbers above theirs. `None`: there is nothing to
-/// recover from.
-pub async fn recover(settings: &Settings, program: &str, now: Moment) -> Result<Option<Recovered>, SealError> {
+/// After an older backup of the database was restored: goes on from the checkpoint on disk. The leaves whose
+/// rows the backup does not have become a seal that says so; what comes from now on gets numbers above
+/// theirs. `None`: there is nothing to recover from.
+pub async fn recover(
+    settings: &Settings,
+    program: &str,
+    now: Moment,
+) -> Result<Option<Recovered>, SealError> {
     let key = LogKey::read(settings)?;
     let client = connect_registrar(&settings.register, program).await?;
     if !client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?.get::<_, bool>(0) {
@@ -421,7 +483,8 @@ pub async fn recover(settings: &Settings, program: &str, now: Moment) -> Result<
     let Some(text) = tiles.checkpoint()? else { return Ok(None) };
     let file = || tiles.directory().join("checkpoint").display().to_string();
     // It must be ours: nobody else can make us go on from somewhere.
-    let checkpoint = Checkpoint::open(&text, &key.public()).map_err(|trouble| SealError::Checkpoint { file: file(), trouble })?;
+    let checkpoint = Checkpoint::open(&text, &key.public())
+        .map_err(|trouble| SealError::Checkpoint { file: file(), trouble })?;
     let last = last_seal(&client).await?;
     let (size, root) = last.as_ref().map_or((0, EMPTY), |seal| (seal.size, seal.root));
     if checkpoint.size <= size {
@@ -429,13 +492,20 @@ pub async fn recover(settings: &Settings, program: &str, now: Moment) -> Result<
     }
     // The history that the database has must be the beginning of that on disk.
     if tiles.root(checkpoint.size)? != checkpoint.root || tiles.root(size)? != root {
-        return Err(SealError::Forked { directory: tiles.directory().display().to_string(), size: checkpoint.size });
+        return Err(SealError::Forked {
+            directory: tiles.directory().display().to_string(),
+            size: checkpoint.size,
+        });
     }
     let lost = checkpoint.size - size;
     // As many numbers as rows are lost, and room for those that never were rows.
     let skipped = i64::try_from(lost.saturating_mul(2).saturating_add(1000)).unwrap_or(i64::MAX);
-    let high: i64 = client.query_one("SELECT max(nextval('log_seq')) FROM generate_series(1, $1::int8)", &[&skipped]).await?.get(0);
-    // Rows that the backup has and that no seal of it has: they are sealed next, if the lost leaves are not theirs already.
+    let high: i64 = client
+        .query_one("SELECT max(nextval('log_seq')) FROM generate_series(1, $1::int8)", &[&skipped])
+        .await?
+        .get(0);
+    // Rows that the backup has and that no seal of it has: they are sealed next, if the lost leaves are not
+    // theirs already.
     let kept = last.as_ref().map_or(0, |seal| seal.high);
     let rows: Option<i64> = client.query_one("SELECT max(seq) FROM log", &[]).await?.get(0);
     let seal = Seal {
@@ -444,7 +514,10 @@ pub async fn recover(settings: &Settings, program: &str, now: Moment) -> Result<
         size: checkpoint.size,
         seqs: Ranges::default(),
         high: high.max(kept),
-        gaps: last.as_ref().map_or_else(Ranges::default, |seal| seal.gaps.clone()).with(&Ranges::of(kept + 1, rows.unwrap_or(kept).max(kept) + 1)),
+        gaps: last
+            .as_ref()
+            .map_or_else(Ranges::default, |seal| seal.gaps.clone())
+            .with(&Ranges::of(kept + 1, rows.unwrap_or(kept).max(kept) + 1)),
         day: last.as_ref().map_or(0, |seal| seal.day).max(now.unix().div_euclid(86_400)),
         root: checkpoint.root,
         checkpoint: text,

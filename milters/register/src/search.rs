@@ -1,8 +1,8 @@
 //! Finding rows: the newest that are so.
 //!
-//! Promise: months are searched one by one, the newest first, until there are enough rows: nothing is ever sorted but rows of
-//! one month. A row belongs to the month in which it was written down; within one, rows come in the order in which their
-//! facts happened, the newest first.
+//! Promise: months are searched one by one, the newest first, until there are enough rows: nothing is ever
+//! sorted but rows of one month. A row belongs to the month in which it was written down; within one, rows
+//! come in the order in which their facts happened, the newest first.
 
 use jiff::Timestamp;
 use tokio_postgres::Client;
@@ -32,7 +32,9 @@ pub struct Search {
 
 impl Search {
     fn conditions(&self) -> String {
-        let equal = |what: &str, value: &Option<String>| value.as_ref().map(|value| format!("{what} = {}", quoted(value)));
+        let equal = |what: &str, value: &Option<String>| {
+            value.as_ref().map(|value| format!("{what} = {}", quoted(value)))
+        };
         let all = [
             self.msgid.as_ref().map(|id| named(id)),
             equal("account", &self.account),
@@ -46,8 +48,8 @@ impl Search {
         all.into_iter().flatten().map(|condition| format!(" AND {condition}")).collect()
     }
 
-    /// Newest first. What few rows have is found by its own index and sorted; PostgreSQL would rather go through the month
-    /// backwards until it has enough of them, if it were given that choice.
+    /// Newest first. What few rows have is found by its own index and sorted; PostgreSQL would rather go
+    /// through the month backwards until it has enough of them, if it were given that choice.
     fn order(&self) -> &'static str {
         if self.msgid.is_some() || self.address.is_some() || self.queue_id.is_some() {
             "happened_at + interval '0' DESC, seq DESC"
@@ -66,7 +68,10 @@ pub async fn newest(client: &Client, search: &Search, limit: usize) -> Result<Ve
         if left == 0 {
             break;
         }
-        each_row(client, &format!("WHERE {month}{conditions} ORDER BY {order} LIMIT {left}"), |read| lines.push(read.line.to_owned())).await?;
+        each_row(client, &format!("WHERE {month}{conditions} ORDER BY {order} LIMIT {left}"), |read| {
+            lines.push(read.line.to_owned())
+        })
+        .await?;
     }
     Ok(lines)
 }
@@ -85,8 +90,11 @@ pub fn of_address(address: &str) -> String {
 
 /// The months of the log, newest first, each as a condition that selects its partition alone.
 async fn months(client: &Client) -> Result<Vec<String>, RowsError> {
-    let sql = "SELECT format('recorded_at >= %L AND recorded_at < %L', month::text || ' 00:00+00', (month + interval '1 month')::date::text || ' 00:00+00') \
-               FROM (SELECT to_date(substr(relname, 5), 'YYYY_MM') AS month FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid \
-                     WHERE inhparent = 'log'::regclass AND relname ~ '^log_[0-9]{4}_[0-9]{2}$') AS partition ORDER BY month DESC";
+    let sql = "SELECT format('recorded_at >= %L AND recorded_at < %L', month::text || ' 00:00+00', (month + \
+        interval '1 month')::date::text || ' 00:00+00') \
+               FROM (SELECT to_date(substr(relname, 5), 'YYYY_MM') AS month FROM pg_inherits JOIN pg_class \
+        ON pg_class.oid = inhrelid \
+                     WHERE inhparent = 'log'::regclass AND relname ~ '^log_[0-9]{4}_[0-9]{2}$') AS \
+        partition ORDER BY month DESC";
     Ok(client.query(sql, &[]).await?.iter().map(|row| row.get(0)).collect())
 }

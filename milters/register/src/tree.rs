@@ -1,7 +1,7 @@
 //! The tree in its files: C2SP tlog-tiles, height 8 (`tile/0/000`, `tile/entries/000`, `checkpoint`).
 //!
-//! Promise: a tile on disk is whole, and the checkpoint file comes after all tiles that it needs. What is not there any more or
-//! is not what the checkpoint says is an error, never part of a new root.
+//! Promise: a tile on disk is whole, and the checkpoint file comes after all tiles that it needs. What is not
+//! there any more or is not what the checkpoint says is an error, never part of a new root.
 
 use std::cell::RefCell;
 use std::collections::hash_map::Entry;
@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use pec_core::files;
 use tlog_tiles::{
-    Error, Hash, HashReader, Tile, TileHashReader, TileReader, prove_record, stored_hash_index, stored_hashes_for_record_hash, tree_hash,
+    Error, Hash, HashReader, Tile, TileHashReader, TileReader, prove_record, stored_hash_index,
+    stored_hashes_for_record_hash, tree_hash,
 };
 
 use crate::checkpoint::Checkpoint;
@@ -72,15 +73,20 @@ impl Tiles {
         }
     }
 
-    /// How many leaves the latest checkpoint has that was published here; 0: none, or one that cannot be read.
+    /// How many leaves the latest checkpoint has that was published here; 0: none, or one that cannot be
+    /// read.
     pub fn published(&self) -> Result<u64, TreeError> {
-        Ok(self.checkpoint()?.and_then(|text| Checkpoint::read(&text).ok()).map_or(0, |checkpoint| checkpoint.size))
+        Ok(self
+            .checkpoint()?
+            .and_then(|text| Checkpoint::read(&text).ok())
+            .map_or(0, |checkpoint| checkpoint.size))
     }
 
     /// Publishes a checkpoint whose tiles are written.
     pub fn set_checkpoint(&self, text: &str) -> Result<(), TreeError> {
         let file = self.directory.join("checkpoint");
-        let written = files::replace(&file, |new| new.write_all(text.as_bytes())).and_then(|()| File::open(&self.directory)?.sync_all());
+        let written = files::replace(&file, |new| new.write_all(text.as_bytes()))
+            .and_then(|()| File::open(&self.directory)?.sync_all());
         written.map_err(|e| self.error("checkpoint", e))
     }
 
@@ -98,7 +104,8 @@ impl Tiles {
         let mut edge = Edge::default();
         let mut first = 0;
         for level in (0..64_u8).rev().filter(|level| size >> level & 1 == 1) {
-            let hashes = stored.read_hashes(&[stored_hash_index(level, first >> level)]).map_err(|_| self.broken())?;
+            let hashes =
+                stored.read_hashes(&[stored_hash_index(level, first >> level)]).map_err(|_| self.broken())?;
             edge.hashes.push((level, *hashes.first().ok_or_else(|| self.broken())?));
             first += 1 << level;
         }
@@ -106,7 +113,8 @@ impl Tiles {
         Ok(edge)
     }
 
-    /// The leaves of tile `n` of the lowest level, as far as the tree of `size` leaves goes. Taken as they lie there.
+    /// The leaves of tile `n` of the lowest level, as far as the tree of `size` leaves goes. Taken as they
+    /// lie there.
     pub fn leaves(&self, n: u64, size: u64) -> Result<Vec<Hash>, TreeError> {
         let data = self.tile(0, n, size)?;
         Ok(data.chunks_exact(32).filter_map(|hash| Some(Hash(hash.try_into().ok()?))).collect())
@@ -140,7 +148,9 @@ impl Tiles {
         let name = path(level, n, width);
         let data = match fs::read(self.directory.join(&name)) {
             // The tree is larger by now.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => self.wider(level, n, width).map_or(Err(e), fs::read),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.wider(level, n, width).map_or(Err(e), fs::read)
+            }
             read => read,
         };
         let mut data = data.map_err(|e| self.error(&name, e))?;
@@ -158,7 +168,9 @@ impl Tiles {
             return Some(whole);
         }
         let parts = fs::read_dir(self.directory.join(path(level, n, WIDTH) + ".p")).ok()?.flatten();
-        parts.map(|part| part.path()).find(|path| path.file_name().and_then(|name| name.to_str()?.parse().ok()).is_some_and(|w: u64| w > width))
+        parts.map(|part| part.path()).find(|path| {
+            path.file_name().and_then(|name| name.to_str()?.parse().ok()).is_some_and(|w: u64| w > width)
+        })
     }
 
     fn error(&self, name: &str, trouble: io::Error) -> TreeError {
@@ -186,7 +198,8 @@ impl TileReader for Tiles {
     fn read_tiles(&self, tiles: &[Tile]) -> Result<Vec<Vec<u8>>, Error> {
         let read = |tile: &Tile| {
             let at_level = (tile.level_index() << HEIGHT) + u64::from(tile.width());
-            self.read(&tile.level().to_string(), tile.level_index(), at_level, 32).map_err(|_| Error::InvalidTile)
+            self.read(&tile.level().to_string(), tile.level_index(), at_level, 32)
+                .map_err(|_| Error::InvalidTile)
         };
         tiles.iter().map(read).collect()
     }
@@ -215,7 +228,11 @@ impl HashReader for Stored<'_> {
             let mut known = self.known.borrow_mut();
             let data = match known.entry((tile.level(), tile.level_index())) {
                 Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(free) => free.insert(self.tiles.tile(tile.level(), tile.level_index(), self.size).map_err(|_| Error::InvalidTile)?),
+                Entry::Vacant(free) => free.insert(
+                    self.tiles
+                        .tile(tile.level(), tile.level_index(), self.size)
+                        .map_err(|_| Error::InvalidTile)?,
+                ),
             };
             tile.hash_at_index(data, *index)
         };
@@ -245,11 +262,12 @@ impl Edge {
         self.size += 1;
     }
 
-    /// From the hashes of the whole subtrees of `size` leaves, from left to right, as [`Edge::hashes`] gives them. `None`: there
-    /// are as many subtrees as `size` has ones in binary, and these are more or fewer.
+    /// From the hashes of the whole subtrees of `size` leaves, from left to right, as [`Edge::hashes`] gives
+    /// them. `None`: there are as many subtrees as `size` has ones in binary, and these are more or fewer.
     pub fn of(size: u64, hashes: &[Hash]) -> Option<Self> {
         let levels: Vec<u8> = (0..64).rev().filter(|level| size >> level & 1 == 1).collect();
-        (levels.len() == hashes.len()).then(|| Self { size, hashes: levels.into_iter().zip(hashes.iter().copied()).collect() })
+        (levels.len() == hashes.len())
+            .then(|| Self { size, hashes: levels.into_iter().zip(hashes.iter().copied()).collect() })
     }
 
     /// The hashes of the whole subtrees, from left to right.
@@ -289,7 +307,15 @@ impl<'a> Growth<'a> {
         if edge.root() != root {
             return Err(tiles.broken());
         }
-        Ok(Self { tiles, stored: Stored::new(tiles, old), old, size: old, new: HashMap::new(), entries: Vec::new(), edge })
+        Ok(Self {
+            tiles,
+            stored: Stored::new(tiles, old),
+            old,
+            size: old,
+            new: HashMap::new(),
+            entries: Vec::new(),
+            edge,
+        })
     }
 
     /// One entry more.
@@ -319,7 +345,13 @@ impl<'a> Growth<'a> {
         let mut changed = HashSet::new();
         for tile in Tile::new_tiles(HEIGHT, self.old, self.size) {
             let data = tile.read_data(self).map_err(|_| self.tiles.broken())?;
-            self.put(&tile.level().to_string(), tile.level_index(), u64::from(tile.width()), &data, &mut changed)?;
+            self.put(
+                &tile.level().to_string(),
+                tile.level_index(),
+                u64::from(tile.width()),
+                &data,
+                &mut changed,
+            )?;
         }
         for n in self.old / WIDTH..self.size.div_ceil(WIDTH) {
             let first = n * WIDTH;
@@ -335,31 +367,45 @@ impl<'a> Growth<'a> {
         }
         // The names, too, must be there after a crash.
         for directory in changed {
-            File::open(&directory).and_then(|d| d.sync_all()).map_err(|e| self.tiles.error(&directory.display().to_string(), e))?;
+            File::open(&directory)
+                .and_then(|d| d.sync_all())
+                .map_err(|e| self.tiles.error(&directory.display().to_string(), e))?;
         }
         Ok(())
     }
 
-    fn put(&self, level: &str, n: u64, width: u64, data: &[u8], changed: &mut HashSet<PathBuf>) -> Result<(), TreeError> {
+    fn put(
+        &self,
+        level: &str,
+        n: u64,
+        width: u64,
+        data: &[u8],
+        changed: &mut HashSet<PathBuf>,
+    ) -> Result<(), TreeError> {
         let name = path(level, n, width);
         let file = self.tiles.directory.join(&name);
         let parent = file.parent().unwrap_or(&self.tiles.directory);
-        let written = fs::create_dir_all(parent).and_then(|()| files::replace(&file, |new| new.write_all(data)));
+        let written =
+            fs::create_dir_all(parent).and_then(|()| files::replace(&file, |new| new.write_all(data)));
         written.map_err(|e| self.tiles.error(&name, e))?;
         changed.insert(parent.to_owned());
         self.clear_parts(level, n, width);
         Ok(())
     }
 
-    /// Removes the narrower forms of a tile: all of them beside the whole one, else those before the last checkpoint's, which
-    /// somebody may be reading by.
+    /// Removes the narrower forms of a tile: all of them beside the whole one, else those before the last
+    /// checkpoint's, which somebody may be reading by.
     fn clear_parts(&self, level: &str, n: u64, width: u64) {
         let directory = self.tiles.directory.join(path(level, n, WIDTH) + ".p");
         if width == WIDTH {
             let _ = fs::remove_dir_all(directory);
             return;
         }
-        let at_level = if level == "entries" { self.old } else { self.old >> (level.parse::<u32>().unwrap_or(0) * u32::from(HEIGHT)) };
+        let at_level = if level == "entries" {
+            self.old
+        } else {
+            self.old >> (level.parse::<u32>().unwrap_or(0) * u32::from(HEIGHT))
+        };
         let kept = [width, at_level.saturating_sub(n << HEIGHT)].map(|w| w.to_string());
         for file in fs::read_dir(directory).into_iter().flatten().flatten() {
             if !kept.iter().any(|k| file.file_name() == k.as_str()) {

@@ -1,8 +1,9 @@
 //! Timestamps by an authority that is not ours (RFC 3161): they say that something existed by then.
 //!
-//! Promise: a timestamp that comes out of here, fetched or read from a file, was made over exactly these bytes by a TSA for
-//! which `pec_tsa_ca_file` vouches as of the time that it states; one that was fetched answers our own question besides. It is
-//! kept as it came (`.tsr`, the whole TimeStampResp), so that `openssl ts -verify` reads it.
+//! Promise: a timestamp that comes out of here, fetched or read from a file, was made over exactly these
+//! bytes by a TSA for which `pec_tsa_ca_file` vouches as of the time that it states; one that was fetched
+//! answers our own question besides. It is kept as it came (`.tsr`, the whole TimeStampResp), so that
+//! `openssl ts -verify` reads it.
 
 use std::fs;
 use std::path::Path;
@@ -101,18 +102,25 @@ impl TsaCas {
     fn check(&self, digest: &[u8; 32], response: &[u8], nonce: Option<&[u8]>) -> Result<Timestamp, TsaError> {
         let form = |_| TsaError::Bad("it is no TimeStampResp".to_owned());
         let parts = inside(AnyRef::from_der(response).map_err(form)?).map_err(form)?;
-        let status = inside(*parts.first().ok_or_else(|| TsaError::Bad("it is no TimeStampResp".to_owned()))?).map_err(form)?;
+        let status =
+            inside(*parts.first().ok_or_else(|| TsaError::Bad("it is no TimeStampResp".to_owned()))?)
+                .map_err(form)?;
         // granted, grantedWithMods.
         let granted = status.first().is_some_and(|n| n.tag() == Tag::Integer && matches!(n.value(), [0 | 1]));
         let Some(token) = parts.get(1).filter(|_| granted) else {
             let words = status.get(1).and_then(|texts| inside(*texts).ok()).unwrap_or_default();
-            let words: Vec<_> = words.iter().map(|text| String::from_utf8_lossy(text.value()).into_owned()).collect();
-            let number = status.first().and_then(|n| n.value().last()).map_or_else(String::new, ToString::to_string);
-            return Err(TsaError::Refused(format!("status {number} {}", words.join(", ")).trim_end().to_owned()));
+            let words: Vec<_> =
+                words.iter().map(|text| String::from_utf8_lossy(text.value()).into_owned()).collect();
+            let number =
+                status.first().and_then(|n| n.value().last()).map_or_else(String::new, ToString::to_string);
+            return Err(TsaError::Refused(
+                format!("status {number} {}", words.join(", ")).trim_end().to_owned(),
+            ));
         };
         let token = token.to_der().map_err(form)?;
         let (info, signer) = self.signed(&token)?;
-        let info = Info::read(&info).map_err(|_| TsaError::Bad("it has no TSTInfo that can be read".to_owned()))?;
+        let info =
+            Info::read(&info).map_err(|_| TsaError::Bad("it has no TSTInfo that can be read".to_owned()))?;
         if info.algorithm != SHA_256 || info.imprint != digest {
             return Err(TsaError::Bad("it is over other bytes".to_owned()));
         }
@@ -123,7 +131,11 @@ impl TsaCas {
         }
         let along = Pkcs7::from_der(&token).map_err(openssl_says)?;
         let none = Stack::new().map_err(openssl_says)?;
-        self.vouched_for(&signer, along.signed().and_then(|signed| signed.certificates()).unwrap_or(&none), info.at)?;
+        self.vouched_for(
+            &signer,
+            along.signed().and_then(|signed| signed.certificates()).unwrap_or(&none),
+            info.at,
+        )?;
         Ok(Timestamp { at: info.at, by: common_name(&signer) })
     }
 
@@ -136,20 +148,27 @@ impl TsaCas {
         for certificate in &self.0 {
             known.push(certificate.clone()).map_err(openssl_says)?;
         }
-        let signers = pkcs7.signers(&known, Pkcs7Flags::empty()).map_err(|_| bad("the TSA's certificate is not in it"))?;
-        let [signer] = &signers.iter().collect::<Vec<_>>()[..] else { return Err(bad("it is not by one signer")) };
+        let signers = pkcs7
+            .signers(&known, Pkcs7Flags::empty())
+            .map_err(|_| bad("the TSA's certificate is not in it"))?;
+        let [signer] = &signers.iter().collect::<Vec<_>>()[..] else {
+            return Err(bad("it is not by one signer"));
+        };
         let no_store = X509StoreBuilder::new().map_err(openssl_says)?.build();
         let mut content = Vec::new();
         // The chain has its own check.
-        pkcs7.verify(&known, &no_store, None, Some(&mut content), Pkcs7Flags::BINARY | Pkcs7Flags::NOVERIFY).map_err(openssl_says)?;
-        let attributes = Attributes::read(&pkcs7.to_der().map_err(openssl_says)?).map_err(|_| bad("its signature cannot be read"))?;
+        pkcs7
+            .verify(&known, &no_store, None, Some(&mut content), Pkcs7Flags::BINARY | Pkcs7Flags::NOVERIFY)
+            .map_err(openssl_says)?;
+        let attributes = Attributes::read(&pkcs7.to_der().map_err(openssl_says)?)
+            .map_err(|_| bad("its signature cannot be read"))?;
         if attributes.content_type != TST_INFO {
             return Err(bad("what it signs is no TSTInfo"));
         }
         // RFC 3161 s. 2.4.2, RFC 5816: the signature says by which certificate it was made.
-        let is_named = attributes
-            .certificate
-            .is_some_and(|(algorithm, digest)| hash(algorithm, &signer.to_der().unwrap_or_default()).is_ok_and(|h| *h == digest[..]));
+        let is_named = attributes.certificate.is_some_and(|(algorithm, digest)| {
+            hash(algorithm, &signer.to_der().unwrap_or_default()).is_ok_and(|h| *h == digest[..])
+        });
         if !is_named {
             return Err(bad("it does not name the TSA's certificate (ESSCertID)"));
         }
@@ -187,8 +206,16 @@ impl TsaCas {
 /// The certificates that a stored `.tsr` has with it.
 pub fn certificates_of(response: &[u8]) -> Vec<X509> {
     let token = AnyRef::from_der(response).and_then(inside).and_then(|parts| at(&parts, 1)?.to_der());
-    let Ok(pkcs7) = token.map_err(|_| ()).and_then(|token| Pkcs7::from_der(&token).map_err(|_| ())) else { return Vec::new() };
-    pkcs7.signed().and_then(|signed| signed.certificates()).into_iter().flatten().map(ToOwned::to_owned).collect()
+    let Ok(pkcs7) = token.map_err(|_| ()).and_then(|token| Pkcs7::from_der(&token).map_err(|_| ())) else {
+        return Vec::new();
+    };
+    pkcs7
+        .signed()
+        .and_then(|signed| signed.certificates())
+        .into_iter()
+        .flatten()
+        .map(ToOwned::to_owned)
+        .collect()
 }
 
 /// The TSA of `pec_tsa_url`.
@@ -202,8 +229,12 @@ impl Tsa {
     /// The TSA of these parameters. `http_proxy` of the environment holds.
     pub fn new(settings: &Timestamps) -> Result<Self, TsaCaError> {
         // Timestamps are signed; TLS adds nothing to what they prove.
-        let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(RootCerts::PlatformVerifier).build();
-        let agent = ureq::Agent::config_builder().tls_config(tls).timeout_global(Some(PATIENCE)).build().new_agent();
+        let tls = TlsConfig::builder()
+            .provider(TlsProvider::NativeTls)
+            .root_certs(RootCerts::PlatformVerifier)
+            .build();
+        let agent =
+            ureq::Agent::config_builder().tls_config(tls).timeout_global(Some(PATIENCE)).build().new_agent();
         Ok(Self { url: settings.url.clone(), agent, cas: TsaCas::read(&settings.ca_file)? })
     }
 
@@ -221,9 +252,14 @@ impl Tsa {
         // A positive number without a leading zero byte is the same in every spelling.
         nonce[0] = nonce[0] & 0x7f | 0x40;
         let question = request(&digest, &nonce).map_err(|e| TsaError::Bad(e.to_string()))?;
-        let asked = self.agent.post(&self.url).header("Content-Type", "application/timestamp-query").send(&question[..]);
+        let asked = self
+            .agent
+            .post(&self.url)
+            .header("Content-Type", "application/timestamp-query")
+            .send(&question[..]);
         let mut answer = asked.map_err(|e| away(e.to_string()))?;
-        let answer = answer.body_mut().with_config().limit(LARGEST).read_to_vec().map_err(|e| away(e.to_string()))?;
+        let answer =
+            answer.body_mut().with_config().limit(LARGEST).read_to_vec().map_err(|e| away(e.to_string()))?;
         let timestamp = self.cas.check(&digest, &answer, Some(&nonce))?;
         Ok((answer, timestamp))
     }
@@ -280,7 +316,11 @@ impl Info {
             algorithm: at(&algorithm, 0)?.decode_as()?,
             imprint: at(&imprint, 1)?.value().to_vec(),
             at: generalized_time(time.value()).ok_or_else(|| Tag::GeneralizedTime.value_error())?,
-            nonce: parts.iter().skip(5).find(|part| part.tag() == Tag::Integer).map(|part| part.value().to_vec()),
+            nonce: parts
+                .iter()
+                .skip(5)
+                .find(|part| part.tag() == Tag::Integer)
+                .map(|part| part.value().to_vec()),
         })
     }
 }
@@ -293,8 +333,15 @@ fn generalized_time(text: &[u8]) -> Option<Moment> {
         return None;
     }
     let number = |from: usize, to: usize| whole.get(from..to)?.parse::<i8>().ok();
-    let time =
-        jiff::civil::DateTime::new(whole.get(..4)?.parse().ok()?, number(4, 6)?, number(6, 8)?, number(8, 10)?, number(10, 12)?, number(12, 14)?, 0);
+    let time = jiff::civil::DateTime::new(
+        whole.get(..4)?.parse().ok()?,
+        number(4, 6)?,
+        number(6, 8)?,
+        number(8, 10)?,
+        number(10, 12)?,
+        number(12, 14)?,
+        0,
+    );
     Some(Moment::from_unix(time.ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second()))
 }
 
@@ -314,7 +361,14 @@ impl Attributes {
         let signer = inside(at(&signers, 0)?)?;
         let signed = Tag::ContextSpecific { constructed: true, number: TagNumber::N0 };
         let mut certificate = None;
-        for attribute in signer.iter().skip(3).find(|part| part.tag() == signed).map(|part| inside(*part)).transpose()?.unwrap_or_default() {
+        for attribute in signer
+            .iter()
+            .skip(3)
+            .find(|part| part.tag() == signed)
+            .map(|part| inside(*part))
+            .transpose()?
+            .unwrap_or_default()
+        {
             let attribute = inside(attribute)?;
             let kind: ObjectIdentifier = at(&attribute, 0)?.decode_as()?;
             if kind != SIGNING_CERTIFICATE && kind != SIGNING_CERTIFICATE_V2 {
@@ -358,7 +412,13 @@ mod tests {
     fn rfc3161_2_4_2_a_time_may_have_a_fraction() {
         assert_eq!(generalized_time(b"20261118120001Z"), Some(Moment::from_unix(1_795_003_201)));
         assert_eq!(generalized_time(b"20261118120001.25Z"), Some(Moment::from_unix(1_795_003_201)));
-        for wrong in ["20261118120001", "20261118120001+0100", "202611181200Z", "20261318120001Z", "20261118120001.2xZ"] {
+        for wrong in [
+            "20261118120001",
+            "20261118120001+0100",
+            "202611181200Z",
+            "20261318120001Z",
+            "20261118120001.2xZ",
+        ] {
             assert_eq!(generalized_time(wrong.as_bytes()), None, "{wrong}");
         }
     }

@@ -1,11 +1,13 @@
 //! Verification: everything from the rows to the checkpoints, computed again.
 //!
-//! Promise: a row of a sealed part that was changed, removed or inserted is named, and so are a seal, a tile, a checkpoint that
-//! do not belong to the rest. What is said to be right was computed from the rows themselves, with the columns that people are
-//! shown. Rows that wait for their seal are counted as such, and nothing is said of them.
+//! Promise: a row of a sealed part that was changed, removed or inserted is named, and so are a seal, a tile,
+//! a checkpoint that do not belong to the rest. What is said to be right was computed from the rows
+//! themselves, with the columns that people are shown. Rows that wait for their seal are counted as such, and
+//! nothing is said of them.
 //!
-//! The rows are read in parts, several at a time; the parts come together in order, where the tree is built from them. Where the
-//! rows do not give a seal's root, the tiles tell which of them are wrong, if they give it.
+//! The rows are read in parts, several at a time; the parts come together in order, where the tree is built
+//! from them. Where the rows do not give a seal's root, the tiles tell which of them are wrong, if they give
+//! it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fmt;
@@ -35,7 +37,8 @@ const AT_ONCE: usize = 3;
 /// More rows than any seal has: those of a batch, and late ones.
 const LARGEST_SEAL: u64 = 1_000_000;
 
-/// A seal's files are written after it, the largest one's 160 each with a sync. After this time what is there is judged.
+/// A seal's files are written after it, the largest one's 160 each with a sync. After this time what is there
+/// is judged.
 const FILES_COME_WITHIN: Duration = Duration::from_secs(20);
 
 /// Findings that are told one by one; more are only counted.
@@ -99,9 +102,13 @@ pub enum Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Changed { seq, leaf } => write!(f, "row {seq} (leaf {leaf}) was changed after it was sealed"),
+            Self::Changed { seq, leaf } => {
+                write!(f, "row {seq} (leaf {leaf}) was changed after it was sealed")
+            }
             Self::Missing { seq, leaf } => write!(f, "row {seq} (leaf {leaf}) is missing"),
-            Self::Inserted { seq } => write!(f, "row {seq} was inserted among rows that were sealed without it"),
+            Self::Inserted { seq } => {
+                write!(f, "row {seq} was inserted among rows that were sealed without it")
+            }
             Self::Twice { seq } => write!(f, "row {seq} is there twice"),
             Self::Seal { number, what } => write!(f, "seal {number}: {what}"),
             Self::Tile { n } => write!(f, "the tile tile/0/{n} is not what was sealed"),
@@ -194,7 +201,12 @@ struct Leaves {
 }
 
 /// Computes the register again, as of `now`. `progress` hears how many rows are done, of how many.
-pub async fn verify(settings: &Settings, wanted: &Wanted, now: Moment, mut progress: impl FnMut(u64, u64)) -> Result<Outcome, SealError> {
+pub async fn verify(
+    settings: &Settings,
+    wanted: &Wanted,
+    now: Moment,
+    mut progress: impl FnMut(u64, u64),
+) -> Result<Outcome, SealError> {
     let client = connect_registrar(&settings.register, "pecctl").await?;
     let tiles = Tiles::new(&settings.register.directory);
     let mut outcome = Outcome::default();
@@ -211,7 +223,14 @@ pub async fn verify(settings: &Settings, wanted: &Wanted, now: Moment, mut progr
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 
-    let mut walk = Walk { tiles: &tiles, edge: Edge::default(), last: None, at: HashMap::new(), others: HashSet::new(), tile: None };
+    let mut walk = Walk {
+        tiles: &tiles,
+        edge: Edge::default(),
+        last: None,
+        at: HashMap::new(),
+        others: HashSet::new(),
+        tile: None,
+    };
     for witnessed in wanted.checkpoints.iter().chain(&wanted.since) {
         walk.at.insert(witnessed.checkpoint.size, None);
     }
@@ -229,10 +248,20 @@ pub async fn verify(settings: &Settings, wanted: &Wanted, now: Moment, mut progr
     loop {
         while more && reading.len() < AT_ONCE {
             if pending.is_empty() {
-                pending = seals(&client, &format!("number >= {next} AND number < {next} + 5000 AND number <= {last}")).await?.into();
+                pending = seals(
+                    &client,
+                    &format!("number >= {next} AND number < {next} + 5000 AND number <= {last}"),
+                )
+                .await?
+                .into();
                 if pending.is_empty() {
                     // Seals behind a hole.
-                    let row = client.query_one("SELECT min(number) FROM seal WHERE number BETWEEN $1 AND $2", &[&next, &last]).await?;
+                    let row = client
+                        .query_one(
+                            "SELECT min(number) FROM seal WHERE number BETWEEN $1 AND $2",
+                            &[&next, &last],
+                        )
+                        .await?;
                     match row.get::<_, Option<i64>>(0) {
                         Some(number) => next = number,
                         None => more = false,
@@ -264,7 +293,10 @@ pub async fn verify(settings: &Settings, wanted: &Wanted, now: Moment, mut progr
         && wanted.since.is_none()
         && outcome.retired != written
     {
-        let what = format!("of the months up to this one {} rows are gone, and {written} were written down when they left", outcome.retired);
+        let what = format!(
+            "of the months up to this one {} rows are gone, and {written} were written down when they left",
+            outcome.retired
+        );
         outcome.found(Finding::Retired { month: last.month.clone(), what });
     }
     Ok(outcome)
@@ -272,22 +304,36 @@ pub async fn verify(settings: &Settings, wanted: &Wanted, now: Moment, mut progr
 
 /// The months that left, by `pecctl log retire`; never before thirty months are over.
 async fn retired(client: &Client, now: Moment, outcome: &mut Outcome) -> Result<Vec<Retired>, SealError> {
-    let sql = "SELECT month::text, first_seq, last_seq, rows, month + interval '1 month' + interval '30 months' > to_timestamp($1::int8) AT TIME ZONE 'UTC' \
+    let sql = "SELECT month::text, first_seq, last_seq, rows, month + interval '1 month' + interval '30 \
+        months' > to_timestamp($1::int8) AT TIME ZONE 'UTC' \
                FROM retired ORDER BY month";
     let retired: Vec<Retired> = client
         .query(sql, &[&now.unix()])
         .await?
         .iter()
-        .map(|row| Retired { month: row.get(0), first: row.get(1), last: row.get(2), rows: row.get::<_, i64>(3).unsigned_abs(), early: row.get(4) })
+        .map(|row| Retired {
+            month: row.get(0),
+            first: row.get(1),
+            last: row.get(2),
+            rows: row.get::<_, i64>(3).unsigned_abs(),
+            early: row.get(4),
+        })
         .collect();
     for month in retired.iter().filter(|month| month.early) {
-        outcome.found(Finding::Retired { month: month.month.clone(), what: "it left the database before its thirty months were over".to_owned() });
+        outcome.found(Finding::Retired {
+            month: month.month.clone(),
+            what: "it left the database before its thirty months were over".to_owned(),
+        });
     }
     Ok(retired)
 }
 
 /// Reads the rows of a part.
-async fn read(settings: Settings, clients: Arc<tokio::sync::Mutex<Vec<Client>>>, part: Part) -> Result<Leaves, SealError> {
+async fn read(
+    settings: Settings,
+    clients: Arc<tokio::sync::Mutex<Vec<Client>>>,
+    part: Part,
+) -> Result<Leaves, SealError> {
     let idle = clients.lock().await.pop();
     let client = match idle {
         Some(client) => client,
@@ -303,7 +349,9 @@ async fn read(settings: Settings, clients: Arc<tokio::sync::Mutex<Vec<Client>>>,
     let mut leaves = Leaves { seals: Vec::new(), leaves: Vec::new(), twice: Vec::new(), others: Vec::new() };
     // Sizes that make no sense are a finding, not an allocation.
     let sensible = || part.seals.iter().filter(|seal| !is_absurd(seal));
-    let count = sensible().map(|seal| if seal.lost { seal.size.saturating_sub(seal.first) } else { seal.seqs.count() }).fold(0, u64::saturating_add);
+    let count = sensible()
+        .map(|seal| if seal.lost { seal.size.saturating_sub(seal.first) } else { seal.seqs.count() })
+        .fold(0, u64::saturating_add);
     leaves.leaves = vec![None; usize::try_from((end - first).min(count)).unwrap_or(0)];
 
     // Where the numbers have their leaves.
@@ -320,7 +368,9 @@ async fn read(settings: Settings, clients: Arc<tokio::sync::Mutex<Vec<Client>>>,
     let mut take = |row: &crate::row::Read<'_>| {
         let after = places.partition_point(|(from, ..)| *from <= row.seq);
         let place = after.checked_sub(1).and_then(|i| places.get(i)).filter(|(_, to, _)| row.seq < *to);
-        let slot = place.and_then(|(from, _, leaf)| usize::try_from(leaf + row.seq.abs_diff(*from)).ok()).and_then(|i| leaves.leaves.get_mut(i));
+        let slot = place
+            .and_then(|(from, _, leaf)| usize::try_from(leaf + row.seq.abs_diff(*from)).ok())
+            .and_then(|i| leaves.leaves.get_mut(i));
         match slot {
             None => leaves.others.push(row.seq),
             Some(slot @ None) => *slot = Some(leaf(&entry(row.line))),
@@ -333,7 +383,12 @@ async fn read(settings: Settings, clients: Arc<tokio::sync::Mutex<Vec<Client>>>,
     if !late.is_empty() {
         each_row(&client, &numbered(&late), &mut take).await?;
     }
-    each_row(&client, &format!("WHERE log.seq > {} AND log.seq <= {high} ORDER BY log.seq", part.before), &mut take).await?;
+    each_row(
+        &client,
+        &format!("WHERE log.seq > {} AND log.seq <= {high} ORDER BY log.seq", part.before),
+        &mut take,
+    )
+    .await?;
     leaves.seals = part.seals;
     clients.lock().await.push(client);
     Ok(leaves)
@@ -359,15 +414,26 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// Begins after a checkpoint that somebody has kept.
-    async fn begin(&mut self, client: &Client, since: &Witnessed, outcome: &mut Outcome) -> Result<(), SealError> {
+    async fn begin(
+        &mut self,
+        client: &Client,
+        since: &Witnessed,
+        outcome: &mut Outcome,
+    ) -> Result<(), SealError> {
         let Checkpoint { size, root, .. } = since.checkpoint;
         let found = seals(client, &format!("size = {size}")).await?;
         let Some(seal) = found.into_iter().next() else {
-            outcome.found(Finding::Checkpoint { name: since.name.clone(), what: format!("the database has no seal of {size} rows") });
+            outcome.found(Finding::Checkpoint {
+                name: since.name.clone(),
+                what: format!("the database has no seal of {size} rows"),
+            });
             return Ok(());
         };
         if seal.root != root {
-            outcome.found(Finding::Checkpoint { name: since.name.clone(), what: format!("the first {size} rows have another root now") });
+            outcome.found(Finding::Checkpoint {
+                name: since.name.clone(),
+                what: format!("the first {size} rows have another root now"),
+            });
         }
         match self.tiles.edge(size) {
             Ok(edge) if edge.root() == root => {
@@ -378,7 +444,10 @@ impl Walk<'_> {
             // Without it, everything is computed.
             _ => outcome.found(Finding::Checkpoint {
                 name: since.name.clone(),
-                what: format!("the tiles in {} do not give its root; everything was computed from the rows", self.tiles.directory().display()),
+                what: format!(
+                    "the tiles in {} do not give its root; everything was computed from the rows",
+                    self.tiles.directory().display()
+                ),
             }),
         }
         Ok(())
@@ -393,7 +462,8 @@ impl Walk<'_> {
             if seal.lost {
                 self.lost(&seal, outcome);
             } else if is_absurd(&seal) {
-                let what = format!("it claims {} rows, and no seal has more than {LARGEST_SEAL}", seal.seqs.count());
+                let what =
+                    format!("it claims {} rows, and no seal has more than {LARGEST_SEAL}", seal.seqs.count());
                 outcome.found(Finding::Seal { number: seal.number, what });
             } else {
                 let from = usize::try_from(seal.first.saturating_sub(first)).unwrap_or(0);
@@ -413,7 +483,10 @@ impl Walk<'_> {
     /// What a seal says of itself and of the one before.
     fn follows(&mut self, seal: &Seal, keys: &[String], outcome: &mut Outcome) {
         let mut wrong = |what: String| outcome.found(Finding::Seal { number: seal.number, what });
-        let (number, size, day, high) = self.last.as_ref().map_or((-1, 0, i64::MIN, i64::MIN), |last| (last.number, last.size, last.day, last.high));
+        let (number, size, day, high) = self
+            .last
+            .as_ref()
+            .map_or((-1, 0, i64::MIN, i64::MIN), |last| (last.number, last.size, last.day, last.high));
         if seal.number != number + 1 {
             wrong(format!("the {} before it are missing", seal.number - number - 1));
         }
@@ -421,7 +494,11 @@ impl Walk<'_> {
             wrong(format!("it has leaves {} to {}, the one before ends at {size}", seal.first, seal.size));
         }
         if !seal.lost && seal.size - seal.first.min(seal.size) != seal.seqs.count() {
-            wrong(format!("it has {} leaves and {} rows", seal.size - seal.first.min(seal.size), seal.seqs.count()));
+            wrong(format!(
+                "it has {} leaves and {} rows",
+                seal.size - seal.first.min(seal.size),
+                seal.seqs.count()
+            ));
         }
         if seal.day < day || seal.high < high {
             wrong("its day or its numbers lie before those of the one before".to_owned());
@@ -432,7 +509,10 @@ impl Walk<'_> {
                 wrong(format!("its checkpoint is of {} rows, or of another root", checkpoint.size));
             }
             Some(_) => {}
-            None => wrong(format!("its checkpoint {}", opened.into_iter().find_map(Result::err).map_or("has no key".to_owned(), |e| e.to_string()))),
+            None => wrong(format!(
+                "its checkpoint {}",
+                opened.into_iter().find_map(Result::err).map_or("has no key".to_owned(), |e| e.to_string())
+            )),
         }
     }
 
@@ -441,7 +521,10 @@ impl Walk<'_> {
         outcome.lost.push((seal.first, seal.size));
         match self.tiles.edge(seal.size) {
             Ok(edge) if edge.root() == seal.root => self.edge = edge,
-            _ => outcome.found(Finding::Seal { number: seal.number, what: "the tiles of its lost rows do not give its root".to_owned() }),
+            _ => outcome.found(Finding::Seal {
+                number: seal.number,
+                what: "the tiles of its lost rows do not give its root".to_owned(),
+            }),
         }
     }
 
@@ -457,17 +540,24 @@ impl Walk<'_> {
             }
         }
         // The tiles, if they give the seal's root, tell which rows do not.
-        let tiles: Vec<Option<Hash>> =
-            (seal.first..seal.size.min(seal.first + seal.seqs.count())).map(|leaf| self.tile_leaf(leaf, seal.size)).collect();
+        let tiles: Vec<Option<Hash>> = (seal.first..seal.size.min(seal.first + seal.seqs.count()))
+            .map(|leaf| self.tile_leaf(leaf, seal.size))
+            .collect();
         let mut by_tiles = before;
         tiles.iter().flatten().for_each(|leaf| by_tiles.push(*leaf));
         let tiles_are_right = tiles.iter().all(Option::is_some) && by_tiles.root() == seal.root;
         let mut named = false;
-        for ((place, seq), leaf) in seal.seqs.numbers().enumerate().zip(leaves.iter().chain(std::iter::repeat(&None))) {
+        for ((place, seq), leaf) in
+            seal.seqs.numbers().enumerate().zip(leaves.iter().chain(std::iter::repeat(&None)))
+        {
             let at = seal.first + place as u64;
             let known = tiles.get(place).copied().flatten();
             match leaf {
-                None if tiles_are_right && retired.iter().any(|month| !month.early && (month.first..=month.last).contains(&seq)) => {
+                None if tiles_are_right
+                    && retired
+                        .iter()
+                        .any(|month| !month.early && (month.first..=month.last).contains(&seq)) =>
+                {
                     outcome.retired += 1;
                     named = true;
                 }
@@ -490,7 +580,11 @@ impl Walk<'_> {
         }
         if !tiles_are_right && !complete {
             // Going on needs leaves: those that are there, in the place of what was.
-            leaves.iter().zip(&tiles).filter_map(|(leaf, tile)| leaf.or(*tile)).for_each(|leaf| self.edge.push(leaf));
+            leaves
+                .iter()
+                .zip(&tiles)
+                .filter_map(|(leaf, tile)| leaf.or(*tile))
+                .for_each(|leaf| self.edge.push(leaf));
         }
     }
 
@@ -512,31 +606,53 @@ impl Walk<'_> {
         let place = usize::try_from(leaf % WIDTH).ok()?;
         if self.tile.as_ref().is_none_or(|(known, leaves)| *known != n || leaves.len() <= place) {
             // As much of it as there is: the seals after this one need it too.
-            let whole = self.tiles.leaves(n, (n + 1) * WIDTH).or_else(|_| self.tiles.leaves(n, size)).unwrap_or_default();
+            let whole = self
+                .tiles
+                .leaves(n, (n + 1) * WIDTH)
+                .or_else(|_| self.tiles.leaves(n, size))
+                .unwrap_or_default();
             self.tile = Some((n, whole));
         }
         self.tile.as_ref().and_then(|(_, leaves)| leaves.get(place)).copied()
     }
 
     /// What remains: rows in no seal, checkpoints that must be of this history.
-    async fn finish(self, client: &Client, wanted: &Wanted, newest: i64, outcome: &mut Outcome) -> Result<(), SealError> {
+    async fn finish(
+        self,
+        client: &Client,
+        wanted: &Wanted,
+        newest: i64,
+        outcome: &mut Outcome,
+    ) -> Result<(), SealError> {
         let (size, root, high, gaps) =
-            self.last.as_ref().map_or((0, EMPTY, i64::MIN, Ranges::default()), |seal| (seal.size, seal.root, seal.high, seal.gaps.clone()));
+            self.last.as_ref().map_or((0, EMPTY, i64::MIN, Ranges::default()), |seal| {
+                (seal.size, seal.root, seal.high, seal.gaps.clone())
+            });
         (outcome.size, outcome.root) = (size, Some(root));
         outcome.checkpoint = self.last.as_ref().map(|seal| seal.checkpoint.clone());
         let mut others: Vec<i64> = self.others.into_iter().collect();
         others.sort_unstable();
         for seq in others {
-            if gaps.place(seq).is_some() { outcome.unsealed += 1 } else { outcome.found(Finding::Inserted { seq }) }
+            if gaps.place(seq).is_some() {
+                outcome.unsealed += 1
+            } else {
+                outcome.found(Finding::Inserted { seq })
+            }
         }
-        let tail: i64 = client.query_one("SELECT count(*) FROM log WHERE seq > $1 AND seq <= $2", &[&high, &newest]).await?.get(0);
+        let tail: i64 = client
+            .query_one("SELECT count(*) FROM log WHERE seq > $1 AND seq <= $2", &[&high, &newest])
+            .await?
+            .get(0);
         outcome.unsealed += tail.unsigned_abs();
 
         let published = match self.tiles.checkpoint()? {
             Some(text) => match Checkpoint::read(&text) {
                 Ok(checkpoint) => Some(checkpoint),
                 Err(e) => {
-                    outcome.found(Finding::Checkpoint { name: "the checkpoint on disk".to_owned(), what: e.to_string() });
+                    outcome.found(Finding::Checkpoint {
+                        name: "the checkpoint on disk".to_owned(),
+                        what: e.to_string(),
+                    });
                     None
                 }
             },
@@ -547,35 +663,53 @@ impl Walk<'_> {
             let number = i64::try_from(checkpoint.size).unwrap_or(i64::MAX);
             // One that this did not come by must have been sealed since: a number out of the way is none.
             let sql = "SELECT root FROM seal WHERE size = $1 AND (size <= $2 OR number > $3)";
-            let (size_here, last) = (i64::try_from(size).unwrap_or(i64::MAX), self.last.as_ref().map_or(-1, |seal| seal.number));
-            let known: Option<Vec<u8>> = client.query_opt(sql, &[&number, &size_here, &last]).await?.map(|row| row.get(0));
+            let (size_here, last) =
+                (i64::try_from(size).unwrap_or(i64::MAX), self.last.as_ref().map_or(-1, |seal| seal.number));
+            let known: Option<Vec<u8>> =
+                client.query_opt(sql, &[&number, &size_here, &last]).await?.map(|row| row.get(0));
             match known {
                 // Also when it is larger: it was sealed while this computed, and the next one computes it.
                 Some(root) if root == checkpoint.root.0 => {}
                 None if checkpoint.size > size => {
                     let what = format!(
-                        "it is of {} rows, the database has {size} sealed ones: an older backup was restored, or rows and seals were removed",
+                        "it is of {} rows, the database has {size} sealed ones: an older backup was \
+                        restored, or rows and seals were removed",
                         checkpoint.size
                     );
                     outcome.found(Finding::Checkpoint { name: name(), what });
                 }
-                _ => outcome.found(Finding::Checkpoint { name: name(), what: "it is of another history than the database's seals".to_owned() }),
+                _ => outcome.found(Finding::Checkpoint {
+                    name: name(),
+                    what: "it is of another history than the database's seals".to_owned(),
+                }),
             }
         }
         for Witnessed { name, checkpoint } in &wanted.checkpoints {
             let name = name.clone();
             match self.at.get(&checkpoint.size).copied().flatten() {
-                Some(root) if root == checkpoint.root => outcome.vouched = outcome.vouched.max(checkpoint.size),
-                Some(_) => {
-                    outcome.found(Finding::Checkpoint { name, what: format!("the first {} rows are not those that it vouches for", checkpoint.size) })
+                Some(root) if root == checkpoint.root => {
+                    outcome.vouched = outcome.vouched.max(checkpoint.size)
                 }
+                Some(_) => outcome.found(Finding::Checkpoint {
+                    name,
+                    what: format!("the first {} rows are not those that it vouches for", checkpoint.size),
+                }),
                 // Older than where this began: that one vouches for it.
-                None if wanted.since.as_ref().is_some_and(|since| checkpoint.size < since.checkpoint.size) => {}
+                None if wanted
+                    .since
+                    .as_ref()
+                    .is_some_and(|since| checkpoint.size < since.checkpoint.size) => {}
                 None if checkpoint.size > size => {
-                    let what = format!("it vouches for {} rows, the database has {size} sealed ones", checkpoint.size);
+                    let what = format!(
+                        "it vouches for {} rows, the database has {size} sealed ones",
+                        checkpoint.size
+                    );
                     outcome.found(Finding::Checkpoint { name, what });
                 }
-                None => outcome.found(Finding::Checkpoint { name, what: format!("the database has no seal of its {} rows", checkpoint.size) }),
+                None => outcome.found(Finding::Checkpoint {
+                    name,
+                    what: format!("the database has no seal of its {} rows", checkpoint.size),
+                }),
             }
         }
         Ok(())

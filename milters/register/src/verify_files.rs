@@ -1,9 +1,10 @@
-//! What can be checked without the database: the days' files, their signatures and timestamps, signed checkpoints, the log key.
+//! What can be checked without the database: the days' files, their signatures and timestamps, signed
+//! checkpoints, the log key.
 //!
-//! Promise: a day's file is good if its lines are those of which the tree was made that its checkpoint names, if it goes on from
-//! the day before, if the provider's certificate has signed it, and the timestamp is over that signature. What is not so is named
-//! by file and line. Where the tree's tiles are at hand, the first line that is wrong, missing, inserted or moved is named; the
-//! files alone say only that one is.
+//! Promise: a day's file is good if its lines are those of which the tree was made that its checkpoint names,
+//! if it goes on from the day before, if the provider's certificate has signed it, and the timestamp is over
+//! that signature. What is not so is named by file and line. Where the tree's tiles are at hand, the first
+//! line that is wrong, missing, inserted or moved is named; the files alone say only that one is.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -113,7 +114,8 @@ pub fn verify_files(files: &[PathBuf], trust: &Trust<'_>, tiles: Option<&Tiles>)
             }
         };
         let day_over = end_of(&read.header.day);
-        let timestamp = proofs_of(file, &read.header.register, day_over, trust, &mut outcome.faults, &mut outcome.gaps);
+        let timestamp =
+            proofs_of(file, &read.header.register, day_over, trust, &mut outcome.faults, &mut outcome.gaps);
         outcome.faults.extend(read.faults.iter().cloned());
         if let Some(before) = &before
             && let Some(what) = breaks_chain(before, &read.header)
@@ -137,10 +139,12 @@ struct Read {
 }
 
 fn header(file: &Path) -> Result<Header, Fault> {
-    let (mut lines, fault) = (open(file)?, |what: String| Fault { file: file.to_owned(), line: Some(1), what });
+    let (mut lines, fault) =
+        (open(file)?, |what: String| Fault { file: file.to_owned(), line: Some(1), what });
     let mut line = String::new();
     (&mut lines).take(LONGEST).read_line(&mut line).map_err(|e| fault(format!("cannot be read: {e}")))?;
-    let header: Header = serde_json::from_str(&line).map_err(|e| fault(format!("is no header of a day's file: {e}")))?;
+    let header: Header =
+        serde_json::from_str(&line).map_err(|e| fault(format!("is no header of a day's file: {e}")))?;
     if header.format != FORMAT {
         return Err(fault(format!("is of another format: {}", header.format)));
     }
@@ -148,19 +152,27 @@ fn header(file: &Path) -> Result<Header, Fault> {
 }
 
 fn open(file: &Path) -> Result<BufReader<GzDecoder<BufReader<File>>>, Fault> {
-    let opened = File::open(file).map_err(|e| Fault { file: file.to_owned(), line: None, what: e.to_string() })?;
+    let opened =
+        File::open(file).map_err(|e| Fault { file: file.to_owned(), line: None, what: e.to_string() })?;
     Ok(BufReader::new(GzDecoder::new(BufReader::new(opened))))
 }
 
-/// Reads a file as it is: its header, the SHA-256 of its lines. `each` hears every line after the first, with its entry of the
-/// tree.
-pub(crate) fn each_line(file: &Path, mut each: impl FnMut(&str, &[u8; 32])) -> Result<(Header, [u8; 32]), Fault> {
+/// Reads a file as it is: its header, the SHA-256 of its lines. `each` hears every line after the first, with
+/// its entry of the tree.
+pub(crate) fn each_line(
+    file: &Path,
+    mut each: impl FnMut(&str, &[u8; 32]),
+) -> Result<(Header, [u8; 32]), Fault> {
     let header = header(file)?;
     let (mut hash, mut lines, mut text, mut number) = (Sha256::new(), open(file)?, String::new(), 0);
     loop {
         text.clear();
         number += 1;
-        let fault = |e: std::io::Error| Fault { file: file.to_owned(), line: Some(number), what: format!("cannot be read: {e}") };
+        let fault = |e: std::io::Error| Fault {
+            file: file.to_owned(),
+            line: Some(number),
+            what: format!("cannot be read: {e}"),
+        };
         if (&mut lines).take(LONGEST).read_line(&mut text).map_err(fault)? == 0 {
             return Ok((header, hash.finish()));
         }
@@ -190,7 +202,10 @@ fn read(file: &Path, trust: &Trust<'_>, tiles: Option<&Tiles>) -> Result<Read, F
     {
         faults.push(fault(
             Some(1),
-            format!("its checkpoint is of {} rows of {}, the header of {} of {}", checkpoint.size, checkpoint.origin, header.size, header.register),
+            format!(
+                "its checkpoint is of {} rows of {}, the header of {} of {}",
+                checkpoint.size, checkpoint.origin, header.size, header.register
+            ),
         ));
     }
     let hashes: Option<Vec<Hash>> = header.edge.iter().map(|hash| Some(Hash(from_hex(hash)?))).collect();
@@ -203,7 +218,10 @@ fn read(file: &Path, trust: &Trust<'_>, tiles: Option<&Tiles>) -> Result<Read, F
     let (mut number, mut rows, mut lost) = (0, 0, 0);
     loop {
         text.clear();
-        let length = (&mut lines).take(LONGEST).read_line(&mut text).map_err(|e| fault(Some(number + 1), format!("cannot be read: {e}")))?;
+        let length = (&mut lines)
+            .take(LONGEST)
+            .read_line(&mut text)
+            .map_err(|e| fault(Some(number + 1), format!("cannot be read: {e}")))?;
         if length == 0 {
             break;
         }
@@ -226,19 +244,21 @@ fn read(file: &Path, trust: &Trust<'_>, tiles: Option<&Tiles>) -> Result<Read, F
                 }
                 entry(line)
             }
-            Err(e) => match serde_json::from_str::<LostLine>(line).ok().and_then(|lost| from_hex(&lost.entry)) {
-                Some(entry) if header.lost.iter().any(|(first, end)| (*first..*end).contains(&at)) => {
-                    lost += 1;
-                    entry
-                }
-                _ => {
-                    if !named_line {
-                        named_line = true;
-                        faults.push(fault(Some(number), e.to_string()));
+            Err(e) => {
+                match serde_json::from_str::<LostLine>(line).ok().and_then(|lost| from_hex(&lost.entry)) {
+                    Some(entry) if header.lost.iter().any(|(first, end)| (*first..*end).contains(&at)) => {
+                        lost += 1;
+                        entry
                     }
-                    entry(line)
+                    _ => {
+                        if !named_line {
+                            named_line = true;
+                            faults.push(fault(Some(number), e.to_string()));
+                        }
+                        entry(line)
+                    }
                 }
-            },
+            }
         };
         if let Some(expected) = &mut expected {
             expected.line(its_entry);
@@ -259,9 +279,11 @@ fn read(file: &Path, trust: &Trust<'_>, tiles: Option<&Tiles>) -> Result<Read, F
                     ),
                 ));
             }
-            None if !named_line => {
-                faults.push(fault(None, "its rows do not give the root of its checkpoint: one of them is not what was sealed".to_owned()))
-            }
+            None if !named_line => faults.push(fault(
+                None,
+                "its rows do not give the root of its checkpoint: one of them is not what was sealed"
+                    .to_owned(),
+            )),
             None => {}
         }
     }
@@ -287,12 +309,16 @@ fn opened(text: &str, trust: &Trust<'_>) -> Result<Checkpoint, String> {
 fn breaks_chain(before: &Read, header: &Header) -> Option<String> {
     let name = &before.header.day;
     if before.header.register != header.register {
-        return Some(format!("is of the register {}, the day before of {}", header.register, before.header.register));
+        return Some(format!(
+            "is of the register {}, the day before of {}",
+            header.register, before.header.register
+        ));
     }
     if header.day == *name {
         return Some(format!("is of the same day as another file, {name}"));
     }
-    let next = name.parse::<jiff::civil::Date>().ok().and_then(|day| day.tomorrow().ok()).map(|day| day.to_string());
+    let next =
+        name.parse::<jiff::civil::Date>().ok().and_then(|day| day.tomorrow().ok()).map(|day| day.to_string());
     if next.as_deref() != Some(header.day.as_str()) {
         return Some(format!("the file of {} is missing before it", next.unwrap_or_default()));
     }
@@ -306,7 +332,8 @@ fn breaks_chain(before: &Read, header: &Header) -> Option<String> {
         }
         None => return Some(format!("names no day before it; there is the file of {name}")),
     }
-    let goes_on = header.first_leaf == before.header.size && before.edge.hashes().map(|hash| hex(&hash.0)).eq(header.edge.iter().cloned());
+    let goes_on = header.first_leaf == before.header.size
+        && before.edge.hashes().map(|hash| hex(&hash.0)).eq(header.edge.iter().cloned());
     (!goes_on).then(|| format!("does not begin with the tree with which {name} ends"))
 }
 
@@ -330,7 +357,11 @@ impl Expected {
             entries.extend(tiles.entries(n, header.size).ok()?.into_iter().skip(skipped));
         }
         entries.iter().for_each(|entry| edge.push(leaf(entry)));
-        (edge.size() == header.size && edge.root() == checkpoint.root).then(|| Self { first: header.first_leaf, entries, lines: Vec::new() })
+        (edge.size() == header.size && edge.root() == checkpoint.root).then(|| Self {
+            first: header.first_leaf,
+            entries,
+            lines: Vec::new(),
+        })
     }
 
     fn line(&mut self, entry: [u8; 32]) {
@@ -339,7 +370,8 @@ impl Expected {
 
     /// The first leaf where the lines are others than the tree has them, and in what way.
     fn first_wrong(self) -> Option<(u64, String)> {
-        let at = (0..self.entries.len().max(self.lines.len())).find(|at| self.entries.get(*at) != self.lines.get(*at))?;
+        let at = (0..self.entries.len().max(self.lines.len()))
+            .find(|at| self.entries.get(*at) != self.lines.get(*at))?;
         let known: HashSet<&[u8; 32]> = self.entries.iter().collect();
         let there: HashSet<&[u8; 32]> = self.lines.iter().collect();
         let (entry, line) = (self.entries.get(at), self.lines.get(at));
@@ -358,18 +390,29 @@ impl Expected {
 }
 
 fn from_hex(text: &str) -> Option<[u8; 32]> {
-    let bytes: Option<Vec<u8>> = (0..64).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect();
+    let bytes: Option<Vec<u8>> =
+        (0..64).step_by(2).map(|at| u8::from_str_radix(text.get(at..at + 2)?, 16).ok()).collect();
     bytes.filter(|_| text.len() == 64)?.try_into().ok()
 }
 
 /// The first moment after a day; far away if it is none.
 fn end_of(day: &str) -> Moment {
-    let end = day.parse::<jiff::civil::Date>().ok().and_then(|day| day.tomorrow().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok());
+    let end = day
+        .parse::<jiff::civil::Date>()
+        .ok()
+        .and_then(|day| day.tomorrow().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok());
     Moment::from_unix(end.map_or(i64::MAX, |end| end.timestamp().as_second()))
 }
 
 /// Checks the signature and the timestamp of a file of this register, which is about something of `of`.
-fn proofs_of(file: &Path, register: &str, of: Moment, trust: &Trust<'_>, faults: &mut Vec<Fault>, gaps: &mut Vec<Fault>) -> Option<Timestamp> {
+fn proofs_of(
+    file: &Path,
+    register: &str,
+    of: Moment,
+    trust: &Trust<'_>,
+    faults: &mut Vec<Fault>,
+    gaps: &mut Vec<Fault>,
+) -> Option<Timestamp> {
     let fault = |what: String| Fault { file: file.to_owned(), line: None, what };
     let signature = match fs::read(signature_of(file)) {
         Ok(signature) => signature,
@@ -409,7 +452,10 @@ fn proofs_of(file: &Path, register: &str, of: Moment, trust: &Trust<'_>, faults:
         Ok(signed_by) => {
             let address = service_address(register.split('/').next().unwrap_or_default());
             if !signed_by.addresses.contains(&address) {
-                faults.push(fault(format!("is signed by {}, not by {address}", signed_by.addresses.join(", "))));
+                faults.push(fault(format!(
+                    "is signed by {}, not by {address}",
+                    signed_by.addresses.join(", ")
+                )));
             }
         }
         Err(e) => faults.push(fault(e.to_string())),
@@ -422,7 +468,8 @@ fn proofs_of(file: &Path, register: &str, of: Moment, trust: &Trust<'_>, faults:
 pub struct Proofs {
     /// The log's public keys that the provider has signed.
     pub keys: Vec<String>,
-    /// Checkpoints that must be of the register's history: signed ones, those of the days, those that witnesses have.
+    /// Checkpoints that must be of the register's history: signed ones, those of the days, those that
+    /// witnesses have.
     pub checkpoints: Vec<verify::Witnessed>,
     /// What is wrong.
     pub faults: Vec<Fault>,
@@ -430,34 +477,54 @@ pub struct Proofs {
     pub gaps: Vec<Fault>,
 }
 
-/// Checks all of it but the contents of the days' files, of which [`verify_files`] checks those it is given. `trust.log_keys` are
-/// believed besides those that the provider has signed.
-pub fn proofs(register: &Path, origin: &str, trust: &Trust<'_>, witnesses: &[Witness]) -> Result<Proofs, ProveError> {
+/// Checks all of it but the contents of the days' files, of which [`verify_files`] checks those it is given.
+/// `trust.log_keys` are believed besides those that the provider has signed.
+pub fn proofs(
+    register: &Path,
+    origin: &str,
+    trust: &Trust<'_>,
+    witnesses: &[Witness],
+) -> Result<Proofs, ProveError> {
     let mut proofs = Proofs { keys: trust.log_keys.to_vec(), ..Proofs::default() };
     for (file, key) in log_keys(register)? {
         let faults = proofs.faults.len();
-        let of = fs::read(signature_of(&file)).ok().and_then(|signature| signed_at(&signature)).unwrap_or(Moment::from_unix(i64::MAX));
+        let of = fs::read(signature_of(&file))
+            .ok()
+            .and_then(|signature| signed_at(&signature))
+            .unwrap_or(Moment::from_unix(i64::MAX));
         proofs_of(&file, origin, of, trust, &mut proofs.faults, &mut proofs.gaps);
         if proofs.faults.len() == faults && !proofs.keys.contains(&key) {
             proofs.keys.push(key);
         }
     }
     if proofs.keys.is_empty() {
-        let what = "is no log key that the provider has signed: whose the checkpoints are is not known".to_owned();
+        let what =
+            "is no log key that the provider has signed: whose the checkpoints are is not known".to_owned();
         proofs.gaps.push(Fault { file: register.join("log.key"), line: None, what });
     }
     let keys = proofs.keys.clone();
     let trust = Trust { log_keys: &keys, ..*trust };
     let took = |proofs: &mut Proofs, file: &Path, text: &str, name: String| match opened(text, &trust) {
-        Ok(checkpoint) if checkpoint.origin == origin => proofs.checkpoints.push(verify::Witnessed { name, checkpoint }),
-        Ok(checkpoint) => proofs.faults.push(Fault { file: file.to_owned(), line: None, what: format!("is of the register {}", checkpoint.origin) }),
+        Ok(checkpoint) if checkpoint.origin == origin => {
+            proofs.checkpoints.push(verify::Witnessed { name, checkpoint })
+        }
+        Ok(checkpoint) => proofs.faults.push(Fault {
+            file: file.to_owned(),
+            line: None,
+            what: format!("is of the register {}", checkpoint.origin),
+        }),
         Err(what) => proofs.faults.push(Fault { file: file.to_owned(), line: None, what }),
     };
     for (_, file) in attested(register)? {
         let text = fs::read_to_string(&file).map_err(ProveError::file(&file))?;
-        let of = Checkpoint::read(&text).ok().and_then(|checkpoint| checkpoint.time).unwrap_or(Moment::from_unix(i64::MAX));
+        let of = Checkpoint::read(&text)
+            .ok()
+            .and_then(|checkpoint| checkpoint.time)
+            .unwrap_or(Moment::from_unix(i64::MAX));
         let timestamp = proofs_of(&file, origin, of, &trust, &mut proofs.faults, &mut proofs.gaps);
-        let when = timestamp.map_or_else(String::new, |timestamp| format!(" (timestamped at {} by {})", timestamp.at, timestamp.by));
+        let when = timestamp.map_or_else(String::new, |timestamp| {
+            format!(" (timestamped at {} by {})", timestamp.at, timestamp.by)
+        });
         took(&mut proofs, &file, &text, format!("{}{when}", file.display()));
     }
     for file in named(&days::directory(register), END)? {
@@ -465,7 +532,13 @@ pub fn proofs(register: &Path, origin: &str, trust: &Trust<'_>, witnesses: &[Wit
             Ok(header) => took(&mut proofs, &file, &header.checkpoint, file.display().to_string()),
             Err(fault) => proofs.faults.push(fault),
         }
-        let missing = |of: &Path| (!of.exists()).then(|| Fault { file: file.clone(), line: None, what: format!("lacks {}", of.display()) });
+        let missing = |of: &Path| {
+            (!of.exists()).then(|| Fault {
+                file: file.clone(),
+                line: None,
+                what: format!("lacks {}", of.display()),
+            })
+        };
         proofs.gaps.extend(missing(&signature_of(&file)));
         proofs.gaps.extend(trust.tsa.and_then(|_| missing(&timestamp_of(&file))));
     }
@@ -473,9 +546,16 @@ pub fn proofs(register: &Path, origin: &str, trust: &Trust<'_>, witnesses: &[Wit
         match witnessed {
             Ok(witnessed) => {
                 let text = fs::read_to_string(&witnessed.file).map_err(ProveError::file(&witnessed.file))?;
-                took(&mut proofs, &witnessed.file, &text, format!("{} (cosigned by {})", witnessed.file.display(), witnessed.witness));
+                took(
+                    &mut proofs,
+                    &witnessed.file,
+                    &text,
+                    format!("{} (cosigned by {})", witnessed.file.display(), witnessed.witness),
+                );
             }
-            Err(e) => proofs.faults.push(Fault { file: register.join("witness"), line: None, what: e.to_string() }),
+            Err(e) => {
+                proofs.faults.push(Fault { file: register.join("witness"), line: None, what: e.to_string() })
+            }
         }
     }
     Ok(proofs)

@@ -1,12 +1,13 @@
 //! Witnesses (`pec_witnesses`): checkpoints go to somebody who is not us.
 //!
-//! Promise: a witness that cosigned a checkpoint (C2SP tlog-witness, tlog-cosignature) had the proof that it goes on from the one
-//! before, so not even who has all our keys can show anybody another past. What it answered counts only if its key verifies it,
-//! and is kept in `witness/NAME+ID/SIZE.checkpoint`: our checkpoint with its line below. To a mailbox the checkpoint is sent as a
-//! text that anybody can compare later; what was sent lies in `witness/ADDRESS/SIZE.checkpoint`.
+//! Promise: a witness that cosigned a checkpoint (C2SP tlog-witness, tlog-cosignature) had the proof that it
+//! goes on from the one before, so not even who has all our keys can show anybody another past. What it
+//! answered counts only if its key verifies it, and is kept in `witness/NAME+ID/SIZE.checkpoint`: our
+//! checkpoint with its line below. To a mailbox the checkpoint is sent as a text that anybody can compare
+//! later; what was sent lies in `witness/ADDRESS/SIZE.checkpoint`.
 //!
-//! What fails is tried again in the next round, with the newest checkpoint of then. Each file has its name when it is whole; a
-//! crash sends the same once more.
+//! What fails is tried again in the next round, with the newest checkpoint of then. Each file has its name
+//! when it is whole; a crash sends the same once more.
 
 use std::collections::HashMap;
 use std::fs;
@@ -51,7 +52,10 @@ pub enum WitnessError {
     #[error("does not cosign: {0}")]
     Refused(String),
     /// It has seen more of this register than there is.
-    #[error("has seen {theirs} rows of this register, which has {ours}: rows are gone, or it is another register")]
+    #[error(
+        "has seen {theirs} rows of this register, which has {ours}: rows are gone, or it is another \
+        register"
+    )]
     Ahead {
         /// What it has seen.
         theirs: u64,
@@ -100,11 +104,14 @@ impl Key {
         let (name, rest) = text.split_once('+')?;
         let (id, key) = rest.split_once('+')?;
         let (id, bytes) = (u32::from_str_radix(id, 16).ok()?, decode_block(key).ok()?);
-        let is_one = bytes.len() == 33 && bytes.first() == Some(&COSIGNATURE_V1) && signed_note::key_id(name, &bytes) == id;
+        let is_one = bytes.len() == 33
+            && bytes.first() == Some(&COSIGNATURE_V1)
+            && signed_note::key_id(name, &bytes) == id;
         is_one.then(|| Self { name: name.to_owned(), id, key: bytes.get(1..).unwrap_or_default().to_vec() })
     }
 
-    /// When this witness cosigned `text` (a checkpoint without its signatures), if that is what `signature` says.
+    /// When this witness cosigned `text` (a checkpoint without its signatures), if that is what `signature`
+    /// says.
     fn verifies(&self, text: &[u8], signature: &Signature) -> Option<Moment> {
         if signature.name() != self.name || signature.id() != self.id {
             return None;
@@ -113,7 +120,9 @@ impl Key {
         let time = u64::from_be_bytes(*time);
         let message = [format!("cosignature/v1\ntime {time}\n").as_bytes(), text].concat();
         let key = PKey::public_key_from_raw_bytes(&self.key, Id::ED25519).ok()?;
-        let good = Verifier::new_without_digest(&key).and_then(|mut verifier| verifier.verify_oneshot(signature, &message)).unwrap_or(false);
+        let good = Verifier::new_without_digest(&key)
+            .and_then(|mut verifier| verifier.verify_oneshot(signature, &message))
+            .unwrap_or(false);
         good.then(|| Moment::from_unix(i64::try_from(time).unwrap_or(i64::MAX)))
     }
 }
@@ -133,8 +142,14 @@ pub struct Witnesses {
 impl Witnesses {
     /// Those of the settings. `sendmail` brings mail into Postfix's queue ([`SENDMAIL`]).
     pub fn new(settings: &Settings, sendmail: &Path) -> Self {
-        let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(RootCerts::PlatformVerifier).build();
-        let agent = ureq::Agent::config_builder().tls_config(tls).timeout_global(Some(PATIENCE)).http_status_as_error(false);
+        let tls = TlsConfig::builder()
+            .provider(TlsProvider::NativeTls)
+            .root_certs(RootCerts::PlatformVerifier)
+            .build();
+        let agent = ureq::Agent::config_builder()
+            .tls_config(tls)
+            .timeout_global(Some(PATIENCE))
+            .http_status_as_error(false);
         Self {
             register: settings.register.directory.clone(),
             witnesses: settings.register.witnesses.clone(),
@@ -192,30 +207,57 @@ impl Witnesses {
         Ok(Some(checkpoint.size))
     }
 
-    /// Asks for a cosignature (C2SP tlog-witness, add-checkpoint). Where the witness knows another size than we think, it says
-    /// so, and is asked once more from there.
-    fn cosignature(&self, url: &str, key: &Key, known: u64, checkpoint: &Checkpoint, text: &str, tiles: &Tiles) -> Result<String, WitnessError> {
+    /// Asks for a cosignature (C2SP tlog-witness, add-checkpoint). Where the witness knows another size than
+    /// we think, it says so, and is asked once more from there.
+    fn cosignature(
+        &self,
+        url: &str,
+        key: &Key,
+        known: u64,
+        checkpoint: &Checkpoint,
+        text: &str,
+        tiles: &Tiles,
+    ) -> Result<String, WitnessError> {
         let mut old = known;
         for _ in 0..2 {
-            let proof = if old == 0 || old == checkpoint.size { Vec::new() } else { tiles.consistency(old, checkpoint.size, checkpoint.root)? };
+            let proof = if old == 0 || old == checkpoint.size {
+                Vec::new()
+            } else {
+                tiles.consistency(old, checkpoint.size, checkpoint.root)?
+            };
             let proof: String = proof.iter().map(|hash| encode_block(&hash.0) + "\n").collect();
-            let asked =
-                self.agent.post(&format!("{url}/add-checkpoint")).header("Content-Type", "text/plain").send(format!("old {old}\n{proof}\n{text}"));
+            let asked = self
+                .agent
+                .post(&format!("{url}/add-checkpoint"))
+                .header("Content-Type", "text/plain")
+                .send(format!("old {old}\n{proof}\n{text}"));
             let mut answer = asked.map_err(|e| WitnessError::Away(e.to_string()))?;
             let status = answer.status().as_u16();
-            let body = answer.body_mut().with_config().limit(LARGEST).read_to_string().map_err(|e| WitnessError::Away(e.to_string()))?;
+            let body = answer
+                .body_mut()
+                .with_config()
+                .limit(LARGEST)
+                .read_to_string()
+                .map_err(|e| WitnessError::Away(e.to_string()))?;
             match (status, body.trim().parse::<u64>()) {
                 (200, _) => {
                     let note = Note::from_bytes(text.as_bytes()).map_err(|_| WitnessError::Checkpoint)?;
-                    let is_good = |line: &&str| Signature::from_bytes(line.as_bytes()).is_ok_and(|s| key.verifies(note.text(), &s).is_some());
+                    let is_good = |line: &&str| {
+                        Signature::from_bytes(line.as_bytes())
+                            .is_ok_and(|s| key.verifies(note.text(), &s).is_some())
+                    };
                     return body.lines().find(is_good).map(str::to_owned).ok_or(WitnessError::False);
                 }
-                (409, Ok(theirs)) if theirs > checkpoint.size => return Err(WitnessError::Ahead { theirs, ours: checkpoint.size }),
+                (409, Ok(theirs)) if theirs > checkpoint.size => {
+                    return Err(WitnessError::Ahead { theirs, ours: checkpoint.size });
+                }
                 (409, Ok(theirs)) if theirs != old => old = theirs,
                 (500.., _) => return Err(WitnessError::Away(format!("status {status}"))),
                 _ => {
                     let words: String = body.lines().next().unwrap_or_default().chars().take(200).collect();
-                    return Err(WitnessError::Refused(format!("status {status} {words}").trim_end().to_owned()));
+                    return Err(WitnessError::Refused(
+                        format!("status {status} {words}").trim_end().to_owned(),
+                    ));
                 }
             }
         }
@@ -226,16 +268,26 @@ impl Witnesses {
         let failed = |e: io::Error| WitnessError::Mail(format!("{}: {e}", self.sendmail.display()));
         // The signature's line has one letter that is not ASCII.
         let message = format!(
-            "From: {sender}\nTo: {to}\nDate: {date}\nSubject: Checkpoint {size} of {origin}\nAuto-Submitted: auto-generated\nMIME-Version: 1.0\n\
+            "From: {sender}\nTo: {to}\nDate: {date}\nSubject: Checkpoint {size} of \
+            {origin}\nAuto-Submitted: auto-generated\nMIME-Version: 1.0\n\
              Content-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: base64\n\n{body}\n",
             sender = self.sender,
             date = now.rfc5322(),
             size = checkpoint.size,
             origin = checkpoint.origin,
-            body = encode_block(text.as_bytes()).as_bytes().chunks(76).map(String::from_utf8_lossy).collect::<Vec<_>>().join("\n"),
+            body = encode_block(text.as_bytes())
+                .as_bytes()
+                .chunks(76)
+                .map(String::from_utf8_lossy)
+                .collect::<Vec<_>>()
+                .join("\n"),
         );
         let mut command = Command::new(&self.sendmail);
-        command.args(["-i", "-f", &self.sender, "--", to]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .args(["-i", "-f", &self.sender, "--", to])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().map_err(failed)?;
         // What it does not read it says something about.
         let _ = child.stdin.take().map(|mut input| input.write_all(message.as_bytes()));
@@ -243,13 +295,20 @@ impl Witnesses {
         if output.status.success() {
             return Ok(());
         }
-        Err(WitnessError::Mail(String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("it fails without a word").to_owned()))
+        Err(WitnessError::Mail(
+            String::from_utf8_lossy(&output.stderr)
+                .lines()
+                .last()
+                .unwrap_or("it fails without a word")
+                .to_owned(),
+        ))
     }
 }
 
 fn sizes(directory: &Path) -> Result<Vec<(u64, PathBuf)>, ProveError> {
     let size = |file: &PathBuf| file.file_stem()?.to_str()?.parse::<u64>().ok();
-    let mut files: Vec<_> = named(directory, ".checkpoint")?.into_iter().filter_map(|file| Some((size(&file)?, file))).collect();
+    let mut files: Vec<_> =
+        named(directory, ".checkpoint")?.into_iter().filter_map(|file| Some((size(&file)?, file))).collect();
     files.sort();
     Ok(files)
 }
@@ -277,15 +336,21 @@ pub struct NotWitnessed {
     trouble: String,
 }
 
-/// What the witnesses of `pec_witnesses` have, as it lies here, by size. Each is held against the witness's key; what the tree
-/// says of size and root is the caller's to compare.
-pub fn witnessed(register: &Path, witnesses: &[Witness]) -> Result<Vec<Result<Witnessed, NotWitnessed>>, ProveError> {
+/// What the witnesses of `pec_witnesses` have, as it lies here, by size. Each is held against the witness's
+/// key; what the tree says of size and root is the caller's to compare.
+pub fn witnessed(
+    register: &Path,
+    witnesses: &[Witness],
+) -> Result<Vec<Result<Witnessed, NotWitnessed>>, ProveError> {
     let mut all = Vec::new();
     for witness in witnesses {
         for (size, file) in sizes(&directory(register, witness))? {
             let text = fs::read_to_string(&file).map_err(ProveError::file(&file))?;
             let read = read_witnessed(witness, size, &file, &text);
-            all.push(read.map_err(|trouble| NotWitnessed { file: file.display().to_string(), trouble: trouble.to_owned() }));
+            all.push(read.map_err(|trouble| NotWitnessed {
+                file: file.display().to_string(),
+                trouble: trouble.to_owned(),
+            }));
         }
     }
     Ok(all)
@@ -301,7 +366,10 @@ fn read_witnessed(witness: &Witness, size: u64, file: &Path, text: &str) -> Resu
         Witness::Web { key, .. } => {
             let note = Note::from_bytes(text.as_bytes()).map_err(|_| "is no checkpoint")?;
             let key = Key::read(key).ok_or("the witness's key in pec_witnesses is none")?;
-            let at = text.lines().filter_map(|line| key.verifies(note.text(), &Signature::from_bytes(line.as_bytes()).ok()?)).next();
+            let at = text
+                .lines()
+                .filter_map(|line| key.verifies(note.text(), &Signature::from_bytes(line.as_bytes()).ok()?))
+                .next();
             Some(at.ok_or("has no cosignature by the witness's key")?)
         }
     };

@@ -1,5 +1,6 @@
-//! The dishonest administrator: a thousand random alterations of a sealed log, each found and named, and nothing found where
-//! nothing was altered. He has all rights in the database and on the disk, and in some cases the log key.
+//! The dishonest administrator: a thousand random alterations of a sealed log, each found and named, and
+//! nothing found where nothing was altered. He has all rights in the database and on the disk, and in some
+//! cases the log key.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
@@ -56,13 +57,20 @@ struct Scene {
 impl Scene {
     async fn new() -> Self {
         let network = Network::new().await;
-        let (client, connection) = tokio_postgres::connect(&network.alfa.settings.database, NoTls).await.unwrap();
+        let (client, connection) =
+            tokio_postgres::connect(&network.alfa.settings.database, NoTls).await.unwrap();
         tokio::spawn(connection);
         let scene = Self { network, client, random: 0x5eed };
         let mut sealer = eventually(async || Sealer::open(scene.settings(), "test").await.unwrap()).await;
         scene.sql("SELECT log_month('2026-09-01'), log_month('2026-10-01'), log_month('2026-11-01')").await;
         // Three months, a late row, a number that never was one, seals of many sizes.
-        for (day, rows) in [("2026-09-30", 40), ("2026-10-01", 1), ("2026-10-31", 100), ("2026-11-01", 9), ("2026-11-02", 150)] {
+        for (day, rows) in [
+            ("2026-09-30", 40),
+            ("2026-10-01", 1),
+            ("2026-10-31", 100),
+            ("2026-11-01", 9),
+            ("2026-11-02", 150),
+        ] {
             scene.sql(&format!("ALTER TABLE log ALTER recorded_at SET DEFAULT '{day} 12:00:00+00'")).await;
             scene.insert(rows / 3).await;
             sealer.seal(now()).await.unwrap();
@@ -71,7 +79,12 @@ impl Scene {
         }
         scene.insert(UNSEALED).await;
         drop(sealer);
-        scene.sql("CREATE TABLE saved_log AS TABLE log; CREATE TABLE saved_seal AS TABLE seal; SET session_replication_role = replica").await;
+        scene
+            .sql(
+                "CREATE TABLE saved_log AS TABLE log; CREATE TABLE saved_seal AS TABLE seal; SET \
+            session_replication_role = replica",
+            )
+            .await;
         copy(&scene.settings().register.directory, &scene.saved_files());
         scene
     }
@@ -90,8 +103,10 @@ impl Scene {
 
     async fn insert(&self, rows: i64) {
         self.sql(&format!(
-            "INSERT INTO log (happened_at, event, identificativo, mittente, destinatari, gestore, certified_by, recipients, message_sha256, queue_id, time_source) \
-             SELECT now(), 'accesso', 'pec.' || n, 'anna@pec.alfa.test', ARRAY['bruno@pec.beta.test'], 'Alfa', 'Alfa', ARRAY['bruno@pec.beta.test'], \
+            "INSERT INTO log (happened_at, event, identificativo, mittente, destinatari, gestore, \
+            certified_by, recipients, message_sha256, queue_id, time_source) \
+             SELECT now(), 'accesso', 'pec.' || n, 'anna@pec.alfa.test', ARRAY['bruno@pec.beta.test'], \
+            'Alfa', 'Alfa', ARRAY['bruno@pec.beta.test'], \
              sha256(n::text::bytea), 'Q' || n, 'clock' FROM generate_series(1, {rows}) AS n"
         ))
         .await;
@@ -102,7 +117,8 @@ impl Scene {
         let columns: Vec<_> = CHANGES.iter().skip(1).map(|(name, _)| *name).collect();
         let columns = columns.join(", ");
         self.sql(&format!(
-            "INSERT INTO log (seq, recorded_at, {columns}) SELECT {number}, recorded_at + interval '1 microsecond', {columns} FROM saved_log WHERE seq = {seq}"
+            "INSERT INTO log (seq, recorded_at, {columns}) SELECT {number}, recorded_at + interval '1 \
+            microsecond', {columns} FROM saved_log WHERE seq = {seq}"
         ))
         .await;
     }
@@ -110,14 +126,18 @@ impl Scene {
     /// These rows as they were sealed, and none that was not there.
     async fn restore_rows(&self, rows: [i64; 2]) {
         let [a, b] = rows;
-        self.sql(&format!("DELETE FROM log WHERE seq <= 0 OR seq IN ({a}, {b}); INSERT INTO log SELECT * FROM saved_log WHERE seq IN ({a}, {b})"))
-            .await;
+        self.sql(&format!(
+            "DELETE FROM log WHERE seq <= 0 OR seq IN ({a}, {b}); INSERT INTO log SELECT * \
+            FROM saved_log WHERE seq IN ({a}, {b})"
+        ))
+        .await;
     }
 
     /// Everything as it was sealed.
     async fn restore(&self) {
         self.sql(
-            "SELECT log_month('2026-09-01'), log_month('2026-10-01'), log_month('2026-11-01'); DELETE FROM log; DELETE FROM seal; \
+            "SELECT log_month('2026-09-01'), log_month('2026-10-01'), log_month('2026-11-01'); DELETE FROM \
+            log; DELETE FROM seal; \
              INSERT INTO log SELECT * FROM saved_log; INSERT INTO seal SELECT * FROM saved_seal",
         )
         .await;
@@ -193,7 +213,10 @@ async fn random_alterations(seed: u64, count: u32) {
     let wanted = scene.wanted();
     let last = scene.kept("true").await;
     let clean = scene.verify(&wanted).await;
-    assert_eq!((clean.findings.as_slice(), clean.rows, clean.unsealed), (&[][..], SEALED.unsigned_abs(), UNSEALED.unsigned_abs()));
+    assert_eq!(
+        (clean.findings.as_slice(), clean.rows, clean.unsealed),
+        (&[][..], SEALED.unsigned_abs(), UNSEALED.unsigned_abs())
+    );
 
     for n in 0..count {
         let (seq, other) = (scene.row(), scene.row());
@@ -212,7 +235,11 @@ async fn random_alterations(seed: u64, count: u32) {
                 // One more row, under a number that no row has had, or that one has.
                 let number = if n % 2 == 0 { -scene.below(1000) } else { seq };
                 scene.insert_copy(seq, number).await;
-                if number == seq { vec![Finding::Twice { seq }] } else { vec![Finding::Inserted { seq: number }] }
+                if number == seq {
+                    vec![Finding::Twice { seq }]
+                } else {
+                    vec![Finding::Inserted { seq: number }]
+                }
             }
             29..=33 => {
                 // Two rows in each other's place, or one that moved to another number.
@@ -221,7 +248,10 @@ async fn random_alterations(seed: u64, count: u32) {
                     vec![Finding::Missing { seq, leaf }, Finding::Inserted { seq: -seq }]
                 } else {
                     scene
-                        .sql(&format!("UPDATE log SET seq = -1 WHERE seq = {seq}; UPDATE log SET seq = {seq} WHERE seq = {other}; UPDATE log SET seq = {other} WHERE seq = -1"))
+                        .sql(&format!(
+                            "UPDATE log SET seq = -1 WHERE seq = {seq}; UPDATE log SET seq = \
+                            {seq} WHERE seq = {other}; UPDATE log SET seq = {other} WHERE seq = -1"
+                        ))
                         .await;
                     vec![Finding::Changed { seq, leaf }, Finding::Changed { seq: other, leaf: other_leaf }]
                 }
@@ -229,26 +259,39 @@ async fn random_alterations(seed: u64, count: u32) {
             34 => {
                 // A month: emptied, or taken away.
                 let month = ["2026_09", "2026_10", "2026_11"][usize::try_from(scene.below(3)).unwrap()];
-                let gone =
-                    column(&scene.settings().database, &format!("SELECT seq::text FROM log_{month} WHERE seq <= {SEALED} ORDER BY log_{month}.seq"))
-                        .await;
+                let gone = column(
+                    &scene.settings().database,
+                    &format!(
+                        "SELECT seq::text FROM log_{month} WHERE seq <= {SEALED} ORDER BY log_{month}.seq"
+                    ),
+                )
+                .await;
                 let how = if n % 2 == 0 { "TRUNCATE" } else { "DROP TABLE" };
                 scene.sql(&format!("{how} log_{month}")).await;
                 let outcome = scene.verify(&wanted).await;
                 assert_eq!(outcome.wrong, u64::try_from(gone.len()).unwrap(), "{n}: {how} {month}");
                 let first: i64 = gone[0].parse().unwrap();
-                assert_eq!(outcome.findings[0], Finding::Missing { seq: first, leaf: scene.leaf(first).await });
+                assert_eq!(
+                    outcome.findings[0],
+                    Finding::Missing { seq: first, leaf: scene.leaf(first).await }
+                );
                 scene.restore().await;
                 continue;
             }
             35 => {
-                // An older backup in its place; or seals put out of the way, so that later rows, one of them altered, look as if they
-                // waited for theirs.
+                // An older backup in its place; or seals put out of the way, so that later rows, one of them
+                // altered, look as if they waited for theirs.
                 let before = scene.below(SEALS - 1) + 1;
                 let sql = if n % 2 == 0 {
-                    format!("DELETE FROM seal WHERE number >= {before}; DELETE FROM log WHERE seq > (SELECT max(high) FROM seal)")
+                    format!(
+                        "DELETE FROM seal WHERE number >= {before}; DELETE FROM log WHERE seq > (SELECT \
+                        max(high) FROM seal)"
+                    )
                 } else {
-                    format!("UPDATE seal SET number = -1 - number WHERE number >= {before}; UPDATE log SET oggetto = 'altro' WHERE seq = {SEALED}")
+                    format!(
+                        "UPDATE seal SET number = -1 - number WHERE number >= {before}; UPDATE log SET \
+                        oggetto = 'altro' WHERE seq = {SEALED}"
+                    )
                 };
                 scene.sql(&sql).await;
                 let outcome = scene.verify(&wanted).await;
@@ -264,31 +307,49 @@ async fn random_alterations(seed: u64, count: u32) {
                 // Another history, signed with the stolen log key: whoever kept a checkpoint knows it.
                 scene.sql(&format!("UPDATE log SET oggetto = 'altro' WHERE seq = {seq}")).await;
                 scene.forge().await;
-                let outcome = scene.verify(&Wanted { checkpoints: vec![last.clone()], ..scene.wanted() }).await;
-                assert!(matches!(&outcome.findings[..], [Finding::Checkpoint { name, .. }] if *name == last.name), "{n}: {:?}", outcome.findings);
+                let outcome =
+                    scene.verify(&Wanted { checkpoints: vec![last.clone()], ..scene.wanted() }).await;
+                assert!(
+                    matches!(&outcome.findings[..], [Finding::Checkpoint { name, .. }] if *name == last.name),
+                    "{n}: {:?}",
+                    outcome.findings
+                );
                 scene.restore().await;
                 scene.restore_files();
                 continue;
             }
             _ => {
                 // A seal.
-                let number = scene.below(column(&scene.settings().database, "SELECT number::text FROM seal").await.len().try_into().unwrap());
+                let number = scene.below(
+                    column(&scene.settings().database, "SELECT number::text FROM seal")
+                        .await
+                        .len()
+                        .try_into()
+                        .unwrap(),
+                );
                 let what = [
                     "root = sha256(root)",
                     "size = size + 1000",
                     "seqs = seqs - int8multirange(int8range(lower(seqs), lower(seqs) + 1))",
                     "checkpoint = replace(checkpoint, 'time', 'tine')",
-                    "seqs = int8multirange(int8range(lower(seqs), lower(seqs) + 1000000000000000000)), size = first_leaf + 1000000000000000000",
+                    "seqs = int8multirange(int8range(lower(seqs), lower(seqs) + 1000000000000000000)), size \
+                    = first_leaf + 1000000000000000000",
                 ][usize::try_from(scene.below(5)).unwrap()];
                 scene.sql(&format!("UPDATE seal SET {what} WHERE number = {number}")).await;
                 let outcome = scene.verify(&wanted).await;
                 assert!(
-                    outcome.findings.iter().any(|f| matches!(f, Finding::Seal { number: named, .. } if *named == number)),
+                    outcome
+                        .findings
+                        .iter()
+                        .any(|f| matches!(f, Finding::Seal { number: named, .. } if *named == number)),
                     "{n}: seal {number}: {what}: {:?}",
                     outcome.findings
                 );
                 scene
-                    .sql(&format!("DELETE FROM seal WHERE number = {number}; INSERT INTO seal SELECT * FROM saved_seal WHERE number = {number}"))
+                    .sql(&format!(
+                        "DELETE FROM seal WHERE number = {number}; INSERT INTO seal SELECT * FROM \
+                        saved_seal WHERE number = {number}"
+                    ))
                     .await;
                 continue;
             }
@@ -305,9 +366,15 @@ async fn random_alterations(seed: u64, count: u32) {
 impl Scene {
     /// The checkpoint of this many rows, as somebody outside keeps it.
     async fn kept(&self, condition: &str) -> Witnessed {
-        let sql = format!("SELECT checkpoint FROM saved_seal WHERE {condition} ORDER BY number DESC LIMIT 1");
+        let sql = format!(
+            "SELECT checkpoint FROM saved_seal WHERE {condition} ORDER BY number DESC LIMIT \
+            1"
+        );
         let text: String = self.client.query_one(&sql, &[]).await.unwrap().get(0);
-        Witnessed { name: "the auditor's checkpoint".to_owned(), checkpoint: Checkpoint::open(&text, &self.wanted().keys[0]).unwrap() }
+        Witnessed {
+            name: "the auditor's checkpoint".to_owned(),
+            checkpoint: Checkpoint::open(&text, &self.wanted().keys[0]).unwrap(),
+        }
     }
 
     /// The history written anew over the rows as they are now, with the log key that was stolen.
@@ -319,14 +386,24 @@ impl Scene {
         let mut sealer = eventually(async || Sealer::open(self.settings(), "test").await.unwrap()).await;
         // The same seals as before, so that nothing but the roots gives it away.
         for high in sealed {
-            self.sql(&format!("CREATE TABLE later AS SELECT * FROM log WHERE seq > {high}; DELETE FROM log WHERE seq > {high}")).await;
+            self.sql(&format!(
+                "CREATE TABLE later AS SELECT * FROM log WHERE seq > {high}; DELETE FROM log \
+                WHERE seq > {high}"
+            ))
+            .await;
             sealer.seal(now()).await.unwrap();
             self.sql("INSERT INTO log SELECT * FROM later; DROP TABLE later").await;
         }
     }
 
     async fn wanted_sizes(&self) -> Vec<i64> {
-        self.client.query("SELECT high FROM saved_seal ORDER BY number", &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+        self.client
+            .query("SELECT high FROM saved_seal ORDER BY number", &[])
+            .await
+            .unwrap()
+            .iter()
+            .map(|row| row.get(0))
+            .collect()
     }
 }
 
@@ -338,10 +415,21 @@ async fn what_is_forged_with_the_stolen_log_key_is_found_by_whoever_kept_a_check
         let seq = scene.row();
         scene.sql(&format!("UPDATE log SET oggetto = 'altro' WHERE seq = {seq}")).await;
         scene.forge().await;
-        assert_eq!(scene.verify(&scene.wanted()).await.findings, [], "without anything from outside it cannot be told");
-        for wanted in [Wanted { checkpoints: vec![last.clone()], ..scene.wanted() }, Wanted { since: Some(last.clone()), ..scene.wanted() }] {
+        assert_eq!(
+            scene.verify(&scene.wanted()).await.findings,
+            [],
+            "without anything from outside it cannot be told"
+        );
+        for wanted in [
+            Wanted { checkpoints: vec![last.clone()], ..scene.wanted() },
+            Wanted { since: Some(last.clone()), ..scene.wanted() },
+        ] {
             let outcome = scene.verify(&wanted).await;
-            assert!(matches!(&outcome.findings[0], Finding::Checkpoint { name, .. } if name == "the auditor's checkpoint"), "{:?}", outcome.findings);
+            assert!(
+                matches!(&outcome.findings[0], Finding::Checkpoint { name, .. } if name == "the auditor's checkpoint"),
+                "{:?}",
+                outcome.findings
+            );
         }
         scene.restore().await;
         scene.restore_files();
@@ -356,9 +444,15 @@ async fn since_a_checkpoint_only_what_came_after_is_computed_and_found() {
     let since = scene.kept("size < 150").await;
     let wanted = Wanted { since: Some(since.clone()), ..scene.wanted() };
     let outcome = scene.verify(&wanted).await;
-    assert_eq!((outcome.findings.as_slice(), outcome.rows), (&[][..], SEALED.unsigned_abs() - since.checkpoint.size));
+    assert_eq!(
+        (outcome.findings.as_slice(), outcome.rows),
+        (&[][..], SEALED.unsigned_abs() - since.checkpoint.size)
+    );
     scene.sql("UPDATE log SET oggetto = 'altro' WHERE seq IN (1, 290)").await;
-    assert_eq!(scene.verify(&wanted).await.findings, [Finding::Changed { seq: 290, leaf: scene.leaf(290).await }]);
+    assert_eq!(
+        scene.verify(&wanted).await.findings,
+        [Finding::Changed { seq: 290, leaf: scene.leaf(290).await }]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -367,7 +461,9 @@ async fn what_is_sealed_while_it_verifies_is_nothing_wrong() {
     let mut sealer = Some(eventually(async || Sealer::open(scene.settings(), "test").await.unwrap()).await);
     let outcome = verify(scene.settings(), &scene.wanted(), now(), |_, _| {
         if let Some(mut sealer) = sealer.take() {
-            let sealed = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(sealer.seal(now())));
+            let sealed = tokio::task::block_in_place(|| {
+                tokio::runtime::Handle::current().block_on(sealer.seal(now()))
+            });
             assert_eq!(sealed.unwrap().unwrap().size, (SEALED + UNSEALED).unsigned_abs());
         }
     })
@@ -403,7 +499,11 @@ async fn spoilt_files_are_named() {
     scene.restore_files();
     // Another key has signed it.
     let other = scene.network.beta.settings.clone();
-    fs::write(directory.join("checkpoint"), LogKey::read(&other).unwrap().checkpoint(300, tlog_tiles::EMPTY_HASH, now()).unwrap()).unwrap();
+    fs::write(
+        directory.join("checkpoint"),
+        LogKey::read(&other).unwrap().checkpoint(300, tlog_tiles::EMPTY_HASH, now()).unwrap(),
+    )
+    .unwrap();
     assert!(matches!(&scene.verify(&scene.wanted()).await.findings[..], [Finding::Checkpoint { .. }]));
     scene.restore_files();
     // Seals that another key has signed, all of them.

@@ -6,8 +6,9 @@ use pec_state::database::connect_reader;
 use pec_test_support::network::{Network, run};
 use pec_test_support::pki::NOW;
 
-/// A message to Bruno, accepted an hour ago, taken in charge and delivered at the other provider, whose tables these are as
-/// well: as if one provider were both. And one that was refused, of which its client did not hear.
+/// A message to Bruno, accepted an hour ago, taken in charge and delivered at the other provider, whose
+/// tables these are as well: as if one provider were both. And one that was refused, of which its client did
+/// not hear.
 const HONEST: &str = "
     INSERT INTO sent VALUES ('s', 'e', 'Alfa', 'pec.1@x', '', 'h', to_timestamp(NOW - 3600), 'm');
     INSERT INTO custody VALUES ('c', 'f', 'Alfa', 'r@x', 'pec.1@x', '', '{bruno@pec.beta.test}', 'h', 'h', to_timestamp(NOW - 3590), 'm');
@@ -31,35 +32,46 @@ const BREAKS: &[(&str, &str)] = &[
     ("every-receipt-is-a-row", "DELETE FROM log WHERE event = 'presa-in-carico'"),
     (
         "accepted-or-not",
-        "INSERT INTO fact SELECT 'n', provider, identificativo, 'non-accettazione', recipient, source, mac, happened_at, time_source, status, 'n@x', mac, 'hn', 'v', mac, true FROM fact WHERE id = 'a'; \
-         INSERT INTO log (happened_at, event, identificativo, mittente, destinatari, gestore, certified_by, recipients, message_id, message_sha256, queue_id, time_source) \
-         SELECT happened_at, 'non-accettazione', identificativo, mittente, destinatari, gestore, certified_by, recipients, 'n@x', 'hn', queue_id, time_source FROM log WHERE event = 'accesso'",
+        "INSERT INTO fact SELECT 'n', provider, identificativo, 'non-accettazione', recipient, source, mac, \
+        happened_at, time_source, status, 'n@x', mac, 'hn', 'v', mac, true FROM fact WHERE id = 'a'; \
+         INSERT INTO log (happened_at, event, identificativo, mittente, destinatari, gestore, certified_by, \
+        recipients, message_id, message_sha256, queue_id, time_source) \
+         SELECT happened_at, 'non-accettazione', identificativo, mittente, destinatari, gestore, \
+        certified_by, recipients, 'n@x', 'hn', queue_id, time_source FROM log WHERE event = 'accesso'",
     ),
     (
         "one-outcome",
-        "UPDATE fact SET kind = 'errore-consegna' WHERE id = 'p'; UPDATE log SET event = 'errore-consegna' WHERE event = 'presa-in-carico'",
+        "UPDATE fact SET kind = 'errore-consegna' WHERE id = 'p'; UPDATE log SET event = 'errore-consegna' \
+        WHERE event = 'presa-in-carico'",
     ),
     ("times-in-order", "UPDATE fact SET happened_at = to_timestamp(NOW - 3601) WHERE id = 'd'"),
     (
         "every-message-ends",
-        "UPDATE log SET happened_at = to_timestamp(NOW - 90001); UPDATE fact SET happened_at = to_timestamp(NOW - 90001); DELETE FROM ricevuta; \
+        "UPDATE log SET happened_at = to_timestamp(NOW - 90001); UPDATE fact SET happened_at = \
+        to_timestamp(NOW - 90001); DELETE FROM ricevuta; \
          DELETE FROM fact WHERE id = 'd'; DELETE FROM log WHERE event LIKE '%avvenuta-consegna'",
     ),
     (
         "no-notice-pending",
-        "UPDATE fact SET notice_sha256 = NULL, handed_over = false, happened_at = to_timestamp(NOW - 3601) WHERE id = 'd'; UPDATE log SET happened_at = to_timestamp(NOW - 3601) WHERE event = 'accesso'",
+        "UPDATE fact SET notice_sha256 = NULL, handed_over = false, happened_at = to_timestamp(NOW - 3601) \
+        WHERE id = 'd'; UPDATE log SET happened_at = to_timestamp(NOW - 3601) WHERE event = 'accesso'",
     ),
     // Made, and in nobody's custody a day later.
     (
         "no-notice-pending",
-        "UPDATE fact SET handed_over = false WHERE id = 'a'; UPDATE fact SET happened_at = to_timestamp(NOW - 90001); UPDATE log SET happened_at = to_timestamp(NOW - 90001)",
+        "UPDATE fact SET handed_over = false WHERE id = 'a'; UPDATE fact SET happened_at = to_timestamp(NOW \
+        - 90001); UPDATE log SET happened_at = to_timestamp(NOW - 90001)",
     ),
     (
         "no-custody-pending",
-        "UPDATE custody SET taken_at = to_timestamp(NOW - 518401), recipients = '{bruno@pec.beta.test,protocollo@comune.example}'",
+        "UPDATE custody SET taken_at = to_timestamp(NOW - 518401), recipients = \
+        '{bruno@pec.beta.test,protocollo@comune.example}'",
     ),
     ("receipts-are-rows", "DELETE FROM log WHERE event = 'ricevuta-avvenuta-consegna'"),
-    ("everything-is-sealed", "UPDATE seal SET high = 4; UPDATE log SET recorded_at = to_timestamp(NOW - 121)"),
+    (
+        "everything-is-sealed",
+        "UPDATE seal SET high = 4; UPDATE log SET recorded_at = to_timestamp(NOW - 121)",
+    ),
 ];
 
 #[tokio::test]
@@ -70,11 +82,15 @@ async fn each_rule_is_kept_by_an_honest_history_and_broken_by_one_statement() {
     let client = connect_reader(&network.alfa.settings, "test").await.unwrap();
     let sql = |text: &str| text.replace("NOW", &NOW.to_string());
     let honest = async || {
-        let tables = "DELETE FROM sent; DELETE FROM custody; DELETE FROM fact; DELETE FROM ricevuta; DELETE FROM log; DELETE FROM seal; ALTER SEQUENCE log_seq RESTART";
+        let tables = "DELETE FROM sent; DELETE FROM custody; DELETE FROM fact; DELETE FROM ricevuta; DELETE \
+            FROM log; DELETE FROM seal; ALTER SEQUENCE log_seq RESTART";
         let months = "SELECT log_month(to_timestamp(NOW)::date)";
         run(
             database,
-            &sql(&format!("SET session_replication_role = replica; {months}; {tables}; {HONEST}; UPDATE log SET recorded_at = to_timestamp(NOW)")),
+            &sql(&format!(
+                "SET session_replication_role = replica; {months}; {tables}; {HONEST}; UPDATE log \
+                SET recorded_at = to_timestamp(NOW)"
+            )),
         )
         .await;
     };
@@ -98,7 +114,8 @@ async fn the_last_days_begin_after_the_last_seal_of_the_day_before() {
     let network = Network::new().await;
     let client = connect_reader(&network.alfa.settings, "test").await.unwrap();
     assert_eq!(row_before(&client, 2, Moment::from_unix(NOW)).await.unwrap(), 0);
-    let seals = "INSERT INTO seal SELECT n, n * 10, n * 10 + 10, '{}', n * 10 + 10, '{}', '2026-11-01'::date + n, 'r', 'c', false, now() FROM generate_series(0, 5) AS n";
+    let seals = "INSERT INTO seal SELECT n, n * 10, n * 10 + 10, '{}', n * 10 + 10, '{}', \
+        '2026-11-01'::date + n, 'r', 'c', false, now() FROM generate_series(0, 5) AS n";
     run(&network.alfa.settings.database, seals).await;
     let noon = Moment::from_unix(1_793_880_000);
     assert_eq!(noon.to_string(), "2026-11-05T12:00:00Z");

@@ -1,5 +1,5 @@
-//! The daily files and the checkpoints that are signed: real rows, a real tree, a real TSA, crashes at every step. The judges
-//! are not ours: tests/verify/days.py and tiles.py, and openssl.
+//! The daily files and the checkpoints that are signed: real rows, a real tree, a real TSA, crashes at every
+//! step. The judges are not ours: tests/verify/days.py and tiles.py, and openssl.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -26,7 +26,8 @@ use pec_test_support::tsa::{Manner, Tsa as TsaServer};
 
 const DAY: i64 = 86_400;
 
-/// A register whose rows come in next month: its partition is there, and nothing of ours writes into it by itself.
+/// A register whose rows come in next month: its partition is there, and nothing of ours writes into it by
+/// itself.
 struct Register {
     network: Network,
     /// The first day, counted from 1970-01-01.
@@ -36,7 +37,8 @@ struct Register {
 impl Register {
     async fn new() -> Self {
         let network = Network::new().await;
-        let next_month = "SELECT (date_trunc('month', now() AT TIME ZONE 'UTC') + interval '1 month')::date - date '1970-01-01' || ''";
+        let next_month = "SELECT (date_trunc('month', now() AT TIME ZONE 'UTC') + interval '1 month')::date \
+            - date '1970-01-01' || ''";
         let first = column(&network.alfa.settings.database, next_month).await.remove(0).parse().unwrap();
         Self { network, first }
     }
@@ -70,15 +72,18 @@ impl Register {
     async fn rows(&self, day: i64, count: i64) {
         let noon = self.at(day, DAY / 2).unix();
         self.sql(&format!(
-            "INSERT INTO log (recorded_at, happened_at, event, identificativo, mittente, destinatari, oggetto, gestore, certified_by, recipients, queue_id, time_source) \
-             SELECT to_timestamp({noon} + n), to_timestamp({noon}), 'accettazione', 'opec1.' || n, 'anna@pec.alfa.test', '{{\"bruno@pec.beta.test (certificato)\"}}', 'Però: \"prova\"', \
+            "INSERT INTO log (recorded_at, happened_at, event, identificativo, mittente, destinatari, \
+            oggetto, gestore, certified_by, recipients, queue_id, time_source) \
+             SELECT to_timestamp({noon} + n), to_timestamp({noon}), 'accettazione', 'opec1.' || n, \
+            'anna@pec.alfa.test', '{{\"bruno@pec.beta.test (certificato)\"}}', 'Però: \"prova\"', \
              'Alfa', 'Alfa', '{{}}', 'Q' || n, 'submission' FROM generate_series(1, {count}) AS n"
         ))
         .await;
     }
 
     async fn seal(&self) {
-        let mut sealer = eventually(async || Sealer::open(&self.host().settings, "test").await.unwrap()).await;
+        let mut sealer =
+            eventually(async || Sealer::open(&self.host().settings, "test").await.unwrap()).await;
         while sealer.seal(Moment::from_unix(NOW)).await.unwrap().is_some() {}
     }
 
@@ -88,7 +93,9 @@ impl Register {
         let tiles = Tiles::new(self.directory());
         days::restore(&client, &tiles, &origin(settings)).await.map_err(|e| e.to_string())?;
         let mut closed = Vec::new();
-        while let Some(day) = days::close_next(&client, &tiles, &origin(settings), now).await.map_err(|e| e.to_string())? {
+        while let Some(day) =
+            days::close_next(&client, &tiles, &origin(settings), now).await.map_err(|e| e.to_string())?
+        {
             closed.push(day);
         }
         Ok(closed)
@@ -135,14 +142,20 @@ async fn rfc6109_2_3_every_day_has_its_file_also_one_without_rows() {
     let register = Register::three_open_days().await;
     let now = register.at(3, 599);
     let closed = register.close(now).await.unwrap();
-    assert_eq!(closed.iter().map(|c| (c.day.clone(), c.rows)).collect::<Vec<_>>(), [(register.date(0), 3), (register.date(1), 0)]);
+    assert_eq!(
+        closed.iter().map(|c| (c.day.clone(), c.rows)).collect::<Vec<_>>(),
+        [(register.date(0), 3), (register.date(1), 0)]
+    );
     let closed = register.close(register.at(3, 600)).await.unwrap();
     assert_eq!(closed.iter().map(|c| (c.day.clone(), c.rows)).collect::<Vec<_>>(), [(register.date(2), 307)]);
     let expected = format!("{} 3\n{} 0\n{} 307", register.date(0), register.date(1), register.date(2));
     assert_eq!(judge_days(&register.files(3)), Ok(expected));
     assert_eq!(register.close(register.at(3, 700)).await, Ok(Vec::new()));
     // They have the rows, which the tree has not.
-    assert_eq!(fs::metadata(days::directory(register.directory())).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(
+        fs::metadata(days::directory(register.directory())).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
     // Another reader of C2SP's formats finds the same tree.
     let public = LogKey::read(&register.host().settings).unwrap().public();
     let read = judge("tiles.py", &[register.directory(), Path::new(&public)]).unwrap();
@@ -169,12 +182,16 @@ async fn a_day_waits_for_its_rows_to_be_sealed_and_what_comes_later_is_in_a_late
 async fn the_database_takes_no_seal_of_a_closed_day_and_no_file_of_an_open_one() {
     let register = Register::three_days().await;
     let client = connect_registrar(&register.host().settings.register, "test").await.unwrap();
-    let seal = "INSERT INTO seal SELECT number + 1, size, size + 1, seqs, high, gaps, day, root, checkpoint, lost, sealed_at FROM seal ORDER BY number DESC LIMIT 1";
+    let seal = "INSERT INTO seal SELECT number + 1, size, size + 1, seqs, high, gaps, day, root, \
+        checkpoint, lost, sealed_at FROM seal ORDER BY number DESC LIMIT 1";
     let error = client.execute(seal, &[]).await.unwrap_err();
     assert_eq!(error.as_db_error().unwrap().message(), format!("the day {} has its file", register.date(2)));
     let early = "INSERT INTO day_file SELECT max(day) + 1, 310, 300, '', now() FROM day_file";
     let error = client.execute(early, &[]).await.unwrap_err();
-    assert_eq!(error.as_db_error().unwrap().message(), format!("more was sealed of the day {}", register.date(3)));
+    assert_eq!(
+        error.as_db_error().unwrap().message(),
+        format!("more was sealed of the day {}", register.date(3))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -185,7 +202,8 @@ async fn a_crash_between_any_two_writes_is_made_up_with_the_same_bytes() {
     let prover = Prover { signer: &signer, tsa: Some(&tsa), now: Moment::from_unix(NOW) };
     days::complete(register.directory(), &prover).unwrap();
     let file = register.file(2);
-    let all = |file: &Path| [file.to_owned(), signature_of(file), timestamp_of(file)].map(|f| fs::read(f).unwrap());
+    let all =
+        |file: &Path| [file.to_owned(), signature_of(file), timestamp_of(file)].map(|f| fs::read(f).unwrap());
     let before = all(&file);
     // After the timestamp, the signature, the name, the row, in this order.
     for step in 0..3 {
@@ -219,19 +237,27 @@ async fn rows_that_a_restored_backup_lost_are_leaves_without_rows() {
     register.seal().await;
     register.rows(0, 260).await;
     register.seal().await;
-    let everybody = "ALTER TABLE seal DISABLE TRIGGER USER; ALTER TABLE log DISABLE TRIGGER USER; DO $$ DECLARE p text; BEGIN FOR p IN SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'log'::regclass LOOP EXECUTE 'ALTER TABLE ' || p || ' DISABLE TRIGGER USER'; END LOOP; END $$;";
-    register.sql(&format!("{everybody} DELETE FROM seal WHERE number = 1; DELETE FROM log WHERE seq > 3")).await;
-    let recovered = eventually(async || match recover(&register.host().settings, "test", register.at(1, 0)).await {
-        Err(SealError::Overtaken) => None,
-        done => Some(done.unwrap()),
-    });
+    let everybody = "ALTER TABLE seal DISABLE TRIGGER USER; ALTER TABLE log DISABLE TRIGGER USER; DO $$ \
+        DECLARE p text; BEGIN FOR p IN SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = \
+        'log'::regclass LOOP EXECUTE 'ALTER TABLE ' || p || ' DISABLE TRIGGER USER'; END LOOP; END $$;";
+    register
+        .sql(&format!("{everybody} DELETE FROM seal WHERE number = 1; DELETE FROM log WHERE seq > 3"))
+        .await;
+    let recovered =
+        eventually(async || match recover(&register.host().settings, "test", register.at(1, 0)).await {
+            Err(SealError::Overtaken) => None,
+            done => Some(done.unwrap()),
+        });
     let lost = recovered.await.unwrap();
     assert_eq!((lost.first, lost.end), (3, 263));
     register.rows(1, 2).await;
     register.seal().await;
     let closed = register.close(register.at(2, 600)).await.unwrap();
     assert_eq!(closed.iter().map(|c| c.rows).collect::<Vec<_>>(), [3, 2]);
-    assert_eq!(judge_days(&register.files(2)), Ok(format!("{} 3\n{} 262", register.date(0), register.date(1))));
+    assert_eq!(
+        judge_days(&register.files(2)),
+        Ok(format!("{} 3\n{} 262", register.date(0), register.date(1)))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -239,9 +265,17 @@ async fn a_day_whose_rows_were_changed_has_no_file() {
     let register = Register::new().await;
     register.rows(0, 3).await;
     register.seal().await;
-    register.sql("SET session_replication_role = replica; UPDATE log SET mittente = 'altri@pec.alfa.test' WHERE seq = 2").await;
+    register
+        .sql(
+            "SET session_replication_role = replica; UPDATE log SET mittente = 'altri@pec.alfa.test' \
+        WHERE seq = 2",
+        )
+        .await;
     let error = register.close(register.at(1, 600)).await.unwrap_err();
-    assert!(error.starts_with(&format!("the rows of {} are not those that were sealed", register.date(0))), "{error}");
+    assert!(
+        error.starts_with(&format!("the rows of {} are not those that were sealed", register.date(0))),
+        "{error}"
+    );
     assert!(!register.file(0).exists());
 }
 
@@ -253,9 +287,17 @@ async fn a_closed_day_that_is_missing_comes_back_only_as_it_was() {
     register.close(register.at(3, 600)).await.unwrap();
     assert!(fs::read(register.file(0)).unwrap() == before);
     fs::remove_file(register.file(0)).unwrap();
-    register.sql(&format!("INSERT INTO retired VALUES ('{}', 1, 3, 3, '{{}}', now())", register.date(0))).await;
+    register
+        .sql(&format!("INSERT INTO retired VALUES ('{}', 1, 3, 3, '{{}}', now())", register.date(0)))
+        .await;
     let error = register.close(register.at(3, 600)).await.unwrap_err();
-    assert_eq!(error, format!("the file of {} is missing, and its rows have left the database: bring it back from a backup", register.date(0)));
+    assert_eq!(
+        error,
+        format!(
+            "the file of {} is missing, and its rows have left the database: bring it back from a backup",
+            register.date(0)
+        )
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -270,7 +312,9 @@ async fn the_newest_checkpoint_is_signed_every_day_and_a_tsa_that_was_away_is_as
         let text = Tiles::new(register.directory()).checkpoint().unwrap().unwrap();
         attest::take(register.directory(), &text, at_once, now).unwrap()
     };
-    let complete = |now: Moment| attest::complete(register.directory(), &Prover { signer: &signer, tsa: Some(&tsa), now });
+    let complete = |now: Moment| {
+        attest::complete(register.directory(), &Prover { signer: &signer, tsa: Some(&tsa), now })
+    };
     assert_eq!(take(false, at(0)), Some(3));
     server.answers(Manner::Silence);
     let error = complete(at(0)).unwrap_err().to_string();
@@ -283,7 +327,8 @@ async fn the_newest_checkpoint_is_signed_every_day_and_a_tsa_that_was_away_is_as
     server.answers(Manner::Honest);
     complete(at(DAY)).unwrap();
     for (_, file) in attest::attested(register.directory()).unwrap() {
-        let [text, p7s, tsr] = [file.clone(), signature_of(&file), timestamp_of(&file)].map(|f| fs::read(f).unwrap());
+        let [text, p7s, tsr] =
+            [file.clone(), signature_of(&file), timestamp_of(&file)].map(|f| fs::read(f).unwrap());
         assert_eq!(openssl_cms_verify(&text, &p7s, &register.network.pki.ca_file()), Ok(()));
         assert_eq!(openssl_ts_verify(&p7s, &tsr, &server.ca_file()), Ok(()));
     }
@@ -295,7 +340,12 @@ async fn the_log_key_is_signed_anew_when_it_or_the_certificate_changes() {
     let mut register = Register::new().await;
     let endorse = |register: &Register, public: &str, now: i64| {
         let signer = register.network.signer(register.host());
-        attest::endorse(register.directory(), public, &Prover { signer: &signer, tsa: None, now: Moment::from_unix(now) }).unwrap()
+        attest::endorse(
+            register.directory(),
+            public,
+            &Prover { signer: &signer, tsa: None, now: Moment::from_unix(now) },
+        )
+        .unwrap()
     };
     let public = LogKey::read(&register.host().settings).unwrap().public();
     assert!(endorse(&register, &public, NOW));
@@ -340,7 +390,8 @@ impl Proved {
     }
 
     fn prove(&self, how: impl FnOnce(&Prover<'_>) -> Result<(), pec_register::prover::ProveError>) {
-        let (signer, tsa) = (self.register.network.signer(self.register.host()), Tsa::new(&self.server.settings()).unwrap());
+        let (signer, tsa) =
+            (self.register.network.signer(self.register.host()), Tsa::new(&self.server.settings()).unwrap());
         how(&Prover { signer: &signer, tsa: Some(&tsa), now: Moment::from_unix(NOW) }).unwrap();
     }
 
@@ -374,7 +425,8 @@ impl Proved {
         flate2::read::GzDecoder::new(fs::File::open(&file).unwrap()).read_to_string(&mut text).unwrap();
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         how(&mut lines);
-        let mut out = flate2::write::GzEncoder::new(fs::File::create(&file).unwrap(), flate2::Compression::default());
+        let mut out =
+            flate2::write::GzEncoder::new(fs::File::create(&file).unwrap(), flate2::Compression::default());
         out.write_all(lines.iter().map(|line| format!("{line}\n")).collect::<String>().as_bytes()).unwrap();
         out.finish().unwrap();
     }
@@ -388,7 +440,11 @@ async fn files_that_nobody_touched_verify_without_the_database() {
         files.reverse();
         let outcome = proved.verify(&files, with_tiles);
         assert_eq!(outcome.faults, []);
-        let days: Vec<_> = outcome.days.iter().map(|day| (day.rows, day.lost, day.timestamp.as_ref().unwrap().by.as_str())).collect();
+        let days: Vec<_> = outcome
+            .days
+            .iter()
+            .map(|day| (day.rows, day.lost, day.timestamp.as_ref().unwrap().by.as_str()))
+            .collect();
         assert_eq!(days, [(3, 0, "Prova TSA"), (0, 0, "Prova TSA"), (307, 0, "Prova TSA")]);
     }
     let all = proved.trusting(|trust| {
@@ -421,7 +477,10 @@ async fn the_first_line_that_is_wrong_missing_inserted_or_moved_is_named() {
         assert!(faults.contains(&format!("{day}.jsonl.gz, {says}")), "{says}: {faults:?}");
         // Without the tiles the day is named; and the signature says so besides.
         let faults = proved.faults(false);
-        assert!(faults.len() >= 2 && faults.iter().all(|fault| fault.starts_with(&format!("{day}.jsonl.gz"))), "{faults:?}");
+        assert!(
+            faults.len() >= 2 && faults.iter().all(|fault| fault.starts_with(&format!("{day}.jsonl.gz"))),
+            "{faults:?}"
+        );
         fs::write(&file, &good).unwrap();
     }
     // Signed again with the provider's own key it is found all the same.
@@ -432,12 +491,20 @@ async fn the_first_line_that_is_wrong_missing_inserted_or_moved_is_named() {
     assert_eq!(proved.faults(true), [format!("{day}.jsonl.gz, line 10: the row was changed (leaf 11)")]);
     assert_eq!(
         proved.faults(false),
-        [format!("{day}.jsonl.gz: its rows do not give the root of its checkpoint: one of them is not what was sealed")]
+        [format!(
+            "{day}.jsonl.gz: its rows do not give the root of its checkpoint: one of them is not what was \
+            sealed"
+        )]
     );
     // A line that is none.
     fs::write(&file, &good).unwrap();
     proved.change(2, |lines| lines[4] = "{}".to_owned());
-    assert!(proved.faults(false).iter().any(|fault| fault.starts_with(&format!("{day}.jsonl.gz, line 5: no row of the log"))));
+    assert!(
+        proved
+            .faults(false)
+            .iter()
+            .any(|fault| fault.starts_with(&format!("{day}.jsonl.gz, line 5: no row of the log")))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -447,7 +514,11 @@ async fn a_day_that_is_missing_or_begins_elsewhere_breaks_the_chain() {
     let outcome = proved.verify(&[files[0].clone(), files[2].clone()], false);
     assert_eq!(
         outcome.faults[0].to_string(),
-        format!("{}, line 1: the file of {} is missing before it", files[2].display(), proved.register.date(1))
+        format!(
+            "{}, line 1: the file of {} is missing before it",
+            files[2].display(),
+            proved.register.date(1)
+        )
     );
     // An empty day: with a header that was changed, and all signed again, only the chain says so.
     let sign_again = || {
@@ -456,9 +527,10 @@ async fn a_day_that_is_missing_or_begins_elsewhere_breaks_the_chain() {
         proved.sign_days();
     };
     let good = fs::read(&files[1]).unwrap();
-    for (from, to, says) in
-        [("\"previous\":{", "\"previous\":null,\"x\":{", "is no header"), ("\"lost\":[]", "\"lost\":[[7,8]]", "as the day before")]
-    {
+    for (from, to, says) in [
+        ("\"previous\":{", "\"previous\":null,\"x\":{", "is no header"),
+        ("\"lost\":[]", "\"lost\":[[7,8]]", "as the day before"),
+    ] {
         proved.change(1, |lines| lines[0] = lines[0].replace(from, to));
         sign_again();
         let faults = proved.faults(true);
@@ -482,19 +554,29 @@ async fn signature_and_timestamp_must_be_the_provider_s_and_of_this_file() {
     };
     // Another day's.
     fs::copy(timestamp_of(&files[0]), &tsr).unwrap();
-    assert_eq!(proved.faults(true), [format!("{}: the timestamp is not good: it is over other bytes", name(1))]);
+    assert_eq!(
+        proved.faults(true),
+        [format!("{}: the timestamp is not good: it is over other bytes", name(1))]
+    );
     restore();
     fs::copy(signature_of(&files[0]), &p7s).unwrap();
     fs::copy(timestamp_of(&files[0]), &tsr).unwrap();
-    assert_eq!(proved.faults(true), [format!("{}: the signature does not verify: signature failure", name(1))]);
+    assert_eq!(
+        proved.faults(true),
+        [format!("{}: the signature does not verify: signature failure", name(1))]
+    );
     restore();
     // Another provider's.
-    let (beta, tsa) = (proved.register.network.signer(&proved.register.network.beta), Tsa::new(&proved.server.settings()).unwrap());
+    let (beta, tsa) = (
+        proved.register.network.signer(&proved.register.network.beta),
+        Tsa::new(&proved.server.settings()).unwrap(),
+    );
     fs::remove_file(&p7s).unwrap();
     fs::remove_file(&tsr).unwrap();
     let prover = Prover { signer: &beta, tsa: Some(&tsa), now: Moment::from_unix(NOW) };
     days::complete(proved.register.directory(), &prover).unwrap();
-    let says = "is signed by posta-certificata@gestore.beta.test, not by posta-certificata@gestore.alfa.test";
+    let says = "is signed by posta-certificata@gestore.beta.test, not by \
+        posta-certificata@gestore.alfa.test";
     assert_eq!(proved.faults(true), [format!("{}: {says}", name(1))]);
     restore();
     // Without a timestamp it is a gap, without a signature it is wrong.
@@ -517,15 +599,25 @@ async fn the_commands_of_the_documentation_say_the_same() {
     let register = &proved.register;
     fs::copy(register.network.pki.ca_file(), register.directory().join("ca.pem")).unwrap();
     fs::copy(proved.server.ca_file(), register.directory().join("tsa-ca.pem")).unwrap();
-    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/register-proof.md")).unwrap();
-    let commands: String = page.lines().filter_map(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect();
+    let page =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/register-proof.md")).unwrap();
+    let commands: String =
+        page.lines().filter_map(|line| line.strip_prefix("    ")).map(|line| format!("{line}\n")).collect();
     let commands = commands.replace("2026-11-18", &register.date(2)).replace("2026-11-17", &register.date(1));
-    let run = || Command::new("sh").args(["-ec", &commands]).current_dir(register.directory()).output().unwrap();
+    let run =
+        || Command::new("sh").args(["-ec", &commands]).current_dir(register.directory()).output().unwrap();
     let output = run();
-    let (said, complaints) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
-    assert!(output.status.success() && said.contains("Verification: OK") && said.contains("Time stamp: "), "{said} {complaints}");
+    let (said, complaints) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(
+        output.status.success() && said.contains("Verification: OK") && said.contains("Time stamp: "),
+        "{said} {complaints}"
+    );
     let [.., hash, previous] = &said.lines().collect::<Vec<_>>()[..] else { panic!("{said}") };
-    assert_eq!(*previous, format!("\"previous\":{{\"day\":\"{}\",\"sha256\":\"{}\"}}", register.date(1), &hash[..64]));
+    assert_eq!(
+        *previous,
+        format!("\"previous\":{{\"day\":\"{}\",\"sha256\":\"{}\"}}", register.date(1), &hash[..64])
+    );
     // They can fail.
     proved.change(2, |lines| lines.swap(5, 6));
     let output = run();

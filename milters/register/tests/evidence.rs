@@ -1,5 +1,5 @@
-//! The evidence file: real rows, a real tree, a real TSA. Its README is followed by `sh` with `openssl` as its only program;
-//! then a byte is changed in every member, members go and come, and each is named.
+//! The evidence file: real rows, a real tree, a real TSA. Its README is followed by `sh` with `openssl` as
+//! its only program; then a byte is changed in every member, members go and come, and each is named.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
@@ -63,7 +63,9 @@ impl Scene {
         let certificate = self.network.alfa.keys.certificate();
         let place = Places::of(&certificate, self.network.pki.issuing().0).http.remove(0);
         let list = self.network.pki.issuing.crl(revoked);
-        CrlDirectory::new(&self.network.alfa.settings.crl_directory).take(&place, &list, Moment::from_unix(NOW)).unwrap();
+        CrlDirectory::new(&self.network.alfa.settings.crl_directory)
+            .take(&place, &list, Moment::from_unix(NOW))
+            .unwrap();
     }
 
     async fn sql(&self, sql: &str) {
@@ -73,9 +75,12 @@ impl Scene {
     async fn rows(&self, identifier: &str, count: i64) {
         let numbered = if identifier == IDENTIFIER { String::new() } else { " || n".to_owned() };
         self.sql(&format!(
-            "INSERT INTO log (happened_at, event, identificativo, msgid, mittente, destinatari, oggetto, gestore, certified_by, recipients, message_sha256, queue_id, time_source) \
-             SELECT to_timestamp({NOW}), 'accettazione', '{identifier}'{numbered}, '<1@client.test>', 'anna@pec.alfa.test', '{{\"bruno@pec.beta.test (certificato)\"}}', \
-             E'Perch\\u00e9: \"50%\" \\\\ \\'$(id)\\' `x` *', 'Alfa', 'Alfa', '{{}}', sha256('x'), 'Q' || n, 'clock' FROM generate_series(1, {count}) AS n"
+            "INSERT INTO log (happened_at, event, identificativo, msgid, mittente, destinatari, oggetto, \
+            gestore, certified_by, recipients, message_sha256, queue_id, time_source) \
+             SELECT to_timestamp({NOW}), 'accettazione', '{identifier}'{numbered}, '<1@client.test>', \
+            'anna@pec.alfa.test', '{{\"bruno@pec.beta.test (certificato)\"}}', \
+             E'Perch\\u00e9: \"50%\" \\\\ \\'$(id)\\' `x` *', 'Alfa', 'Alfa', '{{}}', sha256('x'), 'Q' || \
+            n, 'clock' FROM generate_series(1, {count}) AS n"
         ))
         .await;
     }
@@ -85,16 +90,21 @@ impl Scene {
         let (s5e, c1, c2) = (to("5e"), to("c1"), to("c2"));
         self.sql(&format!(
             "INSERT INTO sent VALUES ('5e', 'e1', 'Alfa', {s5e}, 'x', to_timestamp({NOW}), 'MAC'); \
-             INSERT INTO custody VALUES ('c1', 'e2', 'Alfa', 'r@alfa.test', {c1}, '{{bruno@pec.beta.test}}', 'x', 'x', to_timestamp({NOW}), 'MAC'), \
-               ('c2', 'e3', 'Alfa', 'r@alfa.test', {c2}, '{{carla@pec.beta.test}}', 'x', 'x', to_timestamp({NOW}), 'MAC'); \
-             INSERT INTO fact VALUES ('f1', 'Alfa', '{IDENTIFIER}', 'accettazione', '', '5e', 'MAC', to_timestamp({NOW}), 'clock', '', 'r1@gestore.alfa.test', 'MAC', 'h', 'v', 'MAC'); \
-             INSERT INTO ricevuta VALUES ('{IDENTIFIER}', 'presa-in-carico', '', 'Beta', 'r2@gestore.beta.test', to_timestamp({NOW}), 'x', 'MAC')"
+             INSERT INTO custody VALUES ('c1', 'e2', 'Alfa', 'r@alfa.test', {c1}, \
+            '{{bruno@pec.beta.test}}', 'x', 'x', to_timestamp({NOW}), 'MAC'), \
+               ('c2', 'e3', 'Alfa', 'r@alfa.test', {c2}, '{{carla@pec.beta.test}}', 'x', 'x', \
+            to_timestamp({NOW}), 'MAC'); \
+             INSERT INTO fact VALUES ('f1', 'Alfa', '{IDENTIFIER}', 'accettazione', '', '5e', 'MAC', \
+            to_timestamp({NOW}), 'clock', '', 'r1@gestore.alfa.test', 'MAC', 'h', 'v', 'MAC'); \
+             INSERT INTO ricevuta VALUES ('{IDENTIFIER}', 'presa-in-carico', '', 'Beta', \
+            'r2@gestore.beta.test', to_timestamp({NOW}), 'x', 'MAC')"
         ))
         .await;
     }
 
     async fn seal(&self) {
-        let mut sealer = eventually(async || Sealer::open(&self.network.alfa.settings, "test").await.unwrap()).await;
+        let mut sealer =
+            eventually(async || Sealer::open(&self.network.alfa.settings, "test").await.unwrap()).await;
         while sealer.seal(Moment::from_unix(NOW)).await.unwrap().is_some() {}
     }
 
@@ -103,9 +113,11 @@ impl Scene {
         let tsa = self.tsa();
         let prover = Prover { signer: &self.signer, tsa: Some(&tsa), now: Moment::from_unix(NOW) };
         let register = &self.network.alfa.settings.register.directory;
-        attest::take(register, &Tiles::new(register).checkpoint().unwrap().unwrap(), true, prover.now).unwrap();
+        attest::take(register, &Tiles::new(register).checkpoint().unwrap().unwrap(), true, prover.now)
+            .unwrap();
         attest::complete(register, &prover).unwrap();
-        attest::endorse(register, &LogKey::read(&self.network.alfa.settings).unwrap().public(), &prover).unwrap();
+        attest::endorse(register, &LogKey::read(&self.network.alfa.settings).unwrap().public(), &prover)
+            .unwrap();
     }
 
     fn tsa(&self) -> Tsa {
@@ -116,7 +128,11 @@ impl Scene {
         let settings = &self.network.alfa.settings;
         let client = connect_reader(settings, "test").await.unwrap();
         let mut lines = Vec::new();
-        each_row(&client, &format!("WHERE identificativo = '{IDENTIFIER}' ORDER BY seq"), |row| lines.push(row.line.to_owned())).await.unwrap();
+        each_row(&client, &format!("WHERE identificativo = '{IDENTIFIER}' ORDER BY seq"), |row| {
+            lines.push(row.line.to_owned())
+        })
+        .await
+        .unwrap();
         let tsa = self.tsa();
         let prover = Prover { signer: &self.signer, tsa: Some(&tsa), now: Moment::from_unix(NOW) };
         collect(&Sources { settings, client: &client, prover: &prover }, IDENTIFIER, lines).await
@@ -136,8 +152,8 @@ fn wrong(verdict: &Verdict) -> Vec<&str> {
     verdict.findings.iter().map(|finding| finding.member.as_str()).collect()
 }
 
-/// Follows the README in `members`: each block after the first by itself, with no program but openssl. The output of those that
-/// succeed, and of those that do not.
+/// Follows the README in `members`: each block after the first by itself, with no program but openssl. The
+/// output of those that succeed, and of those that do not.
 fn follow(members: &Members) -> (Vec<String>, Vec<String>) {
     let directory = tempfile::tempdir().unwrap();
     for (name, content) in members {
@@ -149,13 +165,19 @@ fn follow(members: &Members) -> (Vec<String>, Vec<String>) {
     fs::create_dir(&programs).unwrap();
     symlink("/usr/bin/openssl", programs.join("openssl")).unwrap();
     let readme = String::from_utf8_lossy(&members["README.txt"]).into_owned();
-    let blocks: Vec<&str> = readme.split("\n```sh\n").skip(1).map(|rest| rest.split_once("```\n").unwrap().0).collect();
+    let blocks: Vec<&str> =
+        readme.split("\n```sh\n").skip(1).map(|rest| rest.split_once("```\n").unwrap().0).collect();
     let (mut right, mut wrong) = (Vec::new(), Vec::new());
     for block in &blocks[1..] {
         let mut sh = Command::new("/bin/sh");
-        sh.env_clear().env("PATH", &programs).arg("-uc").arg(format!("{}{block}", blocks[0])).current_dir(directory.path().join("file"));
+        sh.env_clear()
+            .env("PATH", &programs)
+            .arg("-uc")
+            .arg(format!("{}{block}", blocks[0]))
+            .current_dir(directory.path().join("file"));
         let output = sh.output().unwrap();
-        let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         if output.status.success() { right.push(said) } else { wrong.push(said) }
     }
     (right, wrong)
@@ -178,7 +200,8 @@ async fn an_evidence_file_proves_its_rows_by_our_program_and_by_openssl_alone() 
     assert_eq!((evidence.rows, evidence.size, evidence.unsealed.len()), (3, 303, 0));
     assert!(evidence.timestamp.is_some());
     let members = evidence.members;
-    let names: Vec<&str> = members.keys().map(String::as_str).filter(|name| !name.starts_with("crl/")).collect();
+    let names: Vec<&str> =
+        members.keys().map(String::as_str).filter(|name| !name.starts_with("crl/")).collect();
     assert_eq!(
         names,
         [
@@ -208,15 +231,18 @@ async fn an_evidence_file_proves_its_rows_by_our_program_and_by_openssl_alone() 
     assert_eq!(members.len(), names.len() + 1, "and one CRL");
     for table in ["fact.jsonl", "ricevuta.jsonl"] {
         let rows = String::from_utf8_lossy(&members[table]).into_owned();
-        // As PostgreSQL writes the letters of MAC: what our programs alone can make something of is not in it.
+        // As PostgreSQL writes the letters of MAC: what our programs alone can make something of is not in
+        // it.
         assert!(rows.contains(IDENTIFIER) && !rows.contains("mac\"") && !rows.contains("4d4143"), "{rows}");
     }
 
     let zip = pack(&members).unwrap();
     let unpacked = unpack(&zip).unwrap();
     assert_eq!(unpacked.members, members);
-    let cas: Vec<_> =
-        [scene.network.pki.ca_file(), scene.server.ca_file()].iter().flat_map(|f| certificates_from_pem(&fs::read(f).unwrap()).unwrap()).collect();
+    let cas: Vec<_> = [scene.network.pki.ca_file(), scene.server.ca_file()]
+        .iter()
+        .flat_map(|f| certificates_from_pem(&fs::read(f).unwrap()).unwrap())
+        .collect();
     for trusted in [None, Some(&cas[..])] {
         let verdict = verify(&unpacked, trusted);
         assert_eq!(verdict.findings, []);
@@ -255,7 +281,11 @@ async fn one_changed_byte_in_any_member_is_named_and_so_is_what_goes_and_what_co
         let mut without = members.clone();
         without.remove(name);
         let verdict = judge(&without);
-        assert!(verdict.findings.iter().any(|f| f.member == *name && f.what == "is missing"), "{name}: {:?}", verdict.findings);
+        assert!(
+            verdict.findings.iter().any(|f| f.member == *name && f.what == "is missing"),
+            "{name}: {:?}",
+            verdict.findings
+        );
 
         // In the zip file itself, whose own checksum is then wrong.
         let mut zip = pack(&members).unwrap();
@@ -278,7 +308,8 @@ async fn one_changed_byte_in_any_member_is_named_and_so_is_what_goes_and_what_co
 async fn the_readmes_own_commands_find_one_changed_byte() {
     let members = Scene::new(true).await.members().await;
     for (name, content) in &members {
-        // A certificate that goes with a signature is not what was signed: the signature's own bytes are at its end.
+        // A certificate that goes with a signature is not what was signed: the signature's own bytes are at
+        // its end.
         let at = if name == "manifest.p7s" { content.len() - 9 } else { content.len() / 2 };
         let mut changed = flipped(&members, name, at);
         if name == "README.txt" {
@@ -288,8 +319,10 @@ async fn the_readmes_own_commands_find_one_changed_byte() {
         }
         let (_, wrong) = follow(&changed);
         assert!(!wrong.is_empty(), "{name}");
-        let is_named =
-            wrong.iter().any(|said| said.contains(&format!("WRONG: {name}\n")) || said.contains("WRONG: the provider has signed the manifest"));
+        let is_named = wrong.iter().any(|said| {
+            said.contains(&format!("WRONG: {name}\n"))
+                || said.contains("WRONG: the provider has signed the manifest")
+        });
         assert!(is_named, "{name}: {wrong:?}");
     }
     // Who has the provider's key and makes a new manifest still cannot have another row, key or time.
@@ -302,7 +335,8 @@ async fn the_readmes_own_commands_find_one_changed_byte() {
         ("checkpoint.p7s", "WRONG: the TSA has seen checkpoint.p7s"),
         ("log.key.p7s", "WRONG: the TSA has seen log.key.p7s"),
     ] {
-        // A timestamp's own signature is at its end; before it is the TSA's certificate, which is in certificates/ too.
+        // A timestamp's own signature is at its end; before it is the TSA's certificate, which is in
+        // certificates/ too.
         let at = if name.ends_with(".tsr") { members[name].len() - 9 } else { members[name].len() / 2 };
         let (_, wrong) = follow(&flipped(&members, name, at));
         assert!(wrong.iter().any(|said| said.contains(said_wrong)), "{name}: {wrong:?}");
@@ -341,9 +375,17 @@ async fn what_is_not_in_it_is_said_with_the_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_was_changed_is_no_evidence() {
     let scene = Scene::new(true).await;
-    scene.sql("SET session_replication_role = replica; UPDATE log SET mittente = 'eva@pec.alfa.test' WHERE seq = 262").await;
+    scene
+        .sql(
+            "SET session_replication_role = replica; UPDATE log SET mittente = 'eva@pec.alfa.test' WHERE \
+        seq = 262",
+        )
+        .await;
     let error = scene.collect().await.unwrap_err().to_string();
-    assert_eq!(error, "row 262 is not the one that was sealed: `pecctl log verify` says more. It is no evidence");
+    assert_eq!(
+        error,
+        "row 262 is not the one that was sealed: `pecctl log verify` says more. It is no evidence"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -356,9 +398,18 @@ async fn a_certificate_that_was_revoked_before_it_signed_is_named_and_one_that_w
         scene.crl(&Revoked { certificates: &[(&certificate, since)], number, ..Revoked::NOBODY });
         outcomes.push(judge(&scene.members().await));
     }
-    assert_eq!(wrong(&outcomes[0]), ["manifest.p7s", "log.key.p7s", "checkpoint.p7s"], "{:?}", outcomes[0].findings);
+    assert_eq!(
+        wrong(&outcomes[0]),
+        ["manifest.p7s", "log.key.p7s", "checkpoint.p7s"],
+        "{:?}",
+        outcomes[0].findings
+    );
     assert_eq!(outcomes[1].findings, []);
-    assert!(outcomes[1].found.iter().any(|found| found.contains("was revoked later")), "{:?}", outcomes[1].found);
+    assert!(
+        outcomes[1].found.iter().any(|found| found.contains("was revoked later")),
+        "{:?}",
+        outcomes[1].found
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Rows become leaves: none is skipped, none sealed twice, no checkpoint contradicts another, whatever dies in between.
+//! Rows become leaves: none is skipped, none sealed twice, no checkpoint contradicts another, whatever dies
+//! in between.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use pec_core::clock::Moment;
@@ -20,9 +21,12 @@ fn now() -> Moment {
 /// SQL that adds rows, as a milter does.
 fn rows_sql(count: u32) -> String {
     format!(
-        "INSERT INTO log (happened_at, event, identificativo, msgid, mittente, destinatari, gestore, certified_by, recipients, message_sha256, queue_id, time_source, error) \
-         SELECT now(), 'accesso', 'pec.' || n || '@x.test', NULL, 'anna@pec.alfa.test', ARRAY['bruno@pec.beta.test (certificato)'], 'Alfa', 'Alfa', ARRAY[]::text[], \
-         sha256(n::text::bytea), 'Q' || n, 'clock', E'due \"righe\"\\n\\\\' FROM generate_series(1, {count}) AS n"
+        "INSERT INTO log (happened_at, event, identificativo, msgid, mittente, destinatari, gestore, \
+        certified_by, recipients, message_sha256, queue_id, time_source, error) \
+         SELECT now(), 'accesso', 'pec.' || n || '@x.test', NULL, 'anna@pec.alfa.test', \
+        ARRAY['bruno@pec.beta.test (certificato)'], 'Alfa', 'Alfa', ARRAY[]::text[], \
+         sha256(n::text::bytea), 'Q' || n, 'clock', E'due \"righe\"\\n\\\\' FROM generate_series(1, \
+        {count}) AS n"
     )
 }
 
@@ -31,7 +35,8 @@ async fn sealer(settings: &Settings) -> Sealer {
     eventually(async || Sealer::open(settings, "test").await.unwrap()).await
 }
 
-/// All that a reader can check: every seal follows from the one before and from its rows, and its checkpoint says its root.
+/// All that a reader can check: every seal follows from the one before and from its rows, and its checkpoint
+/// says its root.
 async fn check_everything(settings: &Settings) -> u64 {
     let client = connect_registrar(&settings.register, "test").await.unwrap();
     let public = LogKey::read(settings).unwrap().public();
@@ -41,13 +46,20 @@ async fn check_everything(settings: &Settings) -> u64 {
         assert_eq!(seal.first, edge.size());
         assert_eq!(seen.without(&seal.seqs), seen, "no row has two leaves");
         seen = seen.with(&seal.seqs);
-        rows::each_row(&client, &rows::numbered(&seal.seqs), |read| edge.push(row::leaf(&row::entry(read.line)))).await.unwrap();
+        rows::each_row(&client, &rows::numbered(&seal.seqs), |read| {
+            edge.push(row::leaf(&row::entry(read.line)))
+        })
+        .await
+        .unwrap();
         assert_eq!((seal.size, seal.root), (edge.size(), edge.root()));
         let checkpoint = Checkpoint::open(&seal.checkpoint, &public).unwrap();
         assert_eq!((checkpoint.size, checkpoint.root), (seal.size, seal.root));
     }
     let tiles = Tiles::new(&settings.register.directory);
-    let published = tiles.checkpoint().unwrap().map_or((0, EMPTY), |text| Checkpoint::open(&text, &public).map(|c| (c.size, c.root)).unwrap());
+    let published = tiles
+        .checkpoint()
+        .unwrap()
+        .map_or((0, EMPTY), |text| Checkpoint::open(&text, &public).map(|c| (c.size, c.root)).unwrap());
     assert_eq!(published, (edge.size(), edge.root()));
     assert_eq!(tiles.root(edge.size()).unwrap(), edge.root());
     edge.size()
@@ -71,9 +83,17 @@ async fn every_row_is_sealed_once_in_the_order_of_its_number() {
     // Inclusion and consistency, as the library for C2SP's formats checks them.
     let (tiles, seal) = (sealer.tiles(), sealer.last().unwrap());
     let first = tiles.leaves(0, 1).unwrap()[0];
-    tlog_tiles::check_record(&tiles.proof(0, seal.size, seal.root).unwrap(), seal.size, seal.root, 0, first).unwrap();
+    tlog_tiles::check_record(&tiles.proof(0, seal.size, seal.root).unwrap(), seal.size, seal.root, 0, first)
+        .unwrap();
     let old = tiles.root(256).unwrap();
-    tlog_tiles::check_tree(&tiles.consistency(256, seal.size, seal.root).unwrap(), seal.size, seal.root, 256, old).unwrap();
+    tlog_tiles::check_tree(
+        &tiles.consistency(256, seal.size, seal.root).unwrap(),
+        seal.size,
+        seal.root,
+        256,
+        old,
+    )
+    .unwrap();
 }
 
 #[tokio::test]
@@ -122,17 +142,26 @@ async fn rows_of_two_days_are_in_two_seals_and_none_enters_a_day_whose_file_is_w
     let network = Network::new().await;
     let settings = &network.alfa.settings;
     let mut sealer = sealer(settings).await;
-    let on = |day: &str| format!("ALTER TABLE log ALTER recorded_at SET DEFAULT '{day} 12:00:00+00'; {}", rows_sql(1));
+    let on = |day: &str| {
+        format!("ALTER TABLE log ALTER recorded_at SET DEFAULT '{day} 12:00:00+00'; {}", rows_sql(1))
+    };
     run(&settings.database, "SELECT log_month('2026-11-01'), log_month('2026-12-01')").await;
     for day in ["2026-11-20", "2026-11-21", "2026-11-20"] {
         run(&settings.database, &on(day)).await;
     }
-    let day = |date: &str| date.parse::<jiff::civil::Date>().unwrap().duration_since(jiff::civil::date(1970, 1, 1)).as_hours() / 24;
+    let day = |date: &str| {
+        date.parse::<jiff::civil::Date>().unwrap().duration_since(jiff::civil::date(1970, 1, 1)).as_hours()
+            / 24
+    };
     let seal = sealer.seal(now()).await.unwrap().unwrap();
     assert_eq!((seal.seqs.to_string().as_str(), seal.day), ("{[1,2),[3,4)}", day("2026-11-20")));
     let seal = sealer.seal(now()).await.unwrap().unwrap();
     assert_eq!((seal.seqs.to_string().as_str(), seal.day), ("{[2,3)}", day("2026-11-21")));
-    run(&settings.database, &format!("{}; INSERT INTO day_file VALUES ('2026-11-22', 3, 3, '', now())", on("2026-11-20"))).await;
+    run(
+        &settings.database,
+        &format!("{}; INSERT INTO day_file VALUES ('2026-11-22', 3, 3, '', now())", on("2026-11-20")),
+    )
+    .await;
     assert_eq!(sealer.seal(now()).await.unwrap().unwrap().day, day("2026-11-23"));
     assert_eq!(check_everything(settings).await, 4);
 }
@@ -145,7 +174,14 @@ async fn two_sealers_never_contradict_each_other() {
     assert!(Sealer::open(settings, "test").await.unwrap().is_none(), "one holds the lock");
     // Its connection breaks, which it does not know; the lock goes to the other.
     let this = "database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    run(&settings.database, &format!("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND {this}")).await;
+    run(
+        &settings.database,
+        &format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = \
+        'advisory' AND granted AND {this}"
+        ),
+    )
+    .await;
     run(&settings.database, &rows_sql(5)).await;
     let mut second = sealer(settings).await;
     second.seal(now()).await.unwrap().unwrap();
@@ -161,7 +197,8 @@ async fn a_seal_in_another_ones_place_is_refused() {
     run(&settings.database, &rows_sql(5)).await;
     let seal = first.seal(now()).await.unwrap().unwrap();
     let again = format!(
-        "INSERT INTO seal SELECT number + 1, first_leaf, size + 1, seqs, high, gaps, day, root, checkpoint, lost, sealed_at FROM seal WHERE number = {}",
+        "INSERT INTO seal SELECT number + 1, first_leaf, size + 1, seqs, high, gaps, day, root, checkpoint, \
+        lost, sealed_at FROM seal WHERE number = {}",
         seal.number
     );
     let (client, connection) = tokio_postgres::connect(&settings.database, NoTls).await.unwrap();
@@ -177,7 +214,8 @@ async fn files_that_a_crash_left_out_are_made_up_from_the_rows() {
     for count in [300, 20, 600] {
         // Killed after the seal's commit: nothing of it is on disk.
         let kept = tempfile::tempdir().unwrap();
-        let copied = std::process::Command::new("cp").arg("-a").arg(directory).arg(kept.path()).status().unwrap();
+        let copied =
+            std::process::Command::new("cp").arg("-a").arg(directory).arg(kept.path()).status().unwrap();
         assert!(copied.success());
         run(&settings.database, &rows_sql(count)).await;
         sealer(settings).await.seal(now()).await.unwrap().unwrap();
@@ -205,7 +243,8 @@ async fn rows_that_are_not_those_that_were_sealed_stop_the_making_up() {
     sealer(settings).await.seal(now()).await.unwrap().unwrap();
     run(
         &settings.database,
-        "ALTER TABLE log DISABLE TRIGGER USER; SET session_replication_role = replica; UPDATE log SET oggetto = 'x' WHERE seq = 2",
+        "ALTER TABLE log DISABLE TRIGGER USER; SET session_replication_role = replica; UPDATE log SET \
+        oggetto = 'x' WHERE seq = 2",
     )
     .await;
     std::fs::remove_dir_all(&settings.register.directory).unwrap();
@@ -233,7 +272,10 @@ async fn an_older_database_is_noticed_and_goes_on_after_recover_without_a_contra
     let name = column(&settings.database, "SELECT current_database()").await[0].clone();
     let restored = Settings {
         database: settings.database.replace(&name, &backup),
-        register: pec_core::parameters::Register { database: settings.database.replace(&name, &backup), ..settings.register.clone() },
+        register: pec_core::parameters::Register {
+            database: settings.database.replace(&name, &backup),
+            ..settings.register.clone()
+        },
         ..settings.clone()
     };
     // Yesterday's database, today's files.
@@ -258,13 +300,21 @@ async fn an_older_database_is_noticed_and_goes_on_after_recover_without_a_contra
     assert_eq!(tiles.root(340).unwrap(), sealed.root);
     let client = connect_registrar(&restored.register, "test").await.unwrap();
     assert_eq!(last_seal(&client).await.unwrap().unwrap().size, 345);
-    tlog_tiles::check_tree(&tiles.consistency(340, 345, seal.root).unwrap(), 345, seal.root, 340, sealed.root).unwrap();
+    tlog_tiles::check_tree(
+        &tiles.consistency(340, 345, seal.root).unwrap(),
+        345,
+        seal.root,
+        340,
+        sealed.root,
+    )
+    .unwrap();
 }
 
 async fn copy_database(settings: &Settings, name: &str) {
     let own = column(&settings.database, "SELECT current_database()").await[0].clone();
     let other = settings.database.replace(&own, "postgres");
-    run(&other, &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{own}'")).await;
+    run(&other, &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{own}'"))
+        .await;
     // It may take a moment until the last session is gone.
     let (client, connection) = tokio_postgres::connect(&other, NoTls).await.unwrap();
     tokio::spawn(connection);

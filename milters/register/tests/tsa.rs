@@ -1,4 +1,5 @@
-//! Timestamps: a real TSA (`openssl ts`), one that lies, and `openssl ts -verify` as the judge of what is kept.
+//! Timestamps: a real TSA (`openssl ts`), one that lies, and `openssl ts -verify` as the judge of what is
+//! kept.
 
 use std::fs;
 
@@ -26,7 +27,10 @@ fn a_timestamp_is_kept_as_it_came_and_verifies_without_a_connection() {
     let cas = TsaCas::read(ca_file.path()).unwrap();
     assert_eq!(cas.verify(CONTENT, &response), Ok(timestamp));
     assert_eq!(openssl_ts_verify(CONTENT, &response, ca_file.path()), Ok(()));
-    assert_eq!(cas.verify(b"something else", &response), Err(TsaError::Bad("it is over other bytes".to_owned())));
+    assert_eq!(
+        cas.verify(b"something else", &response),
+        Err(TsaError::Bad("it is over other bytes".to_owned()))
+    );
 }
 
 #[test]
@@ -41,7 +45,10 @@ fn rfc3161_what_a_lying_tsa_says_is_not_believed() {
     }
     // OpenSSL's versions have different words.
     let error = bad(&server, Manner::OtherPurpose);
-    assert!(error.contains("the TSA's certificate: uns") && error.ends_with("certificate purpose (Prova TSA)"), "{error}");
+    assert!(
+        error.contains("the TSA's certificate: uns") && error.ends_with("certificate purpose (Prova TSA)"),
+        "{error}"
+    );
     assert!(bad(&server, Manner::Rejection).starts_with("the TSA gives no timestamp: status 2"));
 }
 
@@ -53,7 +60,11 @@ fn a_tsa_of_another_ca_is_not_believed() {
     let mut settings = server.settings();
     settings.ca_file = ca_file.path().to_owned();
     let error = Tsa::new(&settings).unwrap().stamp(CONTENT).unwrap_err().to_string();
-    assert!(error.starts_with("the timestamp is not good: the TSA's certificate: ") && error.ends_with("(Prova TSA)"), "{error}");
+    assert!(
+        error.starts_with("the timestamp is not good: the TSA's certificate: ")
+            && error.ends_with("(Prova TSA)"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -79,7 +90,11 @@ fn no_byte_of_a_timestamp_can_be_changed_so_that_it_says_something_else() {
     for at in 0..response.len() {
         let mut changed = response.clone();
         changed[at] ^= 1;
-        // Some bytes say nothing (whether the answer was granted with changes, a parameter that may be left out): those may differ.
-        assert!(cas.verify(CONTENT, &changed).is_err() || cas.verify(CONTENT, &changed) == Ok(timestamp.clone()), "byte {at}");
+        // Some bytes say nothing (whether the answer was granted with changes, a parameter that may be left
+        // out): those may differ.
+        assert!(
+            cas.verify(CONTENT, &changed).is_err() || cas.verify(CONTENT, &changed) == Ok(timestamp.clone()),
+            "byte {at}"
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! The MAC of a row: who has the database's password alone can write no row that anything follows from.
 //!
-//! Promise: a row from which signed bytes or a deadline follow is believed if, and only if, these programs wrote it as it is,
-//! under a key that lies on the hosts and not in the database (`pec_row_keys_file`). A row that refers to another one has that one's
-//! MAC in its own, so rows cannot be put together anew.
+//! Promise: a row from which signed bytes or a deadline follow is believed if, and only if, these programs
+//! wrote it as it is, under a key that lies on the hosts and not in the database (`pec_row_keys_file`). A row
+//! that refers to another one has that one's MAC in its own, so rows cannot be put together anew.
 
 use std::fmt;
 use std::ops::Deref;
@@ -78,7 +78,8 @@ pub trait Row {
     fn key(&self) -> &str;
 }
 
-/// What a MAC is computed over: the table's name and the row's values, each with its length, so that none runs into the next.
+/// What a MAC is computed over: the table's name and the row's values, each with its length, so that none
+/// runs into the next.
 pub struct Content(Vec<u8>);
 
 impl Content {
@@ -146,20 +147,25 @@ impl fmt::Debug for RowKeys {
 }
 
 impl RowKeys {
-    /// Reads the file of keys: 64 hexadecimal digits a line, the one in use first; empty lines and what stands behind `#` do not
-    /// count.
+    /// Reads the file of keys: 64 hexadecimal digits a line, the one in use first; empty lines and what
+    /// stands behind `#` do not count.
     pub fn read(file: &Path) -> Result<Self, ParameterError> {
-        let error = |trouble: String| ParameterError::File { name: "pec_row_keys_file", path: file.display().to_string(), trouble };
-        let text = std::fs::read_to_string(file).map_err(|e| error(format!("{e}; `pecctl key rows` prints one")))?;
+        let error = |trouble: String| ParameterError::File {
+            name: "pec_row_keys_file",
+            path: file.display().to_string(),
+            trouble,
+        };
+        let text =
+            std::fs::read_to_string(file).map_err(|e| error(format!("{e}; `pecctl key rows` prints one")))?;
         let mut keys = Vec::new();
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.split('#').next().unwrap_or_default().trim();
             if line.is_empty() {
                 continue;
             }
-            let bytes = unhex(line)
-                .filter(|key| key.len() == KEY_LENGTH)
-                .ok_or_else(|| error(format!("line {number} is not {} hexadecimal digits", 2 * KEY_LENGTH)))?;
+            let bytes = unhex(line).filter(|key| key.len() == KEY_LENGTH).ok_or_else(|| {
+                error(format!("line {number} is not {} hexadecimal digits", 2 * KEY_LENGTH))
+            })?;
             let [a, b, c, d, ..] = sha256(&bytes);
             keys.push(Key { name: [a, b, c, d], key: PKey::hmac(&bytes).map_err(|e| error(e.to_string()))? });
         }
@@ -205,7 +211,8 @@ mod tests {
     }
 
     fn keys(text: &str) -> Result<RowKeys, String> {
-        let file = std::env::temp_dir().join(format!("pec-row-keys-{}", pec_core::identifier::fresh().unwrap()));
+        let file =
+            std::env::temp_dir().join(format!("pec-row-keys-{}", pec_core::identifier::fresh().unwrap()));
         std::fs::write(&file, text).unwrap();
         let keys = RowKeys::read(&file).map_err(|e| e.to_string());
         std::fs::remove_file(&file).unwrap();
@@ -242,8 +249,11 @@ mod tests {
 
     #[test]
     fn a_file_without_a_key_is_an_error_that_says_what_is_wanted() {
-        for (text, says) in [("", "has no key; `pecctl key rows` prints one"), ("# \n", "has no key"), ("abc", "line 1 is not 64 hexadecimal digits")]
-        {
+        for (text, says) in [
+            ("", "has no key; `pecctl key rows` prints one"),
+            ("# \n", "has no key"),
+            ("abc", "line 1 is not 64 hexadecimal digits"),
+        ] {
             let error = keys(text).unwrap_err();
             assert!(error.starts_with("pec_row_keys_file = ") && error.contains(says), "{error}");
         }

@@ -4,7 +4,9 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, QueueMode, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    Manager, ManagerConfig, Object, Pool, PoolError, QueueMode, RecyclingMethod, Runtime, Timeouts,
+};
 use pec_core::clock::Moment;
 use pec_core::maillog;
 use pec_core::outages::{self, Thing};
@@ -21,10 +23,11 @@ use crate::log::{Entry, Event};
 use crate::rows::{AboutOne, Custody, Fact, FactKind, Made, MadeOf, NotAccepted, Passed, Ricevuta, Sent};
 
 /// Every schema change, in order; the number is the place in the list.
-pub const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_main_flow.sql"), include_str!("../migrations/0002_register.sql")];
+pub const MIGRATIONS: &[&str] =
+    &[include_str!("../migrations/0001_main_flow.sql"), include_str!("../migrations/0002_register.sql")];
 
-/// Connections of one program: commits that come together share a write to the disk, and the programs of two hosts together
-/// stay below the 100 that PostgreSQL allows as shipped.
+/// Connections of one program: commits that come together share a write to the disk, and the programs of two
+/// hosts together stay below the 100 that PostgreSQL allows as shipped.
 pub const CONNECTIONS: usize = 12;
 
 /// How long a statement, or the wait for a connection, may take before the mail waits instead.
@@ -47,7 +50,8 @@ pub enum DatabaseError {
     Content(String),
     /// A row that none of our programs wrote so. Nothing follows from it.
     #[error(
-        "the row {key} of the table {table} carries no MAC of a key in pec_row_keys_file: another hand wrote or changed it, or its key was taken out of the file"
+        "the row {key} of the table {table} carries no MAC of a key in pec_row_keys_file: another hand \
+        wrote or changed it, or its key was taken out of the file"
     )]
     Forged {
         /// The table.
@@ -87,7 +91,8 @@ pub enum ConnectError {
         trouble: String,
     },
     /// The tables are missing or of another version.
-    #[error("{parameter} = {value}: the schema is version {found}, version {} is needed; the owner of the database applies it with: pecctl schema --from {found} | psql", MIGRATIONS.len())]
+    #[error("{parameter} = {value}: the schema is version {found}, version {} is needed; the owner of the \
+        database applies it with: pecctl schema --from {found} | psql", MIGRATIONS.len())]
     Schema {
         /// The parameter.
         parameter: &'static str,
@@ -98,7 +103,8 @@ pub enum ConnectError {
     },
     /// The texts of the register are UTF-8, and PostgreSQL must know it to compare and to show them.
     #[error(
-        "{parameter} = {value}: the database's encoding is {found}, UTF8 is needed; its owner makes another one with: createdb --encoding=UTF8 --template=template0"
+        "{parameter} = {value}: the database's encoding is {found}, UTF8 is needed; its owner makes another \
+        one with: createdb --encoding=UTF8 --template=template0"
     )]
     Encoding {
         /// The parameter.
@@ -121,22 +127,38 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// PostgreSQL says no for good, or just now: it starts, stops or has too much to do (classes 53 and 57 of its codes).
+    /// PostgreSQL says no for good, or just now: it starts, stops or has too much to do (classes 53 and 57 of
+    /// its codes).
     fn of(parameter: &'static str, value: String, error: &tokio_postgres::Error) -> Self {
         let trouble = words(error);
         match error.code() {
-            Some(code) if !code.code().starts_with("53") && !code.code().starts_with("57") => Self::Refused { parameter, value, trouble },
+            Some(code) if !code.code().starts_with("53") && !code.code().starts_with("57") => {
+                Self::Refused { parameter, value, trouble }
+            }
             _ => Self::Unreachable { parameter, value, trouble },
         }
     }
 }
 
-/// How a parameter says that the database is reached, under the name of `program` (as `pg_stat_activity` shows it).
-fn configuration(parameter: &'static str, value: &str, password_file: Option<&Path>, program: &str) -> Result<Config, ConnectError> {
-    let mut config: Config =
-        value.parse().map_err(|e: tokio_postgres::Error| ConnectError::Parameter { parameter, value: value.to_owned(), trouble: words(&e) })?;
+/// How a parameter says that the database is reached, under the name of `program` (as `pg_stat_activity`
+/// shows it).
+fn configuration(
+    parameter: &'static str,
+    value: &str,
+    password_file: Option<&Path>,
+    program: &str,
+) -> Result<Config, ConnectError> {
+    let mut config: Config = value.parse().map_err(|e: tokio_postgres::Error| ConnectError::Parameter {
+        parameter,
+        value: value.to_owned(),
+        trouble: words(&e),
+    })?;
     if let Some(file) = password_file {
-        let name = if parameter == "pec_database" { "pec_database_password_file" } else { "pec_register_password_file" };
+        let name = if parameter == "pec_database" {
+            "pec_database_password_file"
+        } else {
+            "pec_register_password_file"
+        };
         config.password(Settings::secret(name, file)?);
     }
     config.connect_timeout(PATIENCE).application_name(program);
@@ -145,8 +167,11 @@ fn configuration(parameter: &'static str, value: &str, password_file: Option<&Pa
 
 /// An error unless the database is one of UTF-8 texts and its schema the one that this program knows.
 async fn check_schema(client: &Client, parameter: &'static str, value: &str) -> Result<(), ConnectError> {
-    let encoding =
-        client.query_one("SHOW server_encoding", &[]).await.map_err(|e| ConnectError::of(parameter, value.to_owned(), &e))?.get::<_, String>(0);
+    let encoding = client
+        .query_one("SHOW server_encoding", &[])
+        .await
+        .map_err(|e| ConnectError::of(parameter, value.to_owned(), &e))?
+        .get::<_, String>(0);
     if encoding != "UTF8" {
         return Err(ConnectError::Encoding { parameter, value: value.to_owned(), found: encoding });
     }
@@ -171,9 +196,15 @@ pub async fn connect_reader(settings: &Settings, program: &str) -> Result<Client
     connect_one("pec_database", &settings.database, settings.database_password_file.as_deref(), program).await
 }
 
-async fn connect_one(parameter: &'static str, value: &str, password_file: Option<&Path>, program: &str) -> Result<Client, ConnectError> {
+async fn connect_one(
+    parameter: &'static str,
+    value: &str,
+    password_file: Option<&Path>,
+    program: &str,
+) -> Result<Client, ConnectError> {
     let config = configuration(parameter, value, password_file, program)?;
-    let (client, connection) = config.connect(NoTls).await.map_err(|e| ConnectError::of(parameter, value.to_owned(), &e))?;
+    let (client, connection) =
+        config.connect(NoTls).await.map_err(|e| ConnectError::of(parameter, value.to_owned(), &e))?;
     // What ends the connection is what the next statement fails with.
     tokio::spawn(connection);
     check_schema(&client, parameter, value).await?;
@@ -218,17 +249,21 @@ pub struct Taken {
 }
 
 impl Database {
-    /// Connects as `pec_database` says, under the name of `program` (as `pg_stat_activity` shows it), and looks whether the
-    /// schema is the one that this program knows.
+    /// Connects as `pec_database` says, under the name of `program` (as `pg_stat_activity` shows it), and
+    /// looks whether the schema is the one that this program knows.
     pub async fn connect(settings: &Settings, program: &str) -> Result<Self, ConnectError> {
         let value = settings.database.clone();
         let keys = RowKeys::read(&settings.row_keys_file)?;
-        let mut config = configuration("pec_database", &value, settings.database_password_file.as_deref(), program)?;
-        // Each statement finds its rows by an index, whatever its values are: it is planned once for each connection.
-        let options = [config.get_options().unwrap_or_default(), "-c plan_cache_mode=force_generic_plan"].join(" ");
+        let mut config =
+            configuration("pec_database", &value, settings.database_password_file.as_deref(), program)?;
+        // Each statement finds its rows by an index, whatever its values are: it is planned once for each
+        // connection.
+        let options =
+            [config.get_options().unwrap_or_default(), "-c plan_cache_mode=force_generic_plan"].join(" ");
         config.options(options);
         let parameter = "pec_database";
-        let manager = Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let manager =
+            Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
         let pool = Pool::builder(manager)
             .max_size(CONNECTIONS)
             // A few do most of the work: each keeps its plans and caches of its own.
@@ -236,7 +271,11 @@ impl Database {
             .runtime(Runtime::Tokio1)
             .timeouts(Timeouts { wait: Some(PATIENCE), create: Some(PATIENCE), recycle: Some(PATIENCE) })
             .build()
-            .map_err(|e| ConnectError::Parameter { parameter, value: value.clone(), trouble: e.to_string() })?;
+            .map_err(|e| ConnectError::Parameter {
+                parameter,
+                value: value.clone(),
+                trouble: e.to_string(),
+            })?;
 
         let client = match pool.get().await {
             Ok(client) => client,
@@ -254,7 +293,11 @@ impl Database {
     }
 
     /// A row that was read: believed, or an alarm.
-    pub(crate) fn believed<T: Authenticated>(&self, row: T, mac: Vec<u8>) -> Result<Authentic<T>, DatabaseError> {
+    pub(crate) fn believed<T: Authenticated>(
+        &self,
+        row: T,
+        mac: Vec<u8>,
+    ) -> Result<Authentic<T>, DatabaseError> {
         let key = row.key().to_owned();
         self.keys.believed(row, Mac::from_column(mac)).ok_or_else(|| {
             maillog::forged_row(T::TABLE, &key);
@@ -262,9 +305,14 @@ impl Database {
         })
     }
 
-    /// Writes that an envelope was signed, with its log row; and, if some of its recipients are ours, that this provider answers
-    /// for it to them, with the log row of that.
-    pub async fn insert_sent(&self, sent: Authentic<Sent>, log: Entry, custody: Option<(Authentic<Custody>, Entry)>) -> Result<(), DatabaseError> {
+    /// Writes that an envelope was signed, with its log row; and, if some of its recipients are ours, that
+    /// this provider answers for it to them, with the log row of that.
+    pub async fn insert_sent(
+        &self,
+        sent: Authentic<Sent>,
+        log: Entry,
+        custody: Option<(Authentic<Custody>, Entry)>,
+    ) -> Result<(), DatabaseError> {
         self.envelopes.insert(sent, log, custody).await
     }
 
@@ -279,11 +327,18 @@ impl Database {
     }
 
     /// The envelope with this PEC identifier.
-    pub async fn sent_with_identifier(&self, identificativo: &str) -> Result<Option<Authentic<Sent>>, DatabaseError> {
+    pub async fn sent_with_identifier(
+        &self,
+        identificativo: &str,
+    ) -> Result<Option<Authentic<Sent>>, DatabaseError> {
         self.sent_where("identificativo = $1", identificativo).await
     }
 
-    async fn sent_where(&self, condition: &str, value: &str) -> Result<Option<Authentic<Sent>>, DatabaseError> {
+    async fn sent_where(
+        &self,
+        condition: &str,
+        value: &str,
+    ) -> Result<Option<Authentic<Sent>>, DatabaseError> {
         let row = self.query_opt(&format!("SELECT {SENT} FROM sent WHERE {condition}"), &[&value]).await?;
         row.map(|r| self.sent_row(&r, 0)).transpose()
     }
@@ -303,15 +358,28 @@ impl Database {
     }
 
     /// Writes that a submission was not accepted: what its notice is about, the fact, its log row.
-    pub async fn insert_not_accepted(&self, refused: &Authentic<NotAccepted>, fact: Fact, made: &Made, log: &Entry) -> Result<(), DatabaseError> {
+    pub async fn insert_not_accepted(
+        &self,
+        refused: &Authentic<NotAccepted>,
+        fact: Fact,
+        made: &Made,
+        log: &Entry,
+    ) -> Result<(), DatabaseError> {
         let fact = self.new_fact(fact, Some(made))?;
         let (fact, log) = (FactValues::new(&fact), LogValues::new(log));
         let mut values = fact.values();
-        values.extend([&refused.id as &(dyn ToSql + Sync), &refused.provider, &refused.daticert, &refused.inglese, refused.mac().column()]);
+        values.extend([
+            &refused.id as &(dyn ToSql + Sync),
+            &refused.provider,
+            &refused.daticert,
+            &refused.inglese,
+            refused.mac().column(),
+        ]);
         values.extend(log.values());
         self.execute(
             &format!(
-                "WITH refused AS (INSERT INTO not_accepted (id, provider, daticert, inglese, mac) VALUES ($16, $17, $18, $19, $20)), \
+                "WITH refused AS (INSERT INTO not_accepted (id, provider, daticert, inglese, mac) VALUES \
+                ($16, $17, $18, $19, $20)), \
                  fact AS ({INSERT_FACT}) {}",
                 insert_log(21),
             ),
@@ -323,16 +391,23 @@ impl Database {
 
     /// The submission that a notice of non-acceptance is about.
     pub async fn not_accepted(&self, id: &str) -> Result<Option<Authentic<NotAccepted>>, DatabaseError> {
-        let row = self.query_opt("SELECT id, provider, daticert, inglese, mac FROM not_accepted WHERE id = $1", &[&id]).await?;
+        let row = self
+            .query_opt("SELECT id, provider, daticert, inglese, mac FROM not_accepted WHERE id = $1", &[&id])
+            .await?;
         row.map(|r| {
-            let refused = NotAccepted { id: r.get(0), provider: r.get(1), daticert: r.get(2), inglese: r.get(3) };
+            let refused =
+                NotAccepted { id: r.get(0), provider: r.get(1), daticert: r.get(2), inglese: r.get(3) };
             self.believed(refused, r.get(4))
         })
         .transpose()
     }
 
     /// Writes that a copy of an envelope was taken, with its log row.
-    pub async fn insert_custody(&self, custody: &Authentic<Custody>, log: &Entry) -> Result<(), DatabaseError> {
+    pub async fn insert_custody(
+        &self,
+        custody: &Authentic<Custody>,
+        log: &Entry,
+    ) -> Result<(), DatabaseError> {
         let (custody, log) = (CustodyValues::new(custody), LogValues::new(log));
         let mut values = custody.values();
         values.extend(log.values());
@@ -353,8 +428,10 @@ impl Database {
     /// What Postfix hands over under this ENVID.
     pub async fn in_queue(&self, envid: &str) -> Result<Option<InQueue>, DatabaseError> {
         let sql = format!(
-            "SELECT c.*, p.*, f.* FROM (VALUES (true)) AS one (row) LEFT JOIN (SELECT {CUSTODY} FROM custody WHERE envid = $1) AS c ON row \
-             LEFT JOIN (SELECT {PASSED} FROM passed WHERE envid = $1) AS p ON row LEFT JOIN (SELECT {FACT} FROM fact WHERE id = $1) AS f ON row"
+            "SELECT c.*, p.*, f.* FROM (VALUES (true)) AS one (row) LEFT JOIN (SELECT {CUSTODY} FROM \
+            custody WHERE envid = $1) AS c ON row \
+             LEFT JOIN (SELECT {PASSED} FROM passed WHERE envid = $1) AS p ON row LEFT JOIN (SELECT {FACT} \
+            FROM fact WHERE id = $1) AS f ON row"
         );
         let Some(row) = self.query_opt(&sql, &[&envid]).await? else { return Ok(None) };
         let (passed, fact) = (CUSTODY_COLUMNS, CUSTODY_COLUMNS + PASSED_COLUMNS);
@@ -370,8 +447,13 @@ impl Database {
         })
     }
 
-    async fn custody_where(&self, condition: &str, value: &str) -> Result<Option<Authentic<Custody>>, DatabaseError> {
-        let row = self.query_opt(&format!("SELECT {CUSTODY} FROM custody WHERE {condition}"), &[&value]).await?;
+    async fn custody_where(
+        &self,
+        condition: &str,
+        value: &str,
+    ) -> Result<Option<Authentic<Custody>>, DatabaseError> {
+        let row =
+            self.query_opt(&format!("SELECT {CUSTODY} FROM custody WHERE {condition}"), &[&value]).await?;
         row.map(|r| self.custody_row(&r, 0)).transpose()
     }
 
@@ -393,9 +475,14 @@ impl Database {
     }
 
     /// Writes what is let pass to mailboxes of ours, with its log row if it has one.
-    pub async fn insert_passed(&self, passed: &Authentic<Passed>, log: Option<&Entry>) -> Result<(), DatabaseError> {
+    pub async fn insert_passed(
+        &self,
+        passed: &Authentic<Passed>,
+        log: Option<&Entry>,
+    ) -> Result<(), DatabaseError> {
         let kind = passed.kind.as_str();
-        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&passed.envid, &kind, &passed.body_sha256, &passed.recipients, passed.mac().column()];
+        let mut values: Vec<&(dyn ToSql + Sync)> =
+            vec![&passed.envid, &kind, &passed.body_sha256, &passed.recipients, passed.mac().column()];
         let insert = format!("INSERT INTO passed ({PASSED}) VALUES ($1, $2, $3, $4, $5)");
         let Some(log) = log else {
             self.execute(&insert, &values).await?;
@@ -411,14 +498,23 @@ impl Database {
     fn passed_row(&self, r: &Row, first: usize) -> Result<Authentic<Passed>, DatabaseError> {
         let envid: String = r.get(first);
         let kind = spelled(r, first + 1, Passed::TABLE, &envid)?;
-        self.believed(Passed { envid, kind, body_sha256: r.get(first + 2), recipients: r.get(first + 3) }, r.get(first + 4))
+        self.believed(
+            Passed { envid, kind, body_sha256: r.get(first + 2), recipients: r.get(first + 3) },
+            r.get(first + 4),
+        )
     }
 
-    /// What is known to be in the queue of the envelope `identificativo` of `provider`, because the trigger of its presa in
-    /// carico came round.
-    pub async fn taken(&self, provider: &str, identificativo: &str, content_sha256: &[u8]) -> Result<Taken, DatabaseError> {
+    /// What is known to be in the queue of the envelope `identificativo` of `provider`, because the trigger
+    /// of its presa in carico came round.
+    pub async fn taken(
+        &self,
+        provider: &str,
+        identificativo: &str,
+        content_sha256: &[u8],
+    ) -> Result<Taken, DatabaseError> {
         let sql = format!(
-            "SELECT f.*, c.* FROM (SELECT {FACT} FROM fact WHERE provider = $1 AND identificativo = $2 AND kind = 'presa-in-carico') AS f \
+            "SELECT f.*, c.* FROM (SELECT {FACT} FROM fact WHERE provider = $1 AND identificativo = $2 AND \
+            kind = 'presa-in-carico') AS f \
              JOIN (SELECT {CUSTODY} FROM custody) AS c ON c.id = f.source"
         );
         let mut taken = Taken::default();
@@ -434,28 +530,57 @@ impl Database {
     }
 
     /// The fact of this kind about this envelope and recipient, if it is one already.
-    pub async fn fact(&self, provider: &str, identificativo: &str, kind: FactKind, recipient: &str) -> Result<Option<Known>, DatabaseError> {
+    pub async fn fact(
+        &self,
+        provider: &str,
+        identificativo: &str,
+        kind: FactKind,
+        recipient: &str,
+    ) -> Result<Option<Known>, DatabaseError> {
         let condition = "provider = $1 AND identificativo = $2 AND kind = $3 AND md5(recipient) = md5($4)";
         let values: [&(dyn ToSql + Sync); 4] = [&provider, &identificativo, &kind.as_str(), &recipient];
         let row = self.query_opt(&format!("SELECT {FACT} FROM fact WHERE {condition}"), &values).await?;
         row.as_ref().map(|row| self.known(row, 0)).transpose()
     }
 
-    /// How it ended for this recipient, as far as that is a fact: avvenuta consegna, errore consegna, rilevazione virus.
-    pub async fn outcomes(&self, provider: &str, identificativo: &str, recipient: &str) -> Result<Vec<Known>, DatabaseError> {
-        let condition = "provider = $1 AND identificativo = $2 AND kind IN ('avvenuta-consegna', 'errore-consegna', 'rilevazione-virus') AND md5(recipient) = md5($3)";
-        let rows = self.query(&format!("SELECT {FACT} FROM fact WHERE {condition}"), &[&provider, &identificativo, &recipient]).await?;
+    /// How it ended for this recipient, as far as that is a fact: avvenuta consegna, errore consegna,
+    /// rilevazione virus.
+    pub async fn outcomes(
+        &self,
+        provider: &str,
+        identificativo: &str,
+        recipient: &str,
+    ) -> Result<Vec<Known>, DatabaseError> {
+        let condition = "provider = $1 AND identificativo = $2 AND kind IN ('avvenuta-consegna', \
+            'errore-consegna', 'rilevazione-virus') AND md5(recipient) = md5($3)";
+        let rows = self
+            .query(
+                &format!("SELECT {FACT} FROM fact WHERE {condition}"),
+                &[&provider, &identificativo, &recipient],
+            )
+            .await?;
         rows.iter().map(|row| self.known(row, 0)).collect()
     }
 
     /// The fact that a trigger speaks of, or whose notice has this ENVID.
     pub async fn fact_with_id(&self, id: &str) -> Result<Option<Known>, DatabaseError> {
-        self.query_opt(&format!("SELECT {FACT} FROM fact WHERE id = $1"), &[&id]).await?.as_ref().map(|row| self.known(row, 0)).transpose()
+        self.query_opt(&format!("SELECT {FACT} FROM fact WHERE id = $1"), &[&id])
+            .await?
+            .as_ref()
+            .map(|row| self.known(row, 0))
+            .transpose()
     }
 
-    /// Writes a fact, what its notice came out as, its log row, and that the notice is being handed over `to` (a key); unless
-    /// there is a fact for the same envelope, kind and recipient. `None`: another was there first, and holds.
-    pub async fn insert_fact(&self, fact: &Fact, made: &Made, log: &Entry, to: &str) -> Result<Option<Attempt>, DatabaseError> {
+    /// Writes a fact, what its notice came out as, its log row, and that the notice is being handed over `to`
+    /// (a key); unless there is a fact for the same envelope, kind and recipient. `None`: another was there
+    /// first, and holds.
+    pub async fn insert_fact(
+        &self,
+        fact: &Fact,
+        made: &Made,
+        log: &Entry,
+        to: &str,
+    ) -> Result<Option<Attempt>, DatabaseError> {
         let attempt = Attempt::new(&fact.id, to)?;
         let begins = self.authentic(attempt.begins())?;
         let fact = self.new_fact(fact.clone(), Some(made))?;
@@ -466,7 +591,8 @@ impl Database {
         let rows = self
             .execute(
                 &format!(
-                    "WITH fact AS ({INSERT_FACT} {UNLESS_THERE} RETURNING id), handover AS ({}) {} WHERE EXISTS (SELECT FROM fact)",
+                    "WITH fact AS ({INSERT_FACT} {UNLESS_THERE} RETURNING id), handover AS ({}) {} WHERE \
+                    EXISTS (SELECT FROM fact)",
                     insert_begun(["id", "$16", "$17", "$18"], "FROM fact"),
                     insert_log(19)
                 ),
@@ -476,26 +602,35 @@ impl Database {
         Ok((rows == 1).then_some(attempt))
     }
 
-    /// Writes a fact whose notice is made later, unless there is one already, and gives back the one that holds: another copy may
-    /// have been quicker. Its log row comes with the notice.
+    /// Writes a fact whose notice is made later, unless there is one already, and gives back the one that
+    /// holds: another copy may have been quicker. Its log row comes with the notice.
     pub async fn hold_fact(&self, fact: &Fact) -> Result<Known, DatabaseError> {
         let new = self.new_fact(fact.clone(), None)?;
-        if self.execute(&format!("{INSERT_FACT} {UNLESS_THERE}"), &FactValues::new(&new).values()).await? == 1 {
+        if self.execute(&format!("{INSERT_FACT} {UNLESS_THERE}"), &FactValues::new(&new).values()).await? == 1
+        {
             return Ok(Known { fact: new.fact, made: None });
         }
         let held = self.fact(&fact.provider, &fact.identificativo, fact.kind, &fact.recipient).await?;
         held.ok_or_else(|| DatabaseError::Content("a fact was neither written nor found".to_owned()))
     }
 
-    /// Writes what the notice about a fact came out as, the fact's log row, and that the notice is being handed over `to` (a key),
-    /// unless something else than what is `known` was written meanwhile, or the notice was taken: then `None`.
-    pub async fn insert_made(&self, known: &Known, made: &Made, log: &Entry, to: &str) -> Result<Option<Attempt>, DatabaseError> {
+    /// Writes what the notice about a fact came out as, the fact's log row, and that the notice is being
+    /// handed over `to` (a key), unless something else than what is `known` was written meanwhile, or the
+    /// notice was taken: then `None`.
+    pub async fn insert_made(
+        &self,
+        known: &Known,
+        made: &Made,
+        log: &Entry,
+        to: &str,
+    ) -> Result<Option<Attempt>, DatabaseError> {
         let attempt = Attempt::new(&known.fact.id, to)?;
         let begins = self.authentic(attempt.begins())?;
         let (fact, log) = (&known.fact, LogValues::new(log));
         let made = self.authentic(MadeOf { fact: &fact.id, fact_mac: fact.mac(), made: made.clone() })?;
         let before = known.made.as_ref().map(|made| &made.sha256);
-        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&fact.id, &made.made.sha256, &made.made.with, made.mac().column(), &before];
+        let mut values: Vec<&(dyn ToSql + Sync)> =
+            vec![&fact.id, &made.made.sha256, &made.made.with, made.mac().column(), &before];
         values.extend([&to as &(dyn ToSql + Sync), &attempt.id, begins.mac().column()]);
         values.extend(log.values());
         let rows = self
@@ -503,7 +638,8 @@ impl Database {
                 &format!(
                     "WITH fact AS (UPDATE fact SET notice_sha256 = $2, made_with = $3, notice_mac = $4 \
                                    WHERE id = $1 AND notice_sha256 IS NOT DISTINCT FROM $5 \
-                                     AND NOT EXISTS (SELECT FROM handover WHERE message = $1 AND recipient = $6 AND what = 'taken') RETURNING id), \
+                                     AND NOT EXISTS (SELECT FROM handover WHERE message = $1 AND recipient \
+                    = $6 AND what = 'taken') RETURNING id), \
                      handover AS ({}) {} WHERE EXISTS (SELECT FROM fact)",
                     insert_begun(["id", "$6", "$7", "$8"], "FROM fact"),
                     insert_log(9),
@@ -518,15 +654,16 @@ impl Database {
         let fact = self.authentic(fact)?;
         let made = made
             .map(|made| {
-                let of = self.authentic(MadeOf { fact: &fact.id, fact_mac: fact.mac(), made: made.clone() })?;
+                let of =
+                    self.authentic(MadeOf { fact: &fact.id, fact_mac: fact.mac(), made: made.clone() })?;
                 Ok::<_, DatabaseError>((made.clone(), of.mac().clone()))
             })
             .transpose()?;
         Ok(NewFact { fact, made })
     }
 
-    /// The columns [`FACT`], from number `first` on, without what the notice came out as, which is written later: whatever became of
-    /// that, the fact is one.
+    /// The columns [`FACT`], from number `first` on, without what the notice came out as, which is written
+    /// later: whatever became of that, the fact is one.
     pub(crate) fn fact_row(&self, r: &Row, first: usize) -> Result<Authentic<Fact>, DatabaseError> {
         let id: String = r.get(first);
         let fact = Fact {
@@ -548,21 +685,28 @@ impl Database {
     /// The columns [`FACT`], from number `first` on.
     pub(crate) fn known(&self, r: &Row, first: usize) -> Result<Known, DatabaseError> {
         let fact = self.fact_row(r, first)?;
-        let (sha256, with, mac): (Option<Vec<u8>>, Option<String>, Option<Vec<u8>>) = (r.get(first + 12), r.get(first + 13), r.get(first + 14));
+        let (sha256, with, mac): (Option<Vec<u8>>, Option<String>, Option<Vec<u8>>) =
+            (r.get(first + 12), r.get(first + 13), r.get(first + 14));
         if (&sha256, &with, &mac) == (&None, &None, &None) {
             return Ok(Known { fact, made: None });
         }
         // All three are written at once.
         let made = Made { sha256: sha256.unwrap_or_default(), with: with.unwrap_or_default() };
-        let of = self.believed(MadeOf { fact: &fact.id, fact_mac: fact.mac(), made }, mac.unwrap_or_default())?;
+        let of =
+            self.believed(MadeOf { fact: &fact.id, fact_mac: fact.mac(), made }, mac.unwrap_or_default())?;
         let made = Some(of.made.clone());
         Ok(Known { fact, made })
     }
 
     /// Allows the triggers `names` to come round with a body of this hash.
-    pub async fn insert_trigger_bodies(&self, names: &[String], body_sha256: &[u8]) -> Result<(), DatabaseError> {
+    pub async fn insert_trigger_bodies(
+        &self,
+        names: &[String],
+        body_sha256: &[u8],
+    ) -> Result<(), DatabaseError> {
         self.execute(
-            "INSERT INTO trigger_body (trigger_name, body_sha256) SELECT name, $2 FROM unnest($1::text[]) AS name ON CONFLICT DO NOTHING",
+            "INSERT INTO trigger_body (trigger_name, body_sha256) SELECT name, $2 FROM unnest($1::text[]) \
+            AS name ON CONFLICT DO NOTHING",
             &[&names, &body_sha256],
         )
         .await?;
@@ -571,12 +715,18 @@ impl Database {
 
     /// Whether the trigger `name` may come round with a body of this hash.
     pub async fn is_trigger_body(&self, name: &str, body_sha256: &[u8]) -> Result<bool, DatabaseError> {
-        let row = self.query_opt("SELECT 1 FROM trigger_body WHERE trigger_name = $1 AND body_sha256 = $2", &[&name, &body_sha256]).await?;
+        let row = self
+            .query_opt(
+                "SELECT 1 FROM trigger_body WHERE trigger_name = $1 AND body_sha256 = $2",
+                &[&name, &body_sha256],
+            )
+            .await?;
         Ok(row.is_some())
     }
 
-    /// Writes that a receipt about an envelope of ours came, with its log row; one that came before is left alone. And writes that it
-    /// is let pass: as `new`, or, where it came before, as `again`, which have one ENVID. `true`: it is new.
+    /// Writes that a receipt about an envelope of ours came, with its log row; one that came before is left
+    /// alone. And writes that it is let pass: as `new`, or, where it came before, as `again`, which have one
+    /// ENVID. `true`: it is new.
     pub async fn insert_ricevuta(
         &self,
         ricevuta: &Ricevuta,
@@ -612,11 +762,14 @@ impl Database {
         ]);
         values.extend(log.values());
         let sql = format!(
-            "WITH ricevuta AS (INSERT INTO ricevuta (identificativo, kind, recipient, provider, message_id, happened_at, content_sha256, mac) \
-                 SELECT $1, $2, r, $4, $5, to_timestamp($6::int8), $7, m FROM unnest($3::text[], $8::bytea[]) AS about (r, m) ON CONFLICT DO NOTHING RETURNING 1), \
+            "WITH ricevuta AS (INSERT INTO ricevuta (identificativo, kind, recipient, provider, message_id, \
+            happened_at, content_sha256, mac) \
+                 SELECT $1, $2, r, $4, $5, to_timestamp($6::int8), $7, m FROM unnest($3::text[], \
+            $8::bytea[]) AS about (r, m) ON CONFLICT DO NOTHING RETURNING 1), \
              is_new AS (SELECT EXISTS (SELECT FROM ricevuta) AS yes), \
              passed AS (INSERT INTO passed (envid, body_sha256, recipients, kind, mac) \
-                 SELECT $9, $10, $11, CASE WHEN yes THEN $12::text ELSE $14::text END, CASE WHEN yes THEN $13::bytea ELSE $15::bytea END FROM is_new), \
+                 SELECT $9, $10, $11, CASE WHEN yes THEN $12::text ELSE $14::text END, CASE WHEN yes THEN \
+            $13::bytea ELSE $15::bytea END FROM is_new), \
              log AS ({} WHERE (SELECT yes FROM is_new)) SELECT yes FROM is_new",
             insert_log(16),
         );
@@ -624,20 +777,37 @@ impl Database {
         Ok(row.is_some_and(|row| row.get(0)))
     }
 
-    /// What we, or their providers, have certified about recipients of our envelopes with these identifiers: for each
-    /// identifier kinds and keys of recipients. Only kinds that another provider's receipts have too are told.
-    pub(crate) async fn certified(&self, identificativi: &[&str]) -> Result<HashMap<String, Vec<(String, String)>>, DatabaseError> {
+    /// What we, or their providers, have certified about recipients of our envelopes with these identifiers:
+    /// for each identifier kinds and keys of recipients. Only kinds that another provider's receipts have too
+    /// are told.
+    pub(crate) async fn certified(
+        &self,
+        identificativi: &[&str],
+    ) -> Result<HashMap<String, Vec<(String, String)>>, DatabaseError> {
         let mut certified: HashMap<String, Vec<(String, String)>> = HashMap::new();
         // What another provider sends under our identifier is another envelope.
-        let is_ours = "provider = (SELECT provider FROM sent WHERE sent.identificativo = fact.identificativo)";
-        for row in self.query(&format!("SELECT {FACT} FROM fact WHERE identificativo = ANY($1) AND {is_ours}"), &[&identificativi]).await? {
+        let is_ours =
+            "provider = (SELECT provider FROM sent WHERE sent.identificativo = fact.identificativo)";
+        for row in self
+            .query(
+                &format!("SELECT {FACT} FROM fact WHERE identificativo = ANY($1) AND {is_ours}"),
+                &[&identificativi],
+            )
+            .await?
+        {
             // A forged one counts for nothing; the alarm is given.
             let Ok(fact) = self.fact_row(&row, 0) else { continue };
-            let about = fact.recipient.split(' ').filter(|key| !key.is_empty()).map(|key| (fact.kind.as_str().to_owned(), key.to_owned()));
+            let about = fact
+                .recipient
+                .split(' ')
+                .filter(|key| !key.is_empty())
+                .map(|key| (fact.kind.as_str().to_owned(), key.to_owned()));
             certified.entry(fact.identificativo.clone()).or_default().extend(about);
         }
-        let sql = "SELECT v.identificativo, v.kind, v.recipient, v.provider, v.message_id, extract(epoch FROM v.happened_at)::int8, v.content_sha256, v.mac, s.mac \
-                   FROM ricevuta AS v JOIN sent AS s ON s.identificativo = v.identificativo WHERE v.identificativo = ANY($1)";
+        let sql = "SELECT v.identificativo, v.kind, v.recipient, v.provider, v.message_id, extract(epoch \
+            FROM v.happened_at)::int8, v.content_sha256, v.mac, s.mac \
+                   FROM ricevuta AS v JOIN sent AS s ON s.identificativo = v.identificativo WHERE \
+            v.identificativo = ANY($1)";
         for r in self.query(sql, &[&identificativi]).await? {
             let recipient: String = r.get(2);
             let Ok(kind) = spelled(&r, 1, AboutOne::TABLE, r.get(4)) else { continue };
@@ -652,24 +822,42 @@ impl Database {
                 sent_mac: Mac::from_column(r.get(8)),
             };
             if self.believed(AboutOne { ricevuta: &ricevuta, recipient: &recipient }, r.get(7)).is_ok() {
-                certified.entry(ricevuta.identificativo.clone()).or_default().push((ricevuta.kind.as_str().to_owned(), recipient));
+                certified
+                    .entry(ricevuta.identificativo.clone())
+                    .or_default()
+                    .push((ricevuta.kind.as_str().to_owned(), recipient));
             }
         }
         Ok(certified)
     }
 
-    /// Whether our envelope `identificativo` is certified as delivered to `recipient` (a key), by its provider or by us.
+    /// Whether our envelope `identificativo` is certified as delivered to `recipient` (a key), by its
+    /// provider or by us.
     pub async fn is_delivered(&self, identificativo: &str, recipient: &str) -> Result<bool, DatabaseError> {
         self.is_certified(identificativo, recipient, &["avvenuta-consegna"]).await
     }
 
-    /// Whether it is certified that somebody has our envelope `identificativo` for `recipient` (a key): it was taken in charge,
-    /// and whatever became of it then, which may be told first.
-    pub async fn is_in_other_hands(&self, identificativo: &str, recipient: &str) -> Result<bool, DatabaseError> {
-        self.is_certified(identificativo, recipient, &["presa-in-carico", "avvenuta-consegna", "errore-consegna", "rilevazione-virus"]).await
+    /// Whether it is certified that somebody has our envelope `identificativo` for `recipient` (a key): it
+    /// was taken in charge, and whatever became of it then, which may be told first.
+    pub async fn is_in_other_hands(
+        &self,
+        identificativo: &str,
+        recipient: &str,
+    ) -> Result<bool, DatabaseError> {
+        self.is_certified(
+            identificativo,
+            recipient,
+            &["presa-in-carico", "avvenuta-consegna", "errore-consegna", "rilevazione-virus"],
+        )
+        .await
     }
 
-    async fn is_certified(&self, identificativo: &str, recipient: &str, kinds: &[&str]) -> Result<bool, DatabaseError> {
+    async fn is_certified(
+        &self,
+        identificativo: &str,
+        recipient: &str,
+        kinds: &[&str],
+    ) -> Result<bool, DatabaseError> {
         let certified = self.certified(&[identificativo]).await?;
         Ok(certified.values().flatten().any(|(kind, key)| key == recipient && kinds.contains(&kind.as_str())))
     }
@@ -685,14 +873,25 @@ impl Database {
     pub async fn insert_log_once(&self, log: &Entry) -> Result<bool, DatabaseError> {
         let log = LogValues::new(log);
         let rows = self
-            .execute(&format!("{} WHERE NOT EXISTS (SELECT FROM log WHERE event = $2 AND identificativo = $3)", insert_log(1)), &log.values())
+            .execute(
+                &format!(
+                    "{} WHERE NOT EXISTS (SELECT FROM log WHERE event = $2 AND identificativo = $3)",
+                    insert_log(1)
+                ),
+                &log.values(),
+            )
             .await?;
         Ok(rows > 0)
     }
 
     /// The words of the last row of this event under this identifier.
-    pub async fn last_words(&self, event: &Event, identificativo: &str) -> Result<Option<String>, DatabaseError> {
-        let sql = "SELECT error FROM log WHERE event = $1 AND identificativo = $2 ORDER BY seq DESC LIMIT 1";
+    pub async fn last_words(
+        &self,
+        event: &Event,
+        identificativo: &str,
+    ) -> Result<Option<String>, DatabaseError> {
+        let sql = "SELECT error FROM log WHERE event = $1 AND identificativo = $2 ORDER BY seq DESC LIMIT \
+            1";
         Ok(self.query_opt(sql, &[&event.name(), &identificativo]).await?.and_then(|row| row.get(0)))
     }
 
@@ -700,21 +899,35 @@ impl Database {
         connection(&self.pool).await
     }
 
-    pub(crate) async fn execute(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<u64, DatabaseError> {
+    pub(crate) async fn execute(
+        &self,
+        sql: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, DatabaseError> {
         let client = self.client().await?;
-        let done = patiently(async { client.execute(&client.prepare_cached(sql).await?, values).await }).await;
+        let done =
+            patiently(async { client.execute(&client.prepare_cached(sql).await?, values).await }).await;
         given_back(client, done)
     }
 
-    pub(crate) async fn query(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, DatabaseError> {
+    pub(crate) async fn query(
+        &self,
+        sql: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, DatabaseError> {
         let client = self.client().await?;
         let done = patiently(async { client.query(&client.prepare_cached(sql).await?, values).await }).await;
         given_back(client, done)
     }
 
-    pub(crate) async fn query_opt(&self, sql: &str, values: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>, DatabaseError> {
+    pub(crate) async fn query_opt(
+        &self,
+        sql: &str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Option<Row>, DatabaseError> {
         let client = self.client().await?;
-        let done = patiently(async { client.query_opt(&client.prepare_cached(sql).await?, values).await }).await;
+        let done =
+            patiently(async { client.query_opt(&client.prepare_cached(sql).await?, values).await }).await;
         given_back(client, done)
     }
 }
@@ -728,8 +941,8 @@ pub(crate) async fn connection(pool: &Pool) -> Result<Object, DatabaseError> {
     })
 }
 
-/// Gives a connection back to the pool, unless something failed on it: whoever had it next would stand behind a statement that
-/// still runs, or find it broken.
+/// Gives a connection back to the pool, unless something failed on it: whoever had it next would stand behind
+/// a statement that still runs, or find it broken.
 pub(crate) fn given_back<T>(client: Object, done: Result<T, DatabaseError>) -> Result<T, DatabaseError> {
     if done.is_err() {
         drop(Object::take(client));
@@ -737,10 +950,11 @@ pub(crate) fn given_back<T>(client: Object, done: Result<T, DatabaseError>) -> R
     done
 }
 
-pub(crate) const SENT: &str = "id, envid, provider, identificativo, daticert, body_sha256, extract(epoch FROM signed_at)::int8, mac";
+pub(crate) const SENT: &str =
+    "id, envid, provider, identificativo, daticert, body_sha256, extract(epoch FROM signed_at)::int8, mac";
 
-const CUSTODY: &str =
-    "id, envid, provider, mail_receipt, identificativo, daticert, recipients, body_sha256, content_sha256, extract(epoch FROM taken_at)::int8, mac";
+const CUSTODY: &str = "id, envid, provider, mail_receipt, identificativo, daticert, recipients, \
+    body_sha256, content_sha256, extract(epoch FROM taken_at)::int8, mac";
 
 /// How many columns [`CUSTODY`] are.
 const CUSTODY_COLUMNS: usize = 11;
@@ -750,14 +964,21 @@ const PASSED: &str = "envid, kind, body_sha256, recipients, mac";
 /// How many columns [`PASSED`] are.
 const PASSED_COLUMNS: usize = 5;
 
-pub(crate) const FACT: &str = "id, provider, identificativo, kind, recipient, source, source_mac, extract(epoch FROM happened_at)::int8, time_source, \
+pub(crate) const FACT: &str = "id, provider, identificativo, kind, recipient, source, source_mac, \
+    extract(epoch FROM happened_at)::int8, time_source, \
      status, message_id, mac, notice_sha256, made_with, notice_mac";
 
 /// How many columns [`FACT`] are.
 pub(crate) const FACT_COLUMNS: usize = 15;
 
-/// A column that holds one of a few words, of the row that is found by `key`. Another word is none that these programs wrote.
-pub(crate) fn spelled<T: std::str::FromStr>(r: &Row, column: usize, table: &'static str, key: &str) -> Result<T, DatabaseError> {
+/// A column that holds one of a few words, of the row that is found by `key`. Another word is none that these
+/// programs wrote.
+pub(crate) fn spelled<T: std::str::FromStr>(
+    r: &Row,
+    column: usize,
+    table: &'static str,
+    key: &str,
+) -> Result<T, DatabaseError> {
     r.get::<_, &str>(column).parse().map_err(|_| {
         maillog::forged_row(table, key);
         DatabaseError::Forged { table, key: key.to_owned() }
@@ -771,8 +992,10 @@ struct NewFact {
 }
 
 /// The insertion of a fact with the values of [`FactValues`].
-const INSERT_FACT: &str = "INSERT INTO fact (id, provider, identificativo, kind, recipient, source, source_mac, happened_at, time_source, status, \
-     message_id, mac, notice_sha256, made_with, notice_mac) VALUES ($1, $2, $3, $4, $5, $6, $7, to_timestamp($8::int8), $9, $10, $11, $12, $13, $14, $15)";
+const INSERT_FACT: &str = "INSERT INTO fact (id, provider, identificativo, kind, recipient, source, \
+    source_mac, happened_at, time_source, status, \
+     message_id, mac, notice_sha256, made_with, notice_mac) VALUES ($1, $2, $3, $4, $5, $6, $7, \
+    to_timestamp($8::int8), $9, $10, $11, $12, $13, $14, $15)";
 
 /// The first fact for an envelope, kind and recipient holds (the index `fact_once`).
 const UNLESS_THERE: &str = "ON CONFLICT (provider, identificativo, kind, md5(recipient)) DO NOTHING";
@@ -824,10 +1047,12 @@ impl<'a> FactValues<'a> {
     }
 }
 
-/// The insertion of a copy in custody and of its log row, with the values of [`CustodyValues`] and [`LogValues`].
+/// The insertion of a copy in custody and of its log row, with the values of [`CustodyValues`] and
+/// [`LogValues`].
 pub(crate) fn insert_custody() -> String {
     format!(
-        "WITH custody AS (INSERT INTO custody (id, envid, provider, mail_receipt, identificativo, daticert, recipients, body_sha256, content_sha256, taken_at, mac) \
+        "WITH custody AS (INSERT INTO custody (id, envid, provider, mail_receipt, identificativo, daticert, \
+        recipients, body_sha256, content_sha256, taken_at, mac) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, to_timestamp($10::int8), $11)) {}",
         insert_log(12),
     )
@@ -873,8 +1098,8 @@ pub(crate) struct LogValues<'a> {
     message_id: Option<&'a str>,
 }
 
-/// Bytes of a Message-ID that the log keeps: it is searched by them, and PostgreSQL's indexes know no longer ones. No mail
-/// program writes one that long; who means harm does.
+/// Bytes of a Message-ID that the log keeps: it is searched by them, and PostgreSQL's indexes know no longer
+/// ones. No mail program writes one that long; who means harm does.
 const LONGEST_MESSAGE_ID: usize = 2000;
 
 impl<'a> LogValues<'a> {
@@ -883,7 +1108,12 @@ impl<'a> LogValues<'a> {
             entry,
             happened_at: entry.happened_at.unix(),
             event: entry.event.name(),
-            destinatari: entry.message.destinatari.iter().map(|d| format!("{} ({})", d.indirizzo, d.tipo)).collect(),
+            destinatari: entry
+                .message
+                .destinatari
+                .iter()
+                .map(|d| format!("{} ({})", d.indirizzo, d.tipo))
+                .collect(),
             time_source: entry.time_source.as_str(),
             msgid: entry.message.msgid.as_deref().map(beginning),
             message_id: entry.message_id.as_deref().map(beginning),
@@ -923,19 +1153,22 @@ fn beginning(message_id: &str) -> &str {
 /// The insertion of a log row whose values begin at `$first`, open for a WHERE.
 pub(crate) fn insert_log(first: usize) -> String {
     const TYPES: [&str; 19] = [
-        "int8", "text", "text", "text", "text", "text[]", "text", "text", "text", "text[]", "text", "bytea", "text", "text", "text", "text", "text",
-        "text", "text",
+        "int8", "text", "text", "text", "text", "text[]", "text", "text", "text", "text[]", "text", "bytea",
+        "text", "text", "text", "text", "text", "text", "text",
     ];
     let places: Vec<_> = TYPES.iter().enumerate().map(|(i, t)| format!("${}::{t}", first + i)).collect();
     format!(
-        "INSERT INTO log (happened_at, event, identificativo, msgid, mittente, destinatari, oggetto, gestore, certified_by, recipients, message_id, message_sha256, \
+        "INSERT INTO log (happened_at, event, identificativo, msgid, mittente, destinatari, oggetto, \
+        gestore, certified_by, recipients, message_id, message_sha256, \
          queue_id, envid, account, client_address, tls, time_source, error) SELECT to_timestamp({}), {}",
         places[0],
         places[1..].join(", "),
     )
 }
 
-pub(crate) async fn patiently<T>(statement: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, DatabaseError> {
+pub(crate) async fn patiently<T>(
+    statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, DatabaseError> {
     let Ok(done) = timeout(PATIENCE, statement).await else {
         outages::down(Thing::Database, &DatabaseError::Slow.to_string());
         return Err(DatabaseError::Slow);
@@ -951,7 +1184,8 @@ pub(crate) async fn patiently<T>(statement: impl Future<Output = Result<T, tokio
 fn words(error: &tokio_postgres::Error) -> String {
     match error.as_db_error() {
         Some(db) => db.message().to_owned(),
-        None => std::error::Error::source(error).map_or_else(|| error.to_string(), |source| format!("{error}: {source}")),
+        None => std::error::Error::source(error)
+            .map_or_else(|| error.to_string(), |source| format!("{error}: {source}")),
     }
 }
 

@@ -57,22 +57,33 @@ impl Database {
         Ok(row.get::<_, bool>(0).then_some(Lock(client)))
     }
 
-    /// Envelopes accepted at or before `until`, of whose deadlines `seen` have been seen to. In order of time, one page after
-    /// the end of the page before; `None`: that was the last. A row that is not believed is left out, with its alarm.
-    pub async fn deadlines(&self, seen: i16, until: Moment, after: Option<&PageEnd>) -> Result<(Vec<Deadline>, Option<PageEnd>), DatabaseError> {
-        let (after_at, after_fact) = after.map_or((0, String::new()), |PageEnd(at, fact)| (*at, fact.clone()));
+    /// Envelopes accepted at or before `until`, of whose deadlines `seen` have been seen to. In order of
+    /// time, one page after the end of the page before; `None`: that was the last. A row that is not believed
+    /// is left out, with its alarm.
+    pub async fn deadlines(
+        &self,
+        seen: i16,
+        until: Moment,
+        after: Option<&PageEnd>,
+    ) -> Result<(Vec<Deadline>, Option<PageEnd>), DatabaseError> {
+        let (after_at, after_fact) =
+            after.map_or((0, String::new()), |PageEnd(at, fact)| (*at, fact.clone()));
         // The constants are those of the partial index.
         let sql = format!(
             "SELECT f.*, s.* FROM (SELECT {FACT} FROM fact \
-                 WHERE kind = 'accettazione' AND deadlines_seen < 2 AND deadlines_seen = $1 AND happened_at <= to_timestamp($2::int8) \
-                   AND (happened_at, id) > (to_timestamp($3::int8), $4) ORDER BY happened_at, id LIMIT $5) AS f \
+                 WHERE kind = 'accettazione' AND deadlines_seen < 2 AND deadlines_seen = $1 AND happened_at \
+            <= to_timestamp($2::int8) \
+                   AND (happened_at, id) > (to_timestamp($3::int8), $4) ORDER BY happened_at, id LIMIT $5) \
+            AS f \
              JOIN (SELECT {SENT} FROM sent) AS s ON s.id = f.source ORDER BY 8, 1"
         );
         let rows = self.query(&sql, &[&seen, &until.unix(), &after_at, &after_fact, &PAGE]).await?;
         let end = rows.last().map(|r| PageEnd(r.get(7), r.get(0)));
         let mut deadlines: Vec<Deadline> = Vec::new();
         for r in &rows {
-            let (Ok(fact), Ok(sent)) = (self.fact_row(r, 0), self.sent_row(r, FACT_COLUMNS)) else { continue };
+            let (Ok(fact), Ok(sent)) = (self.fact_row(r, 0), self.sent_row(r, FACT_COLUMNS)) else {
+                continue;
+            };
             if fact.source_mac == *sent.mac() {
                 deadlines.push(Deadline { fact, sent, certified: Vec::new() });
             } else {
@@ -80,7 +91,8 @@ impl Database {
             }
         }
         let identificativi: Vec<_> = deadlines.iter().map(|d| d.sent.identificativo.clone()).collect();
-        let mut certified = self.certified(&identificativi.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+        let mut certified =
+            self.certified(&identificativi.iter().map(String::as_str).collect::<Vec<_>>()).await?;
         for deadline in &mut deadlines {
             deadline.certified = certified.remove(&deadline.sent.identificativo).unwrap_or_default();
         }
@@ -93,15 +105,27 @@ impl Database {
         Ok(())
     }
 
-    /// Facts whose notice nobody is known to have handed over, and which need no message that Postfix still holds: deadlines
-    /// first, which have a time limit. A rilevazione virus counts once its envelope is known to be in the queue: another copy may
-    /// have come and be clean. (Accettazione, presa in carico and avvenuta consegna come with their envelope, which Postfix
-    /// holds until their notice is handed over.) A row that is not believed is left out, with its alarm.
+    /// Facts whose notice nobody is known to have handed over, and which need no message that Postfix still
+    /// holds: deadlines first, which have a time limit. A rilevazione virus counts once its envelope is known
+    /// to be in the queue: another copy may have come and be clean. (Accettazione, presa in carico and
+    /// avvenuta consegna come with their envelope, which Postfix holds until their notice is handed over.) A
+    /// row that is not believed is left out, with its alarm.
     pub async fn to_raise(&self) -> Result<Vec<ToRaise>, DatabaseError> {
-        let accepted_at = "(SELECT extract(epoch FROM signed_at)::int8 FROM sent WHERE sent.id = fact.source)";
-        let condition = "NOT handed_over AND kind IN ('preavviso-12', 'preavviso-24', 'errore-consegna', 'rilevazione-virus') \
-             AND (kind <> 'rilevazione-virus' OR EXISTS (SELECT FROM fact p WHERE p.kind = 'presa-in-carico' AND p.source = fact.source))";
-        let rows = self.query(&format!("SELECT {FACT}, {accepted_at} FROM fact WHERE {condition} ORDER BY kind NOT IN ('preavviso-12', 'preavviso-24'), happened_at, kind, id"), &[]).await?;
+        let accepted_at =
+            "(SELECT extract(epoch FROM signed_at)::int8 FROM sent WHERE sent.id = fact.source)";
+        let condition = "NOT handed_over AND kind IN ('preavviso-12', 'preavviso-24', 'errore-consegna', \
+            'rilevazione-virus') \
+             AND (kind <> 'rilevazione-virus' OR EXISTS (SELECT FROM fact p WHERE p.kind = \
+            'presa-in-carico' AND p.source = fact.source))";
+        let rows = self
+            .query(
+                &format!(
+                    "SELECT {FACT}, {accepted_at} FROM fact WHERE {condition} ORDER BY \
+            kind NOT IN ('preavviso-12', 'preavviso-24'), happened_at, kind, id"
+                ),
+                &[],
+            )
+            .await?;
         let to_raise = |r: &tokio_postgres::Row| {
             let known = self.known(r, 0).ok()?;
             Some(ToRaise { known, accepted_at: r.get::<_, Option<i64>>(FACT_COLUMNS).map(Moment::from_unix) })

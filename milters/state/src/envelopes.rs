@@ -1,7 +1,8 @@
-//! Envelopes written together: those that come while a commit is under way share the next one, which under load is waited for.
+//! Envelopes written together: those that come while a commit is under way share the next one, which under
+//! load is waited for.
 //!
-//! Promise: a caller hears "written" after the commit that holds its rows. One alone is a transaction of its own; a row that
-//! PostgreSQL does not take spoils it for no other.
+//! Promise: a caller hears "written" after the commit that holds its rows. One alone is a transaction of its
+//! own; a row that PostgreSQL does not take spoils it for no other.
 
 use std::time::{Duration, Instant};
 
@@ -13,15 +14,18 @@ use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
 
 use crate::authentic::Authentic;
-use crate::database::{CustodyValues, DatabaseError, LogValues, connection, given_back, insert_custody, insert_log, patiently};
+use crate::database::{
+    CustodyValues, DatabaseError, LogValues, connection, given_back, insert_custody, insert_log, patiently,
+};
 use crate::log::Entry;
 use crate::rows::{Custody, Sent};
 
-/// So many share a commit at most. (`join_all` begins so many in their order, before what is joined after it.)
+/// So many share a commit at most. (`join_all` begins so many in their order, before what is joined after
+/// it.)
 const TOGETHER: usize = 30;
 
-/// While they come so close after a commit, the next are waited for so long: a commit for several costs hardly more than for one.
-/// On most disks a commit takes as long; on a fast one hardly two would meet.
+/// While they come so close after a commit, the next are waited for so long: a commit for several costs
+/// hardly more than for one. On most disks a commit takes as long; on a fast one hardly two would meet.
 const NEAR: Duration = Duration::from_millis(5);
 
 /// One that waits for its commit.
@@ -48,11 +52,19 @@ impl Envelopes {
         Self { line, pool }
     }
 
-    /// Returns when the envelope, what recipients of ours have of it, and the log rows are written, or when that is not known.
-    pub(crate) async fn insert(&self, sent: Authentic<Sent>, log: Entry, custody: Option<(Authentic<Custody>, Entry)>) -> Result<(), DatabaseError> {
+    /// Returns when the envelope, what recipients of ours have of it, and the log rows are written, or when
+    /// that is not known.
+    pub(crate) async fn insert(
+        &self,
+        sent: Authentic<Sent>,
+        log: Entry,
+        custody: Option<(Authentic<Custody>, Entry)>,
+    ) -> Result<(), DatabaseError> {
         let (written, outcome) = oneshot::channel();
         match self.line.send(Waiting { sent, log, custody, written }).await {
-            Ok(()) => outcome.await.unwrap_or_else(|_| Err(DatabaseError::Unreachable("who wrote the envelopes has ended".to_owned()))),
+            Ok(()) => outcome.await.unwrap_or_else(|_| {
+                Err(DatabaseError::Unreachable("who wrote the envelopes has ended".to_owned()))
+            }),
             // Only a panic ends who writes them; mail goes on all the same.
             Err(mpsc::error::SendError(one)) => alone(&self.pool, &one).await,
         }
@@ -89,7 +101,8 @@ async fn write(pool: Pool, mut line: mpsc::Receiver<Waiting>) {
     }
 }
 
-/// In one transaction, sent in one go. `false`: nothing was written, because PostgreSQL does not take one of them.
+/// In one transaction, sent in one go. `false`: nothing was written, because PostgreSQL does not take one of
+/// them.
 async fn together(pool: &Pool, waiting: &[Waiting]) -> Result<bool, DatabaseError> {
     let client = connection(pool).await?;
     let done = patiently(async {
@@ -118,9 +131,14 @@ async fn alone(pool: &Pool, one: &Waiting) -> Result<(), DatabaseError> {
 }
 
 /// An error of any row has made the commit a rollback.
-async fn transaction(client: &Object, statements: &Statements, waiting: &[Waiting]) -> Result<(), tokio_postgres::Error> {
+async fn transaction(
+    client: &Object,
+    statements: &Statements,
+    waiting: &[Waiting],
+) -> Result<(), tokio_postgres::Error> {
     let rows = join_all(waiting.iter().map(|one| insert(client, statements, one)));
-    let (begun, rows, committed) = tokio::join!(biased; client.batch_execute("BEGIN"), rows, client.batch_execute("COMMIT"));
+    let (begun, rows, committed) =
+        tokio::join!(biased; client.batch_execute("BEGIN"), rows, client.batch_execute("COMMIT"));
     begun?;
     // What broke the connection is no word about any row.
     committed?;
@@ -136,23 +154,39 @@ impl Statements {
     async fn prepared(client: &Object, waiting: &[Waiting]) -> Result<Self, tokio_postgres::Error> {
         let sent = client.prepare_cached(&sql()).await?;
         let with_custody = waiting.iter().any(|one| one.custody.is_some());
-        Ok(Self { sent, custody: if with_custody { Some(client.prepare_cached(&insert_custody()).await?) } else { None } })
+        Ok(Self {
+            sent,
+            custody: if with_custody { Some(client.prepare_cached(&insert_custody()).await?) } else { None },
+        })
     }
 }
 
 fn sql() -> String {
     format!(
-        "WITH sent AS (INSERT INTO sent (id, envid, provider, identificativo, daticert, body_sha256, signed_at, mac) \
+        "WITH sent AS (INSERT INTO sent (id, envid, provider, identificativo, daticert, body_sha256, \
+        signed_at, mac) \
          VALUES ($1, $2, $3, $4, $5, $6, to_timestamp($7::int8), $8)) {}",
         insert_log(9),
     )
 }
 
-async fn insert(client: &Object, statements: &Statements, Waiting { sent, log, custody, .. }: &Waiting) -> Result<(), tokio_postgres::Error> {
+async fn insert(
+    client: &Object,
+    statements: &Statements,
+    Waiting { sent, log, custody, .. }: &Waiting,
+) -> Result<(), tokio_postgres::Error> {
     let log = LogValues::new(log);
     let signed_at = sent.signed_at.unix();
-    let mut values: Vec<&(dyn ToSql + Sync)> =
-        vec![&sent.id, &sent.envid, &sent.provider, &sent.identificativo, &sent.daticert, &sent.body_sha256, &signed_at, sent.mac().column()];
+    let mut values: Vec<&(dyn ToSql + Sync)> = vec![
+        &sent.id,
+        &sent.envid,
+        &sent.provider,
+        &sent.identificativo,
+        &sent.daticert,
+        &sent.body_sha256,
+        &signed_at,
+        sent.mac().column(),
+    ];
     values.extend(log.values());
     let Some((statement, (custody, log))) = statements.custody.as_ref().zip(custody.as_ref()) else {
         return client.execute(&statements.sent, &values).await.map(drop);
@@ -160,6 +194,7 @@ async fn insert(client: &Object, statements: &Statements, Waiting { sent, log, c
     let (custody, log) = (CustodyValues::new(custody), LogValues::new(log));
     let mut more = custody.values();
     more.extend(log.values());
-    let (sent, custody) = tokio::join!(biased; client.execute(&statements.sent, &values), client.execute(statement, &more));
+    let (sent, custody) =
+        tokio::join!(biased; client.execute(&statements.sent, &values), client.execute(statement, &more));
     sent.and(custody).map(drop)
 }

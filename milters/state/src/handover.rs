@@ -1,8 +1,9 @@
 //! What is being handed over: to a mailbox, or a notice to Postfix.
 //!
-//! Promise: a row says so before the first byte goes, and what was taken is never handed over again. A handing over that a crash cut off, or
-//! whose answer was lost, stays open for ever: the message may be there. Rows are added and never changed, each under its MAC, so that
-//! who has the database's password alone can neither end one nor say that something was taken.
+//! Promise: a row says so before the first byte goes, and what was taken is never handed over again. A
+//! handing over that a crash cut off, or whose answer was lost, stays open for ever: the message may be
+//! there. Rows are added and never changed, each under its MAC, so that who has the database's password alone
+//! can neither end one nor say that something was taken.
 
 use pec_core::clock::Moment;
 use pec_core::identifier::fresh;
@@ -66,7 +67,12 @@ impl Row for Step {
 
     fn write(&self, content: &mut Content) {
         let Attempt { message, recipient, id } = &self.attempt;
-        content.text(message).text(recipient).text(id).text(self.what.as_str()).number(self.at.map_or(i64::MIN, Moment::unix));
+        content
+            .text(message)
+            .text(recipient)
+            .text(id)
+            .text(self.what.as_str())
+            .number(self.at.map_or(i64::MIN, Moment::unix));
     }
 
     fn key(&self) -> &str {
@@ -90,21 +96,29 @@ pub enum Begun {
 
 const STEP: &str = "message, recipient, attempt, what, extract(epoch FROM answered_at)::int8, mac";
 
-/// The insertion of the row that says that one begins: message, recipient, attempt and MAC are these, `rest` follows.
+/// The insertion of the row that says that one begins: message, recipient, attempt and MAC are these, `rest`
+/// follows.
 pub(crate) fn insert_begun([message, recipient, attempt, mac]: [&str; 4], rest: &str) -> String {
     format!(
-        "INSERT INTO handover (message, recipient, attempt, what, mac) SELECT {message}, {recipient}::text, {attempt}::text, 'begun', {mac}::bytea {rest}"
+        "INSERT INTO handover (message, recipient, attempt, what, mac) SELECT {message}, {recipient}::text, \
+        {attempt}::text, 'begun', {mac}::bytea {rest}"
     )
 }
 
 /// The insertion of an answer with the values that [`Answer::values`] has.
 fn insert_answer(what: What) -> String {
-    format!("INSERT INTO handover (message, recipient, attempt, what, mac, answered_at) VALUES ($1, $2, $3, '{what}', $4, to_timestamp($5::int8))")
+    format!(
+        "INSERT INTO handover (message, recipient, attempt, what, mac, answered_at) VALUES ($1, $2, $3, \
+        '{what}', $4, to_timestamp($5::int8))"
+    )
 }
 
 /// The copies of an envelope, whose provider and identifier are these values.
 fn copies(provider: usize, identificativo: usize) -> String {
-    format!("(SELECT envid FROM custody WHERE provider = ${provider} AND identificativo = ${identificativo})")
+    format!(
+        "(SELECT envid FROM custody WHERE provider = ${provider} AND identificativo = \
+        ${identificativo})"
+    )
 }
 
 /// All steps of one or several messages to one recipient.
@@ -113,12 +127,18 @@ struct Steps(Vec<Authentic<Step>>);
 impl Steps {
     /// When the message with this ENVID was taken.
     fn taken(&self, message: &str) -> Option<Moment> {
-        self.0.iter().filter(|step| step.what == What::Taken && step.attempt.message == message).filter_map(|step| step.at).min()
+        self.0
+            .iter()
+            .filter(|step| step.what == What::Taken && step.attempt.message == message)
+            .filter_map(|step| step.at)
+            .min()
     }
 
     /// Whether one began of which nobody knows how it ended.
     fn are_open(&self) -> bool {
-        let ends = |begun: &Step| self.0.iter().any(|step| step.what != What::Begun && step.attempt == begun.attempt);
+        let ends = |begun: &Step| {
+            self.0.iter().any(|step| step.what != What::Begun && step.attempt == begun.attempt)
+        };
         self.0.iter().any(|step| step.what == What::Begun && !ends(step))
     }
 
@@ -137,18 +157,28 @@ impl Database {
         self.begin(Attempt::new(message, recipient)?, "message = $1", &[]).await
     }
 
-    /// The same of an envelope, any copy of which the recipient may have: its provider brings it again where it did not hear that we
-    /// have it.
-    pub async fn begin_handover_of(&self, custody: &Custody, attempt: &Attempt) -> Result<Begun, DatabaseError> {
+    /// The same of an envelope, any copy of which the recipient may have: its provider brings it again where
+    /// it did not hear that we have it.
+    pub async fn begin_handover_of(
+        &self,
+        custody: &Custody,
+        attempt: &Attempt,
+    ) -> Result<Begun, DatabaseError> {
         let condition = format!("message IN {}", copies(3, 4));
         self.begin(attempt.clone(), &condition, &[&custody.provider, &custody.identificativo]).await
     }
 
     /// `messages`: the condition for those of which one may be there.
-    async fn begin(&self, attempt: Attempt, messages: &str, more: &[&(dyn ToSql + Sync)]) -> Result<Begun, DatabaseError> {
+    async fn begin(
+        &self,
+        attempt: Attempt,
+        messages: &str,
+        more: &[&(dyn ToSql + Sync)],
+    ) -> Result<Begun, DatabaseError> {
         let begins = self.authentic(attempt.begins())?;
         let (id, mac) = (format!("${}", 3 + more.len()), format!("${}", 4 + more.len()));
-        let unless_taken = "WHERE NOT EXISTS (SELECT FROM handover WHERE message = $1 AND recipient = $2 AND what = 'taken')";
+        let unless_taken = "WHERE NOT EXISTS (SELECT FROM handover WHERE message = $1 AND recipient = $2 \
+            AND what = 'taken')";
         let sql = format!(
             "WITH begun AS ({}) SELECT {STEP} FROM handover WHERE recipient = $2 AND {messages}",
             insert_begun(["$1::text", "$2", &id, &mac], unless_taken),
@@ -165,7 +195,8 @@ impl Database {
 
     /// When the message with this ENVID was taken from us for `recipient` (a key), if it was.
     pub async fn taken_at(&self, message: &str, recipient: &str) -> Result<Option<Moment>, DatabaseError> {
-        let sql = format!("SELECT {STEP} FROM handover WHERE message = $1 AND recipient = $2 AND what = 'taken'");
+        let sql =
+            format!("SELECT {STEP} FROM handover WHERE message = $1 AND recipient = $2 AND what = 'taken'");
         Ok(self.steps(self.query(&sql, &[&message, &recipient]).await?)?.taken(message))
     }
 
@@ -180,15 +211,21 @@ impl Database {
     pub async fn end_without_mailbox(&self, attempt: &Attempt, at: Moment) -> Result<Moment, DatabaseError> {
         let answer = Answer::new(self, attempt, What::NoMailbox, at)?;
         let insert = insert_answer(What::NoMailbox);
-        let sql = format!("WITH ended AS ({insert}) SELECT {STEP} FROM handover WHERE message = $1 AND recipient = $2");
+        let sql = format!(
+            "WITH ended AS ({insert}) SELECT {STEP} FROM handover WHERE message = $1 AND recipient = $2"
+        );
         let before = self.steps(self.query(&sql, &answer.values()).await?)?;
         Ok(before.no_mailbox_since().unwrap_or(at))
     }
 
-    /// It was answered yes at `at`. Of a notice of ours (the message is its fact) nobody has anything to do any more.
+    /// It was answered yes at `at`. Of a notice of ours (the message is its fact) nobody has anything to do
+    /// any more.
     pub async fn take_handover(&self, attempt: &Attempt, at: Moment) -> Result<(), DatabaseError> {
         let answer = Answer::new(self, attempt, What::Taken, at)?;
-        let sql = format!("WITH taken AS ({}) UPDATE fact SET handed_over = true WHERE id = $1", insert_answer(What::Taken));
+        let sql = format!(
+            "WITH taken AS ({}) UPDATE fact SET handed_over = true WHERE id = $1",
+            insert_answer(What::Taken)
+        );
         self.execute(&sql, &answer.values()).await?;
         Ok(())
     }
@@ -204,7 +241,10 @@ impl Database {
         let step = |r: &Columns| {
             let attempt = Attempt { message: r.get(0), recipient: r.get(1), id: r.get(2) };
             let what = spelled(r, 3, Step::TABLE, &attempt.message)?;
-            self.believed(Step { attempt, what, at: r.get::<_, Option<i64>>(4).map(Moment::from_unix) }, r.get(5))
+            self.believed(
+                Step { attempt, what, at: r.get::<_, Option<i64>>(4).map(Moment::from_unix) },
+                r.get(5),
+            )
         };
         Ok(Steps(rows.iter().map(step).collect::<Result<_, _>>()?))
     }

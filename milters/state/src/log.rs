@@ -115,7 +115,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A row about the message of `daticert`, with what every row has; certified by the provider of those data.
+    /// A row about the message of `daticert`, with what every row has; certified by the provider of those
+    /// data.
     pub fn new(event: Event, daticert: &Daticert, happened_at: Moment, queue_id: &str) -> Self {
         Self {
             certified_by: daticert.gestore_emittente.clone(),
@@ -137,7 +138,8 @@ impl Entry {
 }
 
 impl Entry {
-    /// A row about a message of which nothing is certified: what it says of itself, under an identifier of ours.
+    /// A row about a message of which nothing is certified: what it says of itself, under an identifier of
+    /// ours.
     pub fn of_anomaly(
         header: &Header,
         identificativo: String,
@@ -149,7 +151,10 @@ impl Entry {
         let recipients: Vec<String> = recipients.iter().map(ToString::to_string).collect();
         let message = Daticert {
             mittente: reverse_path.to_owned(),
-            destinatari: recipients.iter().map(|r| Destinatario { indirizzo: r.clone(), tipo: TipoDestinatario::Certificato }).collect(),
+            destinatari: recipients
+                .iter()
+                .map(|r| Destinatario { indirizzo: r.clone(), tipo: TipoDestinatario::Certificato })
+                .collect(),
             oggetto: header.subject(),
             msgid: header.text("Message-ID"),
             ..uncertified(identificativo, happened_at)
@@ -158,7 +163,13 @@ impl Entry {
     }
 
     /// A row about no message: `words` say what happened, `identificativo` what it is about.
-    pub fn of_fact(event: Event, identificativo: String, words: String, provider: &str, happened_at: Moment) -> Self {
+    pub fn of_fact(
+        event: Event,
+        identificativo: String,
+        words: String,
+        provider: &str,
+        happened_at: Moment,
+    ) -> Self {
         let mut entry = Self::new(event, &uncertified(identificativo, happened_at), happened_at, NO_QUEUE_ID);
         entry.certified_by = provider.to_owned();
         entry.error = Some(words);
@@ -167,18 +178,24 @@ impl Entry {
 
     /// The virus scanner, by its own name for itself, has signatures of this age.
     pub fn of_old_signatures(version: &str, age: &str, provider: &str, happened_at: Moment) -> Self {
-        Self::of_fact(Event::FirmeAntivirus, version.to_owned(), format!("the virus scanner's signatures are {age}"), provider, happened_at)
+        Self::of_fact(
+            Event::FirmeAntivirus,
+            version.to_owned(),
+            format!("the virus scanner's signatures are {age}"),
+            provider,
+            happened_at,
+        )
     }
 
-    /// What has changed in the directory of providers, in words. `identificativo` is the same for the same change, whoever
-    /// sees it.
+    /// What has changed in the directory of providers, in words. `identificativo` is the same for the same
+    /// change, whoever sees it.
     pub fn of_directory(identificativo: String, change: &str, provider: &str, happened_at: Moment) -> Self {
         Self::of_fact(Event::IndiceGestori, identificativo, change.to_owned(), provider, happened_at)
     }
 }
 
-/// What a row is about that is about nothing certified. There is no daticert.xml; of these data only those of the message are
-/// used.
+/// What a row is about that is about nothing certified. There is no daticert.xml; of these data only those of
+/// the message are used.
 fn uncertified(identificativo: String, data: Moment) -> Daticert {
     Daticert {
         tipo: Tipo::PostaCertificata,

@@ -28,7 +28,12 @@ impl Row for Sent {
     const TABLE: &'static str = "sent";
 
     fn write(&self, content: &mut Content) {
-        content.text(&self.id).text(&self.envid).text(&self.provider).text(&self.identificativo).text(&self.daticert);
+        content
+            .text(&self.id)
+            .text(&self.envid)
+            .text(&self.provider)
+            .text(&self.identificativo)
+            .text(&self.daticert);
         content.bytes(&self.body_sha256).number(self.signed_at.unix());
     }
 
@@ -62,12 +67,14 @@ impl Row for NotAccepted {
     }
 }
 
-/// A copy of an envelope that this provider answers for: the Incoming Point took it, or it is our own for recipients of ours.
+/// A copy of an envelope that this provider answers for: the Incoming Point took it, or it is our own for
+/// recipients of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Custody {
     /// Names the trigger of its presa in carico.
     pub id: String,
-    /// The SMTP envelope id under which Postfix hands it to pec-delivery, and reports on it. Of our own: that of [`Sent`].
+    /// The SMTP envelope id under which Postfix hands it to pec-delivery, and reports on it. Of our own: that
+    /// of [`Sent`].
     pub envid: String,
     /// The provider that signed.
     pub provider: String,
@@ -91,8 +98,18 @@ impl Row for Custody {
     const TABLE: &'static str = "custody";
 
     fn write(&self, content: &mut Content) {
-        content.text(&self.id).text(&self.envid).text(&self.provider).text(&self.mail_receipt).text(&self.identificativo).text(&self.daticert);
-        content.texts(&self.recipients).bytes(&self.body_sha256).bytes(&self.content_sha256).number(self.taken_at.unix());
+        content
+            .text(&self.id)
+            .text(&self.envid)
+            .text(&self.provider)
+            .text(&self.mail_receipt)
+            .text(&self.identificativo)
+            .text(&self.daticert);
+        content
+            .texts(&self.recipients)
+            .bytes(&self.body_sha256)
+            .bytes(&self.content_sha256)
+            .number(self.taken_at.unix());
     }
 
     fn key(&self) -> &str {
@@ -103,7 +120,8 @@ impl Row for Custody {
 pec_core::spelled! {
     /// What a milter let pass to mailboxes of ours besides envelopes.
     PassedKind {
-        /// A receipt or notice of a provider about a message of ours, for whom it is: a full mailbox takes it.
+        /// A receipt or notice of a provider about a message of ours, for whom it is: a full mailbox takes
+        /// it.
         RicevutaDovuta = "ricevuta-dovuta",
         /// Any other receipt or notice of a provider.
         Ricevuta = "ricevuta",
@@ -123,7 +141,8 @@ impl PassedKind {
     }
 }
 
-/// A message that a milter let pass to mailboxes of ours: pec-delivery hands over what has such a row, and nothing else.
+/// A message that a milter let pass to mailboxes of ours: pec-delivery hands over what has such a row, and
+/// nothing else.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passed {
     /// The SMTP envelope id under which Postfix hands it to pec-delivery.
@@ -155,7 +174,8 @@ pec_core::spelled! {
         Clock = "clock",
         /// The second in which we heard the mailbox say that it has the message.
         Mailbox = "mailbox",
-        /// The same, and the mailbox may have said so earlier: it was handed the message before, and its answer was lost.
+        /// The same, and the mailbox may have said so earlier: it was handed the message before, and its
+        /// answer was lost.
         MailboxAgain = "mailbox-again",
         /// Postfix's report.
         Report = "report",
@@ -163,8 +183,8 @@ pec_core::spelled! {
 }
 
 pec_core::spelled! {
-    /// Which notice a fact leads to. An envelope has one fact of a kind for each recipient; the names stand in the tables and
-    /// in the addresses of triggers.
+    /// Which notice a fact leads to. An envelope has one fact of a kind for each recipient; the names stand
+    /// in the tables and in the addresses of triggers.
     FactKind {
         /// Ricevuta di accettazione.
         Accettazione = "accettazione",
@@ -216,8 +236,17 @@ impl Row for Fact {
     const TABLE: &'static str = "fact";
 
     fn write(&self, content: &mut Content) {
-        content.text(&self.id).text(&self.provider).text(&self.identificativo).text(self.kind.as_str()).text(&self.recipient);
-        content.text(&self.source).mac(&self.source_mac).number(self.happened_at.unix()).text(self.time_source.as_str());
+        content
+            .text(&self.id)
+            .text(&self.provider)
+            .text(&self.identificativo)
+            .text(self.kind.as_str())
+            .text(&self.recipient);
+        content
+            .text(&self.source)
+            .mac(&self.source_mac)
+            .number(self.happened_at.unix())
+            .text(self.time_source.as_str());
         content.text(&self.status).text(&self.message_id);
     }
 
@@ -226,8 +255,8 @@ impl Row for Fact {
     }
 }
 
-/// The name of the trigger of a notice, the part of its address before the `@`. `id` is that of the fact, or of the row from
-/// which the fact comes where the trigger makes it one.
+/// The name of the trigger of a notice, the part of its address before the `@`. `id` is that of the fact, or
+/// of the row from which the fact comes where the trigger makes it one.
 pub fn trigger_name(kind: FactKind, id: &str) -> String {
     format!("{kind}+{id}")
 }
@@ -294,7 +323,12 @@ impl Row for AboutOne<'_> {
 
     fn write(&self, content: &mut Content) {
         let of = self.ricevuta;
-        content.text(&of.identificativo).text(of.kind.as_str()).text(self.recipient).text(&of.provider).text(&of.message_id);
+        content
+            .text(&of.identificativo)
+            .text(of.kind.as_str())
+            .text(self.recipient)
+            .text(&of.provider)
+            .text(&of.message_id);
         content.number(of.happened_at.unix()).bytes(&of.content_sha256).mac(&of.sent_mac);
     }
 

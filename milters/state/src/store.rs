@@ -1,6 +1,7 @@
 //! Messages as files: those with viruses, which are kept.
 //!
-//! Promise: after [`Store::put_pieces`] the bytes are on disk, file and directory entry, or there is an error.
+//! Promise: after [`Store::put_pieces`] the bytes are on disk, file and directory entry, or there is an
+//! error.
 
 use std::path::Path;
 
@@ -40,7 +41,9 @@ impl Store {
         let error = |trouble: String| OpenError { parameter, path: directory.display().to_string(), trouble };
         // Each milter tries for itself, in a container of its own perhaps, where process ids are alike.
         let probe = directory.join(format!(".probe.{}", fresh().map_err(|e| error(e.to_string()))?));
-        std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)).map_err(|e| error(format!("cannot be written to: {e}")))?;
+        std::fs::write(&probe, b"")
+            .and_then(|()| std::fs::remove_file(&probe))
+            .map_err(|e| error(format!("cannot be written to: {e}")))?;
         let files = LocalFileSystem::new_with_prefix(directory).map_err(|e| error(e.to_string()))?;
         Ok(Self(files.with_fsync(true)))
     }

@@ -14,7 +14,13 @@ use tokio_postgres::{Client, NoTls};
 type Ours = Option<(Authentic<Custody>, Entry)>;
 
 /// An envelope to Bruno, and to a colleague if it is `ours`.
-fn envelope(network: &Network, database: &Database, id: &str, envid: &str, ours: bool) -> (Authentic<Sent>, Entry, Ours) {
+fn envelope(
+    network: &Network,
+    database: &Database,
+    id: &str,
+    envid: &str,
+    ours: bool,
+) -> (Authentic<Sent>, Entry, Ours) {
     let header = Header::parse(b"Subject: Prova\r\n").unwrap();
     let mut daticert = daticert_of(&network.alfa, &["bruno@pec.beta.test", "aldo@studio.example"], &header);
     daticert.identificativo = format!("{id}@gestore.alfa.test");
@@ -48,7 +54,8 @@ impl Writing {
     async fn standing() -> Self {
         let network = Network::new().await;
         let database = Database::connect(&network.alfa.settings, "test").await.unwrap();
-        let (other, connection) = tokio_postgres::connect(&network.alfa.settings.database, NoTls).await.unwrap();
+        let (other, connection) =
+            tokio_postgres::connect(&network.alfa.settings.database, NoTls).await.unwrap();
         tokio::spawn(connection);
         other.batch_execute("BEGIN; LOCK TABLE sent").await.unwrap();
         let mut writing = Self { network, database, other, outcomes: JoinSet::new() };
@@ -62,13 +69,15 @@ impl Writing {
     }
 
     fn insert_with(&mut self, id: &str, envid: &str, ours: bool) {
-        let (database, id, (sent, log, custody)) = (self.database.clone(), id.to_owned(), envelope(&self.network, &self.database, id, envid, ours));
+        let (database, id, (sent, log, custody)) =
+            (self.database.clone(), id.to_owned(), envelope(&self.network, &self.database, id, envid, ours));
         self.outcomes.spawn(async move { (id, database.insert_sent(sent, log, custody).await) });
     }
 
     /// The process of PostgreSQL that stands before the lock, once it is another than `before`.
     async fn standing_backend(&self, before: &str) -> String {
-        let sql = "SELECT pid::text FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let sql = "SELECT pid::text FROM pg_stat_activity WHERE datname = current_database() AND \
+            wait_event_type = 'Lock'";
         let standing = async {
             loop {
                 match self.ask(sql).await.pop() {
@@ -109,7 +118,12 @@ async fn those_that_wait_share_a_commit() {
     assert_eq!(writing.ask("SELECT count(*)::text FROM log WHERE event = 'accesso'").await, ["21"]);
     assert_eq!(writing.ask("SELECT count(DISTINCT xmin::text)::text FROM sent").await, ["2"]);
     // Each with its log row.
-    assert_eq!(writing.ask("SELECT count(*)::text FROM sent s JOIN log l ON l.queue_id = s.id AND l.xmin = s.xmin").await, ["21"]);
+    assert_eq!(
+        writing
+            .ask("SELECT count(*)::text FROM sent s JOIN log l ON l.queue_id = s.id AND l.xmin = s.xmin")
+            .await,
+        ["21"]
+    );
 }
 
 #[tokio::test]
@@ -123,17 +137,29 @@ async fn what_recipients_of_ours_have_is_written_with_the_envelope_or_neither_is
     writing.insert_with("bad", "envid-bad", true);
     assert_eq!(writing.failed().await, ["bad"]);
     assert_eq!(writing.ask("SELECT id FROM sent ORDER BY id").await, ["0", "1", "2", "3", "4", "5", "first"]);
-    assert_eq!(writing.ask("SELECT id FROM custody ORDER BY id").await, ["custody-0", "custody-2", "custody-4"]);
-    let together = "SELECT l.queue_id FROM log l JOIN sent s ON s.id = l.queue_id AND s.xmin = l.xmin LEFT JOIN custody c ON c.envid = s.envid \
-                    WHERE CASE l.event WHEN 'ricezione' THEN c.xmin = l.xmin ELSE l.event = 'accesso' END ORDER BY l.queue_id";
-    assert_eq!(writing.ask(together).await, ["0", "0", "1", "2", "2", "3", "4", "4", "5", "first"], "each with its log rows");
+    assert_eq!(
+        writing.ask("SELECT id FROM custody ORDER BY id").await,
+        ["custody-0", "custody-2", "custody-4"]
+    );
+    let together = "SELECT l.queue_id FROM log l JOIN sent s ON s.id = l.queue_id AND s.xmin = l.xmin LEFT \
+        JOIN custody c ON c.envid = s.envid \
+                    WHERE CASE l.event WHEN 'ricezione' THEN c.xmin = l.xmin ELSE l.event = 'accesso' END \
+        ORDER BY l.queue_id";
+    assert_eq!(
+        writing.ask(together).await,
+        ["0", "0", "1", "2", "2", "3", "4", "4", "5", "first"],
+        "each with its log rows"
+    );
     // One alone is as whole.
     writing.insert_with("alone", "envid-alone", true);
     assert_eq!(writing.failed().await, [""; 0]);
     writing.insert_with("bad", "envid-bad", true);
     assert_eq!(writing.failed().await, ["bad"]);
     assert_eq!(writing.ask("SELECT id FROM sent WHERE id IN ('alone', 'bad')").await, ["alone"]);
-    assert_eq!(writing.ask("SELECT event FROM log WHERE queue_id IN ('alone', 'bad') ORDER BY event").await, ["accesso", "ricezione"]);
+    assert_eq!(
+        writing.ask("SELECT event FROM log WHERE queue_id IN ('alone', 'bad') ORDER BY event").await,
+        ["accesso", "ricezione"]
+    );
     let custody = writing.database.custody_with_envid("envid-alone").await.unwrap().unwrap();
     assert_eq!(custody.recipients, ["aldo@studio.example"]);
 }
@@ -155,7 +181,12 @@ async fn soon_after_a_commit_the_next_are_waited_for() {
         }
         assert_eq!(writing.failed().await, [""; 0]);
         // A machine that is busy elsewhere may take longer than they are waited for.
-        if writing.ask("SELECT count(*)::text FROM sent s JOIN sent t ON t.xmin = s.xmin WHERE s.id LIKE 'one-%' AND t.id LIKE 'two-%'").await
+        if writing
+            .ask(
+                "SELECT count(*)::text FROM sent s JOIN sent t ON t.xmin = s.xmin WHERE s.id LIKE \
+            'one-%' AND t.id LIKE 'two-%'",
+            )
+            .await
             != ["0"]
         {
             return;
@@ -189,7 +220,8 @@ async fn a_connection_that_breaks_amid_them_is_success_for_none() {
     // That of the first, and then that in which the others stand before the lock together.
     let mut backend = writing.standing_backend("").await;
     for last in [false, true] {
-        run(&writing.network.alfa.settings.database, &format!("SELECT pg_terminate_backend({backend})")).await;
+        run(&writing.network.alfa.settings.database, &format!("SELECT pg_terminate_backend({backend})"))
+            .await;
         if !last {
             backend = writing.standing_backend(&backend).await;
         }
@@ -206,7 +238,9 @@ async fn they_are_written_though_who_does_it_together_has_ended() {
     let network = Network::new().await;
     let settings = network.alfa.settings.clone();
     // What runs on a runtime ends with it.
-    let connect = std::thread::spawn(move || tokio::runtime::Runtime::new().unwrap().block_on(Database::connect(&settings, "test")));
+    let connect = std::thread::spawn(move || {
+        tokio::runtime::Runtime::new().unwrap().block_on(Database::connect(&settings, "test"))
+    });
     let database = connect.join().unwrap().unwrap();
     let (sent, log, custody) = envelope(&network, &database, "later", "envid-later", false);
     database.insert_sent(sent, log, custody).await.unwrap();

@@ -1,4 +1,5 @@
-//! Rows are believed as these programs wrote them, and no other way; what was being handed over is known to its end.
+//! Rows are believed as these programs wrote them, and no other way; what was being handed over is known to
+//! its end.
 #![allow(clippy::unwrap_used)]
 
 use std::fmt::Debug;
@@ -13,7 +14,9 @@ use pec_state::authentic::Authentic;
 use pec_state::database::{ConnectError, Database, DatabaseError};
 use pec_state::handover::{Attempt, Begun};
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{Custody, Fact, FactKind, Made, NotAccepted, Passed, PassedKind, Ricevuta, Sent, TimeSource};
+use pec_state::rows::{
+    Custody, Fact, FactKind, Made, NotAccepted, Passed, PassedKind, Ricevuta, Sent, TimeSource,
+};
 use pec_test_support::log::Log;
 use pec_test_support::network::{Network, column, daticert_of, insert_ricevuta, run, sent};
 use pec_test_support::pki::NOW;
@@ -51,20 +54,42 @@ impl Rows {
         let log = |event| Entry::new(event, &daticert, daticert.data, "4j");
         let sent = database.authentic(sent(&fresh().unwrap(), "envid", &daticert, &sha256(b"x"))).unwrap();
         let custody = database.authentic(custody(&sent, &fresh().unwrap(), "envid")).unwrap();
-        database.insert_sent(sent.clone(), log(Event::Accesso), Some((custody.clone(), log(Event::Ricezione)))).await.unwrap();
+        database
+            .insert_sent(sent.clone(), log(Event::Accesso), Some((custody.clone(), log(Event::Ricezione))))
+            .await
+            .unwrap();
 
-        let refused = NotAccepted { id: fresh().unwrap(), provider: "Alfa".into(), daticert: daticert.to_xml(), inglese: "because".into() };
+        let refused = NotAccepted {
+            id: fresh().unwrap(),
+            provider: "Alfa".into(),
+            daticert: daticert.to_xml(),
+            inglese: "because".into(),
+        };
         let refused = database.authentic(refused).unwrap();
         let mut of_refused = fact(FactKind::NonAccettazione, "", (&refused.id, &refused));
         of_refused.identificativo = "other@gestore.alfa.test".into();
-        database.insert_not_accepted(&refused, of_refused, &made(), &log(Event::Notice("non-accettazione"))).await.unwrap();
+        database
+            .insert_not_accepted(&refused, of_refused, &made(), &log(Event::Notice("non-accettazione")))
+            .await
+            .unwrap();
 
-        let passed = Passed { envid: "passed".into(), kind: PassedKind::Ricevuta, body_sha256: vec![2; 32], recipients: vec![BRUNO.into()] };
+        let passed = Passed {
+            envid: "passed".into(),
+            kind: PassedKind::Ricevuta,
+            body_sha256: vec![2; 32],
+            recipients: vec![BRUNO.into()],
+        };
         database.insert_passed(&database.authentic(passed).unwrap(), None).await.unwrap();
 
         let fact = fact(FactKind::Accettazione, "", (&sent.id, &sent));
         let fact = Fact { identificativo: sent.identificativo.clone(), ..fact };
-        assert!(database.insert_fact(&fact, &made(), &log(Event::Notice("accettazione")), "anna@pec.alfa.test").await.unwrap().is_some());
+        assert!(
+            database
+                .insert_fact(&fact, &made(), &log(Event::Notice("accettazione")), "anna@pec.alfa.test")
+                .await
+                .unwrap()
+                .is_some()
+        );
         let ricevuta = Ricevuta {
             identificativo: sent.identificativo.clone(),
             kind: Tipo::AvvenutaConsegna,
@@ -76,7 +101,10 @@ impl Rows {
             sent_mac: sent.mac().clone(),
         };
         assert!(insert_ricevuta(&database, &ricevuta, &log(Event::Ricevuta("avvenuta-consegna"))).await);
-        database.take_handover(&begun(&database, "passed", BRUNO).await, Moment::from_unix(NOW)).await.unwrap();
+        database
+            .take_handover(&begun(&database, "passed", BRUNO).await, Moment::from_unix(NOW))
+            .await
+            .unwrap();
         Self { url: network.alfa.settings.database.clone(), network, database, daticert, sent, custody, fact }
     }
 
@@ -84,16 +112,26 @@ impl Rows {
         column(&self.url, &format!("SELECT id FROM {table}")).await.remove(0)
     }
 
-    /// While each column of the table is another, what is read by a value of it is forged, or not found; each forged row is an alarm.
-    async fn is_believed_only_as_written<T: Debug>(&self, table: &'static str, key: &str, read: impl AsyncFn() -> Result<Option<T>, DatabaseError>) {
+    /// While each column of the table is another, what is read by a value of it is forged, or not found; each
+    /// forged row is an alarm.
+    async fn is_believed_only_as_written<T: Debug>(
+        &self,
+        table: &'static str,
+        key: &str,
+        read: impl AsyncFn() -> Result<Option<T>, DatabaseError>,
+    ) {
         let log = Log::start();
         assert!(read().await.unwrap().is_some());
         let mut changes = alterations(&self.url, table).await;
         changes.push(("no MAC".into(), format!("UPDATE {table} SET mac = '\\x'")));
-        changes.push(("another row's MAC".into(), format!("UPDATE {table} SET mac = '\\x{}'", hex_of(&self.another_rows_mac(table).await))));
+        changes.push((
+            "another row's MAC".into(),
+            format!("UPDATE {table} SET mac = '\\x{}'", hex_of(&self.another_rows_mac(table).await)),
+        ));
         let mut found = 0;
         for (what, change) in &changes {
-            let alarms = || log.lines(&["ERROR", "alarm: a row was not written by these programs", key]).len();
+            let alarms =
+                || log.lines(&["ERROR", "alarm: a row was not written by these programs", key]).len();
             let before = alarms();
             match while_altered(&self.url, table, change, &read).await {
                 Ok(None) => {}
@@ -115,11 +153,21 @@ impl Rows {
         match table {
             "sent" => mac(&database.authentic(sent("other", "other", &self.daticert, b"")).unwrap()),
             "custody" => mac(&database.authentic(custody(&self.sent, "other", "other")).unwrap()),
-            "not_accepted" => {
-                mac(&database.authentic(NotAccepted { id: "o".into(), provider: "".into(), daticert: "".into(), inglese: "".into() }).unwrap())
-            }
+            "not_accepted" => mac(&database
+                .authentic(NotAccepted {
+                    id: "o".into(),
+                    provider: "".into(),
+                    daticert: "".into(),
+                    inglese: "".into(),
+                })
+                .unwrap()),
             "passed" => {
-                let row = Passed { envid: "other".into(), kind: PassedKind::Locale, body_sha256: vec![], recipients: vec![] };
+                let row = Passed {
+                    envid: "other".into(),
+                    kind: PassedKind::Locale,
+                    body_sha256: vec![],
+                    recipients: vec![],
+                };
                 mac(&database.authentic(row).unwrap())
             }
             _ => mac(&database.authentic(fact(FactKind::Accettazione, "", ("other", &self.sent))).unwrap()),
@@ -178,13 +226,26 @@ async fn a_row_is_believed_only_as_it_was_written() {
     let database = &rows.database;
     let sent = &rows.sent;
     rows.is_believed_only_as_written("sent", &sent.id, async || database.sent(&sent.id).await).await;
-    rows.is_believed_only_as_written("sent", &sent.id, async || database.sent_with_envid("envid").await).await;
-    rows.is_believed_only_as_written("sent", &sent.id, async || database.sent_with_identifier(&sent.identificativo).await).await;
-    rows.is_believed_only_as_written("custody", &rows.custody.id, async || database.custody(&rows.custody.id).await).await;
-    rows.is_believed_only_as_written("custody", &rows.custody.id, async || database.custody_with_envid("envid").await).await;
+    rows.is_believed_only_as_written("sent", &sent.id, async || database.sent_with_envid("envid").await)
+        .await;
+    rows.is_believed_only_as_written("sent", &sent.id, async || {
+        database.sent_with_identifier(&sent.identificativo).await
+    })
+    .await;
+    rows.is_believed_only_as_written("custody", &rows.custody.id, async || {
+        database.custody(&rows.custody.id).await
+    })
+    .await;
+    rows.is_believed_only_as_written("custody", &rows.custody.id, async || {
+        database.custody_with_envid("envid").await
+    })
+    .await;
     rows.is_believed_only_as_written("passed", "passed", async || database.in_queue("passed").await).await;
     let refused = rows.id("not_accepted").await;
-    rows.is_believed_only_as_written("not_accepted", &refused, async || database.not_accepted(&refused).await).await;
+    rows.is_believed_only_as_written("not_accepted", &refused, async || {
+        database.not_accepted(&refused).await
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -194,28 +255,49 @@ async fn a_fact_is_believed_only_as_it_was_written_and_its_notice_only_as_it_was
     run(&rows.url, &format!("DELETE FROM fact WHERE id <> '{}'", fact.id)).await;
     rows.is_believed_only_as_written("fact", &fact.id, async || database.fact_with_id(&fact.id).await).await;
     // Of that: what it came out as.
-    for change in ["notice_sha256 = '\\x00'", "notice_sha256 = NULL", "made_with = 'x'", "made_with = NULL", "notice_mac = NULL", "notice_mac = mac"]
-    {
-        let known = while_altered(&rows.url, "fact", &format!("UPDATE fact SET {change}"), async || database.fact_with_id(&fact.id).await).await;
-        assert!(matches!(known, Err(DatabaseError::Forged { table: "fact.notice", .. })), "{change}: {known:?}");
+    for change in [
+        "notice_sha256 = '\\x00'",
+        "notice_sha256 = NULL",
+        "made_with = 'x'",
+        "made_with = NULL",
+        "notice_mac = NULL",
+        "notice_mac = mac",
+    ] {
+        let known = while_altered(&rows.url, "fact", &format!("UPDATE fact SET {change}"), async || {
+            database.fact_with_id(&fact.id).await
+        })
+        .await;
+        assert!(
+            matches!(known, Err(DatabaseError::Forged { table: "fact.notice", .. })),
+            "{change}: {known:?}"
+        );
     }
     // By its envelope it is found by four values.
     let columns = alterations(&rows.url, "fact").await;
     let keys = ["provider", "identificativo", "kind", "recipient"];
     for (column, change) in columns.iter().filter(|(column, _)| !keys.contains(&column.as_str())) {
         let read = async || database.fact(&fact.provider, &fact.identificativo, fact.kind, "").await;
-        assert!(matches!(while_altered(&rows.url, "fact", change, read).await, Err(DatabaseError::Forged { .. })), "{column}");
+        assert!(
+            matches!(while_altered(&rows.url, "fact", change, read).await, Err(DatabaseError::Forged { .. })),
+            "{column}"
+        );
     }
 }
 
 #[tokio::test]
 async fn one_facts_notice_is_not_anothers() {
     let rows = Rows::new().await;
-    let (database, log) = (&rows.database, Entry::new(Event::Notice("presa-in-carico"), &rows.daticert, rows.daticert.data, "4j"));
-    let other = Fact { identificativo: rows.fact.identificativo.clone(), ..fact(FactKind::PresaInCarico, BRUNO, (&rows.custody.id, &rows.custody)) };
+    let (database, log) = (
+        &rows.database,
+        Entry::new(Event::Notice("presa-in-carico"), &rows.daticert, rows.daticert.data, "4j"),
+    );
+    let other = Fact {
+        identificativo: rows.fact.identificativo.clone(),
+        ..fact(FactKind::PresaInCarico, BRUNO, (&rows.custody.id, &rows.custody))
+    };
     database.insert_fact(&other, &Made { sha256: vec![6; 32], with: "0/x".into() }, &log, "x").await.unwrap();
-    let swap =
-        "UPDATE fact AS f SET notice_sha256 = o.notice_sha256, made_with = o.made_with, notice_mac = o.notice_mac FROM fact AS o WHERE o.id <> f.id";
+    let swap = "UPDATE fact AS f SET notice_sha256 = o.notice_sha256, made_with = o.made_with, notice_mac = \
+        o.notice_mac FROM fact AS o WHERE o.id <> f.id";
     let read = async || (database.fact_with_id(&rows.fact.id).await, database.fact_with_id(&other.id).await);
     let (one, two) = while_altered(&rows.url, "fact", swap, read).await;
     assert!(one.is_err() && two.is_err());
@@ -233,12 +315,19 @@ async fn a_receipt_counts_only_as_it_was_written_and_only_about_the_envelope_tha
         let before = log.lines(&["ERROR", "alarm", "table=ricevuta", &message_id]).len();
         let counts = async || database.is_in_other_hands(identificativo, BRUNO).await.unwrap();
         assert!(!while_altered(&rows.url, "ricevuta", &change, counts).await, "{what}");
-        assert!(what == "identificativo" || log.lines(&["ERROR", "alarm", "table=ricevuta", &message_id]).len() > before, "{what}");
+        assert!(
+            what == "identificativo"
+                || log.lines(&["ERROR", "alarm", "table=ricevuta", &message_id]).len() > before,
+            "{what}"
+        );
     }
     // Another envelope of ours under the same identifier: what came for the first says nothing of it.
     let other = database.authentic(sent(&fresh().unwrap(), "other", &rows.daticert, b"other")).unwrap();
     run(&rows.url, "DELETE FROM sent").await;
-    database.insert_sent(other, Entry::new(Event::Accesso, &rows.daticert, rows.daticert.data, "4j"), None).await.unwrap();
+    database
+        .insert_sent(other, Entry::new(Event::Accesso, &rows.daticert, rows.daticert.data, "4j"), None)
+        .await
+        .unwrap();
     assert!(!database.is_delivered(identificativo, BRUNO).await.unwrap());
 }
 
@@ -247,16 +336,23 @@ async fn a_copy_that_was_taken_counts_only_as_it_was_written() {
     let rows = Rows::new().await;
     let log = Entry::new(Event::Notice("presa-in-carico"), &rows.daticert, rows.daticert.data, "4j");
     let (custody, database) = (&rows.custody, &rows.database);
-    let presa = Fact { identificativo: custody.identificativo.clone(), ..fact(FactKind::PresaInCarico, BRUNO, (&custody.id, custody)) };
+    let presa = Fact {
+        identificativo: custody.identificativo.clone(),
+        ..fact(FactKind::PresaInCarico, BRUNO, (&custody.id, custody))
+    };
     let presa = Fact { provider: custody.provider.clone(), ..presa };
     database.insert_fact(&presa, &made(), &log, "x").await.unwrap();
-    let taken = async || database.taken(&custody.provider, &custody.identificativo, &custody.content_sha256).await;
+    let taken =
+        async || database.taken(&custody.provider, &custody.identificativo, &custody.content_sha256).await;
     assert!(taken().await.unwrap().recipients.contains(BRUNO));
     for table in ["custody", "fact"] {
         for (column, change) in alterations(&rows.url, table).await {
             match while_altered(&rows.url, table, &change, &taken).await {
                 Err(DatabaseError::Forged { .. }) => {}
-                Ok(taken) => assert!(taken.recipients.is_empty() && !taken.other_content, "{table}.{column}: {taken:?}"),
+                Ok(taken) => assert!(
+                    taken.recipients.is_empty() && !taken.other_content,
+                    "{table}.{column}: {taken:?}"
+                ),
                 other => panic!("{table}.{column}: {other:?}"),
             }
         }
@@ -273,15 +369,28 @@ async fn a_deadline_is_that_of_a_row_of_ours() {
         page
     };
     let page = due().await;
-    assert_eq!(page.iter().map(|d| (&d.fact.id, &d.sent.id)).collect::<Vec<_>>(), [(&rows.fact.id, &rows.sent.id)]);
-    assert_eq!(page[0].certified.iter().filter(|(_, key)| key == BRUNO).map(|(kind, _)| kind.as_str()).collect::<Vec<_>>(), ["avvenuta-consegna"]);
+    assert_eq!(
+        page.iter().map(|d| (&d.fact.id, &d.sent.id)).collect::<Vec<_>>(),
+        [(&rows.fact.id, &rows.sent.id)]
+    );
+    assert_eq!(
+        page[0]
+            .certified
+            .iter()
+            .filter(|(_, key)| key == BRUNO)
+            .map(|(kind, _)| kind.as_str())
+            .collect::<Vec<_>>(),
+        ["avvenuta-consegna"]
+    );
     run(&rows.url, &format!("DELETE FROM fact WHERE id <> '{}'", rows.fact.id)).await;
     // What is another kind of fact, or one about nothing, is no accettazione; that ends the page too.
     // What its notice came out as is nothing that a deadline follows from.
     let not_found = ["fact.kind", "fact.source", "sent.id"];
     for table in ["fact", "sent"] {
         for (column, change) in alterations(&rows.url, table).await {
-            if !not_found.contains(&format!("{table}.{column}").as_str()) && !OF_NOTICE.contains(&column.as_str()) {
+            if !not_found.contains(&format!("{table}.{column}").as_str())
+                && !OF_NOTICE.contains(&column.as_str())
+            {
                 assert!(while_altered(&rows.url, table, &change, &due).await.is_empty(), "{table}.{column}");
             }
         }
@@ -290,19 +399,39 @@ async fn a_deadline_is_that_of_a_row_of_ours() {
     // The envelope is another row of ours than the one that was accepted.
     let other = database.authentic(sent(&rows.sent.id, "other", &rows.daticert, b"other")).unwrap();
     run(&rows.url, "DELETE FROM sent").await;
-    database.insert_sent(other, Entry::new(Event::Accesso, &rows.daticert, rows.daticert.data, "4j"), None).await.unwrap();
+    database
+        .insert_sent(other, Entry::new(Event::Accesso, &rows.daticert, rows.daticert.data, "4j"), None)
+        .await
+        .unwrap();
     assert!(due().await.is_empty());
 }
 
 #[tokio::test]
 async fn what_is_to_be_raised_is_a_fact_of_ours() {
     let rows = Rows::new().await;
-    let preavviso = Fact { kind: FactKind::Preavviso12, recipient: BRUNO.into(), id: fresh().unwrap(), ..rows.fact.clone() };
+    let preavviso = Fact {
+        kind: FactKind::Preavviso12,
+        recipient: BRUNO.into(),
+        id: fresh().unwrap(),
+        ..rows.fact.clone()
+    };
     rows.database.hold_fact(&preavviso).await.unwrap();
-    let raised = async || rows.database.to_raise().await.unwrap().into_iter().map(|r| r.known.fact.id.clone()).collect::<Vec<_>>();
+    let raised = async || {
+        rows.database
+            .to_raise()
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|r| r.known.fact.id.clone())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(raised().await, std::slice::from_ref(&preavviso.id));
     run(&rows.url, &format!("DELETE FROM fact WHERE id <> '{}'", preavviso.id)).await;
-    for (column, change) in alterations(&rows.url, "fact").await.iter().filter(|(column, _)| !OF_NOTICE.contains(&column.as_str())) {
+    for (column, change) in alterations(&rows.url, "fact")
+        .await
+        .iter()
+        .filter(|(column, _)| !OF_NOTICE.contains(&column.as_str()))
+    {
         assert!(while_altered(&rows.url, "fact", change, &raised).await.is_empty(), "{column}");
     }
     // Once it is handed over, nobody has anything to do.
@@ -314,19 +443,38 @@ async fn what_is_to_be_raised_is_a_fact_of_ours() {
 #[tokio::test]
 async fn the_first_fact_holds_and_a_notice_is_made_once() {
     let rows = Rows::new().await;
-    let (database, log) = (&rows.database, Entry::new(Event::Notice("errore-consegna"), &rows.daticert, rows.daticert.data, "4j"));
+    let (database, log) = (
+        &rows.database,
+        Entry::new(Event::Notice("errore-consegna"), &rows.daticert, rows.daticert.data, "4j"),
+    );
     let first = fact(FactKind::ErroreConsegna, BRUNO, (&rows.custody.id, &rows.custody));
-    let second = Fact { id: fresh().unwrap(), status: "5.1.1".into(), happened_at: Moment::from_unix(NOW), ..first.clone() };
+    let second = Fact {
+        id: fresh().unwrap(),
+        status: "5.1.1".into(),
+        happened_at: Moment::from_unix(NOW),
+        ..first.clone()
+    };
     assert_eq!(*database.hold_fact(&first).await.unwrap().fact, first);
     let held = database.hold_fact(&second).await.unwrap();
     assert_eq!((&*held.fact, &held.made), (&first, &None));
     assert_eq!(database.insert_fact(&second, &made(), &log, "x").await.unwrap(), None);
     assert!(database.insert_made(&held, &made(), &log, "x").await.unwrap().is_some());
     let other = Made { sha256: vec![9; 32], with: "other".into() };
-    assert_eq!(database.insert_made(&held, &other, &log, "x").await.unwrap(), None, "something was written meanwhile");
+    assert_eq!(
+        database.insert_made(&held, &other, &log, "x").await.unwrap(),
+        None,
+        "something was written meanwhile"
+    );
     assert_eq!(database.fact_with_id(&first.id).await.unwrap().unwrap().made, Some(made()));
-    assert_eq!(column(&rows.url, "SELECT count(*)::text FROM log WHERE event = 'errore-consegna'").await, ["1"]);
-    assert_eq!(column(&rows.url, &format!("SELECT what FROM handover WHERE message = '{}'", first.id)).await, ["begun"], "it is being handed over");
+    assert_eq!(
+        column(&rows.url, "SELECT count(*)::text FROM log WHERE event = 'errore-consegna'").await,
+        ["1"]
+    );
+    assert_eq!(
+        column(&rows.url, &format!("SELECT what FROM handover WHERE message = '{}'", first.id)).await,
+        ["begun"],
+        "it is being handed over"
+    );
     // Over what was made with another certificate there may be something else.
     let known = database.fact_with_id(&first.id).await.unwrap().unwrap();
     assert!(database.insert_made(&known, &other, &log, "x").await.unwrap().is_some());
@@ -384,7 +532,11 @@ async fn that_there_is_no_mailbox_counts_since_nothing_else_was_answered() {
     assert_eq!(none(120).await, 0);
     let attempt = begun(database, "m", BRUNO).await;
     database.end_handover(&attempt, at(NOW + 180)).await.unwrap();
-    assert_eq!((none(180).await, none(181).await, none(240).await), (180, 181, 181), "of one second, the other answer is the later one");
+    assert_eq!(
+        (none(180).await, none(181).await, none(240).await),
+        (180, 181, 181),
+        "of one second, the other answer is the later one"
+    );
 }
 
 #[tokio::test]
@@ -394,7 +546,10 @@ async fn of_an_envelope_each_copy_counts() {
     let other = database.authentic(custody(&rows.sent, "other", "other")).unwrap();
     let log = Entry::new(Event::Ricezione, &rows.daticert, rows.daticert.data, "4j");
     database.insert_custody(&other, &log).await.unwrap();
-    let stranger = Custody { identificativo: "2@gestore.alfa.test".into(), ..custody(&rows.sent, "stranger", "stranger") };
+    let stranger = Custody {
+        identificativo: "2@gestore.alfa.test".into(),
+        ..custody(&rows.sent, "stranger", "stranger")
+    };
     let stranger = database.authentic(stranger).unwrap();
     database.insert_custody(&stranger, &log).await.unwrap();
 
@@ -435,18 +590,36 @@ async fn that_something_was_taken_is_believed_only_as_it_was_written() {
         "SET answered_at = answered_at - interval '1 day' WHERE what = 'taken'".to_owned(),
         "SET attempt = attempt || 'x'".to_owned(),
         "SET mac = '\\x'".to_owned(),
-        format!("SET mac = o.mac FROM handover AS o WHERE o.message = 'other' AND h.message = '{message}' AND o.what = h.what"),
+        format!(
+            "SET mac = o.mac FROM handover AS o WHERE o.message = 'other' AND h.message = '{message}' AND \
+            o.what = h.what"
+        ),
         format!("SET message = '{message}', recipient = '{CARLO}' WHERE message = 'other'"),
     ] {
         let about = if change.contains(CARLO) { CARLO } else { BRUNO };
-        let read = async || (database.taken_at(&message, about).await, database.begin_handover(&message, about).await);
-        let (taken, begun) = while_altered(&rows.url, "handover", &format!("UPDATE handover AS h {change}"), read).await;
-        assert!(matches!((&taken, &begun), (Err(DatabaseError::Forged { .. }), Err(DatabaseError::Forged { .. }))), "{change}: {taken:?} {begun:?}");
+        let read = async || {
+            (database.taken_at(&message, about).await, database.begin_handover(&message, about).await)
+        };
+        let (taken, begun) =
+            while_altered(&rows.url, "handover", &format!("UPDATE handover AS h {change}"), read).await;
+        assert!(
+            matches!(
+                (&taken, &begun),
+                (Err(DatabaseError::Forged { .. }), Err(DatabaseError::Forged { .. }))
+            ),
+            "{change}: {taken:?} {begun:?}"
+        );
     }
     // One that is open stays open: nobody else ends it.
     begun(database, &message, CARLO).await;
-    let answer = format!("INSERT INTO handover SELECT message, recipient, attempt, 'no', now(), mac FROM handover WHERE recipient = '{CARLO}'");
-    let again = while_altered(&rows.url, "handover", &answer, async || database.begin_handover(&message, CARLO).await).await;
+    let answer = format!(
+        "INSERT INTO handover SELECT message, recipient, attempt, 'no', now(), mac FROM handover WHERE \
+        recipient = '{CARLO}'"
+    );
+    let again = while_altered(&rows.url, "handover", &answer, async || {
+        database.begin_handover(&message, CARLO).await
+    })
+    .await;
     assert!(matches!(again, Err(DatabaseError::Forged { .. })), "{again:?}");
     assert!(log.lines(&["ERROR", "alarm", "table=handover", &message]).len() > 10);
     assert_eq!(database.taken_at(&message, BRUNO).await.unwrap(), Some(at));
@@ -467,7 +640,10 @@ async fn keys_roll_over() {
     assert!(both.sent(&rows.sent.id).await.unwrap().is_some());
     both.take_handover(&begun(&both, "m", BRUNO).await, Moment::from_unix(NOW)).await.unwrap();
     let before = with(&old).await;
-    assert!(matches!(before.taken_at("m", BRUNO).await, Err(DatabaseError::Forged { .. })), "a host that has not heard of the new key");
+    assert!(
+        matches!(before.taken_at("m", BRUNO).await, Err(DatabaseError::Forged { .. })),
+        "a host that has not heard of the new key"
+    );
     let only_new = with(&new).await;
     assert!(only_new.taken_at("m", BRUNO).await.unwrap().is_some());
     assert!(matches!(only_new.sent(&rows.sent.id).await, Err(DatabaseError::Forged { .. })));
@@ -482,8 +658,13 @@ async fn without_a_key_there_is_no_start() {
         if let Some(keys) = keys {
             std::fs::write(&row_keys_file, keys).unwrap();
         }
-        let error = Database::connect(&Settings { row_keys_file, ..network.alfa.settings.clone() }, "test").await.unwrap_err();
-        assert!(matches!(error, ConnectError::File(_)) && error.to_string().starts_with("pec_row_keys_file = "), "{keys:?}: {error}");
+        let error = Database::connect(&Settings { row_keys_file, ..network.alfa.settings.clone() }, "test")
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(error, ConnectError::File(_)) && error.to_string().starts_with("pec_row_keys_file = "),
+            "{keys:?}: {error}"
+        );
     }
 }
 
@@ -492,12 +673,27 @@ async fn the_role_of_the_programs_changes_nothing_from_which_anything_follows() 
     let network = Network::new().await;
     let url = &network.alfa.settings.database;
     let may = async |what: &str| column(url, &format!("SELECT {what}")).await.remove(0);
-    for table in ["sent", "not_accepted", "custody", "passed", "fact", "handover", "trigger_body", "ricevuta", "log"] {
+    for table in
+        ["sent", "not_accepted", "custody", "passed", "fact", "handover", "trigger_body", "ricevuta", "log"]
+    {
         for privilege in ["DELETE", "TRUNCATE", "UPDATE", "REFERENCES", "TRIGGER"] {
-            assert_eq!(may(&format!("has_table_privilege('pec_milter', '{table}', '{privilege}')::text")).await, "false", "{table} {privilege}");
+            assert_eq!(
+                may(&format!("has_table_privilege('pec_milter', '{table}', '{privilege}')::text")).await,
+                "false",
+                "{table} {privilege}"
+            );
         }
     }
     let columns = "SELECT table_name || '.' || column_name FROM information_schema.column_privileges \
                    WHERE grantee = 'pec_milter' AND privilege_type = 'UPDATE' ORDER BY 1";
-    assert_eq!(column(url, columns).await, ["fact.deadlines_seen", "fact.handed_over", "fact.made_with", "fact.notice_mac", "fact.notice_sha256",]);
+    assert_eq!(
+        column(url, columns).await,
+        [
+            "fact.deadlines_seen",
+            "fact.handed_over",
+            "fact.made_with",
+            "fact.notice_mac",
+            "fact.notice_sha256",
+        ]
+    );
 }

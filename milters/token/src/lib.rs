@@ -1,15 +1,17 @@
 //! Signing with a key on a PKCS#11 token (HSM).
 //!
-//! Promise: the vendor's library never runs in a milter. Processes of pec-token load it, one for each signature that is made
-//! at the same time; each keeps one session. What goes wrong in there (a hang, a crash, a session that the token closed, a
-//! token that was pulled) ends that process, and the next signature starts a new one, which is as fresh as a library can be
-//! (C_Initialize). So the token is served again as soon as it is back, and a hang lasts no longer than the time limit.
+//! Promise: the vendor's library never runs in a milter. Processes of pec-token load it, one for each
+//! signature that is made at the same time; each keeps one session. What goes wrong in there (a hang, a
+//! crash, a session that the token closed, a token that was pulled) ends that process, and the next signature
+//! starts a new one, which is as fresh as a library can be (C_Initialize). So the token is served again as
+//! soon as it is back, and a hang lasts no longer than the time limit.
 //!
-//! No signature leaves here that the certificate's public key does not verify: another key in the same place, a token restored
-//! from the wrong backup or a broken one are errors, and mail waits.
+//! No signature leaves here that the certificate's public key does not verify: another key in the same place,
+//! a token restored from the wrong backup or a broken one are errors, and mail waits.
 //!
-//! The PIN is read by pec-token from its file; it is in no argument and no message. A PIN that the token refused is not tried
-//! a second time before the next reload, and never by two processes at once: tokens lock themselves after a few wrong ones.
+//! The PIN is read by pec-token from its file; it is in no argument and no message. A PIN that the token
+//! refused is not tried a second time before the next reload, and never by two processes at once: tokens lock
+//! themselves after a few wrong ones.
 
 mod log_key;
 pub mod wire;
@@ -92,14 +94,18 @@ impl TokenSigner {
     fn signature_by(&self, mut worker: Worker, data: &[u8], deadline: Instant) -> Result<Vec<u8>, Failure> {
         let signature = worker.sign(data, deadline)?;
         if !self.certificate.verifies(data, &signature) {
-            return Err(Failure::Wrong(format!("what it signs does not verify with the certificate in {}", self.certificate.file().display())));
+            return Err(Failure::Wrong(format!(
+                "what it signs does not verify with the certificate in {}",
+                self.certificate.file().display()
+            )));
         }
         self.state().idle.push(worker);
         Ok(signature)
     }
 
-    /// One at a time: of the messages that find all sessions gone one tries the PIN, and the others hear what it heard. Who
-    /// waits here does so no longer than the first may take, which is before its own time is over.
+    /// One at a time: of the messages that find all sessions gone one tries the PIN, and the others hear what
+    /// it heard. Who waits here does so no longer than the first may take, which is before its own time is
+    /// over.
     fn start(&self, deadline: Instant) -> Result<Worker, Failure> {
         let _turn = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.state();
@@ -138,7 +144,8 @@ pub struct TokenKey {
 }
 
 impl TokenKey {
-    /// Makes a key of so many bits. It cannot leave the token. One that has the name already is not touched: that is an error.
+    /// Makes a key of so many bits. It cannot leave the token. One that has the name already is not touched:
+    /// that is an error.
     pub fn make(token: Token, bits: u32) -> Result<Self, SignError> {
         let until = Instant::now() + MAKE_TIME.max(token.time_limit);
         Self::start(token, Some(bits), until)
@@ -151,7 +158,8 @@ impl TokenKey {
     }
 
     fn start(token: Token, make: Option<u32>, until: Instant) -> Result<Self, SignError> {
-        let (worker, der) = Worker::start(&token, make, false, until).map_err(|failure| error(&token, failure))?;
+        let (worker, der) =
+            Worker::start(&token, make, false, until).map_err(|failure| error(&token, failure))?;
         let public_key = PKey::public_key_from_der(&der).map_err(|e| SignError::Key(e.to_string()))?;
         Ok(Self { worker, token, public_key })
     }
@@ -163,7 +171,9 @@ impl TokenKey {
 
     /// RSASSA-PKCS1-v1_5 with SHA-256 over `data`.
     pub fn sign(&mut self, data: &[u8]) -> Result<Vec<u8>, SignError> {
-        self.worker.sign(data, Instant::now() + self.token.time_limit).map_err(|failure| error(&self.token, failure))
+        self.worker
+            .sign(data, Instant::now() + self.token.time_limit)
+            .map_err(|failure| error(&self.token, failure))
     }
 }
 

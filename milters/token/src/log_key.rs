@@ -1,8 +1,8 @@
 //! The key that signs the register's checkpoints, on a token (`pec_register_key`).
 //!
-//! Promise: as for the other key, no signature leaves here that its public half does not verify, and what goes wrong ends the
-//! process; the next signature starts a new one. Whoever seals opens the key again and again while it fails: a PIN that a token
-//! refused is tried again only when its file has changed.
+//! Promise: as for the other key, no signature leaves here that its public half does not verify, and what
+//! goes wrong ends the process; the next signature starts a new one. Whoever seals opens the key again and
+//! again while it fails: a PIN that a token refused is tried again only when its file has changed.
 
 use std::collections::HashMap;
 use std::fs;
@@ -41,14 +41,16 @@ impl TokenLogKey {
         Self::start(token, None)
     }
 
-    /// Makes the key. It cannot leave the token. One that has the name already is not touched: that is an error.
+    /// Makes the key. It cannot leave the token. One that has the name already is not touched: that is an
+    /// error.
     pub fn make(token: Token) -> Result<Self, SignError> {
         Self::start(token, Some(255))
     }
 
     fn start(token: Token, make: Option<u32>) -> Result<Self, SignError> {
         let limit = if make.is_some() { MAKE_TIME.max(token.time_limit) } else { token.time_limit };
-        let (worker, der) = start(&token, make, Instant::now() + limit).map_err(|failure| error(&token, failure))?;
+        let (worker, der) =
+            start(&token, make, Instant::now() + limit).map_err(|failure| error(&token, failure))?;
         let public = PKey::public_key_from_der(&der).map_err(|e| SignError::Key(e.to_string()))?;
         Ok(Self { token, public, worker: Mutex::new(Some(worker)) })
     }
@@ -56,7 +58,8 @@ impl TokenLogKey {
     /// Its public half (RFC 8032 s. 5.1.5).
     pub fn public_key(&self) -> Result<[u8; 32], SignError> {
         let raw = self.public.raw_public_key().map_err(|e| SignError::Key(e.to_string()))?;
-        raw.try_into().map_err(|_| SignError::Key(format!("pec_register_key = {}: is no Ed25519 key", self.token.uri)))
+        raw.try_into()
+            .map_err(|_| SignError::Key(format!("pec_register_key = {}: is no Ed25519 key", self.token.uri)))
     }
 
     /// Ed25519 over `data`: 64 bytes.
@@ -81,8 +84,13 @@ impl TokenLogKey {
     }
 
     fn verified(&self, data: &[u8], signature: Vec<u8>) -> Result<Vec<u8>, Failure> {
-        let good = Verifier::new_without_digest(&self.public).and_then(|mut verifier| verifier.verify_oneshot(&signature, data));
-        if good.unwrap_or(false) { Ok(signature) } else { Err(Failure::Wrong("what it signs does not verify with its public half".to_owned())) }
+        let good = Verifier::new_without_digest(&self.public)
+            .and_then(|mut verifier| verifier.verify_oneshot(&signature, data));
+        if good.unwrap_or(false) {
+            Ok(signature)
+        } else {
+            Err(Failure::Wrong("what it signs does not verify with its public half".to_owned()))
+        }
     }
 }
 

@@ -1,7 +1,9 @@
-//! pec-token: holds one session with a PKCS#11 token for the program that started it, and signs what that one asks for.
+//! pec-token: holds one session with a PKCS#11 token for the program that started it, and signs what that one
+//! asks for.
 //!
-//! Nobody starts it by hand. Its standard input is a socket, on which the frames of [`pec_token::wire`] go both ways. It ends
-//! when the other side does, and after anything that went wrong: a new process begins with a library in its first state.
+//! Nobody starts it by hand. Its standard input is a socket, on which the frames of [`pec_token::wire`] go
+//! both ways. It ends when the other side does, and after anything that went wrong: a new process begins with
+//! a library in its first state.
 
 mod session;
 
@@ -58,7 +60,13 @@ fn socket() -> io::Result<UnixStream> {
 }
 
 fn serve(arguments: &Arguments, socket: &UnixStream) -> io::Result<()> {
-    let session = match Session::open(&arguments.module, &arguments.pin_file, &arguments.key, arguments.make, arguments.ed25519) {
+    let session = match Session::open(
+        &arguments.module,
+        &arguments.pin_file,
+        &arguments.key,
+        arguments.make,
+        arguments.ed25519,
+    ) {
         Ok(session) => session,
         Err(trouble) => return say(socket, &trouble),
     };

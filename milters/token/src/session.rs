@@ -19,8 +19,10 @@ use pec_core::smime::closed_to_others;
 use pec_core::smime::pkcs11::Pkcs11Uri;
 
 /// `DigestInfo` of a SHA-256 hash, up to the hash itself (RFC 8017 s. 9.2, note 1).
-const SHA256_DIGEST_INFO: [u8; 19] =
-    [0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20];
+const SHA256_DIGEST_INFO: [u8; 19] = [
+    0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00,
+    0x04, 0x20,
+];
 
 /// Why there is no session or no signature; see [`pec_token::wire`].
 #[derive(Debug)]
@@ -53,31 +55,50 @@ pub(crate) struct Session {
 impl Session {
     /// Loads the vendor's library, finds the token, logs in, finds the key or makes it (of so many bits): one
     /// of RSA, or of Ed25519.
-    pub(crate) fn open(module: &Path, pin_file: &Path, uri: &Pkcs11Uri, make: Option<u32>, ed25519: bool) -> Result<Self, Trouble> {
+    pub(crate) fn open(
+        module: &Path,
+        pin_file: &Path,
+        uri: &Pkcs11Uri,
+        make: Option<u32>,
+        ed25519: bool,
+    ) -> Result<Self, Trouble> {
         let pin = pin(pin_file)?;
-        let pkcs11 = Pkcs11::new(module).map_err(|e| Trouble::Wrong(format!("pec_pkcs11_module = {}: cannot be loaded: {e}", module.display())))?;
+        let pkcs11 = Pkcs11::new(module).map_err(|e| {
+            Trouble::Wrong(format!("pec_pkcs11_module = {}: cannot be loaded: {e}", module.display()))
+        })?;
         pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))?;
         let (slot, info) = token(&pkcs11, uri)?;
         if info.user_pin_locked() {
             return Err(Trouble::PinRefused("the token has locked its user PIN".to_owned()));
         }
         if info.user_pin_final_try() {
-            let words = "one more wrong PIN would lock the token, so none is tried; log in once by the vendor's own means, then reload";
+            let words = "one more wrong PIN would lock the token, so none is tried; log in once by the \
+                vendor's own means, then reload";
             return Err(Trouble::PinRefused(words.to_owned()));
         }
-        let session = if make.is_some() { pkcs11.open_rw_session(slot)? } else { pkcs11.open_ro_session(slot)? };
+        let session =
+            if make.is_some() { pkcs11.open_rw_session(slot)? } else { pkcs11.open_ro_session(slot)? };
         session.login(UserType::User, Some(&pin)).map_err(|error| match error {
             Error::Pkcs11(
-                code @ (RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange | RvError::PinExpired | RvError::PinLocked),
+                code @ (RvError::PinIncorrect
+                | RvError::PinInvalid
+                | RvError::PinLenRange
+                | RvError::PinExpired
+                | RvError::PinLocked),
                 _,
-            ) => Trouble::PinRefused(format!("the token does not take the PIN in pec_pkcs11_pin_file = {}: {}", pin_file.display(), constant(code))),
+            ) => Trouble::PinRefused(format!(
+                "the token does not take the PIN in pec_pkcs11_pin_file = {}: {}",
+                pin_file.display(),
+                constant(code)
+            )),
             other => other.into(),
         })?;
         if let Some(bits) = make {
             make_key(&session, uri, bits, ed25519)?;
         }
         let key = key(&session, uri, ed25519)?;
-        let public_key = if ed25519 { public_ed25519(&session, uri, key)? } else { public_key(&session, key)? };
+        let public_key =
+            if ed25519 { public_ed25519(&session, uri, key)? } else { public_key(&session, key)? };
         Ok(Self { session, key, public_key, ed25519 })
     }
 
@@ -86,11 +107,16 @@ impl Session {
         &self.public_key
     }
 
-    /// Ed25519 (RFC 8032), or RSASSA-PKCS1-v1_5 with SHA-256. The hash of the latter is made here, and the mechanism is the one that OpenSSL's and OpenSSH's
-    /// bridges to tokens use: the one that works with every vendor.
+    /// Ed25519 (RFC 8032), or RSASSA-PKCS1-v1_5 with SHA-256. The hash of the latter is made here, and the
+    /// mechanism is the one that OpenSSL's and OpenSSH's bridges to tokens use: the one that works with every
+    /// vendor.
     pub(crate) fn sign(&self, data: &[u8]) -> Result<Vec<u8>, Trouble> {
         if self.ed25519 {
-            return Ok(self.session.sign(&Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Pure)), self.key, data)?);
+            return Ok(self.session.sign(
+                &Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Pure)),
+                self.key,
+                data,
+            )?);
         }
         let digest_info = [&SHA256_DIGEST_INFO[..], &sha256(data)].concat();
         Ok(self.session.sign(&Mechanism::RsaPkcs, self.key, &digest_info)?)
@@ -113,7 +139,9 @@ fn token(pkcs11: &Pkcs11, uri: &Pkcs11Uri) -> Result<(Slot, TokenInfo), Trouble>
     let mut found = Vec::new();
     for slot in pkcs11.get_slots_with_initialized_token()? {
         let info = pkcs11.get_token_info(slot)?;
-        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|wanted| wanted == value.trim_end());
+        let is = |wanted: &Option<String>, value: &str| {
+            wanted.as_ref().is_none_or(|wanted| wanted == value.trim_end())
+        };
         if is(&uri.token, info.label())
             && is(&uri.serial, info.serial_number())
             && is(&uri.manufacturer, info.manufacturer_id())
@@ -121,12 +149,18 @@ fn token(pkcs11: &Pkcs11, uri: &Pkcs11Uri) -> Result<(Slot, TokenInfo), Trouble>
         {
             found.push((slot, info));
         } else {
-            present.push(format!("{:?} (serial {})", info.label().trim_end(), info.serial_number().trim_end()));
+            present.push(format!(
+                "{:?} (serial {})",
+                info.label().trim_end(),
+                info.serial_number().trim_end()
+            ));
         }
     }
     match (found.pop(), found.len()) {
         (Some(found), 0) => Ok(found),
-        (Some(_), others) => Err(Trouble::Wrong(format!("{} tokens are called so; the URI must name one", others + 1))),
+        (Some(_), others) => {
+            Err(Trouble::Wrong(format!("{} tokens are called so; the URI must name one", others + 1)))
+        }
         (None, _) if present.is_empty() => Err(Trouble::Away("there is no token".to_owned())),
         (None, _) => Err(Trouble::Away(format!("this token is not there; there are {}", present.join(", ")))),
     }
@@ -134,7 +168,10 @@ fn token(pkcs11: &Pkcs11, uri: &Pkcs11Uri) -> Result<(Slot, TokenInfo), Trouble>
 
 /// What the URI's key is looked for by.
 fn template(uri: &Pkcs11Uri, class: ObjectClass, ed25519: bool) -> Vec<Attribute> {
-    let mut template = vec![Attribute::Class(class), Attribute::KeyType(if ed25519 { KeyType::EC_EDWARDS } else { KeyType::RSA })];
+    let mut template = vec![
+        Attribute::Class(class),
+        Attribute::KeyType(if ed25519 { KeyType::EC_EDWARDS } else { KeyType::RSA }),
+    ];
     template.extend(uri.object.as_ref().map(|label| Attribute::Label(label.clone().into_bytes())));
     template.extend(uri.id.clone().map(Attribute::Id));
     template
@@ -147,13 +184,18 @@ fn key(session: &TokenSession, uri: &Pkcs11Uri, ed25519: bool) -> Result<ObjectH
     match session.find_objects(&template)?[..] {
         [key] => Ok(key),
         [] => Err(Trouble::Wrong(format!("the token holds no {kind} private key of this name"))),
-        ref several => Err(Trouble::Wrong(format!("the token holds {} {kind} private keys of this name; the URI must name one", several.len()))),
+        ref several => Err(Trouble::Wrong(format!(
+            "the token holds {} {kind} private keys of this name; the URI must name one",
+            several.len()
+        ))),
     }
 }
 
 /// A key pair whose private half cannot leave the token and can do nothing but sign.
 fn make_key(session: &TokenSession, uri: &Pkcs11Uri, bits: u32, ed25519: bool) -> Result<(), Trouble> {
-    let Some(label) = &uri.object else { return Err(Trouble::Wrong("a key that is to be made needs a name (object)".to_owned())) };
+    let Some(label) = &uri.object else {
+        return Err(Trouble::Wrong("a key that is to be made needs a name (object)".to_owned()));
+    };
     let label = Attribute::Label(label.clone().into_bytes());
     let id = match &uri.id {
         Some(id) => id.clone(),
@@ -168,11 +210,15 @@ fn make_key(session: &TokenSession, uri: &Pkcs11Uri, bits: u32, ed25519: bool) -
     for class in [ObjectClass::PRIVATE_KEY, ObjectClass::PUBLIC_KEY] {
         for name in [&label, &id] {
             if !session.find_objects(&[Attribute::Class(class), name.clone()])?.is_empty() {
-                return Err(Trouble::Wrong("the token has a key of this name or id already, which is not touched".to_owned()));
+                return Err(Trouble::Wrong(
+                    "the token has a key of this name or id already, which is not touched".to_owned(),
+                ));
             }
         }
     }
-    let public = |kind: &[Attribute]| [&[Attribute::Token(true), Attribute::Verify(true), label.clone(), id.clone()], kind].concat();
+    let public = |kind: &[Attribute]| {
+        [&[Attribute::Token(true), Attribute::Verify(true), label.clone(), id.clone()], kind].concat()
+    };
     let private = [
         Attribute::Token(true),
         Attribute::Private(true),
@@ -193,7 +239,13 @@ fn make_key(session: &TokenSession, uri: &Pkcs11Uri, bits: u32, ed25519: bool) -
     let curve = |parameters: &[u8]| public(&[Attribute::EcParams(parameters.to_vec())]);
     session
         .generate_key_pair(&Mechanism::EccEdwardsKeyPairGen, &curve(b"\x06\x03\x2b\x65\x70"), &private)
-        .or_else(|_| session.generate_key_pair(&Mechanism::EccEdwardsKeyPairGen, &curve(b"\x13\x0cedwards25519"), &private))?;
+        .or_else(|_| {
+            session.generate_key_pair(
+                &Mechanism::EccEdwardsKeyPairGen,
+                &curve(b"\x13\x0cedwards25519"),
+                &private,
+            )
+        })?;
     Ok(())
 }
 
@@ -209,7 +261,11 @@ fn public_ed25519(session: &TokenSession, uri: &Pkcs11Uri, key: ObjectHandle) ->
             }
         }
     }
-    Err(Trouble::Wrong("the token does not tell the key's public half: its public object is missing, or is of another curve".to_owned()))
+    Err(Trouble::Wrong(
+        "the token does not tell the key's public half: its public object is missing, or is of another \
+        curve"
+            .to_owned(),
+    ))
 }
 
 fn public_key(session: &TokenSession, key: ObjectHandle) -> Result<Vec<u8>, Trouble> {

@@ -6,7 +6,8 @@ use std::io::{self, Read, Write};
 
 /// A question: sign this.
 pub const SIGN: u8 = b'S';
-/// An answer: what was asked for. The first one, unasked, says that the token is open and holds the DER of the public key.
+/// An answer: what was asked for. The first one, unasked, says that the token is open and holds the DER of
+/// the public key.
 pub const DONE: u8 = b'D';
 /// An answer: the token does not answer, for this reason. It may by itself, later.
 pub const AWAY: u8 = b'A';
@@ -20,7 +21,8 @@ const MOST: usize = 64 * 1024;
 
 /// Writes a frame.
 pub fn write(mut to: impl Write, letter: u8, bytes: &[u8]) -> io::Result<()> {
-    let length = u32::try_from(bytes.len()).ok().filter(|_| bytes.len() <= MOST).ok_or(io::ErrorKind::InvalidInput)?;
+    let length =
+        u32::try_from(bytes.len()).ok().filter(|_| bytes.len() <= MOST).ok_or(io::ErrorKind::InvalidInput)?;
     to.write_all(&[&[letter][..], &length.to_be_bytes(), bytes].concat())
 }
 
@@ -29,7 +31,10 @@ pub fn read(mut from: impl Read) -> io::Result<(u8, Vec<u8>)> {
     let mut head = [0; 5];
     from.read_exact(&mut head)?;
     let [letter, length @ ..] = head;
-    let length = usize::try_from(u32::from_be_bytes(length)).ok().filter(|&l| l <= MOST).ok_or(io::ErrorKind::InvalidData)?;
+    let length = usize::try_from(u32::from_be_bytes(length))
+        .ok()
+        .filter(|&l| l <= MOST)
+        .ok_or(io::ErrorKind::InvalidData)?;
     let mut bytes = vec![0; length];
     from.read_exact(&mut bytes)?;
     Ok((letter, bytes))

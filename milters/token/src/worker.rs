@@ -42,10 +42,16 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts a process and waits until its session is open; with the DER of the key's public half. With `make` the process
-    /// makes the key first, of so many bits.
-    pub(crate) fn start(token: &Token, make: Option<u32>, ed25519: bool, deadline: Instant) -> Result<(Self, Vec<u8>), Failure> {
-        let failed = |e: io::Error| Failure::Wrong(format!("{} cannot be started: {e}", token.program.display()));
+    /// Starts a process and waits until its session is open; with the DER of the key's public half. With
+    /// `make` the process makes the key first, of so many bits.
+    pub(crate) fn start(
+        token: &Token,
+        make: Option<u32>,
+        ed25519: bool,
+        deadline: Instant,
+    ) -> Result<(Self, Vec<u8>), Failure> {
+        let failed =
+            |e: io::Error| Failure::Wrong(format!("{} cannot be started: {e}", token.program.display()));
         let (socket, theirs) = UnixStream::pair().map_err(failed)?;
         let child = Command::new(&token.program)
             .args([&token.module, &token.pin_file])
@@ -88,7 +94,8 @@ impl Worker {
         }
     }
 
-    /// The process closed its socket with this `error`: how it ended tells a crash of the library from somebody's kill.
+    /// The process closed its socket with this `error`: how it ended tells a crash of the library from
+    /// somebody's kill.
     fn ended(&mut self, error: &io::Error) -> Failure {
         let until = Instant::now() + LAST_BREATH;
         let status = loop {
@@ -119,7 +126,8 @@ impl Drop for Worker {
     }
 }
 
-/// Waits for a process's end in the background: one that hangs in a driver may take its time even if it is killed.
+/// Waits for a process's end in the background: one that hangs in a driver may take its time even if it is
+/// killed.
 fn reap(mut child: Child, farewell: Duration) {
     std::thread::spawn(move || {
         let until = Instant::now() + farewell;
@@ -145,6 +153,8 @@ impl Read for Until<'_> {
         }
         self.socket.set_read_timeout(Some(left))?;
         let mut socket = self.socket;
-        socket.read(buffer).map_err(|e| if e.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { e })
+        socket.read(buffer).map_err(|e| {
+            if e.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { e }
+        })
     }
 }

@@ -27,7 +27,10 @@ async fn a_checkpoint_is_signed_on_the_token() {
     let settings = &mut network.alfa.settings;
     settings.register.key = SigningKey::Token(Box::new(hsm.token(program(), URI)));
     let error = LogKey::read(settings).err().unwrap().to_string();
-    assert_eq!(error, "pec_register_key = pkcs11:token=alfa;object=log: the token holds no Ed25519 private key of this name");
+    assert_eq!(
+        error,
+        "pec_register_key = pkcs11:token=alfa;object=log: the token holds no Ed25519 private key of this name"
+    );
     let made = TokenLogKey::make(hsm.token(program(), URI)).unwrap().public_key().unwrap();
 
     let key = LogKey::read(settings).unwrap();
@@ -36,8 +39,17 @@ async fn a_checkpoint_is_signed_on_the_token() {
     assert_eq!(TokenLogKey::open(hsm.token(program(), URI)).unwrap().public_key().unwrap(), made);
     // Neither is it made a second time, nor does it sign mail.
     let again = TokenLogKey::make(hsm.token(program(), URI)).err().unwrap().to_string();
-    assert!(again.ends_with("the token has a key of this name or id already, which is not touched"), "{again}");
-    assert!(TokenKey::open(hsm.token(program(), URI)).err().unwrap().to_string().contains("holds no RSA private key of this name"));
+    assert!(
+        again.ends_with("the token has a key of this name or id already, which is not touched"),
+        "{again}"
+    );
+    assert!(
+        TokenKey::open(hsm.token(program(), URI))
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("holds no RSA private key of this name")
+    );
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Signing with a key on a token: SoftHSM2, reached by the path of its library as any vendor's, in good and in bad hours.
+//! Signing with a key on a token: SoftHSM2, reached by the path of its library as any vendor's, in good and
+//! in bad hours.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -79,7 +80,13 @@ fn certificate(keys: &Keys) -> OwnCertificate {
 fn tapped_library(directory: &Path) -> PathBuf {
     let library = directory.join("tapped.so");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tapped.c");
-    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl").status().unwrap();
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(source)
+        .arg("-ldl")
+        .status()
+        .unwrap();
     assert!(compiled.success());
     library
 }
@@ -88,8 +95,11 @@ fn tapped_library(directory: &Path) -> PathBuf {
 fn workers() -> Vec<String> {
     let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
     let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    let children: Vec<String> = children.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect();
-    let is_worker = |pid: &String| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.windows(9).any(|w| w == b"pec-token"));
+    let children: Vec<String> =
+        children.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let is_worker = |pid: &String| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.windows(9).any(|w| w == b"pec-token"))
+    };
     children.into_iter().filter(is_worker).collect()
 }
 
@@ -109,15 +119,19 @@ fn rfc6109_5_1_a_key_on_a_token_signs_the_same_bytes_as_one_in_a_file() {
         let file = alfa.keys.signer(ADDRESS, NOW).unwrap();
         for content in ["", "Content-Type: text/plain\r\n\r\nCiao\r\n"] {
             let digest = openssl::sha::sha256(content.as_bytes());
-            let [by_token, by_file] = [&token as &dyn Signer, &file].map(|s| detached(s, &digest, Moment::from_unix(NOW)).unwrap());
+            let [by_token, by_file] =
+                [&token as &dyn Signer, &file].map(|s| detached(s, &digest, Moment::from_unix(NOW)).unwrap());
             assert_eq!(by_token, by_file);
         }
         // And openssl finds it good.
         let content = "Content-Type: text/plain\r\n\r\nCiao\r\n";
-        let signature = detached(&token, &openssl::sha::sha256(content.as_bytes()), Moment::from_unix(NOW)).unwrap();
+        let signature =
+            detached(&token, &openssl::sha::sha256(content.as_bytes()), Moment::from_unix(NOW)).unwrap();
         let message = format!(
-            "MIME-Version: 1.0\r\nContent-Type: multipart/signed; protocol=\"application/x-pkcs7-signature\"; micalg=\"sha-256\"; boundary=\"limit\"\r\n\r\n\
-             --limit\r\n{content}\r\n--limit\r\nContent-Type: application/x-pkcs7-signature; name=\"smime.p7s\"\r\nContent-Transfer-Encoding: base64\r\n\r\n{}\r\n--limit--\r\n",
+            "MIME-Version: 1.0\r\nContent-Type: multipart/signed; \
+            protocol=\"application/x-pkcs7-signature\"; micalg=\"sha-256\"; boundary=\"limit\"\r\n\r\n\
+             --limit\r\n{content}\r\n--limit\r\nContent-Type: application/x-pkcs7-signature; \
+            name=\"smime.p7s\"\r\nContent-Transfer-Encoding: base64\r\n\r\n{}\r\n--limit--\r\n",
             openssl::base64::encode_block(&signature)
                 .as_bytes()
                 .chunks(76)
@@ -162,7 +176,11 @@ fn what_is_wrong_is_named_and_only_an_absent_token_is_waited_for() {
     let of = |uri| alfa.hsm.token(program(), uri);
     for (token, waits, says) in [
         (Token { module: absent.clone(), ..token() }, false, "pec_pkcs11_module = "),
-        (Token { module: "/usr/lib/x86_64-linux-gnu/libc.so.6".into(), ..token() }, false, "cannot be loaded"),
+        (
+            Token { module: "/usr/lib/x86_64-linux-gnu/libc.so.6".into(), ..token() },
+            false,
+            "cannot be loaded",
+        ),
         (Token { pin_file: absent.clone(), ..token() }, false, "No such file"),
         (Token { pin_file: empty, ..token() }, false, "is empty"),
         (Token { pin_file: open, ..token() }, false, "every user of this machine may open it (mode 644)"),
@@ -175,7 +193,10 @@ fn what_is_wrong_is_named_and_only_an_absent_token_is_waited_for() {
         let error = alfa.open(token).err().unwrap();
         assert_eq!(matches!(error, SignError::Away(_)), waits, "{error}");
         let error = error.to_string();
-        assert!(error.contains(says) && error.contains("pec_signing_key = pkcs11:") && !error.contains('\n'), "{error}");
+        assert!(
+            error.contains(says) && error.contains("pec_signing_key = pkcs11:") && !error.contains('\n'),
+            "{error}"
+        );
     }
     assert!(alfa.open(of("pkcs11:token=alfa;id=%01")).is_ok());
 }
@@ -190,7 +211,12 @@ fn a_pin_that_the_token_refused_is_not_tried_again() {
     kill(&workers());
     for _ in 0..5 {
         let error = signer.sign(b"x").unwrap_err().to_string();
-        assert!(error.contains("does not take the PIN") && error.contains("CKR_PIN_INCORRECT") && !error.contains("0000"), "{error}");
+        assert!(
+            error.contains("does not take the PIN")
+                && error.contains("CKR_PIN_INCORRECT")
+                && !error.contains("0000"),
+            "{error}"
+        );
         std::thread::sleep(Duration::from_millis(250));
     }
     assert_eq!(logins(), 2, "the token would lock itself");
@@ -256,7 +282,10 @@ fn a_library_that_crashes_each_time_is_named_once_with_how_it_ended_and_so_is_it
         eventually("it signs again by itself", || signer.sign(b"x").is_ok());
     });
     let [down, up] = log.lines().collect::<Vec<_>>()[..] else { panic!("{log}") };
-    assert!(down.starts_with("NOQUEUE: error: messages wait until the token with the signing key signs again: "), "{down}");
+    assert!(
+        down.starts_with("NOQUEUE: error: messages wait until the token with the signing key signs again: "),
+        "{down}"
+    );
     assert!(down.contains("the process with the vendor's library has ended (signal: 6 (SIGABRT)"), "{down}");
     assert_eq!(up, "NOQUEUE: the token with the signing key signs again");
 }
@@ -268,7 +297,10 @@ fn a_library_that_hangs_is_left_after_the_time_limit_and_opened_anew() {
     let hung = workers();
     fs::write(alfa.hsm.tap("hang"), "").unwrap();
     let error = signer.sign(b"x").unwrap_err();
-    assert!(matches!(&error, SignError::Away(why) if why.contains("did not answer within pec_pkcs11_time_limit")), "{error}");
+    assert!(
+        matches!(&error, SignError::Away(why) if why.contains("did not answer within pec_pkcs11_time_limit")),
+        "{error}"
+    );
     fs::remove_file(alfa.hsm.tap("hang")).unwrap();
     eventually("it signs again", || signer.sign(b"x").is_ok());
     eventually("the process that hung is gone", || !workers().contains(&hung[0]));
@@ -280,22 +312,46 @@ fn a_key_is_made_on_the_token_never_twice_and_requests_its_certificate() {
     let hsm = SoftHsm::new(directory.path());
     hsm.new_token("alfa");
     let token = hsm.token(program(), "pkcs11:token=alfa;object=pec%202027");
-    assert!(TokenKey::open(token.clone()).err().unwrap().to_string().contains("holds no RSA private key of this name"));
+    assert!(
+        TokenKey::open(token.clone())
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("holds no RSA private key of this name")
+    );
     let mut key = TokenKey::make(token.clone(), 2048).unwrap();
     let public_key = key.public_key().clone();
-    let subject =
-        Subject { provider_name: "Società Alfa S.p.A.", state: Some("Ancona"), locality: None, common_name: "Posta Certificata", address: ADDRESS };
+    let subject = Subject {
+        provider_name: "Società Alfa S.p.A.",
+        state: Some("Ancona"),
+        locality: None,
+        common_name: "Posta Certificata",
+        address: ADDRESS,
+    };
     let der = request(&subject, &public_key, |data| key.sign(data)).unwrap();
 
     let file = directory.path().join("request.der");
     fs::write(&file, der).unwrap();
     let openssl = Command::new("openssl")
-        .args(["req", "-inform", "DER", "-verify", "-noout", "-text", "-nameopt", "utf8,sep_comma_plus", "-in"])
+        .args([
+            "req",
+            "-inform",
+            "DER",
+            "-verify",
+            "-noout",
+            "-text",
+            "-nameopt",
+            "utf8,sep_comma_plus",
+            "-in",
+        ])
         .arg(&file)
         .output();
     let output = openssl.unwrap();
     let text = String::from_utf8(output.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("verify OK"), "{text}");
+    assert!(
+        output.status.success() && String::from_utf8_lossy(&output.stderr).contains("verify OK"),
+        "{text}"
+    );
     for part in [
         "Subject: C=IT,ST=Ancona,O=Società Alfa S.p.A.,CN=Posta Certificata",
         "Public-Key: (2048 bit)",
@@ -309,21 +365,38 @@ fn a_key_is_made_on_the_token_never_twice_and_requests_its_certificate() {
         let again = TokenKey::make(hsm.token(program(), uri), 2048).err().unwrap().to_string();
         assert!(again.contains("already, which is not touched"), "{again}");
     }
-    assert!(TokenKey::open(token).unwrap().public_key().public_eq(&public_key), "the key is the one from before");
+    assert!(
+        TokenKey::open(token).unwrap().public_key().public_eq(&public_key),
+        "the key is the one from before"
+    );
 }
 
-/// The certificate is refused before the token is asked; a request for such a key, by what the token says of it.
+/// The certificate is refused before the token is asked; a request for such a key, by what the token says of
+/// it.
 #[test]
 fn a_key_on_the_token_that_is_too_short_or_too_long_is_refused() {
     for bits in [1024, 4104] {
         let alfa = Alfa::of_bits(bits);
         let says = format!("has {bits} bits; RSA of 2048 to 4096 bits is needed");
-        let read = OwnCertificate::read(&alfa.keys.certificate_file, ADDRESS, &alfa.keys.name, Moment::from_unix(NOW));
+        let read = OwnCertificate::read(
+            &alfa.keys.certificate_file,
+            ADDRESS,
+            &alfa.keys.name,
+            Moment::from_unix(NOW),
+        );
         assert!(read.unwrap_err().to_string().ends_with(&says));
         let mut key = TokenKey::open(alfa.token()).unwrap();
         let public_key = key.public_key().clone();
-        let subject = Subject { provider_name: "Alfa", state: None, locality: None, common_name: "Posta Certificata", address: ADDRESS };
-        assert!(request(&subject, &public_key, |data| key.sign(data)).unwrap_err().to_string().ends_with(&says));
+        let subject = Subject {
+            provider_name: "Alfa",
+            state: None,
+            locality: None,
+            common_name: "Posta Certificata",
+            address: ADDRESS,
+        };
+        assert!(
+            request(&subject, &public_key, |data| key.sign(data)).unwrap_err().to_string().ends_with(&says)
+        );
     }
 }
 
@@ -332,7 +405,8 @@ async fn access(network: &mut Network, time_limit: Duration) -> (SoftHsm, std::n
     let hsm = SoftHsm::new(network.directory.path());
     hsm.new_token("alfa");
     hsm.import(&network.alfa.keys, "alfa", "pec", "01");
-    let token = Token { module: tapped_library(network.directory.path()), time_limit, ..hsm.token(program(), KEY) };
+    let token =
+        Token { module: tapped_library(network.directory.path()), time_limit, ..hsm.token(program(), KEY) };
     network.alfa.settings.signing_key = SigningKey::Token(Box::new(token));
     let point = AccessPoint::new(network.world(&network.alfa).await);
     (hsm, start(point, ()).await)
@@ -370,12 +444,14 @@ async fn while_the_token_is_away_mail_waits_and_goes_on_by_itself() {
     let (hsm, access) = access(&mut network, Duration::from_secs(30)).await;
     let pulled = hsm.tokens().with_file_name("pulled");
 
-    // Two hundred messages, twenty at a time. The sixtieth pulls the token; when twenty have had to wait it is put back.
+    // Two hundred messages, twenty at a time. The sixtieth pulls the token; when twenty have had to wait it
+    // is put back.
     let (pull, put_back) = ((hsm.tokens(), pulled.clone()), (pulled, hsm.tokens()));
     let (begun, deferred) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let mut senders = tokio::task::JoinSet::new();
     for sender in 0..20 {
-        let (pull, put_back, begun, deferred) = (pull.clone(), put_back.clone(), begun.clone(), deferred.clone());
+        let (pull, put_back, begun, deferred) =
+            (pull.clone(), put_back.clone(), begun.clone(), deferred.clone());
         senders.spawn(async move {
             let mut taken = Vec::new();
             for n in 0..10 {
@@ -385,7 +461,9 @@ async fn while_the_token_is_away_mail_waits_and_goes_on_by_itself() {
                 loop {
                     match letter(sender * 10 + n).give_to(access).await {
                         Outcome::Queued(queued) => break taken.push(queued),
-                        Outcome::Deferred(reply) => assert!(reply.contains("temporarily unavailable"), "{reply}"),
+                        Outcome::Deferred(reply) => {
+                            assert!(reply.contains("temporarily unavailable"), "{reply}")
+                        }
                         other => panic!("neither taken nor to come again: {other:?}"),
                     }
                     if deferred.fetch_add(1, Ordering::SeqCst) + 1 == 20 {

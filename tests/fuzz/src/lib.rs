@@ -1,5 +1,5 @@
-//! What the fuzz targets share. A target is a program in `src/bin`: libFuzzer calls it with bytes, and it panics where what
-//! the module promises does not hold.
+//! What the fuzz targets share. A target is a program in `src/bin`: libFuzzer calls it with bytes, and it
+//! panics where what the module promises does not hold.
 
 use pec_core::header::Header;
 use pec_core::mime::header_end;
@@ -12,7 +12,9 @@ pub fn message(input: &[u8]) -> Option<(Header, &[u8])> {
 
 /// Whether every line of `bytes` ends in CRLF, as all lines do that come through SMTP.
 pub fn has_crlf_lines(bytes: &[u8]) -> bool {
-    bytes.is_empty() || (bytes.ends_with(b"\r\n") && bytes.split_inclusive(|&b| b == b'\n').all(|line| line.ends_with(b"\r\n")))
+    bytes.is_empty()
+        || (bytes.ends_with(b"\r\n")
+            && bytes.split_inclusive(|&b| b == b'\n').all(|line| line.ends_with(b"\r\n")))
 }
 
 /// Whether all of `text` stands in `bytes`, in this order; what else stands there may be comments and folds.

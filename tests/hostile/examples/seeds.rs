@@ -1,5 +1,5 @@
-//! Writes the corpus for the fuzz targets (tests/fuzz): each target has a directory of files, whole messages or what its
-//! module reads of them, and `ca.pem` has the CA of the signatures.
+//! Writes the corpus for the fuzz targets (tests/fuzz): each target has a directory of files, whole messages
+//! or what its module reads of them, and `ca.pem` has the CA of the signatures.
 //!
 //!     cargo run --package pec-hostile --example seeds DIRECTORY
 
@@ -79,7 +79,13 @@ fn submission(mail: &Mail) -> Vec<u8> {
 
 /// A delivery report about the message's recipients.
 fn reported(mail: &Mail) -> Mail {
-    let fates = [("delivered", "2.0.0"), ("relayed", "2.1.5"), ("failed", "5.1.1"), ("delayed", "4.4.1"), ("expanded", "")];
+    let fates = [
+        ("delivered", "2.0.0"),
+        ("relayed", "2.1.5"),
+        ("failed", "5.1.1"),
+        ("delayed", "4.4.1"),
+        ("expanded", ""),
+    ];
     let fate = |(i, recipient)| {
         let (action, status) = fates[i % fates.len()];
         (str::trim_matches(recipient, ['<', '>']), action, status)
@@ -100,7 +106,12 @@ fn events(mail: &Mail, door: u8) -> Vec<u8> {
     event(b'C', b"client.test\x004\x00\x19192.0.2.1\0");
     event(b'D', b"H{tls_version}\0TLSv1.3\0{cipher}\0TLS_AES_256_GCM_SHA384\0{cipher_bits}\x00256\0");
     event(b'H', b"client.test\0");
-    event(b'D', [b"M{auth_authen}\0", mail.account.as_deref().unwrap_or_default().as_bytes(), b"\0"].concat().as_slice());
+    event(
+        b'D',
+        [b"M{auth_authen}\0", mail.account.as_deref().unwrap_or_default().as_bytes(), b"\0"]
+            .concat()
+            .as_slice(),
+    );
     event(b'M', format!("{}\0", mail.sender).as_bytes());
     for recipient in &mail.recipients {
         event(b'R', format!("{recipient}\0").as_bytes());
@@ -119,22 +130,36 @@ fn events(mail: &Mail, door: u8) -> Vec<u8> {
     bytes
 }
 
-/// Signatures by certificates of which the CA's revocation list, in the directory `crl`, says nothing, good, bad, or all of
-/// that too long ago.
+/// Signatures by certificates of which the CA's revocation list, in the directory `crl`, says nothing, good,
+/// bad, or all of that too long ago.
 fn revocation(seeds: &mut Seeds, keys: &Path) {
     let ca = Ca::root("Prova CA 2");
     let pem = [fs::read(seeds.directory.join("ca.pem")).unwrap(), ca.certificate.to_pem().unwrap()].concat();
     fs::write(seeds.directory.join("ca.pem"), pem).unwrap();
     let crls = CrlDirectory::new(&seeds.directory.join("crl"));
-    for (name, is_there, is_revoked, next_update) in
-        [("missing", false, false, NOW), ("good", true, false, NOW + 86_400), ("revoked", true, true, NOW + 86_400), ("old", true, false, NOW - 60)]
-    {
-        let provider = ca.provider(keys, name, ALFA_SIGNS, &[crl_at(&[&format!("http://ca.test/{name}.crl")])]);
+    for (name, is_there, is_revoked, next_update) in [
+        ("missing", false, false, NOW),
+        ("good", true, false, NOW + 86_400),
+        ("revoked", true, true, NOW + 86_400),
+        ("old", true, false, NOW - 60),
+    ] {
+        let provider =
+            ca.provider(keys, name, ALFA_SIGNS, &[crl_at(&[&format!("http://ca.test/{name}.crl")])]);
         let certificate = X509::from_pem(&fs::read(&provider.certificate_file).unwrap()).unwrap();
         if is_there {
             let on_it = [(&certificate, NOW - 3600)];
-            let list = ca.crl(&Revoked { certificates: &on_it[..usize::from(is_revoked)], this_update: NOW - 7200, next_update, ..Revoked::NOBODY });
-            crls.take(&Places::of(&certificate, &ca.certificate).http[0], &list, Moment::from_unix(NOW - 3600)).unwrap();
+            let list = ca.crl(&Revoked {
+                certificates: &on_it[..usize::from(is_revoked)],
+                this_update: NOW - 7200,
+                next_update,
+                ..Revoked::NOBODY
+            });
+            crls.take(
+                &Places::of(&certificate, &ca.certificate).http[0],
+                &list,
+                Moment::from_unix(NOW - 3600),
+            )
+            .unwrap();
         }
         seeds.of(&Forgery::envelope(name).signed(&provider.signer(ALFA_SIGNS, NOW).unwrap()));
     }

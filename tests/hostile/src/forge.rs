@@ -1,4 +1,5 @@
-//! Signed messages in every wrong shape, with real keys: what a provider would write if it meant harm or did not know better.
+//! Signed messages in every wrong shape, with real keys: what a provider would write if it meant harm or did
+//! not know better.
 
 use std::sync::LazyLock;
 
@@ -11,7 +12,10 @@ use openssl::bn::{BigNum, MsbOption};
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
 use openssl::sha::sha256;
-use openssl::x509::extension::{AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName, SubjectKeyIdentifier};
+use openssl::x509::extension::{
+    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName,
+    SubjectKeyIdentifier,
+};
 use openssl::x509::{X509, X509Extension, X509NameBuilder};
 use pec_core::clock::Moment;
 use pec_core::header::{Field, Header};
@@ -47,7 +51,8 @@ impl Signer for Forger {
     }
 
     fn sign(&self, data: &[u8]) -> Result<Vec<u8>, SignError> {
-        let signed = openssl::sign::Signer::new(MessageDigest::sha256(), &self.key).and_then(|mut signer| signer.sign_oneshot_to_vec(data));
+        let signed = openssl::sign::Signer::new(MessageDigest::sha256(), &self.key)
+            .and_then(|mut signer| signer.sign_oneshot_to_vec(data));
         signed.map_err(|e| SignError::Key(e.to_string()))
     }
 }
@@ -140,7 +145,9 @@ pub fn forger(pki: &Pki, profile: &Profile) -> Forger {
     let key = if profile.bits == 2048 { KEYS[0].clone() } else { new_key(profile.bits) };
     let (ca, ca_key) = pki.issuing();
     let other = match &profile.issuer {
-        IssuedBy::Other(other) => Some((X509::from_der(&other.identity.certificate.to_der().unwrap()).unwrap(), other.key.clone())),
+        IssuedBy::Other(other) => {
+            Some((X509::from_der(&other.identity.certificate.to_der().unwrap()).unwrap(), other.key.clone()))
+        }
         _ => None,
     };
     let (issuer, issuer_key): (Option<&X509>, &PKey<Private>) = match &profile.issuer {
@@ -183,22 +190,33 @@ pub fn forger(pki: &Pki, profile: &Profile) -> Forger {
     }
     Forger {
         key,
-        identity: Identity { certificate: parsed(&certificate), chain, fingerprint: String::new(), not_after: Moment::from_unix(profile.to) },
+        identity: Identity {
+            certificate: parsed(&certificate),
+            chain,
+            fingerprint: String::new(),
+            not_after: Moment::from_unix(profile.to),
+        },
         sha1: hex(&certificate.digest(MessageDigest::sha1()).unwrap()),
     }
 }
 
-fn extensions(profile: &Profile, builder: &openssl::x509::X509Builder, issuer: Option<&openssl::x509::X509Ref>) -> Vec<X509Extension> {
+fn extensions(
+    profile: &Profile,
+    builder: &openssl::x509::X509Builder,
+    issuer: Option<&openssl::x509::X509Ref>,
+) -> Vec<X509Extension> {
     let context = builder.x509v3_context(issuer, None);
     let mut extensions = Vec::new();
     if profile.subject_key_identifier {
         extensions.push(SubjectKeyIdentifier::new().build(&context).unwrap());
     }
     if profile.authority_key_identifier && issuer.is_some() {
-        extensions.push(AuthorityKeyIdentifier::new().keyid(false).issuer(false).build(&context).unwrap_or_else(|_| {
-            // An issuer without a key identifier of its own has none to point at.
-            SubjectKeyIdentifier::new().build(&context).unwrap()
-        }));
+        extensions.push(
+            AuthorityKeyIdentifier::new().keyid(false).issuer(false).build(&context).unwrap_or_else(|_| {
+                // An issuer without a key identifier of its own has none to point at.
+                SubjectKeyIdentifier::new().build(&context).unwrap()
+            }),
+        );
     }
     if let Some(usage) = &profile.key_usage {
         extensions.push(usage.build().unwrap());
@@ -269,11 +287,16 @@ pub struct Forgery {
 pub fn daticert(identificativo: &str) -> String {
     let at = Moment::from_unix(NOW - 60);
     format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<postacert tipo=\"posta-certificata\" errore=\"nessuno\">\n    <intestazione>\n        \
-         <mittente>{ANNA}</mittente>\n        <destinatari tipo=\"certificato\">{BRUNO}</destinatari>\n        <risposte>{ANNA}</risposte>\n        \
-         <oggetto>Prova</oggetto>\n    </intestazione>\n    <dati>\n        <gestore-emittente>Alfa PEC S.p.A.</gestore-emittente>\n        \
-         <data zona=\"{}\">\n            <giorno>{}</giorno>\n            <ora>{}</ora>\n        </data>\n        \
-         <identificativo>{identificativo}</identificativo>\n        <msgid>&lt;1@client.test&gt;</msgid>\n        \
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<postacert tipo=\"posta-certificata\" \
+        errore=\"nessuno\">\n    <intestazione>\n        \
+         <mittente>{ANNA}</mittente>\n        <destinatari \
+        tipo=\"certificato\">{BRUNO}</destinatari>\n        <risposte>{ANNA}</risposte>\n        \
+         <oggetto>Prova</oggetto>\n    </intestazione>\n    <dati>\n        <gestore-emittente>Alfa PEC \
+        S.p.A.</gestore-emittente>\n        \
+         <data zona=\"{}\">\n            <giorno>{}</giorno>\n            <ora>{}</ora>\n        \
+        </data>\n        \
+         <identificativo>{identificativo}</identificativo>\n        \
+        <msgid>&lt;1@client.test&gt;</msgid>\n        \
          <ricevuta tipo=\"completa\"/>\n    </dati>\n</postacert>\n",
         at.zona(),
         at.giorno(),
@@ -284,10 +307,15 @@ pub fn daticert(identificativo: &str) -> String {
 impl Forgery {
     /// A correct envelope from Anna to Bruno, with an identifier made from `name`.
     pub fn envelope(name: &str) -> Self {
-        let identificativo = format!("pec.20261118.{}@gestore.alfa.test", &hex(&sha256(name.as_bytes()))[..24]);
+        let identificativo =
+            format!("pec.20261118.{}@gestore.alfa.test", &hex(&sha256(name.as_bytes()))[..24]);
         let mut header = Header::default();
         for (name, value) in [
-            ("Received", "from client.test by mail.gestore.alfa.test (Postfix) with ESMTPSA id 4jX; Thu, 19 Nov 2026 00:00:00 +0100"),
+            (
+                "Received",
+                "from client.test by mail.gestore.alfa.test (Postfix) with ESMTPSA id 4jX; Thu, 19 Nov 2026 \
+                00:00:00 +0100",
+            ),
             ("To", BRUNO),
             ("Date", "Wed, 18 Nov 2026 23:25:40 +0100"),
             ("From", &format!("\"Per conto di: {ANNA}\" <{ALFA_SIGNS}>")),
@@ -303,19 +331,30 @@ impl Forgery {
         }
         Self {
             daticert: daticert(&identificativo).into_bytes(),
-            daticert_header: "Content-Type: application/xml; name=\"daticert.xml\"\r\nContent-Transfer-Encoding: base64\r\n\
+            daticert_header: "Content-Type: application/xml; \
+                name=\"daticert.xml\"\r\nContent-Transfer-Encoding: base64\r\n\
                               Content-Disposition: inline; filename=\"daticert.xml\"\r\n"
                 .to_owned(),
             daticert_encoded: None,
-            postacert: Some(format!("From: {ANNA}\r\nTo: {BRUNO}\r\nSubject: Prova\r\nMessage-ID: <{identificativo}>\r\n\r\nCiao\r\n").into_bytes()),
-            postacert_header: "Content-Type: message/rfc822; name=\"postacert.eml\"\r\nContent-Transfer-Encoding: 7bit\r\n".to_owned(),
+            postacert: Some(
+                format!(
+                    "From: {ANNA}\r\nTo: {BRUNO}\r\nSubject: Prova\r\nMessage-ID: \
+                <{identificativo}>\r\n\r\nCiao\r\n"
+                )
+                .into_bytes(),
+            ),
+            postacert_header: "Content-Type: message/rfc822; \
+                name=\"postacert.eml\"\r\nContent-Transfer-Encoding: 7bit\r\n"
+                .to_owned(),
             more: Vec::new(),
             mixed: "multipart/mixed; boundary=\"m\"".to_owned(),
             header,
             sender: format!("<{ANNA}>"),
             recipients: vec![format!("<{BRUNO}>")],
             signature: None,
-            signature_header: "Content-Type: application/x-pkcs7-signature; name=\"smime.p7s\"\r\nContent-Transfer-Encoding: base64\r\n".to_owned(),
+            signature_header: "Content-Type: application/x-pkcs7-signature; \
+                name=\"smime.p7s\"\r\nContent-Transfer-Encoding: base64\r\n"
+                .to_owned(),
             signature_encoded: None,
         }
     }
@@ -330,7 +369,10 @@ impl Forgery {
             .replace("</dati>", &format!("{about}</dati>"));
         receipt.daticert = xml.into_bytes();
         receipt.postacert = None;
-        receipt.header.fields_mut().retain(|f| !f.name.starts_with("X-") && !f.is("Reply-To") && !f.is("From"));
+        receipt
+            .header
+            .fields_mut()
+            .retain(|f| !f.name.starts_with("X-") && !f.is("Reply-To") && !f.is("From"));
         receipt.header.push(Field::written("From", ALFA_SIGNS));
         receipt.header.push(Field::written("X-Ricevuta", tipo));
         receipt.sender = format!("<{ALFA_SIGNS}>");
@@ -371,16 +413,31 @@ impl Forgery {
 
     /// What is signed.
     pub fn content(&self) -> Vec<u8> {
-        let boundary = self.mixed.split("boundary=").nth(1).unwrap_or("m").split(';').next().unwrap_or("m").trim_matches('"').to_owned();
-        let mut content =
-            format!("Content-Type: {}\r\n\r\n--{boundary}\r\nContent-Type: text/plain\r\n\r\nMessaggio di posta certificata\r\n", self.mixed)
-                .into_bytes();
+        let boundary = self
+            .mixed
+            .split("boundary=")
+            .nth(1)
+            .unwrap_or("m")
+            .split(';')
+            .next()
+            .unwrap_or("m")
+            .trim_matches('"')
+            .to_owned();
+        let mut content = format!(
+            "Content-Type: {}\r\n\r\n--{boundary}\r\nContent-Type: text/plain\r\n\r\nMessaggio di \
+                posta certificata\r\n",
+            self.mixed
+        )
+        .into_bytes();
         let mut part = |header: &str, bytes: &[u8]| {
             content.extend_from_slice(format!("\r\n--{boundary}\r\n{header}\r\n").as_bytes());
             content.extend_from_slice(bytes);
         };
         if !self.daticert_header.is_empty() {
-            let encoded = self.daticert_encoded.clone().unwrap_or_else(|| encodify::base64::MIME.encode(&self.daticert).into_bytes());
+            let encoded = self
+                .daticert_encoded
+                .clone()
+                .unwrap_or_else(|| encodify::base64::MIME.encode(&self.daticert).into_bytes());
             part(&self.daticert_header, &encoded);
         }
         if let Some(postacert) = &self.postacert {
@@ -398,7 +455,10 @@ impl Forgery {
     pub fn signed(&self, signer: &dyn Signer) -> Mail {
         let content = self.content();
         let signature = self.signature.clone().unwrap_or_else(|| signature(signer, &content));
-        let signature = self.signature_encoded.clone().unwrap_or_else(|| encodify::base64::MIME.encode(&signature).into_bytes());
+        let signature = self
+            .signature_encoded
+            .clone()
+            .unwrap_or_else(|| encodify::base64::MIME.encode(&signature).into_bytes());
         let mut body = b"This is an S/MIME signed message\r\n\r\n--s\r\n".to_vec();
         body.extend_from_slice(&content);
         body.extend_from_slice(format!("\r\n--s\r\n{}\r\n", self.signature_header).as_bytes());
@@ -406,7 +466,8 @@ impl Forgery {
         body.extend_from_slice(b"\r\n--s--\r\n");
         let mut header = self.header.clone();
         if header.first("Content-Type").is_none() {
-            let value = "multipart/signed; protocol=\"application/x-pkcs7-signature\"; micalg=\"sha-256\"; boundary=\"s\"";
+            let value = "multipart/signed; protocol=\"application/x-pkcs7-signature\"; micalg=\"sha-256\"; \
+                boundary=\"s\"";
             header.push(Field::written("Content-Type", value));
         }
         Mail {
@@ -431,5 +492,7 @@ pub fn changed_cms(signature: &[u8], change: impl FnOnce(&mut SignedData)) -> Ve
     let info = ContentInfo::from_der(signature).unwrap();
     let mut data: SignedData = info.content.decode_as().unwrap();
     change(&mut data);
-    ContentInfo { content_type: info.content_type, content: Any::from_der(&data.to_der().unwrap()).unwrap() }.to_der().unwrap()
+    ContentInfo { content_type: info.content_type, content: Any::from_der(&data.to_der().unwrap()).unwrap() }
+        .to_der()
+        .unwrap()
 }

@@ -1,8 +1,8 @@
 //! Messages that mean harm or make no sense, each with what has to become of it.
 //!
-//! Promise: what is expected was derived from RFC 6109, RFC 5322, RFC 2045 and the choices in docs/choices.md, not from what
-//! the programs do. [`submissions`] are for the Access Point, [`arrivals`] for the Incoming Point; `tests/` gives them to the
-//! real milters.
+//! Promise: what is expected was derived from RFC 6109, RFC 5322, RFC 2045 and the choices in
+//! docs/choices.md, not from what the programs do. [`submissions`] are for the Access Point, [`arrivals`] for
+//! the Incoming Point; `tests/` gives them to the real milters.
 
 pub mod arrivals;
 pub mod forge;
@@ -51,19 +51,33 @@ pub fn zip_of(files: &[Zip]) -> Vec<u8> {
     let (mut archive, mut directory) = (Vec::new(), Vec::new());
     for (i, file) in files.iter().enumerate() {
         let name = file.raw_name.clone().unwrap_or_else(|| file.name.clone().into_bytes());
-        let lengths = |extra: &[u8]| [u16::try_from(name.len()).unwrap().to_le_bytes(), u16::try_from(extra.len()).unwrap().to_le_bytes()].concat();
+        let lengths = |extra: &[u8]| {
+            [
+                u16::try_from(name.len()).unwrap().to_le_bytes(),
+                u16::try_from(extra.len()).unwrap().to_le_bytes(),
+            ]
+            .concat()
+        };
         let size = u32::try_from(file.bytes.len()).unwrap().to_le_bytes();
         let offset = u32::try_from(archive.len()).unwrap();
-        let common = [&[20, 0][..], &file.flags.to_le_bytes(), &file.method.to_le_bytes(), &[0; 8], &size, &size].concat();
+        let common =
+            [&[20, 0][..], &file.flags.to_le_bytes(), &file.method.to_le_bytes(), &[0; 8], &size, &size]
+                .concat();
         if i == 0 || file.offset != Some(0) {
             archive.extend([b"PK\x03\x04", &common[..], &lengths(b""), &name, &file.bytes].concat());
         }
         let offset = file.offset.unwrap_or(offset).to_le_bytes();
-        directory.extend([b"PK\x01\x02\x14\0", &common[..], &lengths(&file.extra), &[0; 10], &offset, &name, &file.extra].concat());
+        directory.extend(
+            [b"PK\x01\x02\x14\0", &common[..], &lengths(&file.extra), &[0; 10], &offset, &name, &file.extra]
+                .concat(),
+        );
     }
     let (at, length) = (u32::try_from(archive.len()).unwrap(), u32::try_from(directory.len()).unwrap());
     let count = u16::try_from(files.len()).unwrap_or(u16::MAX).to_le_bytes();
     archive.extend(directory);
-    archive.extend([b"PK\x05\x06\0\0\0\0", &count[..], &count, &length.to_le_bytes(), &at.to_le_bytes(), &[0, 0]].concat());
+    archive.extend(
+        [b"PK\x05\x06\0\0\0\0", &count[..], &count, &length.to_le_bytes(), &at.to_le_bytes(), &[0, 0]]
+            .concat(),
+    );
     archive
 }

@@ -1,8 +1,10 @@
-//! The corpus given to the real milters, in the milter protocol as Postfix does, with a real PostgreSQL behind them.
+//! The corpus given to the real milters, in the milter protocol as Postfix does, with a real PostgreSQL
+//! behind them.
 //!
-//! Of each message: no panic, an answer in time, what the table says becomes of it, and no other notice, row or delivery. What
-//! the Access Point accepts is brought to the next provider, who has to find a correct envelope. What is in a queue then is
-//! brought to pec-delivery: each mailbox gets exactly these bytes, once, and every notice about it is one.
+//! Of each message: no panic, an answer in time, what the table says becomes of it, and no other notice, row
+//! or delivery. What the Access Point accepts is brought to the next provider, who has to find a correct
+//! envelope. What is in a queue then is brought to pec-delivery: each mailbox gets exactly these bytes, once,
+//! and every notice about it is one.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../../milters/incoming/tests/queue/mod.rs"]
@@ -68,59 +70,94 @@ fn queued(outcome: Outcome) -> Result<Queued, String> {
 fn refused(outcome: Outcome, code: &str) -> Checked {
     match outcome {
         Outcome::Rejected(text) if text.starts_with(code) => Ok(()),
-        Outcome::Queued(queued) => Err(format!("not refused but queued: {:?}", queued.mail.header.text("Subject"))),
+        Outcome::Queued(queued) => {
+            Err(format!("not refused but queued: {:?}", queued.mail.header.text("Subject")))
+        }
         other => Err(format!("{other:?}")),
     }
 }
 
 /// How many rows each table has.
 async fn rows(host: &Host) -> [i64; 6] {
-    let counts = "SELECT concat_ws(' ', (SELECT count(*) FROM sent), (SELECT count(*) FROM fact), (SELECT count(*) FROM custody), \
-                  (SELECT count(*) FROM ricevuta), (SELECT count(*) FROM passed), (SELECT count(*) FROM log))";
+    let counts = "SELECT concat_ws(' ', (SELECT count(*) FROM sent), (SELECT count(*) FROM fact), (SELECT \
+        count(*) FROM custody), \
+                  (SELECT count(*) FROM ricevuta), (SELECT count(*) FROM passed), (SELECT count(*) FROM \
+        log))";
     let row = column(&host.settings.database, counts).await.remove(0);
     row.split(' ').map(|n| n.parse().unwrap()).collect::<Vec<_>>().try_into().unwrap()
 }
 
-/// What we signed: its signature is good, what we wrote into the header is ASCII, on proper lines, and stands once.
-fn signed_by_us(mail: &Mail, cas: &TrustedCas, written: &[&str]) -> Result<(Bytes, std::ops::Range<usize>), String> {
+/// What we signed: its signature is good, what we wrote into the header is ASCII, on proper lines, and stands
+/// once.
+fn signed_by_us(
+    mail: &Mail,
+    cas: &TrustedCas,
+    written: &[&str],
+) -> Result<(Bytes, std::ops::Range<usize>), String> {
     for name in written {
         let fields: Vec<_> = mail.header.all(name).collect();
         is(&format!("{name} stands once"), &fields, fields.len() == 1)?;
         let value = &fields[0].value;
         let proper = value.is_ascii() && !value.iter().any(|b| *b < b' ' && !b"\r\n\t".contains(b));
-        let folded = value.split(|&b| b == b'\n').skip(1).all(|line| line.starts_with(b" ") || line.starts_with(b"\t"));
+        let folded = value
+            .split(|&b| b == b'\n')
+            .skip(1)
+            .all(|line| line.starts_with(b" ") || line.starts_with(b"\t"));
         let short = value.split(|&b| b == b'\n').all(|line| line.len() <= 990);
         is(&format!("{name} is well-formed"), fields[0].text(), proper && folded && short)?;
     }
     let body = Bytes::from(mail.body.clone());
     let parts = signed_parts(&mail.header, &body).map_err(|e| e.to_string())?;
-    cas.verify(&body[parts.content.clone()], &parts.signature, Moment::from_unix(NOW)).map_err(|e| e.to_string())?;
+    cas.verify(&body[parts.content.clone()], &parts.signature, Moment::from_unix(NOW))
+        .map_err(|e| e.to_string())?;
     Ok((body, parts.content))
 }
 
 /// What the header of a notice has, each once.
-const OF_NOTICES: [&str; 8] = ["Date", "From", "To", "Message-ID", "Subject", "X-Ricevuta", "MIME-Version", "Content-Type"];
+const OF_NOTICES: [&str; 8] =
+    ["Date", "From", "To", "Message-ID", "Subject", "X-Ricevuta", "MIME-Version", "Content-Type"];
 
 /// Nothing is in the header but what we wrote and what envelopes inherit.
 fn nothing_else_is_in(header: &Header, written: &[&str]) -> Checked {
-    let inherited = ["Received", "Return-Path", "To", "Cc", "Reply-To", "Message-ID", "X-Riferimento-Message-ID", "Content-Transfer-Encoding"];
+    let inherited = [
+        "Received",
+        "Return-Path",
+        "To",
+        "Cc",
+        "Reply-To",
+        "Message-ID",
+        "X-Riferimento-Message-ID",
+        "Content-Transfer-Encoding",
+    ];
     let other = header.fields().iter().find(|f| !written.iter().chain(&inherited).any(|name| f.is(name)));
     is("nothing else is in the header", other, other.is_none())
 }
 
 /// What is in a provider's queue is brought to its pec-delivery. `delivered`: the mailboxes that get it.
-async fn handed_over(queued: &Queued, host: &Host, delivery: &Delivery, delivered: &[&str], cas: &TrustedCas) -> Checked {
+async fn handed_over(
+    queued: &Queued,
+    host: &Host,
+    delivery: &Delivery,
+    delivered: &[&str],
+    cas: &TrustedCas,
+) -> Checked {
     let body = &queued.mail.body;
     // Postfix has lines, and a last one.
-    if !body.ends_with(b"\r\n") || body.iter().enumerate().any(|(at, b)| *b == b'\n' && (at == 0 || body[at - 1] != b'\r')) {
-        println!("not brought to pec-delivery, since Postfix would end its lines otherwise: {:?}", queued.mail.header.text("Subject"));
+    if !body.ends_with(b"\r\n")
+        || body.iter().enumerate().any(|(at, b)| *b == b'\n' && (at == 0 || body[at - 1] != b'\r'))
+    {
+        println!(
+            "not brought to pec-delivery, since Postfix would end its lines otherwise: {:?}",
+            queued.mail.header.text("Subject")
+        );
         return Ok(());
     }
     // What an earlier message left, which went wrong.
     for server in [&host.mailboxes, &host.mailboxes_no_quota, &host.outgoing] {
         server.taken();
     }
-    let ours = |domain: &str| domain.ends_with(".pec.internal") || host.settings.local_domains.contains(domain);
+    let ours =
+        |domain: &str| domain.ends_with(".pec.internal") || host.settings.local_domains.contains(domain);
     for path in &queued.mail.recipients {
         let recipient = path.trim_matches(['<', '>']);
         if ours(&recipient.rsplit('@').next().unwrap().to_ascii_lowercase()) {
@@ -129,7 +166,8 @@ async fn handed_over(queued: &Queued, host: &Host, delivery: &Delivery, delivere
         }
     }
     let in_mailboxes = [host.mailboxes.taken(), host.mailboxes_no_quota.taken()].concat();
-    let (copies, notices): (Vec<_>, Vec<_>) = in_mailboxes.into_iter().partition(|taken| taken.mail().body == *body);
+    let (copies, notices): (Vec<_>, Vec<_>) =
+        in_mailboxes.into_iter().partition(|taken| taken.mail().body == *body);
     let mut to: Vec<_> = copies.iter().map(|copy| copy.recipient.to_ascii_lowercase()).collect();
     to.sort();
     is("the mailboxes that get it, each once", &to, to == delivered)?;
@@ -142,7 +180,8 @@ async fn handed_over(queued: &Queued, host: &Host, delivery: &Delivery, delivere
 /// Those of a message's recipients, each once, who have a mailbox at the provider.
 fn mailboxes(mail: &Mail, host: &Host) -> Vec<String> {
     let addresses = mail.recipients.iter().filter_map(|r| Address::from_path(r));
-    let mut keys: Vec<String> = addresses.filter(|a| host.settings.local_domains.contains(&a.domain())).map(|a| a.key()).collect();
+    let mut keys: Vec<String> =
+        addresses.filter(|a| host.settings.local_domains.contains(&a.domain())).map(|a| a.key()).collect();
     keys.sort();
     keys.dedup();
     keys
@@ -161,7 +200,8 @@ async fn network() -> Network {
 /// Reports all that went wrong, and what took longest.
 fn conclude(kind: &str, mut took: Vec<(Duration, String)>, wrong: &[String]) {
     took.sort();
-    let longest: Vec<_> = took.iter().rev().take(5).map(|(time, name)| format!("{name} ({} ms)", time.as_millis())).collect();
+    let longest: Vec<_> =
+        took.iter().rev().take(5).map(|(time, name)| format!("{name} ({} ms)", time.as_millis())).collect();
     println!("{} {kind}; the longest: {}", took.len(), longest.join(", "));
     assert!(wrong.is_empty(), "{} of {} {kind} went wrong:\n{}", wrong.len(), took.len(), wrong.join("\n"));
 }
@@ -205,7 +245,11 @@ async fn rfc6109_3_1_what_users_submit() {
         }
         before = rows(&network.alfa).await;
         if let Err(why) = checked {
-            wrong.push(format!("{name}: expected {:?}; {}", case.expect, why.chars().take(1500).collect::<String>()));
+            wrong.push(format!(
+                "{name}: expected {:?}; {}",
+                case.expect,
+                why.chars().take(1500).collect::<String>()
+            ));
         }
     }
     wrong.extend(against_the_dtd(written.path()).err());
@@ -251,7 +295,16 @@ fn causes(queued: &Queued) -> Option<String> {
 }
 
 async fn accepted(mail: &Mail, queued: &Queued, next: &Next<'_>) -> Result<String, String> {
-    let written = ["Date", "From", "Message-ID", "Subject", "X-Trasporto", "X-TipoRicevuta", "MIME-Version", "Content-Type"];
+    let written = [
+        "Date",
+        "From",
+        "Message-ID",
+        "Subject",
+        "X-Trasporto",
+        "X-TipoRicevuta",
+        "MIME-Version",
+        "Content-Type",
+    ];
     let (body, content) = signed_by_us(&queued.mail, &next.cas, &written)?;
     nothing_else_is_in(&queued.mail.header, &written)?;
     let contents = contents(&body, content, Tipo::PostaCertificata).map_err(|e| e.to_string())?;
@@ -275,13 +328,20 @@ async fn accepted(mail: &Mail, queued: &Queued, next: &Next<'_>) -> Result<Strin
     let mut to: Vec<String> = mail.recipients.iter().map(|r| r.to_ascii_lowercase()).collect();
     to.sort();
     to.dedup();
-    let mut goes: Vec<String> = queued.mail.recipients.iter().filter(|r| !r.ends_with(".pec.internal>")).map(|r| r.to_ascii_lowercase()).collect();
+    let mut goes: Vec<String> = queued
+        .mail
+        .recipients
+        .iter()
+        .filter(|r| !r.ends_with(".pec.internal>"))
+        .map(|r| r.to_ascii_lowercase())
+        .collect();
     goes.sort();
     goes.dedup();
     is("the recipients", (&goes, &to), goes == to)?;
     let ours = mailboxes(mail, &next.network.alfa);
     let triggers: Vec<_> = queued.added.iter().map(|(to, _)| to.split('+').next().unwrap()).collect();
-    let wanted = if ours.is_empty() { &["<accettazione"][..] } else { &["<accettazione", "<presa-in-carico"] };
+    let wanted =
+        if ours.is_empty() { &["<accettazione"][..] } else { &["<accettazione", "<presa-in-carico"] };
     is("the triggers", &triggers, triggers == wanted)?;
     let ours: Vec<&str> = ours.iter().map(String::as_str).collect();
     handed_over(queued, &next.network.alfa, &next.alfa, &ours, &next.cas).await?;
@@ -303,13 +363,31 @@ async fn accepted(mail: &Mail, queued: &Queued, next: &Next<'_>) -> Result<Strin
     Ok(daticert.to_xml())
 }
 
-fn not_accepted(mail: &Mail, queued: &Queued, cas: &TrustedCas, errore: Errore, wanted: &[&str]) -> Result<String, String> {
-    is("it is the notice", queued.mail.header.text("Subject"), queued.mail.header.text("X-Ricevuta").as_deref() == Some("non-accettazione"))?;
+fn not_accepted(
+    mail: &Mail,
+    queued: &Queued,
+    cas: &TrustedCas,
+    errore: Errore,
+    wanted: &[&str],
+) -> Result<String, String> {
+    is(
+        "it is the notice",
+        queued.mail.header.text("Subject"),
+        queued.mail.header.text("X-Ricevuta").as_deref() == Some("non-accettazione"),
+    )?;
     let (body, content) = signed_by_us(&queued.mail, cas, &OF_NOTICES)?;
-    is("nothing else is in the header", &queued.mail.header, queued.mail.header.fields().len() <= OF_NOTICES.len() + 2)?;
+    is(
+        "nothing else is in the header",
+        &queued.mail.header,
+        queued.mail.header.fields().len() <= OF_NOTICES.len() + 2,
+    )?;
     let contents = contents(&body, content, Tipo::NonAccettazione).map_err(|e| e.to_string())?;
     is("the original is not included", mail.body.len(), contents.postacert.is_none())?;
-    is("it goes to its sender alone", &queued.mail.recipients, queued.mail.recipients == [format!("<{ANNA}>")])?;
+    is(
+        "it goes to its sender alone",
+        &queued.mail.recipients,
+        queued.mail.recipients == [format!("<{ANNA}>")],
+    )?;
     is("the size", queued.mail.body.len(), queued.mail.body.len() < 200_000)?;
     let daticert = contents.daticert;
     is("the error", daticert.errore, daticert.errore == errore)?;
@@ -324,7 +402,12 @@ fn not_accepted(mail: &Mail, queued: &Queued, cas: &TrustedCas, errore: Errore, 
 fn against_the_dtd(directory: &Path) -> Checked {
     let dtd = Path::new(env!("CARGO_MANIFEST_DIR")).join("../verify/daticert.dtd");
     let files = fs::read_dir(directory).unwrap().map(|f| f.unwrap().path());
-    let output = Command::new("xmllint").args(["--noout", "--dtdvalid"]).arg(&dtd).args(files).output().expect("the xmllint command is needed");
+    let output = Command::new("xmllint")
+        .args(["--noout", "--dtdvalid"])
+        .arg(&dtd)
+        .args(files)
+        .output()
+        .expect("the xmllint command is needed");
     is("valid against the DTD", String::from_utf8_lossy(&output.stderr), output.status.success())
 }
 
@@ -349,7 +432,8 @@ async fn rfc6109_3_2_what_arrives_from_outside() {
     let mut network = network().await;
     network.beta.settings.clamd = network.alfa.settings.clamd.clone();
     let hands = Hands::new(&network.pki);
-    let hashes: String = hands.of_alfa.iter().map(|sha1| format!("providerCertificateHash: {sha1}\n")).collect();
+    let hashes: String =
+        hands.of_alfa.iter().map(|sha1| format!("providerCertificateHash: {sha1}\n")).collect();
     let file = network.directory.path().join("igpec.ldif");
     let ldif = fs::read_to_string(&file).unwrap().replacen(
         "mailReceipt: ricevute@gestore.alfa.test\n",
@@ -393,7 +477,11 @@ async fn rfc6109_3_2_what_arrives_from_outside() {
         }
         before = rows(&network.beta).await;
         if let Err(why) = checked {
-            wrong.push(format!("{name}: expected {:?}; {}", case.expect, why.chars().take(1500).collect::<String>()));
+            wrong.push(format!(
+                "{name}: expected {:?}; {}",
+                case.expect,
+                why.chars().take(1500).collect::<String>()
+            ));
         }
     }
     conclude("arrivals", took, &wrong);
@@ -405,7 +493,8 @@ fn arrived(case: &Arrival, outcome: Outcome, cas: &TrustedCas) -> Result<Option<
         return refused(outcome, code).map(|()| None);
     }
     let queued = queued(outcome)?;
-    let is_anomaly = queued.mail.header.text("X-Trasporto").as_deref() == Some("errore") && queued.mail.body != case.mail.body;
+    let is_anomaly = queued.mail.header.text("X-Trasporto").as_deref() == Some("errore")
+        && queued.mail.body != case.mail.body;
     let says = || anomaly_of(&queued).map(|(words, _)| words.chars().skip(150).take(900).collect::<String>());
     is("the reverse path stays", &queued.mail.sender, queued.mail.sender == case.mail.sender)?;
     match case.expect {
@@ -414,7 +503,11 @@ fn arrived(case: &Arrival, outcome: Outcome, cas: &TrustedCas) -> Result<Option<
             let written = ["Date", "From", "Subject", "X-Trasporto", "MIME-Version", "Content-Type"];
             signed_by_us(&queued.mail, cas, &written)?;
             nothing_else_is_in(&queued.mail.header, &written)?;
-            is("no trigger", &queued.added, queued.added.iter().all(|(to, _)| !to.contains(".pec.internal")))?;
+            is(
+                "no trigger",
+                &queued.added,
+                queued.added.iter().all(|(to, _)| !to.contains(".pec.internal")),
+            )?;
             let (words, original) = anomaly_of(&queued)?;
             is("every byte that arrived", original.len(), original == case.mail.to_bytes())?;
             is("the reason", &words, words.contains(wanted))?;
@@ -422,25 +515,35 @@ fn arrived(case: &Arrival, outcome: Outcome, cas: &TrustedCas) -> Result<Option<
         Incoming::Taken => {
             is("not an anomaly", says(), !is_anomaly)?;
             is("every byte", queued.mail.body.len(), queued.mail.body == case.mail.body)?;
-            is("the trigger", &queued.added, queued.added.len() == 1 && queued.added[0].0.starts_with("<presa-in-carico+"))?;
+            is(
+                "the trigger",
+                &queued.added,
+                queued.added.len() == 1 && queued.added[0].0.starts_with("<presa-in-carico+"),
+            )?;
         }
         Incoming::Receipt | Incoming::Stranger => {
             is("not an anomaly", says(), !is_anomaly)?;
             is("every byte", queued.mail.body.len(), queued.mail.body == case.mail.body)?;
             let others = queued.added.iter().filter(|(to, _)| !to.starts_with("<errore-consegna+")).count();
-            is("to its recipients alone", &queued.added, others == 0 && queued.mail.recipients.starts_with(&case.mail.recipients))?;
+            is(
+                "to its recipients alone",
+                &queued.added,
+                others == 0 && queued.mail.recipients.starts_with(&case.mail.recipients),
+            )?;
         }
         Incoming::Refused(_) => unreachable!(),
     }
     Ok(Some(queued))
 }
 
-/// What is not in custody has a row that says as what it was let in: by it a receipt passes a full mailbox, or not.
+/// What is not in custody has a row that says as what it was let in: by it a receipt passes a full mailbox,
+/// or not.
 async fn let_pass(case: &Arrival, queued: &Queued, database: &Database) -> Checked {
-    let found = match database.in_queue(envid(queued).ok_or("no envelope id")?).await.map_err(|e| e.to_string())? {
-        Some(InQueue::Passed(passed)) => Some(passed.kind),
-        _ => None,
-    };
+    let found =
+        match database.in_queue(envid(queued).ok_or("no envelope id")?).await.map_err(|e| e.to_string())? {
+            Some(InQueue::Passed(passed)) => Some(passed.kind),
+            _ => None,
+        };
     let wanted = match case.expect {
         Incoming::Anomaly(_) => Some(PassedKind::Anomalia),
         Incoming::Receipt => Some(PassedKind::RicevutaDovuta),
@@ -456,13 +559,21 @@ fn anomaly_of(queued: &Queued) -> Result<(String, Vec<u8>), String> {
     let text = |e: &dyn ToString| e.to_string();
     let parts = signed_parts(&queued.mail.header, body).map_err(|e| text(&e))?;
     let entity = part(body, parts.content).map_err(|e| text(&e))?;
-    let boundary = entity.header.content_type().and_then(|m| m.attribute("boundary").map(str::to_owned)).ok_or("no boundary")?;
+    let boundary = entity
+        .header
+        .content_type()
+        .and_then(|m| m.attribute("boundary").map(str::to_owned))
+        .ok_or("no boundary")?;
     let inside = &body[entity.body];
     let parts = split(inside, &boundary, 10).map_err(|e| text(&e))?;
     let [words, original] = &parts[..] else { return Err(format!("{} parts", parts.len())) };
     let original = part(inside, original.clone()).map_err(|e| text(&e))?;
     let words = String::from_utf8_lossy(&inside[words.clone()]).replace("=\r\n", "");
-    let latin1: Vec<(String, char)> = (0xa0..=0xff_u8).map(|b| (format!("={}", hex(&[b]).to_uppercase()), char::from(b))).collect();
-    let words = latin1.iter().fold(words, |words, (code, letter)| words.replace(code, &letter.to_string())).replace("=3D", "=");
+    let latin1: Vec<(String, char)> =
+        (0xa0..=0xff_u8).map(|b| (format!("={}", hex(&[b]).to_uppercase()), char::from(b))).collect();
+    let words = latin1
+        .iter()
+        .fold(words, |words, (code, letter)| words.replace(code, &letter.to_string()))
+        .replace("=3D", "=");
     Ok((words, inside[original.body].to_vec()))
 }

@@ -1,5 +1,5 @@
-//! A web server for revocation lists and the directory of providers, with TLS where clients must have a certificate: real
-//! sockets, files that can be exchanged, and it can go away and come back.
+//! A web server for revocation lists and the directory of providers, with TLS where clients must have a
+//! certificate: real sockets, files that can be exchanged, and it can go away and come back.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read, Write};
@@ -29,8 +29,8 @@ impl FileServer {
         Self::start_with(None)
     }
 
-    /// The same over HTTPS, as `localhost` with a certificate of `ca`, for clients whose certificate `ca` or one below it has
-    /// issued.
+    /// The same over HTTPS, as `localhost` with a certificate of `ca`, for clients whose certificate `ca` or
+    /// one below it has issued.
     pub fn start_https(ca: &Ca) -> Self {
         let key = new_key(2048);
         let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).unwrap();

@@ -1,8 +1,8 @@
 //! What the tests of the milters share.
 //!
-//! The database is a real PostgreSQL: `PEC_TEST_DATABASE` says how to reach a server on which databases may be made
-//! (`tests/run` starts a throwaway one). Postfix's part of the milter protocol is played by [`postfix`]; the real Postfix has
-//! its turn in tests/scenarios.
+//! The database is a real PostgreSQL: `PEC_TEST_DATABASE` says how to reach a server on which databases may
+//! be made (`tests/run` starts a throwaway one). Postfix's part of the milter protocol is played by
+//! [`postfix`]; the real Postfix has its turn in tests/scenarios.
 
 pub mod clamd;
 pub mod file_server;

@@ -7,8 +7,8 @@ use tokio::net::UnixStream;
 
 use crate::postfix::Mail;
 
-/// Brings the message, under this envelope id, to all its recipients in one transaction; gives back the answer for each, in their
-/// order: that to RCPT TO where it is a refusal, otherwise that to the message.
+/// Brings the message, under this envelope id, to all its recipients in one transaction; gives back the
+/// answer for each, in their order: that to RCPT TO where it is a refusal, otherwise that to the message.
 pub async fn bring(socket: &Path, mail: &Mail, envid: Option<&str>) -> Vec<String> {
     let mut client = Client::connect(socket).await;
     let data = mail.to_bytes();
@@ -54,7 +54,10 @@ impl Client {
         let mut refused = Vec::new();
         for recipient in &mail.recipients {
             self.say(&format!("RCPT TO:{recipient} NOTIFY=FAILURE\r\n")).await;
-            refused.push(Some(self.hear().await.expect("no answer to RCPT TO")).filter(|answer| !answer.starts_with('2')));
+            refused.push(
+                Some(self.hear().await.expect("no answer to RCPT TO"))
+                    .filter(|answer| !answer.starts_with('2')),
+            );
         }
         refused
     }
@@ -66,7 +69,10 @@ impl Client {
         async move {
             self.say(&format!("{command}\r\n")).await;
             let answer = self.hear().await;
-            assert!(answer.as_ref().is_some_and(|answer| answer.starts_with(code)), "{at}: {command}: {answer:?}");
+            assert!(
+                answer.as_ref().is_some_and(|answer| answer.starts_with(code)),
+                "{at}: {command}: {answer:?}"
+            );
         }
     }
 

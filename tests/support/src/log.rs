@@ -3,7 +3,8 @@
 use std::io;
 use std::sync::{Arc, LazyLock, Mutex};
 
-/// The log of this process: other tests of it write there as well, so what is looked for must name what is the test's own.
+/// The log of this process: other tests of it write there as well, so what is looked for must name what is
+/// the test's own.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Mutex<Vec<u8>>>);
 

@@ -1,5 +1,5 @@
-//! A mail server on a unix socket that answers what a test tells it to: the mailbox server (LMTP), or Postfix's smtpd for notices to
-//! other providers (SMTP). The real ones have their turn in tests/scenarios.
+//! A mail server on a unix socket that answers what a test tells it to: the mailbox server (LMTP), or
+//! Postfix's smtpd for notices to other providers (SMTP). The real ones have their turn in tests/scenarios.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -151,7 +151,9 @@ async fn serve(stream: UnixStream, state: Arc<Mutex<State>>) -> Option<()> {
         }
         let line = line.trim_end();
         let reply = match line.split_once(' ').map_or(line, |(verb, _)| verb) {
-            "LHLO" | "EHLO" => "250-mail.test\r\n250-8BITMIME\r\n250-SIZE\r\n250-DSN\r\n250-XFORWARD IDENT\r\n250 ENHANCEDSTATUSCODES".to_owned(),
+            "LHLO" | "EHLO" => "250-mail.test\r\n250-8BITMIME\r\n250-SIZE\r\n250-DSN\r\n250-XFORWARD \
+                IDENT\r\n250 ENHANCEDSTATUSCODES"
+                .to_owned(),
             "XFORWARD" => {
                 ident = line.strip_prefix("XFORWARD IDENT=").map(str::to_owned);
                 "250 2.0.0 ok".to_owned()
@@ -164,7 +166,8 @@ async fn serve(stream: UnixStream, state: Arc<Mutex<State>>) -> Option<()> {
                 let (path, parameters) = line.strip_prefix("RCPT TO:<").unwrap().split_once('>').unwrap();
                 let mut state = state.lock().unwrap();
                 state.asked.push(path.to_owned());
-                let answer = state.at_recipient.get(path).cloned().unwrap_or_else(|| "250 2.1.5 ok".to_owned());
+                let answer =
+                    state.at_recipient.get(path).cloned().unwrap_or_else(|| "250 2.1.5 ok".to_owned());
                 recipient = answer.starts_with('2').then(|| (path.to_owned(), parameters.trim().to_owned()));
                 answer
             }
@@ -178,9 +181,19 @@ async fn serve(stream: UnixStream, state: Arc<Mutex<State>>) -> Option<()> {
                     state.lose_messages -= 1;
                     return None;
                 }
-                let answer = state.at_message.get(&recipient).cloned().unwrap_or_else(|| "250 2.0.0 stored".to_owned());
+                let answer = state
+                    .at_message
+                    .get(&recipient)
+                    .cloned()
+                    .unwrap_or_else(|| "250 2.0.0 stored".to_owned());
                 if answer.starts_with('2') {
-                    state.taken.push(Taken { sender: sender.clone(), recipient, parameters, ident: ident.take(), data: data.into() });
+                    state.taken.push(Taken {
+                        sender: sender.clone(),
+                        recipient,
+                        parameters,
+                        ident: ident.take(),
+                        data: data.into(),
+                    });
                     if state.lose_answers > 0 {
                         state.lose_answers -= 1;
                         return None;

@@ -33,7 +33,8 @@ use crate::pki::{Keys, NOW, Pki};
 use crate::postfix::Mail;
 
 /// What Anna writes to Bruno, with LF for line ends.
-pub const LETTER: &str = "From: anna@pec.alfa.test\nTo: bruno@pec.beta.test\nSubject: Prova\nMessage-ID: <1@client.test>\n\nCiao\n";
+pub const LETTER: &str = "From: anna@pec.alfa.test\nTo: bruno@pec.beta.test\nSubject: Prova\nMessage-ID: \
+    <1@client.test>\n\nCiao\n";
 
 /// Both providers and what they share.
 pub struct Network {
@@ -68,9 +69,24 @@ impl Network {
     pub async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let pki = Pki::new(directory.path());
-        let alfa = host(&pki, directory.path(), "Alfa PEC S.p.A.", "gestore.alfa.test", &["pec.alfa.test", "studio.example"]).await;
-        let beta = host(&pki, directory.path(), "Beta Posta S.r.l.", "gestore.beta.test", &["pec.beta.test", "comune.example"]).await;
-        let network = Self { pki, alfa, beta, clock: Arc::new(SettableClock::new(Moment::from_unix(NOW))), directory };
+        let alfa = host(
+            &pki,
+            directory.path(),
+            "Alfa PEC S.p.A.",
+            "gestore.alfa.test",
+            &["pec.alfa.test", "studio.example"],
+        )
+        .await;
+        let beta = host(
+            &pki,
+            directory.path(),
+            "Beta Posta S.r.l.",
+            "gestore.beta.test",
+            &["pec.beta.test", "comune.example"],
+        )
+        .await;
+        let network =
+            Self { pki, alfa, beta, clock: Arc::new(SettableClock::new(Moment::from_unix(NOW))), directory };
         network.write_directory(&[&network.alfa, &network.beta]);
         network
     }
@@ -79,7 +95,12 @@ impl Network {
     pub fn certify_alfa(&mut self, extensions: &[X509Extension]) {
         let alfa = &mut self.alfa;
         let address = format!("posta-certificata@{}", alfa.settings.service_domain);
-        alfa.keys = self.pki.issuing.provider(self.directory.path(), &alfa.settings.provider_name, &address, extensions);
+        alfa.keys = self.pki.issuing.provider(
+            self.directory.path(),
+            &alfa.settings.provider_name,
+            &address,
+            extensions,
+        );
         alfa.settings.certificate_file = alfa.keys.certificate_file.clone();
         alfa.settings.signing_key = SigningKey::File(alfa.keys.key_file.clone());
     }
@@ -93,10 +114,12 @@ impl Network {
     pub fn directory_of(&self, hosts: &[&Host]) -> String {
         let mut ldif = String::from("version: 1\n\ndn: o=postacert\nobjectclass: top\no: postacert\n");
         for host in hosts {
-            let (settings, mut domains) = (&host.settings, host.settings.local_domains.iter().collect::<Vec<_>>());
+            let (settings, mut domains) =
+                (&host.settings, host.settings.local_domains.iter().collect::<Vec<_>>());
             domains.sort();
             ldif += &format!(
-                "\ndn: providerName={0},o=postacert\nobjectclass: provider\nproviderName: {0}\nproviderCertificateHash: {1}\nmailReceipt: ricevute@{2}\n",
+                "\ndn: providerName={0},o=postacert\nobjectclass: provider\nproviderName: \
+                {0}\nproviderCertificateHash: {1}\nmailReceipt: ricevute@{2}\n",
                 settings.provider_name, host.keys.sha1, settings.service_domain
             );
             domains.iter().for_each(|domain| ldif += &format!("managedDomains: {domain}\n"));
@@ -130,7 +153,8 @@ async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, dom
     let row_keys_file = directory.join(format!("row-{service_domain}.keys"));
     fs::write(&row_keys_file, format!("{}\n", hex(&sha256(service_domain.as_bytes())))).unwrap();
     let server = |name: &str| MailServer::start(directory, &format!("{name}-{service_domain}"));
-    let (mailboxes, mailboxes_no_quota, outgoing) = (server("lmtp"), server("lmtp-no-quota"), server("outgoing"));
+    let (mailboxes, mailboxes_no_quota, outgoing) =
+        (server("lmtp"), server("lmtp-no-quota"), server("outgoing"));
     let mut local_domains: HashSet<String> = domains.iter().map(|d| (*d).to_owned()).collect();
     local_domains.insert(service_domain.to_owned());
     let unused = Socket::Inet("127.0.0.1:1".to_owned());
@@ -193,10 +217,17 @@ async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, dom
 
 /// A new database with our tables on the test server; gives back its connection string.
 pub async fn new_database() -> String {
-    let server = std::env::var("PEC_TEST_DATABASE")
-        .expect("PEC_TEST_DATABASE says how to reach a PostgreSQL on which databases may be made; tests/run starts one and sets it");
+    let server = std::env::var("PEC_TEST_DATABASE").expect(
+        "PEC_TEST_DATABASE says how to reach a PostgreSQL on which databases may be made; tests/run \
+            starts one and sets it",
+    );
     let named = |name: &str| {
-        server.split(' ').filter(|part| !part.starts_with("dbname=")).chain([format!("dbname={name}").as_str()]).collect::<Vec<_>>().join(" ")
+        server
+            .split(' ')
+            .filter(|part| !part.starts_with("dbname="))
+            .chain([format!("dbname={name}").as_str()])
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     let name = format!("pec_test_{}", fresh().unwrap());
     let tables = MIGRATIONS.concat();
@@ -228,8 +259,8 @@ pub async fn run(database: &str, sql: &str) {
     connection.await.unwrap().unwrap();
 }
 
-/// What `open` gives once it gives something: a lock, for one, that PostgreSQL takes from a session that has ended when it sees
-/// that it has.
+/// What `open` gives once it gives something: a lock, for one, that PostgreSQL takes from a session that has
+/// ended when it sees that it has.
 pub async fn eventually<T>(open: impl AsyncFn() -> Option<T>) -> T {
     let until = Instant::now() + Duration::from_secs(120);
     loop {
@@ -251,15 +282,25 @@ pub async fn column(database: &str, sql: &str) -> Vec<String> {
     rows.iter().map(|row| row.get::<_, Option<String>>(0).unwrap_or_default()).collect()
 }
 
-/// An envelope from Anna at Alfa to these recipients, signed by `host`'s key and in its name, as it leaves the Access Point.
+/// An envelope from Anna at Alfa to these recipients, signed by `host`'s key and in its name, as it leaves
+/// the Access Point.
 pub fn envelope(network: &Network, host: &Host, recipients: &[&str], original: &str) -> Mail {
     let signer = network.signer(host);
-    let issuer = Issuer { provider_name: &host.settings.provider_name, service_domain: &host.settings.service_domain, signer: &signer };
+    let issuer = Issuer {
+        provider_name: &host.settings.provider_name,
+        service_domain: &host.settings.service_domain,
+        signer: &signer,
+    };
     let submitted = Mail::submitted("anna@pec.alfa.test", recipients, original.as_bytes());
     let daticert = daticert_of(host, recipients, &submitted.header);
-    let received =
-        Field::written("Received", "from client.test by mail.gestore.alfa.test (Postfix) with ESMTPSA id 4jX;\r\n\tThu, 19 Nov 2026 00:00:00 +0100");
-    let notice = busta(issuer, &daticert, &submitted.header, Body::from_bytes(submitted.body.clone()), received).unwrap();
+    let received = Field::written(
+        "Received",
+        "from client.test by mail.gestore.alfa.test (Postfix) with ESMTPSA id 4jX;\r\n\tThu, 19 Nov 2026 \
+        00:00:00 +0100",
+    );
+    let notice =
+        busta(issuer, &daticert, &submitted.header, Body::from_bytes(submitted.body.clone()), received)
+            .unwrap();
     Mail { account: None, header: notice.header, body: notice.body.into_bytes().to_vec(), ..submitted }
 }
 
@@ -270,7 +311,10 @@ pub fn daticert_of(host: &Host, recipients: &[&str], original: &Header) -> Datic
         tipo: Tipo::PostaCertificata,
         errore: Errore::Nessuno,
         mittente: "anna@pec.alfa.test".to_owned(),
-        destinatari: recipients.iter().map(|r| Destinatario { indirizzo: (*r).to_owned(), tipo: TipoDestinatario::Certificato }).collect(),
+        destinatari: recipients
+            .iter()
+            .map(|r| Destinatario { indirizzo: (*r).to_owned(), tipo: TipoDestinatario::Certificato })
+            .collect(),
         risposte: "anna@pec.alfa.test".to_owned(),
         oggetto: original.subject(),
         gestore_emittente: host.settings.provider_name.clone(),
@@ -313,6 +357,18 @@ pub fn arriving(notice: Notice, from: &str, recipients: &[&str]) -> Mail {
 /// A receipt of another provider came and was let pass, to nobody in particular; whether it was new.
 pub async fn insert_ricevuta(database: &Database, ricevuta: &Ricevuta, log: &Entry) -> bool {
     let envid = fresh().unwrap();
-    let passed = |kind| database.authentic(Passed { envid: envid.clone(), kind, body_sha256: vec![0; 32], recipients: Vec::new() }).unwrap();
-    database.insert_ricevuta(ricevuta, log, (&passed(PassedKind::RicevutaDovuta), &passed(PassedKind::Ricevuta))).await.unwrap()
+    let passed = |kind| {
+        database
+            .authentic(Passed {
+                envid: envid.clone(),
+                kind,
+                body_sha256: vec![0; 32],
+                recipients: Vec::new(),
+            })
+            .unwrap()
+    };
+    database
+        .insert_ricevuta(ricevuta, log, (&passed(PassedKind::RicevutaDovuta), &passed(PassedKind::Ricevuta)))
+        .await
+        .unwrap()
 }

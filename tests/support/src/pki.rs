@@ -13,7 +13,9 @@ use openssl::cms::CmsContentInfo;
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
-use openssl::x509::extension::{AuthorityKeyIdentifier, BasicConstraints, KeyUsage, SubjectAlternativeName, SubjectKeyIdentifier};
+use openssl::x509::extension::{
+    AuthorityKeyIdentifier, BasicConstraints, KeyUsage, SubjectAlternativeName, SubjectKeyIdentifier,
+};
 use openssl::x509::{X509, X509CrlBuilder, X509Extension, X509NameBuilder, X509RevokedBuilder};
 use pec_core::clock::Moment;
 use pec_core::identifier::hex;
@@ -62,7 +64,13 @@ pub struct Revoked<'a> {
 
 impl Revoked<'_> {
     /// A list of [`NOW`], good for a day, on which nobody stands.
-    pub const NOBODY: Revoked<'static> = Revoked { certificates: &[], number: 1, this_update: NOW, next_update: NOW + 86_400, extensions: &[] };
+    pub const NOBODY: Revoked<'static> = Revoked {
+        certificates: &[],
+        number: 1,
+        this_update: NOW,
+        next_update: NOW + 86_400,
+        extensions: &[],
+    };
 }
 
 impl Ca {
@@ -75,11 +83,21 @@ impl Ca {
     /// A CA below this one, with these extensions besides the usual ones.
     pub fn below(&self, name: &str, extensions: &[X509Extension]) -> Self {
         let key = new_key(2048);
-        Self { certificate: certificate(name, None, &key, Some(self), NOW - YEAR, NOW + 9 * YEAR, extensions), key }
+        Self {
+            certificate: certificate(name, None, &key, Some(self), NOW - YEAR, NOW + 9 * YEAR, extensions),
+            key,
+        }
     }
 
-    /// A provider's key and certificate, with these extensions besides the usual ones; the files lie in `directory`.
-    pub fn provider(&self, directory: &Path, name: &str, address: &str, extensions: &[X509Extension]) -> Keys {
+    /// A provider's key and certificate, with these extensions besides the usual ones; the files lie in
+    /// `directory`.
+    pub fn provider(
+        &self,
+        directory: &Path,
+        name: &str,
+        address: &str,
+        extensions: &[X509Extension],
+    ) -> Keys {
         self.issue(directory, name, address, new_key(2048), NOW - YEAR, NOW + YEAR, extensions)
     }
 
@@ -98,7 +116,9 @@ impl Ca {
         builder.set_not_before(&Asn1Time::from_unix(NOW - YEAR).unwrap()).unwrap();
         builder.set_not_after(&Asn1Time::from_unix(NOW + 9 * YEAR).unwrap()).unwrap();
         builder.set_pubkey(&key).unwrap();
-        let extension = SubjectKeyIdentifier::new().build(&builder.x509v3_context(Some(&self.certificate), None)).unwrap();
+        let extension = SubjectKeyIdentifier::new()
+            .build(&builder.x509v3_context(Some(&self.certificate), None))
+            .unwrap();
         builder.append_extension(extension).unwrap();
         extensions.iter().for_each(|e| builder.append_extension2(e).unwrap());
         builder.sign(&self.key, MessageDigest::sha256()).unwrap();
@@ -116,7 +136,10 @@ impl Ca {
         builder.set_not_before(&Asn1Time::from_unix(NOW - YEAR).unwrap()).unwrap();
         builder.set_not_after(&Asn1Time::from_unix(NOW + 9 * YEAR).unwrap()).unwrap();
         builder.set_pubkey(key).unwrap();
-        let extension = SubjectAlternativeName::new().dns(host).build(&builder.x509v3_context(Some(&self.certificate), None)).unwrap();
+        let extension = SubjectAlternativeName::new()
+            .dns(host)
+            .build(&builder.x509v3_context(Some(&self.certificate), None))
+            .unwrap();
         builder.append_extension(extension).unwrap();
         builder.sign(&self.key, MessageDigest::sha256()).unwrap();
         builder.build()
@@ -128,10 +151,17 @@ impl Ca {
         builder.set_issuer_name(self.certificate.subject_name()).unwrap();
         builder.set_last_update(&Asn1Time::from_unix(revoked.this_update).unwrap()).unwrap();
         builder.set_next_update(&Asn1Time::from_unix(revoked.next_update).unwrap()).unwrap();
-        // 2.5.29.35: the key identifier of the CA's certificate, which `subjectKeyIdentifier` has as an OCTET STRING.
+        // 2.5.29.35: the key identifier of the CA's certificate, which `subjectKeyIdentifier` has as an OCTET
+        // STRING.
         let identifier = self.certificate.subject_key_id().unwrap().as_slice();
         let length = u8::try_from(identifier.len()).unwrap();
-        builder.append_extension(extension("2.5.29.35", false, &[&[0x30, length + 2, 0x80, length], identifier].concat())).unwrap();
+        builder
+            .append_extension(extension(
+                "2.5.29.35",
+                false,
+                &[&[0x30, length + 2, 0x80, length], identifier].concat(),
+            ))
+            .unwrap();
         builder.append_extension(extension("2.5.29.20", false, &revoked.number.to_der().unwrap())).unwrap();
         revoked.extensions.iter().for_each(|e| builder.append_extension2(e).unwrap());
         for (certificate, since) in revoked.certificates {
@@ -146,7 +176,16 @@ impl Ca {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn issue(&self, directory: &Path, name: &str, address: &str, key: PKey<Private>, from: i64, to: i64, extensions: &[X509Extension]) -> Keys {
+    fn issue(
+        &self,
+        directory: &Path,
+        name: &str,
+        address: &str,
+        key: PKey<Private>,
+        from: i64,
+        to: i64,
+        extensions: &[X509Extension],
+    ) -> Keys {
         let certificate = certificate(name, Some(address), &key, Some(self), from, to, extensions);
         // A provider has several, while one replaces another.
         let sha1 = hex(&certificate.digest(MessageDigest::sha1()).unwrap());
@@ -156,7 +195,11 @@ impl Ca {
             sha1,
             name: name.to_owned(),
         };
-        fs::write(&keys.certificate_file, [certificate.to_pem().unwrap(), self.certificate.to_pem().unwrap()].concat()).unwrap();
+        fs::write(
+            &keys.certificate_file,
+            [certificate.to_pem().unwrap(), self.certificate.to_pem().unwrap()].concat(),
+        )
+        .unwrap();
         fs::write(&keys.key_file, key.private_key_to_pem_pkcs8().unwrap()).unwrap();
         fs::set_permissions(&keys.key_file, fs::Permissions::from_mode(0o600)).unwrap();
         keys
@@ -165,7 +208,12 @@ impl Ca {
 
 /// An extension of any kind.
 pub fn extension(oid: &str, critical: bool, der: &[u8]) -> X509Extension {
-    X509Extension::new_from_der(&Asn1Object::from_str(oid).unwrap(), critical, &Asn1OctetString::new_from_bytes(der).unwrap()).unwrap()
+    X509Extension::new_from_der(
+        &Asn1Object::from_str(oid).unwrap(),
+        critical,
+        &Asn1OctetString::new_from_bytes(der).unwrap(),
+    )
+    .unwrap()
 }
 
 /// Where the CRL is that speaks of a certificate: one place under several addresses.
@@ -184,7 +232,10 @@ pub fn only_for(domain: &str, organisation: &str) -> X509Extension {
     let subtree = |base| GeneralSubtree { base, minimum: 0, maximum: None };
     let name = format!("O={organisation},C=IT").parse().unwrap();
     let constraints = NameConstraints {
-        permitted_subtrees: Some(vec![subtree(GeneralName::Rfc822Name(Ia5String::new(domain).unwrap())), subtree(GeneralName::DirectoryName(name))]),
+        permitted_subtrees: Some(vec![
+            subtree(GeneralName::Rfc822Name(Ia5String::new(domain).unwrap())),
+            subtree(GeneralName::DirectoryName(name)),
+        ]),
         excluded_subtrees: None,
     };
     extension("2.5.29.30", true, &constraints.to_der().unwrap())
@@ -211,7 +262,10 @@ impl Keys {
 
     /// Certificate and key, as the milters read them at `now`.
     pub fn signer(&self, address: &str, now: i64) -> Result<PemSigner, KeyError> {
-        PemSigner::read(OwnCertificate::read(&self.certificate_file, address, &self.name, Moment::from_unix(now))?, &self.key_file)
+        PemSigner::read(
+            OwnCertificate::read(&self.certificate_file, address, &self.name, Moment::from_unix(now))?,
+            &self.key_file,
+        )
     }
 }
 
@@ -245,7 +299,10 @@ impl Pki {
 
     /// What the auditor reads in what was encrypted for him.
     pub fn opened(&self, encrypted: &[u8]) -> Vec<u8> {
-        CmsContentInfo::from_der(encrypted).unwrap().decrypt(&self.issuing.key, &self.issuing.certificate).unwrap()
+        CmsContentInfo::from_der(encrypted)
+            .unwrap()
+            .decrypt(&self.issuing.key, &self.issuing.certificate)
+            .unwrap()
     }
 
     /// The issuing CA, for certificates of other kinds.
@@ -273,8 +330,8 @@ impl Pki {
     }
 }
 
-/// A key that this process has not had yet. Making one takes longer than most tests: the first, the second ... of every process are
-/// the same, kept below target/.
+/// A key that this process has not had yet. Making one takes longer than most tests: the first, the second
+/// ... of every process are the same, kept below target/.
 pub fn new_key(bits: u32) -> PKey<Private> {
     static HAD: AtomicUsize = AtomicUsize::new(0);
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/test-keys");
@@ -321,18 +378,26 @@ fn certificate(
     let extension = SubjectKeyIdentifier::new().build(&builder.x509v3_context(issuer, None)).unwrap();
     builder.append_extension(extension).unwrap();
     if issuer.is_some() {
-        let extension = AuthorityKeyIdentifier::new().keyid(true).build(&builder.x509v3_context(issuer, None)).unwrap();
+        let extension =
+            AuthorityKeyIdentifier::new().keyid(true).build(&builder.x509v3_context(issuer, None)).unwrap();
         builder.append_extension(extension).unwrap();
     }
     match address {
         Some(address) => {
-            builder.append_extension(KeyUsage::new().critical().digital_signature().build().unwrap()).unwrap();
-            let extension = SubjectAlternativeName::new().email(address).build(&builder.x509v3_context(issuer, None)).unwrap();
+            builder
+                .append_extension(KeyUsage::new().critical().digital_signature().build().unwrap())
+                .unwrap();
+            let extension = SubjectAlternativeName::new()
+                .email(address)
+                .build(&builder.x509v3_context(issuer, None))
+                .unwrap();
             builder.append_extension(extension).unwrap();
         }
         None => {
             builder.append_extension(BasicConstraints::new().critical().ca().build().unwrap()).unwrap();
-            builder.append_extension(KeyUsage::new().critical().key_cert_sign().crl_sign().build().unwrap()).unwrap();
+            builder
+                .append_extension(KeyUsage::new().critical().key_cert_sign().crl_sign().build().unwrap())
+                .unwrap();
         }
     }
     extensions.iter().for_each(|e| builder.append_extension2(e).unwrap());

@@ -104,8 +104,9 @@ impl Queued {
     /// The recipient that begins so, without its brackets.
     #[track_caller]
     pub fn recipient(&self, begins: &str) -> String {
-        let found =
-            self.mail.recipients.iter().find_map(|r| r.trim_matches(['<', '>']).strip_prefix(begins).map(|_| r.trim_matches(['<', '>']).to_owned()));
+        let found = self.mail.recipients.iter().find_map(|r| {
+            r.trim_matches(['<', '>']).strip_prefix(begins).map(|_| r.trim_matches(['<', '>']).to_owned())
+        });
         found.unwrap_or_else(|| panic!("no recipient {begins}... in {:?}", self.mail.recipients))
     }
 
@@ -155,10 +156,15 @@ impl Mail {
 
     /// Gives the message to the milter at `address`, as smtpd and cleanup do.
     pub async fn give_to(&self, address: SocketAddr) -> Outcome {
-        let mut connection = TestConnection::configure().exact_leading_space(true).open_tcp(address).await.unwrap();
+        let mut connection =
+            TestConnection::configure().exact_leading_space(true).open_tcp(address).await.unwrap();
         connection.connect("client.test", [192, 0, 2, 1]).await.unwrap();
         if self.tls {
-            let tls = [("{tls_version}", "TLSv1.3"), ("{cipher}", "TLS_AES_256_GCM_SHA384"), ("{cipher_bits}", "256")];
+            let tls = [
+                ("{tls_version}", "TLSv1.3"),
+                ("{cipher}", "TLS_AES_256_GCM_SHA384"),
+                ("{cipher_bits}", "256"),
+            ];
             connection.macros(MacroStage::Helo, tls).await.unwrap();
         }
         connection.helo("client.test").await.unwrap();
@@ -182,19 +188,23 @@ impl Mail {
             connection.body(Bytes::from(self.body.clone())).await.unwrap();
         }
         let (actions, status) = connection.eom().await.unwrap();
-        let outcome = refusal(status).unwrap_or_else(|| Outcome::Queued(Box::new(self.changed(actions.actions))));
+        let outcome =
+            refusal(status).unwrap_or_else(|| Outcome::Queued(Box::new(self.changed(actions.actions))));
         connection.close().await.unwrap();
         outcome
     }
 
     fn changed(&self, actions: Vec<EomAction>) -> Queued {
-        let mut queued = Queued { mail: self.clone(), sender_parameters: None, added: Vec::new(), edits: actions.len() };
+        let mut queued =
+            Queued { mail: self.clone(), sender_parameters: None, added: Vec::new(), edits: actions.len() };
         let mut body: Option<Vec<u8>> = None;
         for action in actions {
             let fields = queued.mail.header.fields_mut();
             let at = |fields: &[Field], name: &str, index: i32| {
                 let mut found = fields.iter().enumerate().filter(|(_, f)| f.is(name)).map(|(i, _)| i);
-                found.nth(usize::try_from(index).unwrap() - 1).unwrap_or_else(|| panic!("there is no {name} number {index}"))
+                found
+                    .nth(usize::try_from(index).unwrap() - 1)
+                    .unwrap_or_else(|| panic!("there is no {name} number {index}"))
             };
             match action {
                 EomAction::AddHeader { name, value } => fields.push(field(&name, &value)),
@@ -219,7 +229,9 @@ impl Mail {
                     queued.mail.recipients.retain(|r| *r != text(&rcpt));
                     assert!(queued.mail.recipients.len() < before, "{rcpt:?} is no recipient");
                 }
-                EomAction::ReplaceBody { chunk } => body.get_or_insert_with(Vec::new).extend_from_slice(&chunk),
+                EomAction::ReplaceBody { chunk } => {
+                    body.get_or_insert_with(Vec::new).extend_from_slice(&chunk)
+                }
                 other => panic!("unexpected {other:?}"),
             }
         }
@@ -230,44 +242,68 @@ impl Mail {
     }
 }
 
-/// A delivery status notification about `original` as Postfix writes it: (recipient, action, status) for each. `written`: seconds.
+/// A delivery status notification about `original` as Postfix writes it: (recipient, action, status) for
+/// each. `written`: seconds.
 pub fn report(envid: Option<&str>, original: &Mail, recipients: &[(&str, &str, &str)], written: i64) -> Mail {
     let message_id = original.header.text("Message-ID").unwrap_or_default();
-    let header = format!("Content-Description: Message Headers\nContent-Type: text/rfc822-headers\n\nReceived: x\nMessage-ID: {message_id}\n");
+    let header = format!(
+        "Content-Description: Message Headers\nContent-Type: text/rfc822-headers\n\nReceived: \
+        x\nMessage-ID: {message_id}\n"
+    );
     notification(envid, original, recipients, written, header.as_bytes())
 }
 
-/// The same about a message that was sent with `RET=FULL`: it comes back whole, below what Postfix has put on top of it.
+/// The same about a message that was sent with `RET=FULL`: it comes back whole, below what Postfix has put on
+/// top of it.
 pub fn bounce(envid: Option<&str>, original: &Mail, recipients: &[(&str, &str, &str)], written: i64) -> Mail {
     let sender = original.sender.trim_matches(['<', '>']);
-    let top =
-        format!("Content-Description: Undelivered Message\nContent-Type: message/rfc822\n\nReturn-Path: <{sender}>\nReceived: from x\n\tby y\n");
+    let top = format!(
+        "Content-Description: Undelivered Message\nContent-Type: message/rfc822\n\nReturn-Path: \
+        <{sender}>\nReceived: from x\n\tby y\n"
+    );
     notification(envid, original, recipients, written, &[top.as_bytes(), &original.to_bytes()].concat())
 }
 
 /// `returned` is the part that says which message it is about.
-fn notification(envid: Option<&str>, original: &Mail, recipients: &[(&str, &str, &str)], written: i64, returned: &[u8]) -> Mail {
+fn notification(
+    envid: Option<&str>,
+    original: &Mail,
+    recipients: &[(&str, &str, &str)],
+    written: i64,
+    returned: &[u8],
+) -> Mail {
     let sender = original.sender.trim_matches(['<', '>']);
     let mut status = String::from("Reporting-MTA: dns; mail.gestore.beta.test\n");
     envid.into_iter().for_each(|id| status += &format!("Original-Envelope-Id: {id}\n"));
     status += &format!("X-Postfix-Queue-ID: 4jXX\nX-Postfix-Sender: rfc822; {sender}\n");
     for (recipient, action, code) in recipients {
         status += &format!(
-            "\nFinal-Recipient: rfc822; {recipient}\nOriginal-Recipient: rfc822;{recipient}\nAction: {action}\nStatus: {code}\nDiagnostic-Code: smtp; {code} words\n"
+            "\nFinal-Recipient: rfc822; {recipient}\nOriginal-Recipient: rfc822;{recipient}\nAction: \
+            {action}\nStatus: {code}\nDiagnostic-Code: smtp; {code} words\n"
         );
     }
     // Each report has a queue id of its own.
     let boundary = format!("4jXX{written}/mail");
     let text = format!(
-        "From: MAILER-DAEMON (Mail Delivery System)\nSubject: Delivery report\nTo: {sender}\nAuto-Submitted: auto-replied\nMIME-Version: 1.0\nDate: {}\n\
-         Content-Type: multipart/report; report-type=delivery-status;\n\tboundary=\"{boundary}\"\nMessage-Id: <20261119.4jYY@mail.gestore.beta.test>\n\n\
-         This is a MIME-encapsulated message.\n\n--{boundary}\nContent-Description: Notification\nContent-Type: text/plain; charset=us-ascii\n\nwords\n\n\
-         --{boundary}\nContent-Description: Delivery report\nContent-Type: message/delivery-status\n\n{status}\n\
+        "From: MAILER-DAEMON (Mail Delivery System)\nSubject: Delivery report\nTo: \
+        {sender}\nAuto-Submitted: auto-replied\nMIME-Version: 1.0\nDate: {}\n\
+         Content-Type: multipart/report; \
+        report-type=delivery-status;\n\tboundary=\"{boundary}\"\nMessage-Id: \
+        <20261119.4jYY@mail.gestore.beta.test>\n\n\
+         This is a MIME-encapsulated message.\n\n--{boundary}\nContent-Description: \
+        Notification\nContent-Type: text/plain; charset=us-ascii\n\nwords\n\n\
+         --{boundary}\nContent-Description: Delivery report\nContent-Type: \
+        message/delivery-status\n\n{status}\n\
          --{boundary}\n",
         Moment::from_unix(written).rfc5322(),
     );
     let text = [text.as_bytes(), returned, format!("\n--{boundary}--\n").as_bytes()].concat();
-    Mail { account: None, sender: String::new(), recipients: vec![sender.to_owned()], ..Mail::submitted("", &[], &text) }
+    Mail {
+        account: None,
+        sender: String::new(),
+        recipients: vec![sender.to_owned()],
+        ..Mail::submitted("", &[], &text)
+    }
 }
 
 fn refusal(status: Status) -> Option<Outcome> {
@@ -294,7 +330,10 @@ fn field(name: &CString, value: &CString) -> Field {
 /// LF for each fold; a CR that ends no line stays.
 fn milter_value(value: &[u8]) -> CString {
     let is_fold = |at: usize| value.get(at..at + 2) == Some(b"\r\n");
-    CString::new(value.iter().enumerate().filter(|(at, _)| !is_fold(*at)).map(|(_, &b)| b).collect::<Vec<_>>()).unwrap()
+    CString::new(
+        value.iter().enumerate().filter(|(at, _)| !is_fold(*at)).map(|(_, &b)| b).collect::<Vec<_>>(),
+    )
+    .unwrap()
 }
 
 fn text(bytes: &CString) -> String {

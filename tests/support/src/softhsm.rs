@@ -26,8 +26,14 @@ impl SoftHsm {
     pub fn new(directory: &Path) -> Self {
         let hsm = Self { directory: directory.join("softhsm") };
         fs::create_dir_all(hsm.tokens()).unwrap();
-        fs::write(hsm.configuration(), format!("directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n", hsm.tokens().display()))
-            .unwrap();
+        fs::write(
+            hsm.configuration(),
+            format!(
+                "directories.tokendir = {}\nobjectstore.backend = file\nlog.level = ERROR\n",
+                hsm.tokens().display()
+            ),
+        )
+        .unwrap();
         hsm.set_pin(PIN);
         hsm
     }
@@ -70,7 +76,8 @@ impl SoftHsm {
     }
 
     fn run(&self, arguments: &[&str]) {
-        let output = Command::new("softhsm2-util").args(arguments).env("SOFTHSM2_CONF", self.configuration()).output();
+        let output =
+            Command::new("softhsm2-util").args(arguments).env("SOFTHSM2_CONF", self.configuration()).output();
         let output = output.expect("softhsm2-util is needed, from Debian's package softhsm2");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
@@ -80,9 +87,20 @@ impl SoftHsm {
         // SoftHSM finds its tokens by a variable of its process, and a library that wraps it its orders.
         let wrapper = self.directory.join("pec-token");
         let (configuration, tap) = (self.configuration(), &self.directory);
-        let script = format!("export SOFTHSM2_CONF={} PEC_TAP={}\nexec {}", configuration.display(), tap.display(), program.display());
+        let script = format!(
+            "export SOFTHSM2_CONF={} PEC_TAP={}\nexec {}",
+            configuration.display(),
+            tap.display(),
+            program.display()
+        );
         fs::write(&wrapper, format!("#!/bin/sh\n{script} \"$@\"\n")).unwrap();
         fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
-        Token { uri: uri.parse().unwrap(), module: MODULE.into(), pin_file: self.pin_file(), time_limit: Duration::from_secs(20), program: wrapper }
+        Token {
+            uri: uri.parse().unwrap(),
+            module: MODULE.into(),
+            pin_file: self.pin_file(),
+            time_limit: Duration::from_secs(20),
+            program: wrapper,
+        }
     }
 }

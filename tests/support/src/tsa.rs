@@ -1,5 +1,5 @@
-//! A timestamping authority: `openssl ts -reply` behind a small web server, real answers over real sockets. It can be told to
-//! lie, to say no and to be away.
+//! A timestamping authority: `openssl ts -reply` behind a small web server, real answers over real sockets.
+//! It can be told to lie, to say no and to be away.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -61,19 +61,26 @@ impl Tsa {
         let directory = tempfile::tempdir().unwrap();
         let at = |name: &str| directory.path().join(name);
         let usage = ExtendedKeyUsage::new().critical().time_stamping().build().unwrap();
-        write_keys(ca, &at("tsa"), vec![KeyUsage::new().critical().digital_signature().build().unwrap(), usage]);
+        write_keys(
+            ca,
+            &at("tsa"),
+            vec![KeyUsage::new().critical().digital_signature().build().unwrap(), usage],
+        );
         write_keys(ca, &at("other"), vec![KeyUsage::new().critical().digital_signature().build().unwrap()]);
         fs::write(at("ca.pem"), ca.certificate.to_pem().unwrap()).unwrap();
         for (name, digests) in [("ts.cnf", "sha256"), ("picky.cnf", "sha512")] {
             let text = format!(
-                "[tsa]\ndefault_tsa = it\n[it]\nserial = {}\ncrypto_device = builtin\nsigner_digest = sha256\ndefault_policy = 1.2.3.4.1\n\
-                 digests = {digests}\naccuracy = secs:1\nordering = yes\ntsa_name = yes\ness_cert_id_chain = no\ness_cert_id_alg = sha256\n",
+                "[tsa]\ndefault_tsa = it\n[it]\nserial = {}\ncrypto_device = builtin\nsigner_digest = \
+                sha256\ndefault_policy = 1.2.3.4.1\n\
+                 digests = {digests}\naccuracy = secs:1\nordering = yes\ntsa_name = yes\ness_cert_id_chain \
+                = no\ness_cert_id_alg = sha256\n",
                 at("serial").display()
             );
             fs::write(at(name), text).unwrap();
         }
         fs::write(at("serial"), "01\n").unwrap();
-        let desk = Arc::new(Desk { directory, manner: Mutex::new(Manner::Honest), asked: AtomicUsize::new(0) });
+        let desk =
+            Arc::new(Desk { directory, manner: Mutex::new(Manner::Honest), asked: AtomicUsize::new(0) });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut tsa = Self { address: listener.local_addr().unwrap(), desk, running: None };
         tsa.serve(listener);
@@ -155,7 +162,8 @@ impl Desk {
             Manner::Garbage => ("200 OK", b"<html>Please log in</html>".to_vec()),
             Manner::Honest => ("200 OK", self.reply(&question, "ts.cnf")),
             Manner::Rejection => ("200 OK", self.reply(&question, "picky.cnf")),
-            // The question is SHA-256's identifier, the hash, and a nonce of eight bytes before the last three.
+            // The question is SHA-256's identifier, the hash, and a nonce of eight bytes before the last
+            // three.
             Manner::WrongImprint => ("200 OK", self.reply(&flipped(question, 40), "ts.cnf")),
             Manner::OtherNonce => {
                 let last = question.len() - 4;
@@ -163,22 +171,39 @@ impl Desk {
             }
             Manner::OtherPurpose => ("200 OK", self.signed_by_other(&self.reply(&question, "ts.cnf"))),
         };
-        let head =
-            format!("HTTP/1.1 {status}\r\nContent-Type: application/timestamp-reply\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: application/timestamp-reply\r\nContent-Length: \
+            {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
         // Whoever does not read it has lost interest.
         let _ = stream.write_all(&[head.as_bytes(), &body].concat());
     }
 
     fn openssl(&self, arguments: &[&str]) {
-        let output = Command::new("openssl").current_dir(self.directory.path()).args(arguments).output().unwrap();
-        assert!(output.status.success(), "openssl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let output =
+            Command::new("openssl").current_dir(self.directory.path()).args(arguments).output().unwrap();
+        assert!(
+            output.status.success(),
+            "openssl {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     fn reply(&self, question: &[u8], configuration: &str) -> Vec<u8> {
         fs::write(self.directory.path().join("question"), question).unwrap();
         // A rejection is an answer, too, whatever the exit status says.
         let mut command = Command::new("openssl");
-        command.current_dir(self.directory.path()).args(["ts", "-reply", "-config", configuration, "-queryfile", "question", "-out", "answer"]);
+        command.current_dir(self.directory.path()).args([
+            "ts",
+            "-reply",
+            "-config",
+            configuration,
+            "-queryfile",
+            "question",
+            "-out",
+            "answer",
+        ]);
         command.args(["-signer", "tsa.pem", "-inkey", "tsa.key"]).output().unwrap();
         fs::read(self.directory.path().join("answer")).unwrap()
     }
@@ -188,9 +213,34 @@ impl Desk {
         let at = |name: &str| self.directory.path().join(name);
         fs::write(at("answer"), answer).unwrap();
         self.openssl(&["ts", "-reply", "-in", "answer", "-token_out", "-out", "token"]);
-        self.openssl(&["cms", "-verify", "-noverify", "-binary", "-inform", "DER", "-in", "token", "-out", "info"]);
+        self.openssl(&[
+            "cms",
+            "-verify",
+            "-noverify",
+            "-binary",
+            "-inform",
+            "DER",
+            "-in",
+            "token",
+            "-out",
+            "info",
+        ]);
         let kind = ["-econtent_type", "1.2.840.113549.1.9.16.1.4"];
-        let sign = ["cms", "-sign", "-cades", "-binary", "-nodetach", "-outform", "DER", "-in", "info", "-out", "token", "-signer", "other.pem"];
+        let sign = [
+            "cms",
+            "-sign",
+            "-cades",
+            "-binary",
+            "-nodetach",
+            "-outform",
+            "DER",
+            "-in",
+            "info",
+            "-out",
+            "token",
+            "-signer",
+            "other.pem",
+        ];
         self.openssl(&[&sign[..], &["-inkey", "other.key"], &kind].concat());
         let token = fs::read(at("token")).unwrap();
         let granted = [0x30, 0x03, 0x02, 0x01, 0x00];

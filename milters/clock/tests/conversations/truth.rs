@@ -68,7 +68,8 @@ pub(crate) struct Truth {
     pub(crate) unheard: BTreeSet<String>,
     /// Messages, by their Message-ID, that Postfix gave up after a day.
     pub(crate) given_up: BTreeSet<String>,
-    /// (recipient, identifier): taken out of the queue by an administrator, since nobody could say whether the mailbox had it.
+    /// (recipient, identifier): taken out of the queue by an administrator, since nobody could say whether
+    /// the mailbox had it.
     pub(crate) removed: BTreeSet<(String, String)>,
     pub(crate) mail: Vec<InMailbox>,
 }

@@ -1,5 +1,5 @@
-//! The way from a program to PostgreSQL, which can be cut at any statement: before it, or when it is done and the program has not
-//! heard so. Nothing gets through after that, as after a crash in that moment.
+//! The way from a program to PostgreSQL, which can be cut at any statement: before it, or when it is done and
+//! the program has not heard so. Nothing gets through after that, as after a crash in that moment.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -35,7 +35,11 @@ impl Wire {
             }
         }
         let database = format!("host=127.0.0.1 port={}{rest}", listener.local_addr().unwrap().port());
-        let state = Arc::new(State { server: format!("{host}:{port}"), cut: Mutex::new(None), is_cut: watch::Sender::new(false) });
+        let state = Arc::new(State {
+            server: format!("{host}:{port}"),
+            cut: Mutex::new(None),
+            is_cut: watch::Sender::new(false),
+        });
         let wire = Self { database, state: Arc::clone(&state) };
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -83,8 +87,9 @@ impl State {
     }
 }
 
-/// One connection. Of the protocol (PostgreSQL's manual, "Message Flow") it knows where messages end, which of them execute
-/// something (Execute, Query), that Sync ends a request, and that ReadyForQuery ends its answer.
+/// One connection. Of the protocol (PostgreSQL's manual, "Message Flow") it knows where messages end, which
+/// of them execute something (Execute, Query), that Sync ends a request, and that ReadyForQuery ends its
+/// answer.
 async fn carry(mut client: TcpStream, state: Arc<State>) -> io::Result<()> {
     let mut is_cut = state.is_cut.subscribe();
     if *is_cut.borrow_and_update() {
@@ -93,7 +98,8 @@ async fn carry(mut client: TcpStream, state: Arc<State>) -> io::Result<()> {
     let mut server = TcpStream::connect(&state.server).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    let (mut asked, mut answered) = (Messages { without_type: true, ..Messages::default() }, Messages::default());
+    let (mut asked, mut answered) =
+        (Messages { without_type: true, ..Messages::default() }, Messages::default());
     let (mut request, mut executes, mut unanswered, mut unheard) = (Vec::new(), false, 0, false);
     loop {
         tokio::select! {

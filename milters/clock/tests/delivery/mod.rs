@@ -27,7 +27,11 @@ impl Delivery {
     /// The settings with its sockets.
     pub(crate) fn settings(&self, settings: &Settings) -> Settings {
         let socket = |door| Socket::Unix(self.path(door));
-        Settings { delivery_lmtp: socket(Door::Mailboxes), triggers_lmtp: socket(Door::Triggers), ..settings.clone() }
+        Settings {
+            delivery_lmtp: socket(Door::Mailboxes),
+            triggers_lmtp: socket(Door::Triggers),
+            ..settings.clone()
+        }
     }
 
     /// Where it listens.
@@ -42,7 +46,12 @@ impl Delivery {
         let mut serving = JoinSet::new();
         for door in [Door::Mailboxes, Door::Triggers] {
             let _ = std::fs::remove_file(self.path(door));
-            serving.spawn(serve(door, UnixListener::bind(self.path(door)).unwrap(), Arc::clone(point), stop.subscribe()));
+            serving.spawn(serve(
+                door,
+                UnixListener::bind(self.path(door)).unwrap(),
+                Arc::clone(point),
+                stop.subscribe(),
+            ));
         }
         self.running = Some((stop, serving));
     }

@@ -1,16 +1,16 @@
 //! What is different between two directories of providers.
 //!
-//! Promise: every provider, certificate and domain that came, went or moved is in it; one that moved went from one record and
-//! came to the other.
+//! Promise: every provider, certificate and domain that came, went or moved is in it; one that moved went
+//! from one record and came to the other.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{Directory, Provider};
 
-/// Below this part of what there was, in hundredths, a directory counts as suddenly much smaller. Providers come and go
-/// singly, and the largest of some 25 has more domains than a tenth of them only where that is known before: somebody shall
-/// look.
+/// Below this part of what there was, in hundredths, a directory counts as suddenly much smaller. Providers
+/// come and go singly, and the largest of some 25 has more domains than a tenth of them only where that is
+/// known before: somebody shall look.
 const ENOUGH: usize = 90;
 
 /// One difference. `record` is [`Provider::title`].
@@ -98,7 +98,9 @@ impl fmt::Display for Change {
         match self {
             Self::ProviderNew { record } => write!(f, "provider new: {record}"),
             Self::ProviderGone { record } => write!(f, "provider gone: {record}"),
-            Self::MailReceipt { record, before, after } => write!(f, "mailReceipt of {record}: {after}, before: {before}"),
+            Self::MailReceipt { record, before, after } => {
+                write!(f, "mailReceipt of {record}: {after}, before: {before}")
+            }
             Self::CertificateNew { record, hash } => write!(f, "certificate new: {hash} ({record})"),
             Self::CertificateGone { record, hash } => write!(f, "certificate gone: {hash} ({record})"),
             Self::DomainsNew { record, domains } => write!(f, "domains new ({record}): {domains}"),
@@ -110,7 +112,9 @@ impl fmt::Display for Change {
 /// What is different in `after`; of the domains of a record, that came or went, `most` are named.
 pub fn changes(before: &Directory, after: &Directory, most: usize) -> Vec<Change> {
     let mut changes = Vec::new();
-    let record_in = |directory: &'_ Directory, p: &Provider| directory.record(&p.name, p.unit.as_deref()).map(|p| p.mail_receipt.to_string());
+    let record_in = |directory: &'_ Directory, p: &Provider| {
+        directory.record(&p.name, p.unit.as_deref()).map(|p| p.mail_receipt.to_string())
+    };
     for provider in before.providers() {
         if record_in(after, provider).is_none() {
             changes.push(Change::ProviderGone { record: provider.title() });
@@ -125,7 +129,9 @@ pub fn changes(before: &Directory, after: &Directory, most: usize) -> Vec<Change
         }
     }
     // The same record, whatever else of it has changed.
-    let is_same = |one: &Provider, other: Option<&Provider>| other.is_some_and(|other| (&one.name, &one.unit) == (&other.name, &other.unit));
+    let is_same = |one: &Provider, other: Option<&Provider>| {
+        other.is_some_and(|other| (&one.name, &one.unit) == (&other.name, &other.unit))
+    };
     for (hash, provider) in before.certificates() {
         if !is_same(provider, after.provider_of_certificate(hash)) {
             changes.push(Change::CertificateGone { record: provider.title(), hash: hash.to_owned() });
@@ -145,17 +151,24 @@ pub fn changes(before: &Directory, after: &Directory, most: usize) -> Vec<Change
         }
         missing
     };
-    changes.extend(missing(before, after).into_iter().map(|(record, domains)| Change::DomainsGone { record, domains }));
-    changes.extend(missing(after, before).into_iter().map(|(record, domains)| Change::DomainsNew { record, domains }));
+    changes.extend(
+        missing(before, after).into_iter().map(|(record, domains)| Change::DomainsGone { record, domains }),
+    );
+    changes.extend(
+        missing(after, before).into_iter().map(|(record, domains)| Change::DomainsNew { record, domains }),
+    );
     changes
 }
 
 /// What there is suddenly much less of in `after`, in words.
 pub fn much_smaller(before: &Directory, after: &Directory) -> Option<String> {
-    let counts = |d: &Directory| [("records", d.size().0), ("certificates", d.by_certificate.len()), ("domains", d.size().1)];
+    let counts = |d: &Directory| {
+        [("records", d.size().0), ("certificates", d.by_certificate.len()), ("domains", d.size().1)]
+    };
     let pairs = counts(before).into_iter().zip(counts(after));
     let fewer = pairs.into_iter().filter(|((_, before), (_, after))| after * 100 < before * ENOUGH);
-    let words: Vec<String> = fewer.map(|((what, before), (_, after))| format!("{after} {what} instead of {before}")).collect();
+    let words: Vec<String> =
+        fewer.map(|((what, before), (_, after))| format!("{after} {what} instead of {before}")).collect();
     (!words.is_empty()).then(|| words.join(", "))
 }
 
@@ -170,7 +183,8 @@ mod tests {
         for (name, hash, receipt, domains) in providers {
             write!(
                 ldif,
-                "\ndn: providerName={name},o=postacert\nobjectclass: provider\nproviderName: {name}\nproviderCertificateHash: {hash:040x}\nmailReceipt: {receipt}\n"
+                "\ndn: providerName={name},o=postacert\nobjectclass: provider\nproviderName: \
+                {name}\nproviderCertificateHash: {hash:040x}\nmailReceipt: {receipt}\n"
             )
             .unwrap();
             domains.iter().for_each(|domain| ldif += &format!("managedDomains: {domain}\n"));
@@ -184,9 +198,15 @@ mod tests {
 
     #[test]
     fn every_change_is_named() {
-        let before = directory(&[("Alfa", 1, "r@alfa.test", &["a.test", "b.test"]), ("Beta", 2, "r@beta.test", &["c.test"])]);
+        let before = directory(&[
+            ("Alfa", 1, "r@alfa.test", &["a.test", "b.test"]),
+            ("Beta", 2, "r@beta.test", &["c.test"]),
+        ]);
         assert!(said(&before, &before, 9).is_empty());
-        let after = directory(&[("Alfa", 3, "x@alfa.test", &["a.test", "C.test"]), ("Gamma", 2, "r@gamma.test", &["d.test", "e.test", "f.test"])]);
+        let after = directory(&[
+            ("Alfa", 3, "x@alfa.test", &["a.test", "C.test"]),
+            ("Gamma", 2, "r@gamma.test", &["d.test", "e.test", "f.test"]),
+        ]);
         let [one, two, three] = [1, 2, 3].map(|n| format!("{n:040x}"));
         assert_eq!(
             said(&before, &after, 2),
@@ -215,6 +235,9 @@ mod tests {
         assert_eq!(much_smaller(&with(10), &with(8)).as_deref(), Some("8 domains instead of 10"));
         assert_eq!(much_smaller(&with(8), &with(10)), None);
         let two = directory(&[("Alfa", 1, "r@alfa.test", &["a.test"]), ("Beta", 2, "r@beta.test", &[])]);
-        assert_eq!(much_smaller(&two, &with(1)).as_deref(), Some("1 records instead of 2, 1 certificates instead of 2"));
+        assert_eq!(
+            much_smaller(&two, &with(1)).as_deref(),
+            Some("1 records instead of 2, 1 certificates instead of 2")
+        );
     }
 }

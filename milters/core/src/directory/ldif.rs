@@ -1,6 +1,7 @@
 //! LDIF (RFC 2849), as far as the directory of providers uses it.
 //!
-//! Promise: reading: one record after the other, never the whole file in memory. What is wrong is named with its line.
+//! Promise: reading: one record after the other, never the whole file in memory. What is wrong is named with
+//! its line.
 
 use std::io::BufRead;
 
@@ -74,7 +75,10 @@ impl Record {
 }
 
 /// Gives each record to `take`.
-pub(super) fn records(ldif: impl BufRead, mut take: impl FnMut(Record) -> Result<(), String>) -> Result<(), String> {
+pub(super) fn records(
+    ldif: impl BufRead,
+    mut take: impl FnMut(Record) -> Result<(), String>,
+) -> Result<(), String> {
     let mut lines = Lines { ldif, number: 0, ahead: Vec::new() };
     let mut open: Option<Record> = None;
     let mut line = Vec::new();
@@ -87,21 +91,27 @@ pub(super) fn records(ldif: impl BufRead, mut take: impl FnMut(Record) -> Result
         if line.starts_with('#') {
             continue;
         }
-        let (name, rest) = line.split_once(':').ok_or_else(|| format!("line {number}: {line:?} is no attribute"))?;
+        let (name, rest) =
+            line.split_once(':').ok_or_else(|| format!("line {number}: {line:?} is no attribute"))?;
         let (name, options) = name.split_once(';').unwrap_or((name, ""));
         let value = match rest.strip_prefix(':') {
             Some(_) if options.eq_ignore_ascii_case("binary") => continue,
             Some(encoded) => {
-                let bytes = encodify::base64::STANDARD.decode(encoded.trim()).map_err(|_| format!("line {number}: not base64"))?;
+                let bytes = encodify::base64::STANDARD
+                    .decode(encoded.trim())
+                    .map_err(|_| format!("line {number}: not base64"))?;
                 String::from_utf8(bytes).map_err(|_| format!("line {number}: not UTF-8"))?
             }
             None => rest.trim().to_owned(),
         };
         // Names are written into logs and errors of one line.
-        let value: String = if value.contains(char::is_control) { value.replace(char::is_control, " ") } else { value };
+        let value: String =
+            if value.contains(char::is_control) { value.replace(char::is_control, " ") } else { value };
         match (name.eq_ignore_ascii_case("dn"), &mut open) {
             (true, None) => open = Some(Record { dn: value, ..Record::default() }),
-            (true, Some(_)) => return Err(format!("line {number}: a record begins without an empty line before it")),
+            (true, Some(_)) => {
+                return Err(format!("line {number}: a record begins without an empty line before it"));
+            }
             (false, Some(record)) => record.add(name, value),
             (false, None) if name.eq_ignore_ascii_case("version") => {}
             (false, None) => return Err(format!("line {number}: {name:?} stands before any dn")),

@@ -1,8 +1,9 @@
-//! The directory, and our own record for it, as signed files (RFC 6109 s. 4.5): PKCS#7 in DER, `.p7m`, with the LDIF inside.
-//! PEM and S/MIME (`application/pkcs7-mime`), the other forms of the same structure, are read too.
+//! The directory, and our own record for it, as signed files (RFC 6109 s. 4.5): PKCS#7 in DER, `.p7m`, with
+//! the LDIF inside. PEM and S/MIME (`application/pkcs7-mime`), the other forms of the same structure, are
+//! read too.
 //!
-//! Promise: a file counts only if every signer of it is one of the certificates that may sign it, named one by one by
-//! the administrator; no CA can vouch for another.
+//! Promise: a file counts only if every signer of it is one of the certificates that may sign it, named one
+//! by one by the administrator; no CA can vouch for another.
 
 use openssl::pkcs7::{Pkcs7, Pkcs7Flags};
 use openssl::stack::Stack;
@@ -22,8 +23,8 @@ pub struct Signed {
     pub at: Option<Moment>,
 }
 
-/// Opens a signed file that one of `signers` must have signed; their certificates must have been valid when they signed, or, if
-/// the signature does not say when, at `now`. The error says why it does not count.
+/// Opens a signed file that one of `signers` must have signed; their certificates must have been valid when
+/// they signed, or, if the signature does not say when, at `now`. The error says why it does not count.
 pub fn open(p7m: Vec<u8>, signers: &[X509], now: Moment) -> Result<Signed, String> {
     let openssl = |e: openssl::error::ErrorStack| e.to_string();
     let pkcs7 = read(&p7m).ok_or("it is no whole PKCS#7 file in DER, PEM or S/MIME")?;
@@ -37,15 +38,22 @@ pub fn open(p7m: Vec<u8>, signers: &[X509], now: Moment) -> Result<Signed, Strin
     }
     // Certificates in the file do not matter: whoever signed is among those that are allowed, or nobody.
     let flags = Pkcs7Flags::BINARY | Pkcs7Flags::NOVERIFY | Pkcs7Flags::NOINTERN;
-    let signed_by = pkcs7.signers(&allowed, flags).map_err(|_| "nobody of pec_directory_signer_file has signed it".to_owned())?;
+    let signed_by = pkcs7
+        .signers(&allowed, flags)
+        .map_err(|_| "nobody of pec_directory_signer_file has signed it".to_owned())?;
     let at = signing_time(&pkcs7)?;
     let no_store = X509StoreBuilder::new().map_err(openssl)?.build();
     let mut ldif = Vec::new();
-    pkcs7.verify(&allowed, &no_store, None, Some(&mut ldif), flags).map_err(|_| "the signature does not verify".to_owned())?;
+    pkcs7
+        .verify(&allowed, &no_store, None, Some(&mut ldif), flags)
+        .map_err(|_| "the signature does not verify".to_owned())?;
     let then = at.unwrap_or(now);
     for signer in &signed_by {
         if !(moment(signer.not_before())?..=moment(signer.not_after())?).contains(&then) {
-            return Err(format!("the certificate of {} was not valid on {then}, when it signed", common_name(signer)));
+            return Err(format!(
+                "the certificate of {} was not valid on {then}, when it signed",
+                common_name(signer)
+            ));
         }
     }
     Ok(Signed { ldif, at })

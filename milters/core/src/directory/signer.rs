@@ -1,6 +1,7 @@
 //! Which provider of the directory has signed something (RFC 6109 s. 2.2.2, "signature origin").
 //!
-//! Promise: signature and chain first, then the directory, then the revocation lists: nobody but a provider waits for one.
+//! Promise: signature and chain first, then the directory, then the revocation lists: nobody but a provider
+//! waits for one.
 
 use super::{Directory, Provider};
 use crate::clock::Moment;
@@ -22,11 +23,19 @@ impl From<VerifyError> for NoSigner {
 }
 
 impl Directory {
-    /// Who signed `content`, and the provider whose certificate that is, as of `at`. Nobody else's mail is to wait for a
-    /// revocation list: those are asked last.
-    pub fn signer(&self, cas: &TrustedCas, content: &[u8], signature: &[u8], at: Moment) -> Result<(SignedBy, &Provider), NoSigner> {
+    /// Who signed `content`, and the provider whose certificate that is, as of `at`. Nobody else's mail is to
+    /// wait for a revocation list: those are asked last.
+    pub fn signer(
+        &self,
+        cas: &TrustedCas,
+        content: &[u8],
+        signature: &[u8],
+        at: Moment,
+    ) -> Result<(SignedBy, &Provider), NoSigner> {
         let signed_by = cas.signed_by(content, signature, at)?;
-        let found = [&signed_by.sha256, &signed_by.sha1].into_iter().find_map(|hash| self.provider_of_certificate(hash));
+        let found = [&signed_by.sha256, &signed_by.sha1]
+            .into_iter()
+            .find_map(|hash| self.provider_of_certificate(hash));
         let Some(provider) = found else { return Err(NoSigner::Unknown(signed_by)) };
         cas.not_revoked(&signed_by, at)?;
         Ok((signed_by, provider))

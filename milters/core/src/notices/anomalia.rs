@@ -1,6 +1,8 @@
-//! Busta di anomalia: what arrives and is no correct certified mail, put into an envelope that says so (RFC 6109 s. 3.2.2).
+//! Busta di anomalia: what arrives and is no correct certified mail, put into an envelope that says so (RFC
+//! 6109 s. 3.2.2).
 //!
-//! Promise: it certifies nothing. It carries no daticert.xml, and the message inside is every byte that arrived.
+//! Promise: it certifies nothing. It carries no daticert.xml, and the message inside is every byte that
+//! arrived.
 
 use super::testo::{Lingua, Testo, il_giorno, on_the_day};
 use super::{Issuer, Notice, assembled, per_conto_di, subject};
@@ -41,8 +43,9 @@ impl Errore {
     }
 }
 
-/// The envelope around the message with this header and body, which arrived at `moment` from `reverse_path` (empty: the null
-/// path). `seed` is fresh and secret: the boundaries derive from it, and the message inside is anybody's.
+/// The envelope around the message with this header and body, which arrived at `moment` from `reverse_path`
+/// (empty: the null path). `seed` is fresh and secret: the boundaries derive from it, and the message inside
+/// is anybody's.
 pub fn anomalia(
     issuer: Issuer<'_>,
     original: &Header,
@@ -72,12 +75,25 @@ pub fn anomalia(
 
     let mut inside = Body::from_bytes([original.to_bytes(), b"\r\n".to_vec()].concat());
     inside.append(body);
-    assembled(issuer, header, &testo(original, &oggetto, &mittente, errore, moment), None, Some(inside), seed, moment)
+    assembled(
+        issuer,
+        header,
+        &testo(original, &oggetto, &mittente, errore, moment),
+        None,
+        Some(inside),
+        seed,
+        moment,
+    )
 }
 
 fn testo(original: &Header, oggetto: &str, mittente: &str, errore: &Errore, moment: Moment) -> Testo {
     // Whom the header names, not whom the SMTP envelope does: a blind copy stays blind.
-    let named: Vec<String> = ["To", "Cc"].iter().filter_map(|name| original.addresses(name).ok()).flatten().map(|a| a.to_string()).collect();
+    let named: Vec<String> = ["To", "Cc"]
+        .iter()
+        .filter_map(|name| original.addresses(name).ok())
+        .flatten()
+        .map(|a| a.to_string())
+        .collect();
     let indirizzati = || {
         let others = named.len().saturating_sub(MOST_NAMED);
         named.iter().take(MOST_NAMED).cloned().chain((others > 0).then(|| format!("(+ {others})")))
@@ -94,13 +110,20 @@ fn testo(original: &Header, oggetto: &str, mittente: &str, errore: &Errore, mome
         errore.italiano.clone(),
         "Il messaggio originale è incluso in allegato.".to_owned(),
     ]);
-    let inglese = [format!("{} the message", on_the_day(moment)), format!("\"{oggetto}\" from \"{mittente}\""), "and addressed to:".to_owned()]
-        .into_iter()
-        .chain(indirizzati())
-        .chain([
-            "was received. The data has not been certified due to the following error:".to_owned(),
-            errore.inglese.clone(),
-            "The original message is attached.".to_owned(),
-        ]);
-    Testo { italiano: Lingua::new("Anomalia nel messaggio", italiano), inglese: Lingua::new("Message anomaly", inglese) }
+    let inglese = [
+        format!("{} the message", on_the_day(moment)),
+        format!("\"{oggetto}\" from \"{mittente}\""),
+        "and addressed to:".to_owned(),
+    ]
+    .into_iter()
+    .chain(indirizzati())
+    .chain([
+        "was received. The data has not been certified due to the following error:".to_owned(),
+        errore.inglese.clone(),
+        "The original message is attached.".to_owned(),
+    ]);
+    Testo {
+        italiano: Lingua::new("Anomalia nel messaggio", italiano),
+        inglese: Lingua::new("Message anomaly", inglese),
+    }
 }

@@ -7,9 +7,10 @@ use crate::daticert::{Daticert, Tipo, TipoRicevuta};
 use crate::message::Body;
 use crate::smime::sign::SignError;
 
-/// The receipt for `consegna`, whose mailbox saved the message at `moment`. With the `original` (postacert.eml as it came)
-/// it is complete, with what [`crate::breve`] makes of it brief, without it concise (s. 3.3.2.1 to 3.3.2.3). Title and
-/// `<ricevuta>` repeat what the sender asked for, also to somebody in Cc, whose receipt is always concise.
+/// The receipt for `consegna`, whose mailbox saved the message at `moment`. With the `original`
+/// (postacert.eml as it came) it is complete, with what [`crate::breve`] makes of it brief, without it
+/// concise (s. 3.3.2.1 to 3.3.2.3). Title and `<ricevuta>` repeat what the sender asked for, also to somebody
+/// in Cc, whose receipt is always concise.
 pub fn avvenuta_consegna(
     issuer: Issuer<'_>,
     busta: &Daticert,
@@ -21,7 +22,8 @@ pub fn avvenuta_consegna(
     let mut daticert = busta.about_same_message(Tipo::AvvenutaConsegna, issuer.provider_name, moment);
     daticert.ricevuta = busta.ricevuta;
     daticert.consegna = Some(consegna.to_owned());
-    let header = receipt_header(issuer, busta, &busta.mittente, moment, message_id, "CONSEGNA:", "avvenuta-consegna");
+    let header =
+        receipt_header(issuer, busta, &busta.mittente, moment, message_id, "CONSEGNA:", "avvenuta-consegna");
     signed(issuer, header, &testo(busta, consegna, moment), &daticert, original, message_id)
 }
 
@@ -43,8 +45,12 @@ fn testo(busta: &Daticert, consegna: &str, moment: Moment) -> Testo {
     ];
     let (titolo, title) = match busta.ricevuta {
         None | Some(TipoRicevuta::Completa) => ("Ricevuta di avvenuta consegna", "Delivery PEC notification"),
-        Some(TipoRicevuta::Breve) => ("Ricevuta breve di avvenuta consegna", "Brief delivery PEC notification"),
-        Some(TipoRicevuta::Sintetica) => ("Ricevuta sintetica di avvenuta consegna", "Concise delivery PEC notification"),
+        Some(TipoRicevuta::Breve) => {
+            ("Ricevuta breve di avvenuta consegna", "Brief delivery PEC notification")
+        }
+        Some(TipoRicevuta::Sintetica) => {
+            ("Ricevuta sintetica di avvenuta consegna", "Concise delivery PEC notification")
+        }
     };
     Testo { italiano: Lingua::new(titolo, italiano), inglese: Lingua::new(title, inglese) }
 }

@@ -1,6 +1,8 @@
 //! Busta di trasporto: the envelope in which the Access Point sends the original on (RFC 6109 s. 3.1.5).
 
-use super::testo::{Lingua, Testo, destinatari, identificativo, il_giorno, message_identifier, oggetto, on_the_day};
+use super::testo::{
+    Lingua, Testo, destinatari, identificativo, il_giorno, message_identifier, oggetto, on_the_day,
+};
 use super::{Issuer, Notice, per_conto_di, signed, subject};
 use crate::daticert::Daticert;
 use crate::header::{Field, Header};
@@ -10,9 +12,15 @@ use crate::smime::sign::SignError;
 /// What the envelope inherits from the original as it is (RFC 6109 s. 2.1.1.2).
 const INHERITED: [&str; 4] = ["Received", "To", "Cc", "Reply-To"];
 
-/// The envelope around the original with this header and body. `received` is the Access Point's own `Received:`, which
-/// stands on top of postacert.eml; Postfix writes the same one on top of the envelope.
-pub fn busta(issuer: Issuer<'_>, daticert: &Daticert, original: &Header, body: Body, received: Field) -> Result<Notice, SignError> {
+/// The envelope around the original with this header and body. `received` is the Access Point's own
+/// `Received:`, which stands on top of postacert.eml; Postfix writes the same one on top of the envelope.
+pub fn busta(
+    issuer: Issuer<'_>,
+    daticert: &Daticert,
+    original: &Header,
+    body: Body,
+    received: Field,
+) -> Result<Notice, SignError> {
     let mut header = Header::default();
     for field in original.fields().iter().filter(|f| INHERITED.iter().any(|name| f.is(name))) {
         header.push(field.clone());
@@ -35,9 +43,9 @@ pub fn busta(issuer: Issuer<'_>, daticert: &Daticert, original: &Header, body: B
     signed(issuer, header, &testo(daticert), daticert, Some(postacert), &daticert.identificativo)
 }
 
-/// The original as the envelope carries it: the Access Point's `Received:` on top, the PEC identifier in place of the
-/// Message-ID (or after the last field, where there was none), the sender's Message-ID as the last field (RFC 6109
-/// s. 2.2.1). Every other byte is the sender's.
+/// The original as the envelope carries it: the Access Point's `Received:` on top, the PEC identifier in
+/// place of the Message-ID (or after the last field, where there was none), the sender's Message-ID as the
+/// last field (RFC 6109 s. 2.2.1). Every other byte is the sender's.
 fn postacert(daticert: &Daticert, original: &Header, body: Body, received: Field) -> Body {
     let mut header = Header::default();
     header.push(received);
@@ -64,15 +72,24 @@ fn postacert(daticert: &Daticert, original: &Header, body: Body, received: Field
 
 fn testo(busta: &Daticert) -> Testo {
     let (oggetto, mittente) = (oggetto(busta), &busta.mittente);
-    let italiano =
-        [format!("{} il messaggio", il_giorno(busta.data)), format!("\"{oggetto}\" è stato inviato da \"{mittente}\""), "indirizzato a:".to_owned()]
-            .into_iter()
-            .chain(destinatari(busta))
-            .chain(["Il messaggio originale è incluso in allegato.".to_owned(), identificativo(busta)]);
-    let inglese =
-        [format!("{} the message", on_the_day(busta.data)), format!("\"{oggetto}\" was sent by \"{mittente}\""), "and addressed to:".to_owned()]
-            .into_iter()
-            .chain(destinatari(busta))
-            .chain(["The original message is included as an attachment.".to_owned(), message_identifier(busta)]);
-    Testo { italiano: Lingua::new("Messaggio di posta certificata", italiano), inglese: Lingua::new("Certified mail message", inglese) }
+    let italiano = [
+        format!("{} il messaggio", il_giorno(busta.data)),
+        format!("\"{oggetto}\" è stato inviato da \"{mittente}\""),
+        "indirizzato a:".to_owned(),
+    ]
+    .into_iter()
+    .chain(destinatari(busta))
+    .chain(["Il messaggio originale è incluso in allegato.".to_owned(), identificativo(busta)]);
+    let inglese = [
+        format!("{} the message", on_the_day(busta.data)),
+        format!("\"{oggetto}\" was sent by \"{mittente}\""),
+        "and addressed to:".to_owned(),
+    ]
+    .into_iter()
+    .chain(destinatari(busta))
+    .chain(["The original message is included as an attachment.".to_owned(), message_identifier(busta)]);
+    Testo {
+        italiano: Lingua::new("Messaggio di posta certificata", italiano),
+        inglese: Lingua::new("Certified mail message", inglese),
+    }
 }

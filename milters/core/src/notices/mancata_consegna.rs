@@ -1,5 +1,5 @@
-//! Avviso di mancata consegna: tells the sender that a recipient will not get the message (RFC 6109 s. 3.3.3, for viruses
-//! s. 3.2.4).
+//! Avviso di mancata consegna: tells the sender that a recipient will not get the message (RFC 6109 s. 3.3.3,
+//! for viruses s. 3.2.4).
 
 use super::testo::{Lingua, Testo, identificativo, il_giorno, message_identifier, oggetto, on_the_day};
 use super::{Issuer, Notice, receipt_header, signed};
@@ -23,7 +23,8 @@ pub struct Causa {
     pub virus: Option<String>,
 }
 
-/// What a fact's status begins with where the cause is a virus; its name follows. No enhanced status code looks like it.
+/// What a fact's status begins with where the cause is a virus; its name follows. No enhanced status code
+/// looks like it.
 const VIRUS: &str = "virus ";
 
 /// The status of a failure whose cause is this virus, as another provider calls it.
@@ -33,8 +34,8 @@ pub fn virus_status(virus: &str) -> String {
 }
 
 impl Causa {
-    /// The cause behind an enhanced status code (RFC 3463) that Postfix reports for a mailbox of ours or a host of others, or
-    /// behind a [`virus_status`].
+    /// The cause behind an enhanced status code (RFC 3463) that Postfix reports for a mailbox of ours or a
+    /// host of others, or behind a [`virus_status`].
     pub fn from_status(status: &str) -> Self {
         let causa = |errore, codice: &str, italiano: &str, inglese: &str| Self {
             errore,
@@ -44,13 +45,19 @@ impl Causa {
             virus: None,
         };
         if let Some(virus) = status.strip_prefix(VIRUS) {
-            let causa = causa(Errore::Virus, "5.5.1", "presenza di un virus nel messaggio", "presence of a virus in the message");
+            let causa = causa(
+                Errore::Virus,
+                "5.5.1",
+                "presenza di un virus nel messaggio",
+                "presence of a virus in the message",
+            );
             return Self { virus: Some(virus.to_owned()), ..causa };
         }
         let (class, detail) = status.split_once('.').unwrap_or_default();
         match detail {
             "2.2" => causa(Errore::Altro, "5.2.2", "casella piena", "mailbox full"),
-            // Postfix gives up for a passing reason only when its queue lifetime is over: what was wrong then is not the cause.
+            // Postfix gives up for a passing reason only when its queue lifetime is over: what was wrong then
+            // is not the cause.
             _ if class == "4" => causa(
                 Errore::Altro,
                 "5.4.1",
@@ -58,15 +65,30 @@ impl Causa {
                 "the message was not delivered within twenty-four hours of its sending",
             ),
             "1.1" | "1.6" => causa(Errore::NoDest, "5.1.1", "indirizzo non valido", "invalid address"),
-            // Postfix says 5.4.4 where the DNS knows no such host, 5.1.10 where the domain takes no mail at all.
-            "1.2" | "1.10" | "4.4" => causa(Errore::NoDominio, "5.1.2", "dominio non valido", "invalid domain"),
-            "2.1" => {
-                causa(Errore::Altro, "5.2.1", "casella disattivata o che non accetta messaggi", "mailbox disabled, or one that accepts no messages")
+            // Postfix says 5.4.4 where the DNS knows no such host, 5.1.10 where the domain takes no mail at
+            // all.
+            "1.2" | "1.10" | "4.4" => {
+                causa(Errore::NoDominio, "5.1.2", "dominio non valido", "invalid domain")
             }
-            "2.3" | "3.4" => causa(Errore::Altro, "5.2.3", "messaggio troppo grande per la casella", "message too large for the mailbox"),
+            "2.1" => causa(
+                Errore::Altro,
+                "5.2.1",
+                "casella disattivata o che non accetta messaggi",
+                "mailbox disabled, or one that accepts no messages",
+            ),
+            "2.3" | "3.4" => causa(
+                Errore::Altro,
+                "5.2.3",
+                "messaggio troppo grande per la casella",
+                "message too large for the mailbox",
+            ),
             detail => {
                 // 5.4.1 says "not within 24 hours", whatever another server means by it.
-                let codice = if is_detail(detail) && detail != "4.1" { format!("5.{detail}") } else { "5.0.0".to_owned() };
+                let codice = if is_detail(detail) && detail != "4.1" {
+                    format!("5.{detail}")
+                } else {
+                    "5.0.0".to_owned()
+                };
                 causa(
                     Errore::Altro,
                     &codice,
@@ -96,7 +118,9 @@ pub fn mancata_consegna(
     daticert.errore = causa.errore;
     daticert.consegna = Some(consegna.to_owned());
     daticert.errore_esteso = Some(causa.errore_esteso(issuer.provider_name));
-    let header = |prefix: &str| receipt_header(issuer, busta, &busta.mittente, moment, message_id, prefix, "errore-consegna");
+    let header = |prefix: &str| {
+        receipt_header(issuer, busta, &busta.mittente, moment, message_id, prefix, "errore-consegna")
+    };
     let Some(virus) = &causa.virus else {
         let testo = testo(issuer, busta, consegna, causa, moment);
         return signed(issuer, header("AVVISO DI MANCATA CONSEGNA:"), &testo, &daticert, None, message_id);
@@ -107,7 +131,9 @@ pub fn mancata_consegna(
 }
 
 fn is_detail(detail: &str) -> bool {
-    detail.split_once('.').is_some_and(|(a, b)| [a, b].iter().all(|n| (1..=3).contains(&n.len()) && n.bytes().all(|c| c.is_ascii_digit())))
+    detail.split_once('.').is_some_and(|(a, b)| {
+        [a, b].iter().all(|n| (1..=3).contains(&n.len()) && n.bytes().all(|c| c.is_ascii_digit()))
+    })
 }
 
 fn testo(issuer: Issuer<'_>, busta: &Daticert, consegna: &str, causa: &Causa, moment: Moment) -> Testo {
@@ -128,7 +154,10 @@ fn testo(issuer: Issuer<'_>, busta: &Daticert, consegna: &str, causa: &Causa, mo
         "The message was rejected by the system.".to_owned(),
         message_identifier(busta),
     ];
-    Testo { italiano: Lingua::new("Avviso di mancata consegna", italiano), inglese: Lingua::new("Non delivery PEC notification", inglese) }
+    Testo {
+        italiano: Lingua::new("Avviso di mancata consegna", italiano),
+        inglese: Lingua::new("Non delivery PEC notification", inglese),
+    }
 }
 
 fn testo_virus(busta: &Daticert, consegna: &str, virus: &str, moment: Moment) -> Testo {
@@ -172,14 +201,26 @@ mod tests {
         }
         assert_eq!(causa("5.2.1").1, "5.2.1 - Alfa - casella disattivata o che non accetta messaggi");
         for any_other in ["5.7.1", "5.5.0"] {
-            assert_eq!(causa(any_other), (Errore::Altro, format!("{any_other} - Alfa - si sono verificati dei problemi consegnando il messaggio")));
+            assert_eq!(
+                causa(any_other),
+                (
+                    Errore::Altro,
+                    format!("{any_other} - Alfa - si sono verificati dei problemi consegnando il messaggio")
+                )
+            );
         }
-        for unreadable in ["nonsense", "5.1", "", "5.4.1", "5.1.x", "5.x.1", "5.1.", "5..1", "5.1.1234", "5.7.1\r\nX"] {
-            assert_eq!(causa(unreadable).1, "5.0.0 - Alfa - si sono verificati dei problemi consegnando il messaggio");
+        for unreadable in
+            ["nonsense", "5.1", "", "5.4.1", "5.1.x", "5.x.1", "5.1.", "5..1", "5.1.1234", "5.7.1\r\nX"]
+        {
+            assert_eq!(
+                causa(unreadable).1,
+                "5.0.0 - Alfa - si sono verificati dei problemi consegnando il messaggio"
+            );
         }
         // The end of the queue's lifetime, whatever the last attempt met.
         for status in ["4.4.1", "4.4.7", "4.1.1", "4.3.0"] {
-            let text = "5.4.1 - Alfa - il messaggio non è stato consegnato nelle prime ventiquattro ore dal suo invio";
+            let text = "5.4.1 - Alfa - il messaggio non è stato consegnato nelle prime ventiquattro ore dal \
+                suo invio";
             assert_eq!(causa(status), (Errore::Altro, text.into()), "{status}");
         }
     }

@@ -1,8 +1,8 @@
 //! The messages that a provider writes, one file each: its wording, its header, its daticert.xml.
 //!
-//! Promise: the strings are those of the deployed network; Italian stands first, English below a rule; the same input gives
-//! the same bytes (boundaries and signature derive from the Message-ID and the moment), so that a notice that has to be made
-//! again for the same fact is the same message.
+//! Promise: the strings are those of the deployed network; Italian stands first, English below a rule; the
+//! same input gives the same bytes (boundaries and signature derive from the Message-ID and the moment), so
+//! that a notice that has to be made again for the same fact is the same message.
 
 pub mod accettazione;
 pub mod anomalia;
@@ -28,8 +28,8 @@ use crate::smime::SIGNATURE_TYPE;
 use crate::smime::sign::{SignError, Signer, detached};
 use testo::Testo;
 
-/// Characters of a subject that a header repeats: in encoded words they can take sixteen times as many bytes, and Postfix cuts a
-/// field at 60,000. daticert.xml has all of them.
+/// Characters of a subject that a header repeats: in encoded words they can take sixteen times as many bytes,
+/// and Postfix cuts a field at 60,000. daticert.xml has all of them.
 const LONGEST_SUBJECT: usize = 3000;
 
 /// The local part of the address that signs (RFC 6109 s. 2.2.6).
@@ -61,7 +61,8 @@ pub fn service_address(service_domain: &str) -> String {
 /// A finished message.
 #[derive(Debug, Clone)]
 pub struct Notice {
-    /// All header fields. The order is a wish: a message that is changed in place keeps the order of what it was.
+    /// All header fields. The order is a wish: a message that is changed in place keeps the order of what it
+    /// was.
     pub header: Header,
     /// The signed body.
     pub body: Body,
@@ -70,7 +71,15 @@ pub struct Notice {
 }
 
 /// The header of a receipt or notice: RFC 6109 s. 3, the differences being `prefix` and `x_ricevuta`.
-fn receipt_header(issuer: Issuer<'_>, busta: &Daticert, to: &str, moment: Moment, message_id: &str, prefix: &str, x_ricevuta: &str) -> Header {
+fn receipt_header(
+    issuer: Issuer<'_>,
+    busta: &Daticert,
+    to: &str,
+    moment: Moment,
+    message_id: &str,
+    prefix: &str,
+    x_ricevuta: &str,
+) -> Header {
     let mut header = Header::default();
     header.push(Field::written("Date", &moment.rfc5322()));
     header.push(Field::written("From", &issuer.address()));
@@ -90,7 +99,8 @@ fn per_conto_di(issuer: Issuer<'_>, mittente: &str) -> Field {
     Field::written("From", &format!("\"Per conto di: {quoted}\" <{}>", issuer.address()))
 }
 
-/// `Subject:`: the prefix as it is, what follows in encoded words where it is not plain ASCII (RFC 2047), folded.
+/// `Subject:`: the prefix as it is, what follows in encoded words where it is not plain ASCII (RFC 2047),
+/// folded.
 fn subject(prefix: &str, oggetto: &str) -> Field {
     let oggetto = match oggetto.char_indices().nth(LONGEST_SUBJECT) {
         Some((end, _)) => format!("{}...", &oggetto[..end]),
@@ -103,13 +113,19 @@ fn subject(prefix: &str, oggetto: &str) -> Field {
     if oggetto.is_ascii() && !oggetto.contains("=?") && oggetto.split(' ').all(|word| word.len() < 70) {
         Raw::new(oggetto).write_header(&mut value, column);
     } else {
-        encodify::rfc2047::Q_TEXT.encode_words("utf-8", oggetto, &mut { column }, encodify::Fold::HEADER, &mut value);
+        encodify::rfc2047::Q_TEXT.encode_words(
+            "utf-8",
+            oggetto,
+            &mut { column },
+            encodify::Fold::HEADER,
+            &mut value,
+        );
     }
     Field { name: "Subject".to_owned(), value: value.trim_ascii_end().to_vec() }
 }
 
-/// Puts the parts of a certified message together and signs them. `original` is the complete postacert.eml, if the message
-/// carries one.
+/// Puts the parts of a certified message together and signs them. `original` is the complete postacert.eml,
+/// if the message carries one.
 fn signed(
     issuer: Issuer<'_>,
     header: Header,
@@ -121,8 +137,8 @@ fn signed(
     assembled(issuer, header, testo, Some(daticert), original, message_id, daticert.data)
 }
 
-/// The same for any message of ours: the boundaries derive from `seed`, which nobody knew who wrote the original; the
-/// signature is of `moment`.
+/// The same for any message of ours: the boundaries derive from `seed`, which nobody knew who wrote the
+/// original; the signature is of `moment`.
 fn assembled(
     issuer: Issuer<'_>,
     mut header: Header,
@@ -134,7 +150,8 @@ fn assembled(
 ) -> Result<Notice, SignError> {
     let boundary = |part: &str| format!("----=_PEC_{part}_{}", &hex(&sha256(seed.as_bytes()))[..32]);
     let (outer, mixed, alternative) = (boundary("signed"), boundary("mixed"), boundary("text"));
-    // RFC 1847 wants 7 bits inside a signature. An original that came in 8 bits is carried untouched all the same, and said.
+    // RFC 1847 wants 7 bits inside a signature. An original that came in 8 bits is carried untouched all the
+    // same, and said.
     let is_8bit = original.as_ref().is_some_and(Body::has_8bit);
     let encoding = if is_8bit { "Content-Transfer-Encoding: 8bit\r\n" } else { "" };
 
@@ -204,7 +221,9 @@ fn assembled(
     header.push(Field::written("MIME-Version", "1.0"));
     header.push(Field::written(
         "Content-Type",
-        &format!("multipart/signed; protocol=\"{SIGNATURE_TYPE}\"; micalg=\"sha-256\";\r\n\tboundary=\"{outer}\""),
+        &format!(
+            "multipart/signed; protocol=\"{SIGNATURE_TYPE}\"; micalg=\"sha-256\";\r\n\tboundary=\"{outer}\""
+        ),
     ));
     if is_8bit {
         header.push(Field::written("Content-Transfer-Encoding", "8bit"));

@@ -1,5 +1,5 @@
-//! Avviso di mancata consegna per superamento dei tempi massimi: tells the sender that nobody has certified the delivery within
-//! 12 hours, then within 24 (RFC 6109 s. 3.1.6; DM 2/11/2005 art. 13).
+//! Avviso di mancata consegna per superamento dei tempi massimi: tells the sender that nobody has certified
+//! the delivery within 12 hours, then within 24 (RFC 6109 s. 3.1.6; DM 2/11/2005 art. 13).
 
 use super::testo::{Lingua, Testo, identificativo, il_giorno, message_identifier, oggetto, on_the_day};
 use super::{Issuer, Notice, receipt_header, signed};
@@ -7,8 +7,8 @@ use crate::clock::Moment;
 use crate::daticert::{Daticert, Errore, Tipo};
 use crate::smime::sign::SignError;
 
-/// Which deadline is over. Both notices have the same header and the same tipo; programs tell them apart by `errore-esteso`
-/// alone, which begins with 5.4.1 in the second and must not in the first.
+/// Which deadline is over. Both notices have the same header and the same tipo; programs tell them apart by
+/// `errore-esteso` alone, which begins with 5.4.1 in the second and must not in the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Termine {
     /// The first: it may still arrive.
@@ -21,8 +21,13 @@ impl Termine {
     /// `errore-esteso`.
     pub fn errore_esteso(self, gestore: &str) -> String {
         match self {
-            Self::DodiciOre => "il messaggio non è stato consegnato nelle prime dodici ore dal suo invio".to_owned(),
-            Self::VentiquattroOre => format!("5.4.1 - {gestore} - il messaggio non è stato consegnato nelle prime ventiquattro ore dal suo invio"),
+            Self::DodiciOre => {
+                "il messaggio non è stato consegnato nelle prime dodici ore dal suo invio".to_owned()
+            }
+            Self::VentiquattroOre => format!(
+                "5.4.1 - {gestore} - il messaggio non è stato consegnato nelle prime ventiquattro ore dal \
+                suo invio"
+            ),
         }
     }
 
@@ -73,7 +78,15 @@ pub fn preavviso(
     daticert.consegna = Some(consegna.to_owned());
     daticert.errore_esteso = Some(termine.errore_esteso(issuer.provider_name));
     let prefix = "AVVISO DI MANCATA CONSEGNA PER SUP. TEMPO MASSIMO:";
-    let header = receipt_header(issuer, busta, &busta.mittente, moment, message_id, prefix, "preavviso-errore-consegna");
+    let header = receipt_header(
+        issuer,
+        busta,
+        &busta.mittente,
+        moment,
+        message_id,
+        prefix,
+        "preavviso-errore-consegna",
+    );
     signed(issuer, header, &testo(busta, consegna, termine, moment), &daticert, None, message_id)
 }
 
@@ -91,8 +104,14 @@ fn testo(busta: &Daticert, consegna: &str, termine: Termine, moment: Moment) -> 
         format!("and addressed to \"{consegna}\""),
     ];
     Testo {
-        italiano: Lingua::new("Avviso di mancata consegna", italiano.into_iter().chain(owned(termine.italiano())).chain([identificativo(busta)])),
-        inglese: Lingua::new("Non delivery PEC notification", inglese.into_iter().chain(owned(termine.inglese())).chain([message_identifier(busta)])),
+        italiano: Lingua::new(
+            "Avviso di mancata consegna",
+            italiano.into_iter().chain(owned(termine.italiano())).chain([identificativo(busta)]),
+        ),
+        inglese: Lingua::new(
+            "Non delivery PEC notification",
+            inglese.into_iter().chain(owned(termine.inglese())).chain([message_identifier(busta)]),
+        ),
     }
 }
 

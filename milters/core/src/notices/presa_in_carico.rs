@@ -6,7 +6,8 @@ use crate::clock::Moment;
 use crate::daticert::{Daticert, Tipo};
 use crate::smime::sign::SignError;
 
-/// The receipt to `to` (the other provider's `mailReceipt`) for the copy of the envelope that came for `ricezione`.
+/// The receipt to `to` (the other provider's `mailReceipt`) for the copy of the envelope that came for
+/// `ricezione`.
 pub fn presa_in_carico(
     issuer: Issuer<'_>,
     busta: &Daticert,
@@ -23,15 +24,22 @@ pub fn presa_in_carico(
 
 fn testo(busta: &Daticert, ricezione: &[String], moment: Moment) -> Testo {
     let (oggetto, mittente) = (oggetto(busta), &busta.mittente);
-    let italiano =
-        [format!("{} il messaggio", il_giorno(moment)), format!("\"{oggetto}\" proveniente da \"{mittente}\""), "ed indirizzato a:".to_owned()]
-            .into_iter()
-            .chain(ricezione.iter().cloned())
-            .chain(["è stato accettato dal sistema.".to_owned(), identificativo(busta)]);
-    let inglese = [format!("{} the message", on_the_day(moment)), format!("\"{oggetto}\" from \"{mittente}\""), "and addressed to:".to_owned()]
-        .into_iter()
-        .chain(ricezione.iter().cloned())
-        .chain(["was accepted by the system.".to_owned(), message_identifier(busta)]);
+    let italiano = [
+        format!("{} il messaggio", il_giorno(moment)),
+        format!("\"{oggetto}\" proveniente da \"{mittente}\""),
+        "ed indirizzato a:".to_owned(),
+    ]
+    .into_iter()
+    .chain(ricezione.iter().cloned())
+    .chain(["è stato accettato dal sistema.".to_owned(), identificativo(busta)]);
+    let inglese = [
+        format!("{} the message", on_the_day(moment)),
+        format!("\"{oggetto}\" from \"{mittente}\""),
+        "and addressed to:".to_owned(),
+    ]
+    .into_iter()
+    .chain(ricezione.iter().cloned())
+    .chain(["was accepted by the system.".to_owned(), message_identifier(busta)]);
     Testo {
         italiano: Lingua::new("Ricevuta di presa in carico", italiano),
         inglese: Lingua::new("Server-server acceptance PEC notification", inglese),

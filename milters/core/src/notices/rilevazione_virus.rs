@@ -1,5 +1,5 @@
-//! Avviso di rilevazione virus: tells the sender's provider that its envelope carries a virus and was not delivered
-//! (RFC 6109 s. 3.2.3). One for each recipient.
+//! Avviso di rilevazione virus: tells the sender's provider that its envelope carries a virus and was not
+//! delivered (RFC 6109 s. 3.2.3). One for each recipient.
 
 use super::testo::{Lingua, Testo, identificativo, il_giorno, message_identifier, oggetto, on_the_day};
 use super::{Issuer, Notice, receipt_header, signed};
@@ -8,8 +8,8 @@ use crate::daticert::{Daticert, Errore, Tipo};
 use crate::header::Field;
 use crate::smime::sign::SignError;
 
-/// The notice to `to` (the other provider's `mailReceipt`) about the recipient `consegna`; `virus` is the scanner's name for
-/// what it found.
+/// The notice to `to` (the other provider's `mailReceipt`) about the recipient `consegna`; `virus` is the
+/// scanner's name for what it found.
 pub fn rilevazione_virus(
     issuer: Issuer<'_>,
     busta: &Daticert,
@@ -23,7 +23,15 @@ pub fn rilevazione_virus(
     daticert.errore = Errore::Virus;
     daticert.consegna = Some(consegna.to_owned());
     daticert.errore_esteso = Some(virus.to_owned());
-    let mut header = receipt_header(issuer, busta, to, moment, message_id, "PROBLEMA DI SICUREZZA:", Tipo::RilevazioneVirus.as_str());
+    let mut header = receipt_header(
+        issuer,
+        busta,
+        to,
+        moment,
+        message_id,
+        "PROBLEMA DI SICUREZZA:",
+        Tipo::RilevazioneVirus.as_str(),
+    );
     header.push(Field::written("X-Mittente", &busta.mittente));
     signed(issuer, header, &testo(busta, consegna, virus, moment), &daticert, None, message_id)
 }

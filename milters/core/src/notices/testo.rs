@@ -1,10 +1,12 @@
-//! The text that people read, in Italian and below it in English, as text/plain and as text/html (RFC 6109 s. 4.3.1).
+//! The text that people read, in Italian and below it in English, as text/plain and as text/html (RFC 6109 s.
+//! 4.3.1).
 
 use crate::clock::Moment;
 use crate::daticert::{Daticert, TipoDestinatario};
 
 /// How the network's Italian/English texts are set apart.
-const RULE: &str = "-----------------------------------------------------------------------------------------";
+const RULE: &str =
+    "-----------------------------------------------------------------------------------------";
 
 /// One language's text: a title and its lines.
 pub(super) struct Lingua {
@@ -25,7 +27,8 @@ pub(super) struct Testo {
 }
 
 impl Testo {
-    /// Quoted-printable ISO-8859-1. A character that ISO-8859-1 lacks shows as a question mark; the HTML has it.
+    /// Quoted-printable ISO-8859-1. A character that ISO-8859-1 lacks shows as a question mark; the HTML has
+    /// it.
     pub(super) fn plain(&self) -> String {
         let block = |l: &Lingua| format!("{}\n{}\n", l.titolo, l.righe.join("\n"));
         let text = format!("{}\n{RULE}\n\n{}", block(&self.italiano), block(&self.inglese));
@@ -83,7 +86,11 @@ pub(super) fn destinatari(busta: &Daticert) -> impl Iterator<Item = String> + '_
 }
 
 /// The recipients with their kind, one a line, in the words for certified and ordinary mail.
-pub(super) fn destinatari_con_tipo<'a>(busta: &'a Daticert, certificata: &'a str, ordinaria: &'a str) -> impl Iterator<Item = String> + 'a {
+pub(super) fn destinatari_con_tipo<'a>(
+    busta: &'a Daticert,
+    certificata: &'a str,
+    ordinaria: &'a str,
+) -> impl Iterator<Item = String> + 'a {
     busta.destinatari.iter().map(move |d| {
         let tipo = match d.tipo {
             TipoDestinatario::Certificato => certificata,

@@ -1,8 +1,10 @@
-//! Revocation lists (CRLs, RFC 5280 s. 5): read, judged, and kept in a directory that all programs of a host share.
+//! Revocation lists (CRLs, RFC 5280 s. 5): read, judged, and kept in a directory that all programs of a host
+//! share.
 //!
-//! Promise: a list counts only if the CA that issued the certificate has signed it, for that place, whole (no delta, no
-//! indirect one, not for some reasons alone). An older list never takes the place of a newer one. What is in force lies in one
-//! file for each place, written as a whole; programs see a change with the next message.
+//! Promise: a list counts only if the CA that issued the certificate has signed it, for that place, whole (no
+//! delta, no indirect one, not for some reasons alone). An older list never takes the place of a newer one.
+//! What is in force lies in one file for each place, written as a whole; programs see a change with the next
+//! message.
 //!
 //! Nothing here speaks to a network: whoever fetches brings the bytes to [`CrlDirectory::take`].
 
@@ -35,7 +37,8 @@ use crate::identifier::hex;
 /// How far ahead a CA's clock may be, in seconds.
 const AHEAD: i64 = 3600;
 
-/// A change of the directory younger than this may be followed by another that looks the same: files' times are coarse.
+/// A change of the directory younger than this may be followed by another that looks the same: files' times
+/// are coarse.
 const RECENT: Duration = Duration::from_secs(1);
 
 const SUFFIX: &str = ".pem";
@@ -81,11 +84,13 @@ impl Places {
 }
 
 fn is_http(url: &str) -> bool {
-    url.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://")) && !url.contains(|c: char| c.is_control() || c == ' ')
+    url.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http://"))
+        && !url.contains(|c: char| c.is_control() || c == ' ')
 }
 
 impl Place {
-    /// Names the place and whose list lies there: the same for every certificate that the CA's key has signed.
+    /// Names the place and whose list lies there: the same for every certificate that the CA's key has
+    /// signed.
     pub fn key(&self) -> String {
         let mut hash = Sha256::new();
         let name = self.issuer.subject_name().to_der().unwrap_or_default();
@@ -155,7 +160,9 @@ struct Inner<'a> {
 impl Crl {
     /// Reads DER or PEM. The error says why it does not count.
     fn read(bytes: &[u8], place: &Place) -> Result<Self, String> {
-        let list = X509Crl::from_der(bytes).or_else(|_| X509Crl::from_pem(bytes)).map_err(|_| "it is no CRL".to_owned())?;
+        let list = X509Crl::from_der(bytes)
+            .or_else(|_| X509Crl::from_pem(bytes))
+            .map_err(|_| "it is no CRL".to_owned())?;
         let issuer = &place.issuer;
         if list.issuer_name().try_cmp(issuer.subject_name()).map_err(|e| e.to_string())?.is_ne() {
             return Err(format!("it is a CRL of somebody else than {}", common_name(issuer)));
@@ -170,7 +177,9 @@ impl Crl {
         let Outer { list: Inner { this_update, next_update, extensions, .. }, .. } =
             Outer::from_der(&der).map_err(|e| format!("it cannot be read: {e}"))?;
         let only_for = only_for(extensions.as_deref().unwrap_or_default(), place)?;
-        let at = |time: Time| i64::try_from(time.to_unix_duration().as_secs()).map(Moment::from_unix).map_err(|e| e.to_string());
+        let at = |time: Time| {
+            i64::try_from(time.to_unix_duration().as_secs()).map(Moment::from_unix).map_err(|e| e.to_string())
+        };
         let (_, number) = list.extension::<CrlNumber>().map_err(|e| e.to_string())?.unzip();
         Ok(Self {
             this_update: at(this_update)?,
@@ -194,7 +203,9 @@ impl Crl {
     pub fn revoked(&self, certificate: &X509) -> Option<Moment> {
         match self.list.get_by_cert(certificate) {
             // A date that cannot be read is as good as one long ago.
-            CrlStatus::Revoked(entry) => Some(moment(entry.revocation_date()).unwrap_or(Moment::from_unix(0))),
+            CrlStatus::Revoked(entry) => {
+                Some(moment(entry.revocation_date()).unwrap_or(Moment::from_unix(0)))
+            }
             CrlStatus::NotRevoked | CrlStatus::RemoveFromCrl(_) => None,
         }
     }
@@ -212,10 +223,15 @@ impl Crl {
     /// Why `newer` must not take its place, if so.
     fn stays_before(&self, newer: &Self) -> Option<String> {
         if newer.this_update < self.this_update {
-            return Some(format!("it is of {}, and the one in force is of {}", newer.this_update, self.this_update));
+            return Some(format!(
+                "it is of {}, and the one in force is of {}",
+                newer.this_update, self.this_update
+            ));
         }
         match (&self.number, &newer.number) {
-            (Some(old), Some(new)) if new < old => Some(format!("its number is {new}, and the one in force has {old}")),
+            (Some(old), Some(new)) if new < old => {
+                Some(format!("its number is {new}, and the one in force has {old}"))
+            }
             (Some(old), None) => Some(format!("it has no number, and the one in force has {old}")),
             _ => None,
         }
@@ -224,11 +240,15 @@ impl Crl {
 
 impl fmt::Debug for Crl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Crl").field("this_update", &self.this_update).field("next_update", &self.next_update).finish_non_exhaustive()
+        f.debug_struct("Crl")
+            .field("this_update", &self.this_update)
+            .field("next_update", &self.next_update)
+            .finish_non_exhaustive()
     }
 }
 
-/// What the extensions say that the list is about (RFC 5280 s. 5.2). A critical one that is not known refuses the list.
+/// What the extensions say that the list is about (RFC 5280 s. 5.2). A critical one that is not known refuses
+/// the list.
 fn only_for(extensions: &[Extension], place: &Place) -> Result<OnlyFor, String> {
     let mut only_for = OnlyFor::All;
     for extension in extensions {
@@ -237,9 +257,13 @@ fn only_for(extensions: &[Extension], place: &Place) -> Result<OnlyFor, String> 
             return Err("it is a delta CRL, and only whole ones are read".to_owned());
         }
         if oid == ID_CE_ISSUING_DISTRIBUTION_POINT {
-            let scope = IssuingDistributionPoint::from_der(extension.extn_value.as_bytes()).map_err(|e| format!("its scope cannot be read: {e}"))?;
-            if scope.indirect_crl || scope.only_some_reasons.is_some() || scope.only_contains_attribute_certs {
-                return Err("it is an indirect CRL, one for some reasons or one of attribute certificates, which are not read".to_owned());
+            let scope = IssuingDistributionPoint::from_der(extension.extn_value.as_bytes())
+                .map_err(|e| format!("its scope cannot be read: {e}"))?;
+            if scope.indirect_crl || scope.only_some_reasons.is_some() || scope.only_contains_attribute_certs
+            {
+                return Err("it is an indirect CRL, one for some reasons or one of attribute certificates, \
+                    which are not read"
+                    .to_owned());
             }
             if let Some(name) = &scope.distribution_point {
                 is_of_place(name, place)?;
@@ -257,11 +281,18 @@ fn only_for(extensions: &[Extension], place: &Place) -> Result<OnlyFor, String> 
     Ok(only_for)
 }
 
-/// A CA that has several lists could be given the one for the other: each says where it belongs (RFC 5280 s. 6.3.3 (b) (2)).
+/// A CA that has several lists could be given the one for the other: each says where it belongs (RFC 5280 s.
+/// 6.3.3 (b) (2)).
 fn is_of_place(name: &DistributionPointName, place: &Place) -> Result<(), String> {
-    let DistributionPointName::FullName(names) = name else { return Err("its place is named relative to its issuer".to_owned()) };
-    let urls: Vec<&str> =
-        names.iter().filter_map(|n| if let GeneralName::UniformResourceIdentifier(uri) = n { Some(uri.as_str()) } else { None }).collect();
+    let DistributionPointName::FullName(names) = name else {
+        return Err("its place is named relative to its issuer".to_owned());
+    };
+    let urls: Vec<&str> = names
+        .iter()
+        .filter_map(|n| {
+            if let GeneralName::UniformResourceIdentifier(uri) = n { Some(uri.as_str()) } else { None }
+        })
+        .collect();
     if urls.iter().any(|url| *url == place.url || place.also.iter().any(|also| also == url)) {
         return Ok(());
     }
@@ -308,8 +339,8 @@ pub enum Taken {
     Same(Arc<Crl>),
 }
 
-/// `pec_crl_directory`: one file for each place, readable by people and by `openssl crl -in FILE`: the address, the CA's
-/// certificate, the list.
+/// `pec_crl_directory`: one file for each place, readable by people and by `openssl crl -in FILE`: the
+/// address, the CA's certificate, the list.
 #[derive(Debug)]
 pub struct CrlDirectory {
     path: PathBuf,
@@ -346,7 +377,9 @@ impl CrlDirectory {
         }
         let by_key = self.read_all(&seen.lists.by_key).map_err(|e| self.error(e))?;
         let is_same = by_key.len() == seen.lists.by_key.len()
-            && by_key.iter().all(|(key, (stamp, _))| seen.lists.by_key.get(key).is_some_and(|(before, _)| before == stamp));
+            && by_key.iter().all(|(key, (stamp, _))| {
+                seen.lists.by_key.get(key).is_some_and(|(before, _)| before == stamp)
+            });
         if !is_same {
             seen.lists = Arc::new(Lists { generation: seen.lists.generation + 1, by_key });
         }
@@ -355,7 +388,10 @@ impl CrlDirectory {
         Ok(Arc::clone(&seen.lists))
     }
 
-    fn read_all(&self, before: &HashMap<String, (Stamp, Known)>) -> io::Result<HashMap<String, (Stamp, Known)>> {
+    fn read_all(
+        &self,
+        before: &HashMap<String, (Stamp, Known)>,
+    ) -> io::Result<HashMap<String, (Stamp, Known)>> {
         let mut all = HashMap::new();
         let entries = match fs::read_dir(&self.path) {
             Ok(entries) => entries,
@@ -385,11 +421,12 @@ impl CrlDirectory {
         if self.lists()?.by_key.contains_key(&place.key()) {
             return Ok(());
         }
-        self.locked(|| if self.on_disk(place)?.is_none() { self.write(place, None) } else { Ok(()) }).map_err(|e| self.error(e))
+        self.locked(|| if self.on_disk(place)?.is_none() { self.write(place, None) } else { Ok(()) })
+            .map_err(|e| self.error(e))
     }
 
-    /// Puts `bytes`, which were fetched from `place` at `now`, in force, if they are a list that counts and is not older than
-    /// the one that is.
+    /// Puts `bytes`, which were fetched from `place` at `now`, in force, if they are a list that counts and
+    /// is not older than the one that is.
     pub fn take(&self, place: &Place, bytes: &[u8], now: Moment) -> Result<Taken, CrlError> {
         let crl = Arc::new(Crl::read(bytes, place).map_err(CrlError::Refused)?);
         if crl.this_update.unix() > now.unix() + AHEAD {
@@ -411,7 +448,10 @@ impl CrlDirectory {
         });
         let taken = taken.map_err(|e| self.error(e))?;
         match refused {
-            Some(why) => Err(CrlError::Refused(format!("{why}; to go back all the same, remove the file of {}", self.file(place).display()))),
+            Some(why) => Err(CrlError::Refused(format!(
+                "{why}; to go back all the same, remove the file of {}",
+                self.file(place).display()
+            ))),
             None => Ok(taken),
         }
     }
@@ -447,7 +487,11 @@ impl CrlDirectory {
 
     fn write(&self, place: &Place, crl: Option<&Crl>) -> io::Result<()> {
         let mut text = format!("url: {}\n", place.url);
-        place.also.iter().filter(|also| !also.contains(char::is_control)).for_each(|also| text += &format!("also: {also}\n"));
+        place
+            .also
+            .iter()
+            .filter(|also| !also.contains(char::is_control))
+            .for_each(|also| text += &format!("also: {also}\n"));
         let mut text = text.into_bytes();
         text.extend(place.issuer.to_pem().map_err(io::Error::other)?);
         if let Some(crl) = crl {
@@ -460,7 +504,10 @@ impl CrlDirectory {
 /// Reads a file of the directory; a list in it that does not count is none.
 fn parse(text: &[u8]) -> Option<Known> {
     let issuer = X509::from_pem(text).ok()?;
-    let head = text.split(|&b| b == b'\n').take_while(|line| !line.starts_with(b"-----")).map(String::from_utf8_lossy);
+    let head = text
+        .split(|&b| b == b'\n')
+        .take_while(|line| !line.starts_with(b"-----"))
+        .map(String::from_utf8_lossy);
     let (mut url, mut also) = (None, Vec::new());
     for line in head {
         match line.split_once(": ") {

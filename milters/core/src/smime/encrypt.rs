@@ -1,5 +1,5 @@
-//! Encrypting for one certificate: CMS EnvelopedData (RFC 5652 s. 6) with AES-256-CBC and RSA key transport, as
-//! `openssl cms -decrypt` opens it.
+//! Encrypting for one certificate: CMS EnvelopedData (RFC 5652 s. 6) with AES-256-CBC and RSA key transport,
+//! as `openssl cms -decrypt` opens it.
 //!
 //! Promise: what is encrypted is held once more, as its ciphertext in pieces, and never joined.
 
@@ -52,7 +52,8 @@ const CIPHERTEXT: u8 = 0x80;
 const VERSION_0: &[u8] = &[0x02, 0x01, 0x00];
 const ENVELOPED_DATA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x03];
 const DATA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x07, 0x01];
-const RSA_ENCRYPTION: &[u8] = &[0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
+const RSA_ENCRYPTION: &[u8] =
+    &[0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00];
 const AES_256_CBC: &[u8] = &[0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x01, 0x2a];
 
 /// Bytes of a block of AES.
@@ -64,7 +65,10 @@ impl Reader {
         let error = |trouble: String| ReaderError { parameter, path: file.display().to_string(), trouble };
         let pem = fs::read(file).map_err(|e| error(e.to_string()))?;
         let certificate = X509::from_pem(&pem).map_err(|_| error("is no certificate in PEM".to_owned()))?;
-        let key = certificate.public_key().and_then(|key| key.rsa()).map_err(|_| error("the certificate's key is not RSA".to_owned()))?;
+        let key = certificate
+            .public_key()
+            .and_then(|key| key.rsa())
+            .map_err(|_| error("the certificate's key is not RSA".to_owned()))?;
         let name = || {
             let parsed = Certificate::from_der(&certificate.to_der().ok()?).ok()?.tbs_certificate;
             Some(wrap(SEQUENCE, &[&parsed.issuer.to_der().ok()?, &parsed.serial_number.to_der().ok()?]))
@@ -94,9 +98,11 @@ impl Reader {
         out.truncate(length);
         encrypted.push(out.into());
 
-        let recipient = wrap(SEQUENCE, &[VERSION_0, &self.name, RSA_ENCRYPTION, &wrap(OCTET_STRING, &[&wrapped])]);
+        let recipient =
+            wrap(SEQUENCE, &[VERSION_0, &self.name, RSA_ENCRYPTION, &wrap(OCTET_STRING, &[&wrapped])]);
         let cipher = wrap(SEQUENCE, &[AES_256_CBC, &wrap(OCTET_STRING, &[&iv])]);
-        // From the inside out: each head is followed by what is inside, the ciphertext last, which is not copied for this.
+        // From the inside out: each head is followed by what is inside, the ciphertext last, which is not
+        // copied for this.
         let ciphertext: usize = encrypted.iter().map(Bytes::len).sum();
         let mut head = open(CIPHERTEXT, &[], ciphertext);
         for (tag, before) in [
@@ -149,7 +155,13 @@ mod tests {
             let encrypted = reader.encrypt(&pieces).unwrap().concat();
             assert_eq!(pki.opened(&encrypted), pieces.concat());
         }
-        let refused = Reader::read("pec_infected_certificate_file", &directory.path().join("none.pem")).unwrap_err().to_string();
-        assert!(refused.starts_with("pec_infected_certificate_file = ") && refused.contains("none.pem: No such file"), "{refused}");
+        let refused = Reader::read("pec_infected_certificate_file", &directory.path().join("none.pem"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.starts_with("pec_infected_certificate_file = ")
+                && refused.contains("none.pem: No such file"),
+            "{refused}"
+        );
     }
 }

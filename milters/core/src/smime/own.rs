@@ -22,8 +22,8 @@ use crate::maillog;
 /// How long our RSA key may be, in bits.
 pub const KEY_BITS: std::ops::RangeInclusive<u32> = 2048..=4096;
 
-/// From so many days before its end on, each start and each day warns of it, and `pecctl check` does. A new certificate takes weeks: request, CA,
-/// directory.
+/// From so many days before its end on, each start and each day warns of it, and `pecctl check` does. A new
+/// certificate takes weeks: request, CA, directory.
 pub const WARN_DAYS: i64 = 60;
 
 /// A key, a certificate or the two together are not usable. One line that names parameter, value and trouble.
@@ -57,25 +57,33 @@ pub struct OwnCertificate {
 }
 
 impl OwnCertificate {
-    /// Reads `file` (our certificate, then those above it) and makes sure that it is one to sign with at `now` for `address`
-    /// and the provider of this name: of an RSA key of 2048 to 4096 bits, valid in time, with `address` in the
-    /// subjectAltName (RFC 6109 s. 2.1), and of the profile of section 5.5.
+    /// Reads `file` (our certificate, then those above it) and makes sure that it is one to sign with at
+    /// `now` for `address` and the provider of this name: of an RSA key of 2048 to 4096 bits, valid in time,
+    /// with `address` in the subjectAltName (RFC 6109 s. 2.1), and of the profile of section 5.5.
     pub fn read(file: &Path, address: &str, provider_name: &str, now: Moment) -> Result<Self, KeyError> {
         let error = |trouble: String| KeyError::of_certificate(file, trouble);
         let pem = fs::read(file).map_err(|e| error(e.to_string()))?;
         let mut certificates = certificates_from_pem(&pem).map_err(error)?;
         let certificate = certificates.remove(0);
         check_validity(&certificate, now).map_err(error)?;
-        let public_key = certificate.public_key().map_err(|e| error(format!("the certificate's key cannot be read: {e}")))?;
+        let public_key = certificate
+            .public_key()
+            .map_err(|e| error(format!("the certificate's key cannot be read: {e}")))?;
         fits(&public_key).map_err(|why| error(format!("the certificate's key {why}")))?;
         let breaches = breaches(&certificate, provider_name).map_err(error)?;
         if !breaches.is_empty() {
             let breaches = breaches.join("; ");
-            return Err(error(format!("the certificate breaks the profile of RFC 6109 s. 5.5 for pec_provider_name = {provider_name}: {breaches}")));
+            return Err(error(format!(
+                "the certificate breaks the profile of RFC 6109 s. 5.5 for pec_provider_name = \
+                {provider_name}: {breaches}"
+            )));
         }
         let addresses = certificate_addresses(&certificate);
         if !addresses.iter().any(|a| a.eq_ignore_ascii_case(address)) {
-            return Err(error(format!("the certificate is for {}; {address} is needed", describe(&addresses))));
+            return Err(error(format!(
+                "the certificate is for {}; {address} is needed",
+                describe(&addresses)
+            )));
         }
 
         // The root is known to whoever trusts it.
@@ -105,7 +113,8 @@ impl OwnCertificate {
 
     /// Its hashes in lower-case hexadecimal, SHA-256 and SHA-1, by either of which the directory may name it.
     pub fn hashes(&self) -> [String; 2] {
-        [MessageDigest::sha256(), MessageDigest::sha1()].map(|digest| certificate_hash(&self.certificate, digest))
+        [MessageDigest::sha256(), MessageDigest::sha1()]
+            .map(|digest| certificate_hash(&self.certificate, digest))
     }
 
     /// How many whole days are left at `now`, if the administrator should know.
@@ -128,7 +137,9 @@ impl OwnCertificate {
 
     /// Whether `signature` (RSASSA-PKCS1-v1_5 with SHA-256) over `data` is by this certificate's key.
     pub fn verifies(&self, data: &[u8], signature: &[u8]) -> bool {
-        Verifier::new(MessageDigest::sha256(), &self.public_key).and_then(|mut verifier| verifier.verify_oneshot(signature, data)).unwrap_or(false)
+        Verifier::new(MessageDigest::sha256(), &self.public_key)
+            .and_then(|mut verifier| verifier.verify_oneshot(signature, data))
+            .unwrap_or(false)
     }
 }
 
@@ -138,7 +149,12 @@ pub fn fits(key: &PKey<Public>) -> Result<(), String> {
         return Err(format!("is not RSA; RSA of {} to {} bits is needed", KEY_BITS.start(), KEY_BITS.end()));
     }
     if !KEY_BITS.contains(&key.bits()) {
-        return Err(format!("has {} bits; RSA of {} to {} bits is needed", key.bits(), KEY_BITS.start(), KEY_BITS.end()));
+        return Err(format!(
+            "has {} bits; RSA of {} to {} bits is needed",
+            key.bits(),
+            KEY_BITS.start(),
+            KEY_BITS.end()
+        ));
     }
     Ok(())
 }
@@ -160,5 +176,6 @@ fn describe(addresses: &[String]) -> String {
 
 fn parsed(certificate: &X509) -> Result<Certificate, String> {
     let der = certificate.to_der().map_err(|e| e.to_string())?;
-    Certificate::from_der(&der).map_err(|e| format!("the certificate of {} cannot be read: {e}", common_name(certificate)))
+    Certificate::from_der(&der)
+        .map_err(|e| format!("the certificate of {} cannot be read: {e}", common_name(certificate)))
 }

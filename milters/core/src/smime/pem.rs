@@ -1,4 +1,5 @@
-//! A provider's key in a PEM file, for trying out: an accredited provider keeps it in an HSM (RFC 6109 s. 5.1).
+//! A provider's key in a PEM file, for trying out: an accredited provider keeps it in an HSM (RFC 6109 s.
+//! 5.1).
 
 use std::fs;
 use std::path::Path;
@@ -17,13 +18,17 @@ pub struct PemSigner {
 }
 
 impl PemSigner {
-    /// Reads `key_file` (without passphrase, closed to other users) and makes sure that it is the certificate's key.
+    /// Reads `key_file` (without passphrase, closed to other users) and makes sure that it is the
+    /// certificate's key.
     pub fn read(certificate: OwnCertificate, key_file: &Path) -> Result<Self, KeyError> {
         let error = |trouble: String| KeyError::of_key(key_file.display(), trouble);
         let key = private_key(key_file).map_err(error)?;
         closed_to_others(key_file).map_err(error)?;
         if !certificate.public_key().public_eq(&key) {
-            return Err(error(format!("is not the key of the certificate in {}", certificate.file().display())));
+            return Err(error(format!(
+                "is not the key of the certificate in {}",
+                certificate.file().display()
+            )));
         }
         Ok(Self { key, certificate })
     }
@@ -43,11 +48,13 @@ impl Signer for PemSigner {
 pub fn private_key(file: &Path) -> Result<PKey<Private>, String> {
     let pem = fs::read(file).map_err(|e| e.to_string())?;
     // An empty passphrase, so that OpenSSL does not ask for one on the terminal.
-    PKey::private_key_from_pem_passphrase(&pem, b"").map_err(|_| "holds no readable PEM private key without passphrase".to_owned())
+    PKey::private_key_from_pem_passphrase(&pem, b"")
+        .map_err(|_| "holds no readable PEM private key without passphrase".to_owned())
 }
 
 /// RSASSA-PKCS1-v1_5 with SHA-256 over `data`.
 pub fn sign(key: &PKey<Private>, data: &[u8]) -> Result<Vec<u8>, SignError> {
-    let signed = openssl::sign::Signer::new(MessageDigest::sha256(), key).and_then(|mut signer| signer.sign_oneshot_to_vec(data));
+    let signed = openssl::sign::Signer::new(MessageDigest::sha256(), key)
+        .and_then(|mut signer| signer.sign_oneshot_to_vec(data));
     signed.map_err(|e| SignError::Key(e.to_string()))
 }

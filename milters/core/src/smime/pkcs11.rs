@@ -37,13 +37,21 @@ impl FromStr for Pkcs11Uri {
     fn from_str(text: &str) -> Result<Self, String> {
         let path = text.strip_prefix("pkcs11:").ok_or("it does not begin with pkcs11:")?;
         if path.contains('?') {
-            return Err("module and PIN have parameters of their own; nothing may follow a question mark".to_owned());
+            return Err(
+                "module and PIN have parameters of their own; nothing may follow a question mark".to_owned()
+            );
         }
         let mut uri = Self { text: text.to_owned(), ..Self::default() };
         for attribute in path.split(';') {
-            let (name, value) = attribute.split_once('=').ok_or("its attributes are name=value, separated by semicolons")?;
-            let bytes = percent_decoded(value).ok_or_else(|| format!("the value of {name} is not percent-encoded as RFC 7512 says"))?;
-            let text = || String::from_utf8(bytes.clone()).map(Some).map_err(|_| format!("the value of {name} is not UTF-8"));
+            let (name, value) =
+                attribute.split_once('=').ok_or("its attributes are name=value, separated by semicolons")?;
+            let bytes = percent_decoded(value)
+                .ok_or_else(|| format!("the value of {name} is not percent-encoded as RFC 7512 says"))?;
+            let text = || {
+                String::from_utf8(bytes.clone())
+                    .map(Some)
+                    .map_err(|_| format!("the value of {name} is not UTF-8"))
+            };
             let twice = match name {
                 "token" => std::mem::replace(&mut uri.token, text()?).is_some(),
                 "serial" => std::mem::replace(&mut uri.serial, text()?).is_some(),
@@ -53,7 +61,12 @@ impl FromStr for Pkcs11Uri {
                 "id" => uri.id.replace(bytes).is_some(),
                 "type" if bytes == b"private" => false,
                 "type" => return Err("its type must be private".to_owned()),
-                _ => return Err("its attributes may be token, serial, manufacturer, model, object, id and type".to_owned()),
+                _ => {
+                    return Err(
+                        "its attributes may be token, serial, manufacturer, model, object, id and type"
+                            .to_owned(),
+                    );
+                }
             };
             if twice {
                 return Err(format!("{name} stands there twice"));
@@ -91,10 +104,14 @@ mod tests {
 
     #[test]
     fn rfc7512_names_a_token_and_a_key() {
-        let uri: Pkcs11Uri = "pkcs11:token=Alfa%20PEC;serial=0a1b;object=pec%3b2027;id=%01%fF;type=private".parse().unwrap();
+        let uri: Pkcs11Uri =
+            "pkcs11:token=Alfa%20PEC;serial=0a1b;object=pec%3b2027;id=%01%fF;type=private".parse().unwrap();
         assert_eq!((uri.token.as_deref(), uri.serial.as_deref()), (Some("Alfa PEC"), Some("0a1b")));
         assert_eq!((uri.object.as_deref(), uri.id.as_deref()), (Some("pec;2027"), Some(&[1, 255][..])));
-        assert_eq!(uri.to_string(), "pkcs11:token=Alfa%20PEC;serial=0a1b;object=pec%3b2027;id=%01%fF;type=private");
+        assert_eq!(
+            uri.to_string(),
+            "pkcs11:token=Alfa%20PEC;serial=0a1b;object=pec%3b2027;id=%01%fF;type=private"
+        );
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::collections::HashSet;
 
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5280::{
-    ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_BASIC_CONSTRAINTS, ID_CE_KEY_USAGE, ID_CE_SUBJECT_ALT_NAME, ID_CE_SUBJECT_KEY_IDENTIFIER,
+    ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_BASIC_CONSTRAINTS, ID_CE_KEY_USAGE, ID_CE_SUBJECT_ALT_NAME,
+    ID_CE_SUBJECT_KEY_IDENTIFIER,
 };
 use der::Decode;
 use openssl::nid::Nid;
@@ -17,8 +18,8 @@ use x509_cert::ext::Extension;
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{AuthorityKeyIdentifier, KeyUsage, SubjectAltName, SubjectKeyIdentifier};
 
-/// Every rule that the certificate breaks, each in a few words; none if it follows the profile. `provider_name` is the
-/// directory's `providerName`.
+/// Every rule that the certificate breaks, each in a few words; none if it follows the profile.
+/// `provider_name` is the directory's `providerName`.
 pub fn breaches(certificate: &X509Ref, provider_name: &str) -> Result<Vec<String>, String> {
     let der = certificate.to_der().map_err(|e| e.to_string())?;
     let parsed = Certificate::from_der(&der).map_err(|e| format!("the certificate cannot be read: {e}"))?;
@@ -45,7 +46,9 @@ fn of_subject(certificate: &X509Ref, provider_name: &str) -> Vec<String> {
         .collect();
     if !names.iter().any(|name| name == provider_name) {
         let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-        breaches.push(format!("neither CN nor O of its subject is the provider's name ({provider_name}), but {names}"));
+        breaches.push(format!(
+            "neither CN nor O of its subject is the provider's name ({provider_name}), but {names}"
+        ));
     }
     if subject.entries_by_nid(Nid::PKCS9_EMAILADDRESS).next().is_some() {
         breaches.push("its subject holds an e-mail address".to_owned());
@@ -63,7 +66,9 @@ fn decoded<'a, T: Decode<'a>>(extension: &'a Extension) -> Option<T> {
 
 /// Section 5.5.2, Key Usage.
 fn of_key_usage(extensions: &[Extension]) -> Vec<String> {
-    let Some(extension) = extension(extensions, ID_CE_KEY_USAGE) else { return vec!["keyUsage is missing".to_owned()] };
+    let Some(extension) = extension(extensions, ID_CE_KEY_USAGE) else {
+        return vec!["keyUsage is missing".to_owned()];
+    };
     let mut breaches = Vec::new();
     if !extension.critical {
         breaches.push("keyUsage is not critical".to_owned());
@@ -81,19 +86,37 @@ fn of_key_usage(extensions: &[Extension]) -> Vec<String> {
 
 /// Section 5.5.2, the extensions that must be there and not be critical.
 fn of_identifiers(extensions: &[Extension]) -> Vec<String> {
-    let authority = |e: &Extension| decoded::<AuthorityKeyIdentifier>(e).is_some_and(|id| id.key_identifier.is_some());
-    let subject = |e: &Extension| decoded::<SubjectKeyIdentifier>(e).is_some_and(|id| !id.0.as_bytes().is_empty());
+    let authority =
+        |e: &Extension| decoded::<AuthorityKeyIdentifier>(e).is_some_and(|id| id.key_identifier.is_some());
+    let subject =
+        |e: &Extension| decoded::<SubjectKeyIdentifier>(e).is_some_and(|id| !id.0.as_bytes().is_empty());
     let is_address = |name: &GeneralName| matches!(name, GeneralName::Rfc822Name(_));
-    let address = |e: &Extension| decoded::<SubjectAltName>(e).is_some_and(|names| names.0.iter().any(is_address));
+    let address =
+        |e: &Extension| decoded::<SubjectAltName>(e).is_some_and(|names| names.0.iter().any(is_address));
     [
-        of_identifier(extension(extensions, ID_CE_AUTHORITY_KEY_IDENTIFIER), "authorityKeyIdentifier", "keyIdentifier", authority),
-        of_identifier(extension(extensions, ID_CE_SUBJECT_KEY_IDENTIFIER), "subjectKeyIdentifier", "keyIdentifier", subject),
+        of_identifier(
+            extension(extensions, ID_CE_AUTHORITY_KEY_IDENTIFIER),
+            "authorityKeyIdentifier",
+            "keyIdentifier",
+            authority,
+        ),
+        of_identifier(
+            extension(extensions, ID_CE_SUBJECT_KEY_IDENTIFIER),
+            "subjectKeyIdentifier",
+            "keyIdentifier",
+            subject,
+        ),
         of_identifier(extension(extensions, ID_CE_SUBJECT_ALT_NAME), "subjectAltName", "rfc822Name", address),
     ]
     .concat()
 }
 
-fn of_identifier(extension: Option<&Extension>, name: &str, must_hold: &str, holds: impl Fn(&Extension) -> bool) -> Vec<String> {
+fn of_identifier(
+    extension: Option<&Extension>,
+    name: &str,
+    must_hold: &str,
+    holds: impl Fn(&Extension) -> bool,
+) -> Vec<String> {
     let Some(extension) = extension else { return vec![format!("{name} is missing")] };
     let mut breaches = Vec::new();
     if !holds(extension) {
@@ -107,7 +130,12 @@ fn of_identifier(extension: Option<&Extension>, name: &str, must_hold: &str, hol
 
 /// Section 5.5.2, what else may be there.
 fn of_others(extensions: &[Extension]) -> Vec<String> {
-    let judged = [ID_CE_KEY_USAGE, ID_CE_AUTHORITY_KEY_IDENTIFIER, ID_CE_SUBJECT_KEY_IDENTIFIER, ID_CE_SUBJECT_ALT_NAME];
+    let judged = [
+        ID_CE_KEY_USAGE,
+        ID_CE_AUTHORITY_KEY_IDENTIFIER,
+        ID_CE_SUBJECT_KEY_IDENTIFIER,
+        ID_CE_SUBJECT_ALT_NAME,
+    ];
     let mut breaches = Vec::new();
     let mut seen = HashSet::new();
     for extension in extensions {

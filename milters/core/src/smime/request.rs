@@ -1,4 +1,5 @@
-//! A certificate request (PKCS #10) for a provider's certificate: what the CA needs to make one of RFC 6109 s. 5.5's profile.
+//! A certificate request (PKCS #10) for a provider's certificate: what the CA needs to make one of RFC 6109
+//! s. 5.5's profile.
 
 use const_oid::AssociatedOid as _;
 use const_oid::db::rfc5912::SHA_256_WITH_RSA_ENCRYPTION;
@@ -35,7 +36,8 @@ pub struct Subject<'a> {
 
 impl Subject<'_> {
     fn name(&self) -> Result<Name, SignError> {
-        let unfit = |e: openssl::error::ErrorStack| SignError::Key(format!("the subject cannot be written: {e}"));
+        let unfit =
+            |e: openssl::error::ErrorStack| SignError::Key(format!("the subject cannot be written: {e}"));
         let mut name = X509NameBuilder::new().map_err(unfit)?;
         let entries = [
             (Nid::COUNTRYNAME, Some("IT")),
@@ -53,8 +55,8 @@ impl Subject<'_> {
     }
 }
 
-/// The DER of a request for `public_key`, signed by its private half: `sign` is RSASSA-PKCS1-v1_5 with SHA-256. A key that the
-/// programs would not sign with gets none.
+/// The DER of a request for `public_key`, signed by its private half: `sign` is RSASSA-PKCS1-v1_5 with
+/// SHA-256. A key that the programs would not sign with gets none.
 pub fn request(
     subject: &Subject<'_>,
     public_key: &PKey<Public>,
@@ -68,13 +70,22 @@ pub fn request(
         extension(SubjectAltName::OID, false, address.to_der()?)?,
     ]);
     let attributes = vec![Attribute::try_from(extensions)?].try_into()?;
-    let info =
-        CertReqInfo { version: Version::V1, subject: subject.name()?, public_key: SubjectPublicKeyInfoOwned::from_der(&public_key)?, attributes };
-    let algorithm = AlgorithmIdentifierOwned { oid: SHA_256_WITH_RSA_ENCRYPTION, parameters: Some(Any::null()) };
+    let info = CertReqInfo {
+        version: Version::V1,
+        subject: subject.name()?,
+        public_key: SubjectPublicKeyInfoOwned::from_der(&public_key)?,
+        attributes,
+    };
+    let algorithm =
+        AlgorithmIdentifierOwned { oid: SHA_256_WITH_RSA_ENCRYPTION, parameters: Some(Any::null()) };
     let signature = BitString::from_bytes(&sign(&info.to_der()?)?)?;
     Ok(CertReq { info, algorithm, signature }.to_der()?)
 }
 
-fn extension(oid: const_oid::ObjectIdentifier, critical: bool, value: Vec<u8>) -> Result<Extension, der::Error> {
+fn extension(
+    oid: const_oid::ObjectIdentifier,
+    critical: bool,
+    value: Vec<u8>,
+) -> Result<Extension, der::Error> {
     Ok(Extension { extn_id: oid, critical, extn_value: OctetString::new(value)? })
 }

@@ -1,9 +1,12 @@
-//! Making a CMS signature, detached or around what it signs, in the form of the deployed network: DER, SHA-256, the chain included, signed attributes
-//! contentType, signingTime, messageDigest and CMSAlgorithmProtection (RFC 5652, RFC 6211).
+//! Making a CMS signature, detached or around what it signs, in the form of the deployed network: DER,
+//! SHA-256, the chain included, signed attributes contentType, signingTime, messageDigest and
+//! CMSAlgorithmProtection (RFC 5652, RFC 6211).
 
 use cms::cert::{CertificateChoices, IssuerAndSerialNumber};
 use cms::content_info::{CmsVersion, ContentInfo};
-use cms::signed_data::{CertificateSet, EncapsulatedContentInfo, SignedData, SignerIdentifier, SignerInfo, SignerInfos};
+use cms::signed_data::{
+    CertificateSet, EncapsulatedContentInfo, SignedData, SignerIdentifier, SignerInfo, SignerInfos,
+};
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5911::{ID_CONTENT_TYPE, ID_DATA, ID_MESSAGE_DIGEST, ID_SIGNED_DATA, ID_SIGNING_TIME};
 use const_oid::db::rfc5912::{ID_SHA_256, SHA_256_WITH_RSA_ENCRYPTION};
@@ -70,7 +73,11 @@ struct CmsAlgorithmProtection {
 }
 
 /// The DER of the signature over content with the SHA-256 `content_digest`, as of `moment`.
-pub fn detached(signer: &dyn Signer, content_digest: &[u8; 32], moment: Moment) -> Result<Vec<u8>, SignError> {
+pub fn detached(
+    signer: &dyn Signer,
+    content_digest: &[u8; 32],
+    moment: Moment,
+) -> Result<Vec<u8>, SignError> {
     signed(signer, None, content_digest, moment)
 }
 
@@ -80,11 +87,18 @@ pub fn enclosing(signer: &dyn Signer, content: &[u8], moment: Moment) -> Result<
     signed(signer, Some(inside), &sha256(content), moment)
 }
 
-fn signed(signer: &dyn Signer, econtent: Option<Any>, content_digest: &[u8; 32], moment: Moment) -> Result<Vec<u8>, SignError> {
+fn signed(
+    signer: &dyn Signer,
+    econtent: Option<Any>,
+    content_digest: &[u8; 32],
+    moment: Moment,
+) -> Result<Vec<u8>, SignError> {
     let identity = signer.identity();
     let digest_alg = AlgorithmIdentifierOwned { oid: ID_SHA_256, parameters: None };
-    let signature_algorithm = AlgorithmIdentifierOwned { oid: SHA_256_WITH_RSA_ENCRYPTION, parameters: Some(Any::null()) };
-    let protection = CmsAlgorithmProtection { digest: digest_alg.clone(), signature: signature_algorithm.clone() };
+    let signature_algorithm =
+        AlgorithmIdentifierOwned { oid: SHA_256_WITH_RSA_ENCRYPTION, parameters: Some(Any::null()) };
+    let protection =
+        CmsAlgorithmProtection { digest: digest_alg.clone(), signature: signature_algorithm.clone() };
     let signed_attrs = SetOfVec::try_from(vec![
         attribute(ID_CONTENT_TYPE, &ID_DATA)?,
         attribute(ID_SIGNING_TIME, &Time::try_from(moment.utc())?)?,
@@ -94,7 +108,8 @@ fn signed(signer: &dyn Signer, econtent: Option<Any>, content_digest: &[u8; 32],
     let signature = signer.sign(&signed_attrs.to_der()?)?;
 
     let certificate = &identity.certificate;
-    let certificates = std::iter::once(certificate).chain(&identity.chain).cloned().map(CertificateChoices::Certificate);
+    let certificates =
+        std::iter::once(certificate).chain(&identity.chain).cloned().map(CertificateChoices::Certificate);
     let signed_data = SignedData {
         version: CmsVersion::V1,
         digest_algorithms: SetOfVec::try_from(vec![digest_alg.clone()])?,
@@ -114,11 +129,12 @@ fn signed(signer: &dyn Signer, econtent: Option<Any>, content_digest: &[u8; 32],
             unsigned_attrs: None,
         }])?),
     };
-    Ok(ContentInfo { content_type: ID_SIGNED_DATA, content: Any::from_der(&signed_data.to_der()?)? }.to_der()?)
+    Ok(ContentInfo { content_type: ID_SIGNED_DATA, content: Any::from_der(&signed_data.to_der()?)? }
+        .to_der()?)
 }
 
-/// Whether a signature has the form of [`detached`] in every byte that it does not itself vouch for: nothing can be changed in it
-/// without a trace, but the certificates that go with it.
+/// Whether a signature has the form of [`detached`] in every byte that it does not itself vouch for: nothing
+/// can be changed in it without a trace, but the certificates that go with it.
 pub fn is_our_form(signature: &[u8]) -> bool {
     let read = || -> Result<bool, der::Error> {
         let content_info = ContentInfo::from_der(signature)?;
@@ -130,11 +146,16 @@ pub fn is_our_form(signature: &[u8]) -> bool {
             && content_info.content_type == ID_SIGNED_DATA
             && signed_data.version == CmsVersion::V1
             && signed_data.digest_algorithms.as_slice() == std::slice::from_ref(&digest_alg)
-            && signed_data.encap_content_info == EncapsulatedContentInfo { econtent_type: ID_DATA, econtent: None }
+            && signed_data.encap_content_info
+                == EncapsulatedContentInfo { econtent_type: ID_DATA, econtent: None }
             && signed_data.crls.is_none()
             && signer.version == CmsVersion::V1
             && signer.digest_alg == digest_alg
-            && signer.signature_algorithm == AlgorithmIdentifierOwned { oid: SHA_256_WITH_RSA_ENCRYPTION, parameters: Some(Any::null()) }
+            && signer.signature_algorithm
+                == AlgorithmIdentifierOwned {
+                    oid: SHA_256_WITH_RSA_ENCRYPTION,
+                    parameters: Some(Any::null()),
+                }
             && signer.signed_attrs.is_some()
             && signer.unsigned_attrs.is_none())
     };

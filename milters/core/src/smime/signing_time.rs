@@ -1,4 +1,5 @@
-//! When a signature says that it was made (signingTime, RFC 5652 s. 11.3): its signer's word, which the signature covers.
+//! When a signature says that it was made (signingTime, RFC 5652 s. 11.3): its signer's word, which the
+//! signature covers.
 
 use cms::signed_data::SignerInfos;
 use const_oid::ObjectIdentifier;
@@ -10,19 +11,23 @@ use x509_cert::time::Time;
 
 use crate::clock::Moment;
 
-/// The same of a signature that is not read yet. It may be no signature, or a false one: that is for [`super::verify`].
+/// The same of a signature that is not read yet. It may be no signature, or a false one: that is for
+/// [`super::verify`].
 pub fn signed_at(signature: &[u8]) -> Option<Moment> {
     signing_time(&*Pkcs7::from_der(signature).ok()?).ok()?
 }
 
-/// The latest time at which a signer says to have signed. What the signature says besides is not copied: the content can be large.
+/// The latest time at which a signer says to have signed. What the signature says besides is not copied: the
+/// content can be large.
 pub(crate) fn signing_time(pkcs7: &Pkcs7Ref) -> Result<Option<Moment>, String> {
     let trouble = |e: der::Error| format!("its signature cannot be read: {e}");
     // Written again: what came may be in BER.
     let der = pkcs7.to_der().map_err(|e| e.to_string())?;
     let mut latest = None;
     let signers = signer_infos(&der).map_err(trouble)?;
-    for attribute in signers.0.iter().filter_map(|signer| signer.signed_attrs.as_ref()).flat_map(|all| all.iter()) {
+    for attribute in
+        signers.0.iter().filter_map(|signer| signer.signed_attrs.as_ref()).flat_map(|all| all.iter())
+    {
         if attribute.oid == ID_SIGNING_TIME
             && let Some(value) = attribute.values.get(0)
         {

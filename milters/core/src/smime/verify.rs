@@ -1,12 +1,12 @@
 //! Checking a detached CMS signature (RFC 6109 s. 2.2.2, "signature validity").
 //!
-//! Promise: the content is the bytes as they were received; the chain must end at one of the configured CAs and nowhere else
-//! (OpenSSL's own store is never asked), and keep within what the CAs above allow (name constraints); nobody in it may be
-//! revoked; DER and BER, SHA-1 and SHA-256 are read. What cannot be known now, for want of a revocation list, is neither
-//! believed nor disbelieved: [`VerifyError::NotKnown`].
+//! Promise: the content is the bytes as they were received; the chain must end at one of the configured CAs
+//! and nowhere else (OpenSSL's own store is never asked), and keep within what the CAs above allow (name
+//! constraints); nobody in it may be revoked; DER and BER, SHA-1 and SHA-256 are read. What cannot be known
+//! now, for want of a revocation list, is neither believed nor disbelieved: [`VerifyError::NotKnown`].
 //!
-//! The signature is checked for each message; chain and revocation lists are looked at once for each signer, and again when
-//! a list changes.
+//! The signature is checked for each message; chain and revocation lists are looked at once for each signer,
+//! and again when a list changes.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -29,11 +29,12 @@ use super::{certificate_addresses, certificate_hash, certificates_from_pem, comm
 use crate::clock::Moment;
 use crate::maillog;
 
-/// How many chains are remembered. There are some dozens of providers; whoever has a signature of theirs can add other
-/// certificates to it, and each makes another chain.
+/// How many chains are remembered. There are some dozens of providers; whoever has a signature of theirs can
+/// add other certificates to it, and each makes another chain.
 const CHAINS: usize = 1000;
 
-/// What becomes of a signature where the CA's revocation list is past the time for which it promised a new one.
+/// What becomes of a signature where the CA's revocation list is past the time for which it promised a new
+/// one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum TooOld {
     /// It is not known whether to believe it: mail waits.
@@ -80,7 +81,10 @@ pub struct SignedBy {
 
 impl fmt::Debug for SignedBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SignedBy").field("sha1", &self.sha1).field("common_name", &self.common_name).finish_non_exhaustive()
+        f.debug_struct("SignedBy")
+            .field("sha1", &self.sha1)
+            .field("common_name", &self.common_name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -90,11 +94,15 @@ pub enum VerifyError {
     /// The bytes are no CMS signature, or one without exactly one signer.
     #[error("the signature part is no CMS signature by one signer")]
     NotASignature,
-    /// The content was changed, or the certificate does not lead to a CA that is believed, or was not valid then.
+    /// The content was changed, or the certificate does not lead to a CA that is believed, or was not valid
+    /// then.
     #[error("the signature does not verify: {0}")]
     NotVerified(String),
     /// A certificate is on its CA's list.
-    #[error("the signature does not verify: the certificate of {common_name} was revoked on {since} (CRL {url})")]
+    #[error(
+        "the signature does not verify: the certificate of {common_name} was revoked on {since} (CRL \
+        {url})"
+    )]
     Revoked {
         /// Whose.
         common_name: String,
@@ -115,7 +123,11 @@ impl VerifyError {
             Self::NotASignature => "la firma non è una struttura CMS di un solo firmatario".to_owned(),
             Self::NotVerified(words) => format!("la firma non risulta valida: {words}"),
             Self::Revoked { common_name, since, url } => {
-                format!("il certificato di {common_name} è stato revocato il {} alle ore {} (CRL {url})", since.giorno(), since.ora())
+                format!(
+                    "il certificato di {common_name} è stato revocato il {} alle ore {} (CRL {url})",
+                    since.giorno(),
+                    since.ora()
+                )
             }
             Self::NotKnown(not_known) => format!("non è noto se la firma sia valida: {not_known}"),
         }
@@ -162,8 +174,8 @@ struct Revocation {
 }
 
 impl TrustedCas {
-    /// Reads the PEM file of the CAs. Certificates that can be revoked are not known to be good until [`Self::asking`] says
-    /// where the lists lie.
+    /// Reads the PEM file of the CAs. Certificates that can be revoked are not known to be good until
+    /// [`Self::asking`] says where the lists lie.
     pub fn read(file: &Path) -> Result<Self, CaError> {
         let error = |trouble: String| CaError { path: file.display().to_string(), trouble };
         let pem = fs::read(file).map_err(|e| error(e.to_string()))?;
@@ -174,7 +186,14 @@ impl TrustedCas {
 
     /// These CAs.
     pub fn of(certificates: Vec<X509>) -> Self {
-        Self { certificates, crls: None, looks_back: false, chains: Mutex::default(), warned: Mutex::default(), looks: AtomicUsize::new(0) }
+        Self {
+            certificates,
+            crls: None,
+            looks_back: false,
+            chains: Mutex::default(),
+            warned: Mutex::default(),
+            looks: AtomicUsize::new(0),
+        }
     }
 
     /// The same, with these revocation lists.
@@ -182,8 +201,8 @@ impl TrustedCas {
         Self { crls: Some((crls, too_old)), ..self }
     }
 
-    /// The same, for judging messages of the past: whoever was revoked later was good then. Otherwise who is on a list is revoked,
-    /// also where the list's date is after our clock, which may be slow.
+    /// The same, for judging messages of the past: whoever was revoked later was good then. Otherwise who is
+    /// on a list is revoked, also where the list's date is after our clock, which may be slow.
     pub fn looking_back(self) -> Self {
         Self { looks_back: true, ..self }
     }
@@ -193,8 +212,8 @@ impl TrustedCas {
         self.looks.load(Ordering::Relaxed)
     }
 
-    /// Checks that `signature` is one over exactly `content` by a certificate that one of the CAs vouches for as of `at` and
-    /// that is not revoked.
+    /// Checks that `signature` is one over exactly `content` by a certificate that one of the CAs vouches for
+    /// as of `at` and that is not revoked.
     pub fn verify(&self, content: &[u8], signature: &[u8], at: Moment) -> Result<SignedBy, VerifyError> {
         let signed_by = self.signed_by(content, signature, at)?;
         self.not_revoked(&signed_by, at)?;
@@ -208,7 +227,9 @@ impl TrustedCas {
         let Some(signed) = pkcs7.signed() else { return Err(VerifyError::NotASignature) };
         let none = Stack::new().map_err(not_verified)?;
         let signers = pkcs7.signers(&none, Pkcs7Flags::empty()).map_err(|_| VerifyError::NotASignature)?;
-        let [signer] = &signers.iter().collect::<Vec<_>>()[..] else { return Err(VerifyError::NotASignature) };
+        let [signer] = &signers.iter().collect::<Vec<_>>()[..] else {
+            return Err(VerifyError::NotASignature);
+        };
 
         // The chain has its own check, which remembers.
         let flags = Pkcs7Flags::BINARY | Pkcs7Flags::DETACHED | Pkcs7Flags::NOVERIFY;
@@ -225,8 +246,8 @@ impl TrustedCas {
         })
     }
 
-    /// The chain from `signer` by way of certificates that came `along`. One that was found is good as long as all in it are
-    /// valid; that there is none is not remembered, since anybody can make such.
+    /// The chain from `signer` by way of certificates that came `along`. One that was found is good as long
+    /// as all in it are valid; that there is none is not remembered, since anybody can make such.
     fn chain(&self, signer: &X509Ref, along: &StackRef<X509>, at: Moment) -> Result<Arc<Chain>, VerifyError> {
         let not_verified = |e: openssl::error::ErrorStack| VerifyError::NotVerified(reason(&e));
         let mut hash = Sha256::new();
@@ -246,8 +267,13 @@ impl TrustedCas {
             context.init(&store, signer, along, |context| {
                 let is_good = context.verify_cert()?;
                 let of = context.current_cert().map(common_name).unwrap_or_default();
-                let certificates: Vec<X509> = context.chain().into_iter().flatten().map(ToOwned::to_owned).collect();
-                Ok(if is_good { Ok(certificates) } else { Err(format!("{} ({of})", context.error().error_string())) })
+                let certificates: Vec<X509> =
+                    context.chain().into_iter().flatten().map(ToOwned::to_owned).collect();
+                Ok(if is_good {
+                    Ok(certificates)
+                } else {
+                    Err(format!("{} ({of})", context.error().error_string()))
+                })
             })
         });
         let certificates = found.map_err(not_verified)?.map_err(VerifyError::NotVerified)?;
@@ -290,14 +316,17 @@ impl TrustedCas {
         for (_, not_known) in said.lists.iter().filter(|(until, _)| *until < at) {
             match too_old {
                 TooOld::Wait => return Err(VerifyError::NotKnown(not_known.clone())),
-                TooOld::Believe => self.warn_once(format!("{not_known}; believed all the same (pec_crl_too_old = believe)")),
+                TooOld::Believe => {
+                    self.warn_once(format!("{not_known}; believed all the same (pec_crl_too_old = believe)"))
+                }
             }
         }
         Ok(())
     }
 
-    /// Has the log name the rules of RFC 6109 s. 5.5 that the certificate of a provider of this name breaks, once. Those that
-    /// decide about belief have been looked at: what is left is the CA's mistake, not the sender's.
+    /// Has the log name the rules of RFC 6109 s. 5.5 that the certificate of a provider of this name breaks,
+    /// once. Those that decide about belief have been looked at: what is left is the CA's mistake, not the
+    /// sender's.
     pub fn name_breaches(&self, signed_by: &SignedBy, provider_name: &str) {
         if self.is_first(format!("{} {provider_name}", signed_by.sha256)) {
             let breaches = breaches(&signed_by.certificate, provider_name).unwrap_or_else(|why| vec![why]);
@@ -354,7 +383,9 @@ impl Chain {
             not_after = not_after.min(moment(certificate.not_after())?);
         }
         let link = |pair: &[X509]| match pair {
-            [certificate, issuer] => Some(Link { certificate: certificate.clone(), places: Places::of(certificate, issuer) }),
+            [certificate, issuer] => {
+                Some(Link { certificate: certificate.clone(), places: Places::of(certificate, issuer) })
+            }
             _ => None,
         };
         let links = certificates.windows(2).filter_map(link).collect();
@@ -366,43 +397,65 @@ impl Chain {
         VerifyError::NotKnown(NotKnown { common_name, why, wanted: Vec::new() })
     }
 
-    /// What `lists` say. A certificate that names no place which can be asked is good; that, and each address that is skipped,
-    /// the log says once.
+    /// What `lists` say. A certificate that names no place which can be asked is good; that, and each address
+    /// that is skipped, the log says once.
     fn revocation(&self, lists: &Lists, cas: &TrustedCas) -> Revocation {
         let mut said = Revocation::default();
         for (place, link) in self.links.iter().enumerate() {
             let is_ca = place > 0;
             let name = common_name(&link.certificate);
             if link.places.http.is_empty() {
-                let skipped = if link.places.skipped.is_empty() { "none".to_owned() } else { link.places.skipped.join(", ") };
+                let skipped = if link.places.skipped.is_empty() {
+                    "none".to_owned()
+                } else {
+                    link.places.skipped.join(", ")
+                };
                 let sha1 = certificate_hash(&link.certificate, MessageDigest::sha1());
                 cas.warn_once(format!(
-                    "whether the certificate of {name} (SHA-1 {sha1}) is revoked can never be known: CRL addresses with http: none, others: {skipped}"
+                    "whether the certificate of {name} (SHA-1 {sha1}) is revoked can never be known: CRL \
+                    addresses with http: none, others: {skipped}"
                 ));
                 continue;
             }
             link.places.skipped.iter().for_each(|url| cas.skipped_once(url));
-            let lists: Vec<(&Place, &Arc<Crl>)> =
-                link.places.http.iter().filter_map(|place| Some((place, lists.get(place)?))).filter(|(_, crl)| crl.covers(is_ca)).collect();
+            let lists: Vec<(&Place, &Arc<Crl>)> = link
+                .places
+                .http
+                .iter()
+                .filter_map(|place| Some((place, lists.get(place)?)))
+                .filter(|(_, crl)| crl.covers(is_ca))
+                .collect();
             for (place, crl) in &lists {
                 let Some(since) = crl.revoked(&link.certificate) else { continue };
                 // In a list that was there by then it counts, whatever date it has.
                 let since = since.min(crl.this_update);
                 let earlier = said.revoked.as_ref().is_none_or(|(other, _)| since < *other);
                 if earlier {
-                    said.revoked = Some((since, VerifyError::Revoked { common_name: name.clone(), since, url: place.url.clone() }));
+                    said.revoked = Some((
+                        since,
+                        VerifyError::Revoked { common_name: name.clone(), since, url: place.url.clone() },
+                    ));
                 }
             }
-            let not_known = |why: String| NotKnown { common_name: name.clone(), why, wanted: vec![link.places.http.clone()] };
+            let not_known = |why: String| NotKnown {
+                common_name: name.clone(),
+                why,
+                wanted: vec![link.places.http.clone()],
+            };
             match lists.iter().max_by_key(|(_, crl)| crl.next_update) {
                 Some((place, crl)) => {
                     let until = crl.next_update;
-                    said.lists.push((until, not_known(format!("the CRL {} has been too old since {until}", place.url))));
+                    said.lists.push((
+                        until,
+                        not_known(format!("the CRL {} has been too old since {until}", place.url)),
+                    ));
                 }
                 None => {
                     let urls: Vec<&str> = link.places.http.iter().map(|place| place.url.as_str()).collect();
                     let missing = not_known(format!("the CRL {} is not here", urls.join(" or ")));
-                    let before = said.missing.get_or_insert_with(|| NotKnown { wanted: Vec::new(), ..missing.clone() });
+                    let before = said
+                        .missing
+                        .get_or_insert_with(|| NotKnown { wanted: Vec::new(), ..missing.clone() });
                     if !before.wanted.is_empty() {
                         before.why = format!("{}, {}", before.why, missing.why);
                     }

@@ -1,4 +1,5 @@
-//! Whoever writes in the database, without the key that lies on the hosts, has nothing signed and nothing delivered.
+//! Whoever writes in the database, without the key that lies on the hosts, has nothing signed and nothing
+//! delivered.
 
 use openssl::sha::sha256;
 use pec_core::clock::Moment;
@@ -15,18 +16,27 @@ use pec_test_support::tampering::{alterations, while_altered};
 
 use crate::notices::held;
 use crate::passing::not_accepted;
-use crate::scene::{ANNA, BRUNO, CARLO, Delivery, ENVID, LETTER, OTHER_ENVID, custody, daticert_in, notice, only, to};
+use crate::scene::{
+    ANNA, BRUNO, CARLO, Delivery, ENVID, LETTER, OTHER_ENVID, custody, daticert_in, notice, only, to,
+};
 
-/// While each column of the table is another, nothing is delivered, told or written; each time there is an alarm about `row`.
+/// While each column of the table is another, nothing is delivered, told or written; each time there is an
+/// alarm about `row`.
 async fn holds(delivery: &Delivery, table: &str, row: &str, tried: impl AsyncFn() -> Vec<String>) {
     let log = Log::start();
     let database = &delivery.settings.database;
     // What is not found under its id any more is a trigger of nobody's.
-    let alarms = || log.lines(&["ERROR", "alarm", row]).len() + log.lines(&["ERROR", "the trigger is not believed", row]).len();
+    let alarms = || {
+        log.lines(&["ERROR", "alarm", row]).len()
+            + log.lines(&["ERROR", "the trigger is not believed", row]).len()
+    };
     let facts = delivery.facts().await;
     let mut changes = alterations(database, table).await;
     changes.push(("mac, which is missing".to_owned(), format!("UPDATE {table} SET mac = '\\x'")));
-    changes.push(("mac, by a key of nobody's".to_owned(), format!("UPDATE {table} SET mac = sha256(mac) || '\\x00000000'")));
+    changes.push((
+        "mac, by a key of nobody's".to_owned(),
+        format!("UPDATE {table} SET mac = sha256(mac) || '\\x00000000'"),
+    ));
     for (column, change) in changes {
         let before = alarms();
         let answers = while_altered(database, table, &change, &tried).await;
@@ -56,7 +66,10 @@ async fn a_changed_row_of_custody_is_no_envelope() {
     let mail = Mail { queue_id: format!("4j{id}"), ..envelope(&network, &network.alfa, &[BRUNO], LETTER) };
     let trigger = beta.in_custody(&mail, &[BRUNO], &id, ENVID).await;
     let failed = report(Some(ENVID), &mail, &[(BRUNO, "failed", "4.4.1")], NOW + 86_400);
-    holds(&beta, "custody", &id, async || vec![beta.brought(&mail, ENVID).await, beta.round(&trigger).await, reported(&beta, &failed).await]).await;
+    holds(&beta, "custody", &id, async || {
+        vec![beta.brought(&mail, ENVID).await, beta.round(&trigger).await, reported(&beta, &failed).await]
+    })
+    .await;
     // As it was, it is one.
     beta.delivered(&mail, ENVID).await;
     beta.triggered(&trigger).await;
@@ -82,7 +95,8 @@ async fn a_changed_row_of_what_was_sent_is_no_acceptance_and_no_failure() {
     let mail = Mail { queue_id: format!("4j{id}"), ..envelope(&network, &network.alfa, &[BRUNO], LETTER) };
     let trigger = alfa.signed(&mail, &id, ENVID).await;
     let failed = report(Some(ENVID), &mail, &[(BRUNO, "failed", "4.4.1")], NOW + 86_400);
-    holds(&alfa, "sent", &id, async || vec![alfa.round(&trigger).await, reported(&alfa, &failed).await]).await;
+    holds(&alfa, "sent", &id, async || vec![alfa.round(&trigger).await, reported(&alfa, &failed).await])
+        .await;
     alfa.triggered(&trigger).await;
 }
 
@@ -94,12 +108,16 @@ async fn a_changed_row_of_what_was_not_accepted_is_no_notice() {
     let id = alfa.rows("SELECT id FROM not_accepted").await.remove(0);
     // Under another id it is not found, which is no alarm: the fact is about nothing.
     let changed = format!("UPDATE not_accepted SET id = '{}'", fresh().unwrap());
-    while_altered(&alfa.settings.database, "not_accepted", &changed, async || alfa.waits(&mail, &fact).await).await;
+    while_altered(&alfa.settings.database, "not_accepted", &changed, async || alfa.waits(&mail, &fact).await)
+        .await;
     let others = alterations(&alfa.settings.database, "not_accepted").await;
     let log = Log::start();
     for (column, change) in others.iter().filter(|(column, _)| column != "id") {
         let before = log.lines(&["ERROR", "alarm", &id]).len();
-        while_altered(&alfa.settings.database, "not_accepted", change, async || alfa.waits(&mail, &fact).await).await;
+        while_altered(&alfa.settings.database, "not_accepted", change, async || {
+            alfa.waits(&mail, &fact).await
+        })
+        .await;
         assert_eq!(log.lines(&["ERROR", "alarm", &id]).len(), before + 1, "{column}");
     }
     alfa.nobody_got_anything();
@@ -153,10 +171,14 @@ async fn rows_that_another_hand_adds_lead_to_nothing() {
     let (fact, trigger) = held(&beta, &row, FactKind::ErroreConsegna, BRUNO, "5.2.2").await;
     // A copy of each, MAC and all, under another id; what else comes round is written down for it.
     beta.sql(&format!(
-        "INSERT INTO custody SELECT 'forged', 'forged', provider, mail_receipt, identificativo, daticert, recipients, body_sha256, content_sha256, taken_at, mac FROM custody; \
-         INSERT INTO fact (id, provider, identificativo, kind, recipient, source, source_mac, happened_at, time_source, status, message_id, mac) \
-         SELECT 'forged', provider, identificativo, 'avvenuta-consegna', recipient, source, source_mac, happened_at, 'mailbox', '', message_id, mac FROM fact; \
-         INSERT INTO trigger_body SELECT kind || '+forged', '\\x{}' FROM unnest('{{avvenuta-consegna,errore-consegna}}'::text[]) AS kind",
+        "INSERT INTO custody SELECT 'forged', 'forged', provider, mail_receipt, identificativo, daticert, \
+        recipients, body_sha256, content_sha256, taken_at, mac FROM custody; \
+         INSERT INTO fact (id, provider, identificativo, kind, recipient, source, source_mac, happened_at, \
+        time_source, status, message_id, mac) \
+         SELECT 'forged', provider, identificativo, 'avvenuta-consegna', recipient, source, source_mac, \
+        happened_at, 'mailbox', '', message_id, mac FROM fact; \
+         INSERT INTO trigger_body SELECT kind || '+forged', '\\x{}' FROM \
+        unnest('{{avvenuta-consegna,errore-consegna}}'::text[]) AS kind",
         hex(&sha256(&trigger.body)),
     ))
     .await;
@@ -165,7 +187,8 @@ async fn rows_that_another_hand_adds_lead_to_nothing() {
     }
     // A trigger under another name: of a kind that the fact is not.
     beta.sql(&format!(
-        "INSERT INTO trigger_body SELECT 'rilevazione-virus+{0}', body_sha256 FROM trigger_body WHERE trigger_name = 'errore-consegna+{0}'",
+        "INSERT INTO trigger_body SELECT 'rilevazione-virus+{0}', body_sha256 FROM trigger_body WHERE \
+        trigger_name = 'errore-consegna+{0}'",
         fact.id
     ))
     .await;
@@ -193,9 +216,16 @@ async fn nobody_else_says_that_something_was_handed_over() {
     alfa.no_quota.answer_message(ANNA, None);
     let fact = alfa.rows("SELECT id FROM fact").await.remove(0);
     for what in ["begun", "no", "no-mailbox", "taken", "other"] {
-        for mac in ["'\\x'", "(SELECT mac FROM sent LIMIT 1)", "(SELECT mac FROM handover WHERE what = 'no' LIMIT 1)"] {
+        for mac in [
+            "'\\x'",
+            "(SELECT mac FROM sent LIMIT 1)",
+            "(SELECT mac FROM handover WHERE what = 'no' LIMIT 1)",
+        ] {
             for message in [&fact, &envid] {
-                alfa.sql(&format!("INSERT INTO handover VALUES ('{message}', '{ANNA}', 'forged', '{what}', now(), {mac})")).await;
+                alfa.sql(&format!(
+                    "INSERT INTO handover VALUES ('{message}', '{ANNA}', 'forged', '{what}', now(), {mac})"
+                ))
+                .await;
             }
             alfa.not_triggered(&trigger).await;
             alfa.waits(&to(&mail, ANNA), &envid).await;
@@ -211,7 +241,10 @@ async fn nobody_else_says_that_something_was_handed_over() {
     only(alfa.no_quota.taken());
     // Of which handing over it was said, and when.
     let changed = alterations(&alfa.settings.database, "handover").await;
-    for (column, change) in changed.iter().filter(|(column, _)| ["attempt", "what", "answered_at", "mac"].contains(&column.as_str())) {
+    for (column, change) in changed
+        .iter()
+        .filter(|(column, _)| ["attempt", "what", "answered_at", "mac"].contains(&column.as_str()))
+    {
         while_altered(&alfa.settings.database, "handover", change, async || {
             alfa.not_triggered(&trigger).await;
             alfa.waits(&to(&mail, ANNA), &envid).await;
@@ -229,7 +262,10 @@ async fn a_receipt_that_another_hand_wrote_does_not_stop_a_notice_of_failure() {
     let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
     let daticert = daticert_in(&mail);
     let row = alfa.database.authentic(sent("aa11", ENVID, &daticert, &sha256(&mail.body))).unwrap();
-    alfa.database.insert_sent(row.clone(), Entry::new(Event::Accesso, &daticert, daticert.data, "4j"), None).await.unwrap();
+    alfa.database
+        .insert_sent(row.clone(), Entry::new(Event::Accesso, &daticert, daticert.data, "4j"), None)
+        .await
+        .unwrap();
     let message_id = fresh().unwrap();
     let ricevuta = Ricevuta {
         identificativo: daticert.identificativo.clone(),
@@ -274,7 +310,9 @@ async fn rows_of_a_key_that_was_replaced_are_believed_as_long_as_the_file_has_it
     let after = Delivery::start(&network, &network.beta).await;
     let why = after.not_triggered(&trigger).await;
     assert!(why.contains("carries no MAC of a key in pec_row_keys_file"), "{why}");
-    assert!(!log.lines(&["ERROR", "alarm", "table=custody", &id, "put it back below the first line"]).is_empty());
+    assert!(
+        !log.lines(&["ERROR", "alarm", "table=custody", &id, "put it back below the first line"]).is_empty()
+    );
     after.nobody_got_anything();
 
     std::fs::write(file, format!("{new}{old}")).unwrap();

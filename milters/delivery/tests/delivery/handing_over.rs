@@ -14,7 +14,9 @@ use pec_test_support::network::{Network, envelope};
 use pec_test_support::pki::NOW;
 use pec_test_support::postfix::Mail;
 
-use crate::scene::{ALDO, ANNA, BRUNO, CARLO, Delivery, ENVID, LETTER, OTHER_ENVID, custody, notice, only, open, to, to_all};
+use crate::scene::{
+    ALDO, ANNA, BRUNO, CARLO, Delivery, ENVID, LETTER, OTHER_ENVID, custody, notice, only, open, to, to_all,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rfc6109_3_3_2_1_the_mailboxs_yes_becomes_the_receipt_with_its_second_and_the_original() {
@@ -35,9 +37,18 @@ async fn rfc6109_3_3_2_1_the_mailboxs_yes_becomes_the_receipt_with_its_second_an
     tokio::join!(beta.delivered(&mail, ENVID), said_yes);
 
     let delivered = only(beta.mailboxes.taken());
-    assert_eq!((&delivered.data[..], delivered.recipient.as_str()), (&mail.to_bytes()[..], BRUNO), "untouched");
+    assert_eq!(
+        (&delivered.data[..], delivered.recipient.as_str()),
+        (&mail.to_bytes()[..], BRUNO),
+        "untouched"
+    );
     assert!(delivered.sender.starts_with(&mail.sender), "{}", delivered.sender);
-    assert_eq!(delivered.ident.as_deref(), Some("4jTESTqueueid"), "the mailbox server's log names the cause");
+    assert_eq!(
+        delivered.ident.as_deref(),
+        Some("4jTESTqueueid"),
+        "the mailbox server's log names the \
+        cause"
+    );
 
     let sent = beta.sent_out();
     let daticert = notice(&network, &sent, "avvenuta-consegna");
@@ -48,16 +59,31 @@ async fn rfc6109_3_3_2_1_the_mailboxs_yes_becomes_the_receipt_with_its_second_an
     // Whole, if it comes back; and its failure alone is told.
     let fact = beta.rows("SELECT id FROM fact").await.remove(0);
     assert!(sent.sender.starts_with("<posta-certificata@gestore.beta.test> "), "{}", sent.sender);
-    assert!(sent.sender.contains(" RET=FULL ") && sent.sender.ends_with(&format!(" ENVID={fact}")), "{}", sent.sender);
-    assert_eq!((sent.recipient.as_str(), sent.parameters.as_str(), sent.ident.as_deref()), (ANNA, "NOTIFY=FAILURE", Some("4jTESTqueueid")));
+    assert!(
+        sent.sender.contains(" RET=FULL ") && sent.sender.ends_with(&format!(" ENVID={fact}")),
+        "{}",
+        sent.sender
+    );
+    assert_eq!(
+        (sent.recipient.as_str(), sent.parameters.as_str(), sent.ident.as_deref()),
+        (ANNA, "NOTIFY=FAILURE", Some("4jTESTqueueid"))
+    );
     assert_ne!(fact, ENVID, "the other provider's server is not told under what we know the envelope");
 
     assert_eq!(beta.facts().await, [format!("avvenuta-consegna {BRUNO} mailbox")]);
-    let row = "concat_ws('|', time_source, envid, extract(epoch FROM happened_at)::int8, message_id, encode(message_sha256, 'hex'), certified_by)";
+    let row = "concat_ws('|', time_source, envid, extract(epoch FROM happened_at)::int8, message_id, \
+        encode(message_sha256, 'hex'), certified_by)";
     let message_id = sent.mail().header.text("Message-ID").unwrap();
     let sha256 = hex(&openssl::sha::sha256(&sent.mail().body));
-    let expected = format!("mailbox|{ENVID}|{}|{}|{sha256}|Beta Posta S.r.l.", NOW + 7, message_id.trim_matches(['<', '>']));
-    assert_eq!(beta.rows(&format!("SELECT {row} FROM log WHERE event = 'avvenuta-consegna'")).await, [expected]);
+    let expected = format!(
+        "mailbox|{ENVID}|{}|{}|{sha256}|Beta Posta S.r.l.",
+        NOW + 7,
+        message_id.trim_matches(['<', '>'])
+    );
+    assert_eq!(
+        beta.rows(&format!("SELECT {row} FROM log WHERE event = 'avvenuta-consegna'")).await,
+        [expected]
+    );
     beta.nobody_got_anything();
 }
 
@@ -79,7 +105,11 @@ async fn once_there_is_a_fact_the_mailbox_gets_nothing_more_and_the_sender_nothi
     network.clock.set(Moment::from_unix(NOW + 86_400));
     beta.waits(&mail, ENVID).await;
     let first = beta.sent_out();
-    assert_eq!(notice(&network, &first, "avvenuta-consegna").data, Moment::from_unix(NOW), "the second of the mailbox's yes");
+    assert_eq!(
+        notice(&network, &first, "avvenuta-consegna").data,
+        Moment::from_unix(NOW),
+        "the second of the mailbox's yes"
+    );
     // Once more: the same bytes.
     beta.delivered(&mail, ENVID).await;
     let second = beta.sent_out();
@@ -94,7 +124,12 @@ async fn once_there_is_a_fact_the_mailbox_gets_nothing_more_and_the_sender_nothi
 async fn rfc6109_3_3_2_3_a_concise_receipt_carries_no_original() {
     let network = Network::new().await;
     let beta = Delivery::start(&network, &network.beta).await;
-    let mail = envelope(&network, &network.alfa, &[BRUNO, CARLO], &LETTER.replace("Subject:", "Cc: carlo@comune.example\nSubject:"));
+    let mail = envelope(
+        &network,
+        &network.alfa,
+        &[BRUNO, CARLO],
+        &LETTER.replace("Subject:", "Cc: carlo@comune.example\nSubject:"),
+    );
     beta.in_custody(&mail, &[BRUNO, CARLO], "bb11", ENVID).await;
     beta.delivered(&to(&mail, BRUNO), ENVID).await;
     assert_eq!(open(&beta.sent_out().mail()).postacert, open(&mail).postacert, "he stands in To");
@@ -108,9 +143,13 @@ async fn rfc6109_3_3_2_3_a_concise_receipt_carries_no_original() {
 async fn rfc6109_3_3_2_2_a_brief_receipt_carries_hashes_in_place_of_attachments() {
     let network = Network::new().await;
     let beta = Delivery::start(&network, &network.beta).await;
-    let attachment = "Content-Type: application/pdf; name=a.pdf\nContent-Transfer-Encoding: base64\n\nJVBERi0K\n";
+    let attachment =
+        "Content-Type: application/pdf; name=a.pdf\nContent-Transfer-Encoding: base64\n\nJVBERi0K\n";
     let letter = LETTER.replace("Subject:", "Cc: carlo@comune.example\nSubject:");
-    let letter = letter.replace("\n\nCiao\n", &format!("\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\nCiao\n--b\n{attachment}--b--\n"));
+    let letter = letter.replace(
+        "\n\nCiao\n",
+        &format!("\nContent-Type: multipart/mixed; boundary=b\n\n--b\n\nCiao\n--b\n{attachment}--b--\n"),
+    );
     let mail = envelope(&network, &network.alfa, &[BRUNO, CARLO], &letter);
     let mut row = custody(&mail, &[BRUNO, CARLO], "bb11", ENVID);
     row.daticert = row.daticert.replace("\"completa\"", "\"breve\"");
@@ -134,7 +173,10 @@ async fn rfc6109_3_3_2_2_a_brief_receipt_carries_hashes_in_place_of_attachments(
     beta.delivered(&to(&mail, CARLO), ENVID).await;
     let receipt = beta.sent_out();
     let daticert = notice(&network, &receipt, "avvenuta-consegna");
-    assert_eq!((daticert.ricevuta.map(|r| r.as_str()), open(&receipt.mail()).postacert), (Some("breve"), None));
+    assert_eq!(
+        (daticert.ricevuta.map(|r| r.as_str()), open(&receipt.mail()).postacert),
+        (Some("breve"), None)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,12 +186,18 @@ async fn rfc6109_3_3_3_a_mailbox_that_does_not_exist_becomes_the_notice_of_failu
     let mail = envelope(&network, &network.alfa, &["Nessuno@pec.beta.test"], LETTER);
     beta.in_custody(&mail, &["Nessuno@pec.beta.test"], "bb11", ENVID).await;
     let mail = to(&mail, "nessuno@pec.beta.test");
-    beta.mailboxes.answer_recipient("nessuno@pec.beta.test", Some("550 5.1.1 <nessuno@pec.beta.test> User doesn't exist"));
+    beta.mailboxes.answer_recipient(
+        "nessuno@pec.beta.test",
+        Some("550 5.1.1 <nessuno@pec.beta.test> User doesn't exist"),
+    );
     // Once is no fact: a list of users that is being written says so too. Nor is a second time at once.
     for second in [0, 4] {
         network.clock.set(Moment::from_unix(NOW + second));
         let why = beta.waits(&mail, ENVID).await;
-        assert!(why.contains("there is no mailbox nessuno@pec.beta.test") && why.contains("asked again"), "{why}");
+        assert!(
+            why.contains("there is no mailbox nessuno@pec.beta.test") && why.contains("asked again"),
+            "{why}"
+        );
         assert!(beta.facts().await.is_empty());
     }
     network.clock.set(Moment::from_unix(NOW + 5));
@@ -157,11 +205,20 @@ async fn rfc6109_3_3_3_a_mailbox_that_does_not_exist_becomes_the_notice_of_failu
     let sent = beta.sent_out();
     let daticert = notice(&network, &sent, "errore-consegna");
     assert_eq!(sent.mail().header.text("Subject").as_deref(), Some("AVVISO DI MANCATA CONSEGNA: Citt="));
-    assert_eq!((daticert.errore, daticert.consegna.as_deref()), (Errore::NoDest, Some("Nessuno@pec.beta.test")));
+    assert_eq!(
+        (daticert.errore, daticert.consegna.as_deref()),
+        (Errore::NoDest, Some("Nessuno@pec.beta.test"))
+    );
     assert_eq!(daticert.errore_esteso.as_deref(), Some("5.1.1 - Beta Posta S.r.l. - indirizzo non valido"));
-    assert_eq!((daticert.ricevuta, open(&sent.mail()).postacert, daticert.data), (None, None, Moment::from_unix(NOW + 5)));
+    assert_eq!(
+        (daticert.ricevuta, open(&sent.mail()).postacert, daticert.data),
+        (None, None, Moment::from_unix(NOW + 5))
+    );
     assert_eq!(beta.facts().await, ["errore-consegna nessuno@pec.beta.test mailbox"]);
-    assert_eq!(beta.rows("SELECT error FROM log WHERE event = 'errore-consegna'").await, ["5.1.1 - Beta Posta S.r.l. - indirizzo non valido"]);
+    assert_eq!(
+        beta.rows("SELECT error FROM log WHERE event = 'errore-consegna'").await,
+        ["5.1.1 - Beta Posta S.r.l. - indirizzo non valido"]
+    );
     // It comes again, and now there is one: the sender was told no.
     beta.mailboxes.answer_recipient("nessuno@pec.beta.test", None);
     beta.delivered(&mail, ENVID).await;
@@ -190,9 +247,17 @@ async fn rfc6109_3_3_3_what_a_mailbox_refuses_for_good_is_said_with_its_code() {
         (true, "552 5.2.2 mailbox full", "5.2.2 - Beta Posta S.r.l. - casella piena"),
         (false, "552 5.2.2 quota exceeded", "5.2.2 - Beta Posta S.r.l. - casella piena"),
         (false, "552 5.2.3 too large", "5.2.3 - Beta Posta S.r.l. - messaggio troppo grande per la casella"),
-        (false, "554 5.7.0 no", "5.7.0 - Beta Posta S.r.l. - si sono verificati dei problemi consegnando il messaggio"),
+        (
+            false,
+            "554 5.7.0 no",
+            "5.7.0 - Beta Posta S.r.l. - si sono verificati dei problemi consegnando il messaggio",
+        ),
         (true, "552 words without a code", "5.2.2 - Beta Posta S.r.l. - casella piena"),
-        (false, "554 words without a code", "5.0.0 - Beta Posta S.r.l. - si sono verificati dei problemi consegnando il messaggio"),
+        (
+            false,
+            "554 words without a code",
+            "5.0.0 - Beta Posta S.r.l. - si sono verificati dei problemi consegnando il messaggio",
+        ),
     ]
     .into_iter()
     .enumerate()
@@ -203,7 +268,11 @@ async fn rfc6109_3_3_3_what_a_mailbox_refuses_for_good_is_said_with_its_code() {
         beta.mailboxes.answer_recipient(BRUNO, Some(answer).filter(|_| at_recipient));
         beta.mailboxes.answer_message(BRUNO, Some(answer).filter(|_| !at_recipient));
         beta.delivered(&mail, &envid).await;
-        assert_eq!(notice(&network, &beta.sent_out(), "errore-consegna").errore_esteso.as_deref(), Some(says), "{answer}");
+        assert_eq!(
+            notice(&network, &beta.sent_out(), "errore-consegna").errore_esteso.as_deref(),
+            Some(says),
+            "{answer}"
+        );
         assert!(beta.mailboxes.taken().is_empty());
     }
 }
@@ -217,7 +286,10 @@ async fn rfc6109_2_2_5_a_service_mailbox_takes_no_letters_and_the_sender_hears_s
     beta.in_custody(&mail, &[service], "bb11", ENVID).await;
     beta.delivered(&mail, ENVID).await;
     let daticert = notice(&network, &beta.sent_out(), "errore-consegna");
-    assert_eq!(daticert.errore_esteso.as_deref(), Some("5.2.1 - Beta Posta S.r.l. - casella disattivata o che non accetta messaggi"));
+    assert_eq!(
+        daticert.errore_esteso.as_deref(),
+        Some("5.2.1 - Beta Posta S.r.l. - casella disattivata o che non accetta messaggi")
+    );
     assert!(beta.mailboxes.taken().is_empty() && beta.mailboxes.asked().is_empty());
 }
 
@@ -227,7 +299,13 @@ async fn while_the_mailbox_does_not_answer_the_message_waits() {
     let beta = Delivery::start(&network, &network.beta).await;
     let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
     beta.in_custody(&mail, &[BRUNO], "bb11", ENVID).await;
-    for answer in ["451 4.2.0 Mailbox is locked", "452 4.2.2 full just now", "421 4.3.2 going down", "450 4.1.1 not now", "450 no code"] {
+    for answer in [
+        "451 4.2.0 Mailbox is locked",
+        "452 4.2.2 full just now",
+        "421 4.3.2 going down",
+        "450 4.1.1 not now",
+        "450 no code",
+    ] {
         beta.mailboxes.answer_recipient(BRUNO, Some(answer));
         let why = beta.waits(&mail, ENVID).await;
         assert!(why.contains(answer), "{why}");
@@ -250,7 +328,10 @@ async fn while_the_mailbox_does_not_answer_the_message_waits() {
 async fn a_mailbox_server_that_is_not_there_makes_mail_wait() {
     let network = Network::new().await;
     let mut world = network.world(&network.beta).await;
-    world.mailboxes = Mailboxes::new(&Settings { mailbox_lmtp: Socket::Unix(network.directory.path().join("nobody")), ..world.settings.clone() });
+    world.mailboxes = Mailboxes::new(&Settings {
+        mailbox_lmtp: Socket::Unix(network.directory.path().join("nobody")),
+        ..world.settings.clone()
+    });
     let beta = Delivery::start_in(&network, &network.beta, world).await;
     let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
     beta.in_custody(&mail, &[BRUNO], "bb11", ENVID).await;
@@ -274,7 +355,11 @@ async fn an_answer_that_was_lost_costs_a_second_copy_and_the_one_receipt_says_so
     assert_eq!(beta.mailboxes.taken().len(), 2);
     assert_eq!(notice(&network, &beta.sent_out(), "avvenuta-consegna").data, Moment::from_unix(NOW + 300));
     assert_eq!(beta.facts().await, [format!("avvenuta-consegna {BRUNO} mailbox-again")]);
-    assert_eq!(beta.rows("SELECT time_source FROM log WHERE event = 'avvenuta-consegna'").await, ["mailbox-again"], "the register says it too");
+    assert_eq!(
+        beta.rows("SELECT time_source FROM log WHERE event = 'avvenuta-consegna'").await,
+        ["mailbox-again"],
+        "the register says it too"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -385,7 +470,10 @@ async fn nothing_is_certified_while_another_copy_is_under_way() {
     beta.mailboxes.lock(BRUNO);
     let other_copy = async {
         beta.mailboxes.waiting(BRUNO, 1).await;
-        let Begun::Now { attempt, .. } = beta.database.begin_handover(OTHER_ENVID, BRUNO).await.unwrap() else { panic!("it was not taken") };
+        let Begun::Now { attempt, .. } = beta.database.begin_handover(OTHER_ENVID, BRUNO).await.unwrap()
+        else {
+            panic!("it was not taken")
+        };
         beta.mailboxes.unlock(BRUNO);
         attempt
     };
@@ -432,7 +520,10 @@ async fn a_copy_that_comes_after_another_was_refused_may_still_be_delivered() {
     beta.mailboxes.answer_recipient(BRUNO, None);
     beta.delivered(&mail, OTHER_ENVID).await;
     notice(&network, &beta.sent_out(), "avvenuta-consegna");
-    assert_eq!(beta.facts().await, [format!("avvenuta-consegna {BRUNO} mailbox"), format!("errore-consegna {BRUNO} mailbox")]);
+    assert_eq!(
+        beta.facts().await,
+        [format!("avvenuta-consegna {BRUNO} mailbox"), format!("errore-consegna {BRUNO} mailbox")]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -455,7 +546,8 @@ async fn another_message_under_an_identifier_that_has_its_outcome_is_kept() {
 async fn rfc6109_3_3_2_1_each_of_several_recipients_has_his_own_outcome() {
     let network = Network::new().await;
     let beta = Delivery::start(&network, &network.beta).await;
-    let names = ["bruno", "piena", "nessuno", "lenta", "persa", "estranea"].map(|name| format!("{name}@pec.beta.test"));
+    let names = ["bruno", "piena", "nessuno", "lenta", "persa", "estranea"]
+        .map(|name| format!("{name}@pec.beta.test"));
     let [bruno, piena, nessuno, lenta, persa, estranea] = names.each_ref().map(String::as_str);
     let mail = envelope(&network, &network.alfa, &[bruno, piena, nessuno, lenta, persa], LETTER);
     beta.in_custody(&mail, &[bruno, piena, nessuno, lenta, persa], "bb11", ENVID).await;
@@ -466,13 +558,15 @@ async fn rfc6109_3_3_2_1_each_of_several_recipients_has_his_own_outcome() {
 
     // All in one transaction.
     let all = to_all(&mail, &[bruno, piena, nessuno, lenta, persa, estranea]);
-    let codes = |answers: Vec<String>| answers.iter().map(|answer| answer[..3].to_owned()).collect::<Vec<_>>();
+    let codes =
+        |answers: Vec<String>| answers.iter().map(|answer| answer[..3].to_owned()).collect::<Vec<_>>();
     assert_eq!(codes(beta.brought_to_all(&all, ENVID).await), ["250", "250", "451", "451", "250", "451"]);
     network.clock.set(Moment::from_unix(NOW + 60));
     beta.mailboxes.answer_message(lenta, None);
     assert_eq!(codes(beta.brought_to_all(&to_all(&mail, &[nessuno, lenta]), ENVID).await), ["250", "250"]);
 
-    let fact = "split_part(recipient, '@', 1), kind, time_source, 'second', extract(epoch FROM happened_at)::int8";
+    let fact =
+        "split_part(recipient, '@', 1), kind, time_source, 'second', extract(epoch FROM happened_at)::int8";
     assert_eq!(
         beta.rows(&format!("SELECT concat_ws(' ', {fact} - {NOW}) FROM fact ORDER BY recipient")).await,
         [
@@ -483,7 +577,8 @@ async fn rfc6109_3_3_2_1_each_of_several_recipients_has_his_own_outcome() {
             "piena errore-consegna mailbox second 0",
         ]
     );
-    let mut told: Vec<_> = beta.outgoing.taken().iter().filter_map(|taken| open(&taken.mail()).daticert.consegna).collect();
+    let mut told: Vec<_> =
+        beta.outgoing.taken().iter().filter_map(|taken| open(&taken.mail()).daticert.consegna).collect();
     told.sort();
     assert_eq!(told, [bruno, lenta, nessuno, persa, piena]);
     assert_eq!(beta.mailboxes.taken().len(), 3);
@@ -504,7 +599,10 @@ async fn what_no_program_of_ours_let_in_is_not_delivered_and_raises_an_alarm() {
         ("other bytes", &other_bytes, Some(ENVID)),
         ("another recipient", &to(&mail, CARLO), Some(ENVID)),
     ] {
-        let alarms = || log.lines(&["ERROR", "alarm: a message that no milter let in is not delivered", &mail.queue_id]).len();
+        let alarms = || {
+            log.lines(&["ERROR", "alarm: a message that no milter let in is not delivered", &mail.queue_id])
+                .len()
+        };
         let before = alarms();
         let answer = bring_one(&beta.to_mailboxes, mail, envid).await;
         assert!(answer.starts_with("451 4.3.0 not delivered to "), "{what}: {answer}");
@@ -572,7 +670,10 @@ async fn an_envelope_to_a_colleague_has_all_its_receipts_from_the_one_copy() {
     let presa_in_carico = alfa.in_custody(&mail, &[ALDO], "bb11", ENVID).await;
     alfa.triggered(&accettazione).await;
     let receipt = alfa.notice_in_mailbox();
-    assert_eq!((notice(&network, &receipt, "accettazione").destinatari.len(), receipt.recipient.as_str()), (2, ANNA));
+    assert_eq!(
+        (notice(&network, &receipt, "accettazione").destinatari.len(), receipt.recipient.as_str()),
+        (2, ANNA)
+    );
     alfa.triggered(&presa_in_carico).await;
     let receipt = alfa.notice_in_mailbox();
     assert_eq!(
@@ -582,9 +683,19 @@ async fn an_envelope_to_a_colleague_has_all_its_receipts_from_the_one_copy() {
     alfa.delivered(&to(&mail, ALDO), ENVID).await;
     assert_eq!(only(alfa.mailboxes.taken()).recipient, ALDO);
     let receipt = alfa.notice_in_mailbox();
-    assert_eq!((notice(&network, &receipt, "avvenuta-consegna").consegna.as_deref(), receipt.recipient.as_str()), (Some(ALDO), ANNA));
+    assert_eq!(
+        (notice(&network, &receipt, "avvenuta-consegna").consegna.as_deref(), receipt.recipient.as_str()),
+        (Some(ALDO), ANNA)
+    );
     alfa.nobody_got_anything();
-    assert_eq!(alfa.facts().await, ["accettazione  clock", &format!("avvenuta-consegna {ALDO} mailbox"), &format!("presa-in-carico {ALDO} clock")]);
+    assert_eq!(
+        alfa.facts().await,
+        [
+            "accettazione  clock",
+            &format!("avvenuta-consegna {ALDO} mailbox"),
+            &format!("presa-in-carico {ALDO} clock")
+        ]
+    );
     // Bruno is nobody whom we deliver to.
     alfa.waits(&to(&mail, BRUNO), ENVID).await;
 }

@@ -41,8 +41,11 @@ const SOON: Duration = Duration::from_millis(300);
 async fn no_more_messages_are_held_than_the_memory_is_for() {
     let network = Network::new().await;
     let alfa = with_memory(&network, 64 * 1024).await;
-    let (first, second, small) =
-        (passed(&alfa, ANNA, 20_000, "1").await, passed(&alfa, ALDO, 20_000, "2").await, passed(&alfa, ALDO, 2000, "3").await);
+    let (first, second, small) = (
+        passed(&alfa, ANNA, 20_000, "1").await,
+        passed(&alfa, ALDO, 20_000, "2").await,
+        passed(&alfa, ALDO, 2000, "3").await,
+    );
     alfa.mailboxes.lock(ANNA);
     let mut in_hand = at_data(&alfa, &first, "1", 20_000).await;
     assert!(in_hand.hear().await.unwrap().starts_with("354"));
@@ -141,7 +144,8 @@ async fn what_is_being_handed_over_is_finished_though_postfix_has_gone_and_is_no
     beta.mailboxes.waiting(BRUNO, 1).await;
     drop(client);
     beta.mailboxes.unlock(BRUNO);
-    eventually(async || (beta.rows("SELECT handed_over::text FROM fact").await == ["true"]).then_some(())).await;
+    eventually(async || (beta.rows("SELECT handed_over::text FROM fact").await == ["true"]).then_some(()))
+        .await;
     only(beta.mailboxes.taken());
     beta.sent_out();
     beta.delivered(&mail, ENVID).await;

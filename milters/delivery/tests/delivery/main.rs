@@ -1,4 +1,5 @@
-//! The Delivery Point between Postfix and the mailbox server, both played here, with a real PostgreSQL behind it.
+//! The Delivery Point between Postfix and the mailbox server, both played here, with a real PostgreSQL behind
+//! it.
 #![allow(clippy::unwrap_used)]
 
 mod forgery;

@@ -15,8 +15,15 @@ use crate::scene::{ANNA, BRUNO, Delivery, ENVID, daticert_in, notice, only, to};
 
 const SERVICE: &str = "posta-certificata@gestore.alfa.test";
 
-/// A fact about an envelope in custody that is written and has no notice yet; the message that comes round for it.
-pub(crate) async fn held(delivery: &Delivery, custody: &Authentic<Custody>, kind: FactKind, recipient: &str, status: &str) -> (Fact, Mail) {
+/// A fact about an envelope in custody that is written and has no notice yet; the message that comes round
+/// for it.
+pub(crate) async fn held(
+    delivery: &Delivery,
+    custody: &Authentic<Custody>,
+    kind: FactKind,
+    recipient: &str,
+    status: &str,
+) -> (Fact, Mail) {
     let fact = Fact {
         id: fresh().unwrap(),
         provider: custody.provider.clone(),
@@ -32,7 +39,11 @@ pub(crate) async fn held(delivery: &Delivery, custody: &Authentic<Custody>, kind
     };
     delivery.database.hold_fact(&fact).await.unwrap();
     let name = trigger_name(kind, &fact.id);
-    let mail = Mail::submitted("", &[&format!("{name}@notices.pec.internal")], b"From: x@y.test\nSubject: x\n\nwords\n");
+    let mail = Mail::submitted(
+        "",
+        &[&format!("{name}@notices.pec.internal")],
+        b"From: x@y.test\nSubject: x\n\nwords\n",
+    );
     delivery.database.insert_trigger_bodies(&[name], &openssl::sha::sha256(&mail.body)).await.unwrap();
     (fact, mail)
 }
@@ -59,7 +70,12 @@ async fn a_notice_whose_addressee_is_gone_lies_in_the_service_mailbox() {
     assert_eq!(kept.recipient, SERVICE);
     notice(&network, &kept, "accettazione");
     let message_id = kept.mail().header.text("Message-ID").unwrap();
-    let said = log.lines(&["ERROR", "a notice has no addressee any more", message_id.trim_matches(['<', '>']), "5.1.1"]);
+    let said = log.lines(&[
+        "ERROR",
+        "a notice has no addressee any more",
+        message_id.trim_matches(['<', '>']),
+        "5.1.1",
+    ]);
     assert_eq!(said.len(), 1, "the administrator is told");
     alfa.triggered(&trigger).await;
     alfa.nobody_got_anything();
@@ -108,7 +124,8 @@ async fn what_postfix_does_not_take_is_not_given_up() {
     let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
     let trigger = beta.in_custody(&mail, &[BRUNO], "bb11", ENVID).await;
     let receipts = "ricevute@gestore.alfa.test";
-    for answer in ["554 5.7.1 Relay access denied", "451 4.3.0 queue file write error", "552 5.3.4 too large"] {
+    for answer in ["554 5.7.1 Relay access denied", "451 4.3.0 queue file write error", "552 5.3.4 too large"]
+    {
         beta.outgoing.answer_recipient(receipts, Some(answer));
         let why = beta.not_triggered(&trigger).await;
         assert!(why.contains(answer), "{why}");
@@ -121,7 +138,11 @@ async fn what_postfix_does_not_take_is_not_given_up() {
     beta.sent_out();
     beta.triggered(&trigger).await;
     beta.nobody_got_anything();
-    assert_eq!(beta.rows("SELECT event FROM log WHERE event <> 'ricezione'").await, ["presa-in-carico"], "one row for one notice");
+    assert_eq!(
+        beta.rows("SELECT event FROM log WHERE event <> 'ricezione'").await,
+        ["presa-in-carico"],
+        "one row for one notice"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,14 +177,26 @@ async fn another_certificate_explains_other_bytes() {
     let after = Delivery::start(&network, &network.alfa).await;
     after.triggered(&trigger).await;
     let second = after.notice_in_mailbox();
-    assert_eq!(notice(&network, &second, "accettazione"), notice(&network, &first, "accettazione"), "it says the same");
+    assert_eq!(
+        notice(&network, &second, "accettazione"),
+        notice(&network, &first, "accettazione"),
+        "it says the same"
+    );
     assert_ne!(second.data, first.data);
     let message_id = first.mail().header.text("Message-ID").unwrap();
     assert_eq!(second.mail().header.text("Message-ID").as_ref(), Some(&message_id));
-    assert_eq!(log.lines(&["WARN", "notice made again with other bytes", message_id.trim_matches(['<', '>'])]).len(), 1);
+    assert_eq!(
+        log.lines(&["WARN", "notice made again with other bytes", message_id.trim_matches(['<', '>'])]).len(),
+        1
+    );
     // A row for each that was made; what comes back of the one that was handed over last is known.
     let hashes = [&first, &second].map(|taken| hex(&sha256(&taken.mail().body)));
-    assert_eq!(after.rows("SELECT encode(message_sha256, 'hex') FROM log WHERE event = 'accettazione' ORDER BY seq").await, hashes);
+    assert_eq!(
+        after
+            .rows("SELECT encode(message_sha256, 'hex') FROM log WHERE event = 'accettazione' ORDER BY seq")
+            .await,
+        hashes
+    );
     assert_eq!(after.rows("SELECT encode(notice_sha256, 'hex') FROM fact").await, hashes[1..]);
 }
 
@@ -172,7 +205,8 @@ async fn what_was_handed_over_is_not_made_again_where_it_could_not_be() {
     let network = Network::new().await;
     let alfa = Delivery::start(&network, &network.alfa).await;
     let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
-    let (trigger, other) = (alfa.signed(&mail, "aa11", ENVID).await, envelope(&network, &network.alfa, &[BRUNO], LETTER));
+    let (trigger, other) =
+        (alfa.signed(&mail, "aa11", ENVID).await, envelope(&network, &network.alfa, &[BRUNO], LETTER));
     let other = alfa.signed(&other, "aa22", "other").await;
     alfa.triggered(&trigger).await;
     alfa.notice_in_mailbox();

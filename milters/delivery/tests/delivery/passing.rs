@@ -1,4 +1,5 @@
-//! What a milter let pass besides envelopes: receipts, anomalies, reports, and the notice that a submission became.
+//! What a milter let pass besides envelopes: receipts, anomalies, reports, and the notice that a submission
+//! became.
 
 use pec_core::clock::Moment;
 use pec_core::daticert::{Errore, Tipo};
@@ -17,7 +18,11 @@ use pec_test_support::postfix::Mail;
 use crate::scene::{ALDO, ANNA, Delivery, ENVID, OTHER_ENVID, only, to};
 
 fn a_message() -> Mail {
-    Mail::submitted("qualcuno@posta.test", &[ANNA], b"From: qualcuno@posta.test\nTo: anna@pec.alfa.test\nSubject: x\n\n.un punto\nCiao\n")
+    Mail::submitted(
+        "qualcuno@posta.test",
+        &[ANNA],
+        b"From: qualcuno@posta.test\nTo: anna@pec.alfa.test\nSubject: x\n\n.un punto\nCiao\n",
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -34,7 +39,8 @@ async fn what_a_milter_let_pass_reaches_its_mailbox_as_it_is_and_once() {
     for (kind, counts_quota) in kinds {
         let (mail, envid) = (a_message(), kind.as_str());
         alfa.passes(&mail, kind, &[ANNA], envid).await;
-        let (by, not_by) = if counts_quota { (&alfa.mailboxes, &alfa.no_quota) } else { (&alfa.no_quota, &alfa.mailboxes) };
+        let (by, not_by) =
+            if counts_quota { (&alfa.mailboxes, &alfa.no_quota) } else { (&alfa.no_quota, &alfa.mailboxes) };
         alfa.delivered(&mail, envid).await;
         let taken = only(by.taken());
         assert_eq!((&taken.data[..], taken.recipient.as_str()), (&mail.to_bytes()[..], ANNA), "{kind:?}");
@@ -110,7 +116,12 @@ async fn other_bytes_and_other_recipients_are_not_what_was_let_pass() {
     let other_bytes = Mail { body: [&mail.body[..], b"x\r\n"].concat(), ..mail.clone() };
     for (n, mail) in [other_bytes, to(&mail, ALDO)].iter().enumerate() {
         alfa.waits(mail, ENVID).await;
-        let alarms = log.lines(&["ERROR", "alarm: a message that no milter let in", "not what a milter let pass", &mail.queue_id]);
+        let alarms = log.lines(&[
+            "ERROR",
+            "alarm: a message that no milter let in",
+            "not what a milter let pass",
+            &mail.queue_id,
+        ]);
         assert_eq!(alarms.len(), n + 1);
     }
     alfa.nobody_got_anything();
@@ -126,29 +137,50 @@ async fn rfc6109_3_1_3_the_notice_that_a_submission_became_reaches_its_sender_wh
     // Under its envelope id nothing else comes, and to nobody else.
     for mail in [&Mail { body: [&mail.body[..], b"x\r\n"].concat(), ..mail.clone() }, &to(&mail, ALDO)] {
         alfa.waits(mail, &fact).await;
-        assert!(!log.lines(&["ERROR", "alarm: a message that no milter let in", "not the notice", &mail.queue_id]).is_empty());
+        assert!(
+            !log.lines(&[
+                "ERROR",
+                "alarm: a message that no milter let in",
+                "not the notice",
+                &mail.queue_id
+            ])
+            .is_empty()
+        );
     }
     alfa.nobody_got_anything();
     alfa.delivered(&mail, &fact).await;
     assert_eq!(alfa.notice_in_mailbox().data, mail.to_bytes());
     alfa.delivered(&mail, &fact).await;
     alfa.nobody_got_anything();
-    assert_eq!(alfa.rows("SELECT handed_over::text FROM fact").await, ["true"], "nobody has anything to do with it any more");
+    assert_eq!(
+        alfa.rows("SELECT handed_over::text FROM fact").await,
+        ["true"],
+        "nobody has anything to do with it any more"
+    );
 }
 
 /// A submission that was not accepted: what it became, and the id of its fact.
 pub(crate) async fn not_accepted(network: &Network, alfa: &Delivery) -> (Mail, String) {
     let signer = network.signer(&network.alfa);
     let settings = &network.alfa.settings;
-    let issuer = Issuer { provider_name: &settings.provider_name, service_domain: &settings.service_domain, signer: &signer };
+    let issuer = Issuer {
+        provider_name: &settings.provider_name,
+        service_domain: &settings.service_domain,
+        signer: &signer,
+    };
     let submitted = Mail { queue_id: fresh().unwrap(), ..a_message() };
     let about = daticert_of(&network.alfa, &["bruno@pec.beta.test"], &submitted.header);
-    let mut daticert = about.about_same_message(Tipo::NonAccettazione, &settings.provider_name, Moment::from_unix(NOW));
+    let mut daticert =
+        about.about_same_message(Tipo::NonAccettazione, &settings.provider_name, Moment::from_unix(NOW));
     (daticert.errore, daticert.errore_esteso) = (Errore::Altro, Some("perché no".to_owned()));
     let notice = non_accettazione(issuer, &daticert, "because", "2@gestore.alfa.test").unwrap();
 
-    let refused =
-        NotAccepted { id: fresh().unwrap(), provider: settings.provider_name.clone(), daticert: daticert.to_xml(), inglese: "because".into() };
+    let refused = NotAccepted {
+        id: fresh().unwrap(),
+        provider: settings.provider_name.clone(),
+        daticert: daticert.to_xml(),
+        inglese: "because".into(),
+    };
     let refused = alfa.database.authentic(refused).unwrap();
     let fact = Fact {
         id: fresh().unwrap(),

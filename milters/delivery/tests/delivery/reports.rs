@@ -12,7 +12,9 @@ use pec_test_support::pki::NOW;
 use pec_test_support::postfix::{Mail, Outcome, Queued, bounce, report};
 
 use crate::notices::held;
-use crate::scene::{ALDO, ANNA, BRUNO, CARLO, Delivery, ENVID, LETTER, OTHER_ENVID, custody, daticert_in, notice, only, to};
+use crate::scene::{
+    ALDO, ANNA, BRUNO, CARLO, Delivery, ENVID, LETTER, OTHER_ENVID, custody, daticert_in, notice, only, to,
+};
 
 const DAY: i64 = 86_400;
 const CARLA: &str = "carla@posta.test";
@@ -42,7 +44,11 @@ impl Delivery {
             (&report.body, format!("<posta-certificata@{}>", self.settings.service_domain).as_str())
         );
         assert_eq!(queued.mail.recipients.len(), queued.added.len(), "nobody else gets it");
-        assert!(queued.added.iter().all(|(_, parameters)| parameters.as_deref() == Some("NOTIFY=FAILURE")), "{:?}", queued.added);
+        assert!(
+            queued.added.iter().all(|(_, parameters)| parameters.as_deref() == Some("NOTIFY=FAILURE")),
+            "{:?}",
+            queued.added
+        );
         queued.mail.recipients.iter().map(|r| queued.copy_for(r.trim_matches(['<', '>']))).collect()
     }
 
@@ -57,7 +63,10 @@ impl Delivery {
     }
 
     async fn keeps(&self, report: &Mail, what: &str) {
-        assert!(matches!(report.give_to(self.reports).await, Outcome::Deferred(text) if text.starts_with("451")), "{what}");
+        assert!(
+            matches!(report.give_to(self.reports).await, Outcome::Deferred(text) if text.starts_with("451")),
+            "{what}"
+        );
     }
 }
 
@@ -73,19 +82,30 @@ async fn rfc6109_2_2_2_an_envelope_that_cannot_be_sent_on_becomes_the_notice_of_
 
     let failed = report(Some(ENVID), &mail, &[(BRUNO, "failed", "5.4.4")], NOW + 9);
     let trigger = alfa.becomes_trigger(&failed).await;
-    assert_eq!(alfa.rows("SELECT event FROM log").await, ["accesso"], "the log row comes with the notice and its hash");
+    assert_eq!(
+        alfa.rows("SELECT event FROM log").await,
+        ["accesso"],
+        "the log row comes with the notice and its hash"
+    );
     alfa.triggered(&trigger).await;
     let taken = alfa.notice_in_mailbox();
     let daticert = notice(&network, &taken, "errore-consegna");
-    assert_eq!((daticert.consegna.as_deref(), daticert.gestore_emittente.as_str()), (Some(BRUNO), "Alfa PEC S.p.A."));
-    assert_eq!((daticert.errore, daticert.data, taken.recipient.as_str()), (Errore::NoDominio, Moment::from_unix(NOW + 9), ANNA));
+    assert_eq!(
+        (daticert.consegna.as_deref(), daticert.gestore_emittente.as_str()),
+        (Some(BRUNO), "Alfa PEC S.p.A.")
+    );
+    assert_eq!(
+        (daticert.errore, daticert.data, taken.recipient.as_str()),
+        (Errore::NoDominio, Moment::from_unix(NOW + 9), ANNA)
+    );
     assert_eq!(alfa.facts().await, [format!("errore-consegna {BRUNO} report")]);
     // The report comes again: the same trigger, and nothing follows from it.
     assert_eq!(alfa.becomes_trigger(&failed).await.recipients, trigger.recipients);
     alfa.triggered(&trigger).await;
     alfa.nobody_got_anything();
 
-    // Of an ordinary recipient PEC certifies nothing: Postfix's own words reach the sender, in an envelope that says so; a full mailbox takes it.
+    // Of an ordinary recipient PEC certifies nothing: Postfix's own words reach the sender, in an envelope
+    // that says so; a full mailbox takes it.
     let raw = report(Some(ENVID), &mail, &[(CARLA, "failed", "5.1.1")], NOW + 9);
     let wrapped = raw.give_to(alfa.reports).await.queued();
     is_wrapped(&network, &raw, &wrapped.mail);
@@ -93,15 +113,26 @@ async fn rfc6109_2_2_2_an_envelope_that_cannot_be_sent_on_becomes_the_notice_of_
     alfa.delivered(&wrapped.copy_for(ANNA), &envid_of(&wrapped)).await;
     assert_eq!(only(alfa.no_quota.taken()).data, wrapped.copy_for(ANNA).to_bytes());
 
-    // Both in one report: the words for one, a trigger for the other, which works with the bytes that go round.
+    // Both in one report: the words for one, a trigger for the other, which works with the bytes that go
+    // round.
     let other = envelope(&network, &network.alfa, &[BRUNO], LETTER);
-    let both = report(Some(ENVID), &other, &[(CARLA, "failed", "5.1.1"), (BRUNO, "failed", "5.4.4")], NOW + 9);
+    let both =
+        report(Some(ENVID), &other, &[(CARLA, "failed", "5.1.1"), (BRUNO, "failed", "5.4.4")], NOW + 9);
     alfa.sql("DELETE FROM fact; DELETE FROM handover").await;
     let both = both.give_to(alfa.reports).await.queued();
-    assert_eq!((both.mail.recipients.len(), both.mail.recipients[0].as_str(), both.added.len()), (2, ANNA, 1));
-    assert_eq!(both.mail.sender, "<posta-certificata@gestore.alfa.test>", "a trigger never has the null path");
+    assert_eq!(
+        (both.mail.recipients.len(), both.mail.recipients[0].as_str(), both.added.len()),
+        (2, ANNA, 1)
+    );
+    assert_eq!(
+        both.mail.sender, "<posta-certificata@gestore.alfa.test>",
+        "a trigger never has the null path"
+    );
     alfa.triggered(&both.copy_for(&both.recipient("errore-consegna+"))).await;
-    assert_eq!(notice(&network, &alfa.notice_in_mailbox(), "errore-consegna").consegna.as_deref(), Some(BRUNO));
+    assert_eq!(
+        notice(&network, &alfa.notice_in_mailbox(), "errore-consegna").consegna.as_deref(),
+        Some(BRUNO)
+    );
     alfa.delivered(&both.copy_for(ANNA), &envid_of(&both)).await;
     assert_eq!(alfa.notice_in_mailbox().mail().header.text("X-Trasporto").as_deref(), Some("errore"));
 }
@@ -116,8 +147,12 @@ async fn rfc6109_2_3_a_report_in_an_anomaly_envelope_is_in_the_log() {
     let wrapped = raw.give_to(alfa.reports).await.queued();
     is_wrapped(&network, &raw, &wrapped.mail);
     let sha256 = hex(&sha256(&wrapped.mail.body));
-    let row = "concat_ws('|', msgid, oggetto, array_to_string(recipients, ','), certified_by, encode(message_sha256, 'hex'), envid)";
-    let expected = format!("<20261119.4jYY@mail.gestore.beta.test>|Delivery report|{ANNA}|Alfa PEC S.p.A.|{sha256}|{}", envid_of(&wrapped));
+    let row = "concat_ws('|', msgid, oggetto, array_to_string(recipients, ','), certified_by, \
+        encode(message_sha256, 'hex'), envid)";
+    let expected = format!(
+        "<20261119.4jYY@mail.gestore.beta.test>|Delivery report|{ANNA}|Alfa PEC S.p.A.|{sha256}|{}",
+        envid_of(&wrapped)
+    );
     assert_eq!(alfa.rows(&format!("SELECT {row} FROM log WHERE event = 'anomalia'")).await, [expected]);
 }
 
@@ -143,7 +178,12 @@ async fn whom_it_is_about_is_what_postfix_says_and_not_what_a_client_called_him(
     beta.in_custody(&mail, &[BRUNO, CARLO], "bb11", ENVID).await;
     let mut failed = report(Some(ENVID), &mail, &[(BRUNO, "failed", "4.4.1")], NOW + DAY);
     let body = String::from_utf8(failed.body).unwrap();
-    failed.body = body.replace("Original-Recipient: rfc822;bruno@pec.beta.test", "Original-Recipient: rfc822;carlo@comune.example").into_bytes();
+    failed.body = body
+        .replace(
+            "Original-Recipient: rfc822;bruno@pec.beta.test",
+            "Original-Recipient: rfc822;carlo@comune.example",
+        )
+        .into_bytes();
     beta.triggered(&beta.becomes_trigger(&failed).await).await;
     assert_eq!(beta.facts().await, [format!("errore-consegna {BRUNO} report")]);
 }
@@ -161,8 +201,14 @@ async fn rfc6109_3_3_3_an_envelope_that_was_not_delivered_in_its_time_becomes_th
     beta.triggered(&trigger).await;
     let sent = beta.sent_out();
     let daticert = notice(&network, &sent, "errore-consegna");
-    assert_eq!((daticert.data, daticert.consegna.as_deref(), sent.recipient.as_str()), (Moment::from_unix(NOW + DAY), Some(BRUNO), ANNA));
-    assert!(daticert.errore_esteso.unwrap().starts_with("5.4.1 - Beta Posta S.r.l. - "), "the time is over: what was wrong last is not the cause");
+    assert_eq!(
+        (daticert.data, daticert.consegna.as_deref(), sent.recipient.as_str()),
+        (Moment::from_unix(NOW + DAY), Some(BRUNO), ANNA)
+    );
+    assert!(
+        daticert.errore_esteso.unwrap().starts_with("5.4.1 - Beta Posta S.r.l. - "),
+        "the time is over: what was wrong last is not the cause"
+    );
     assert_eq!(beta.facts().await, [format!("errore-consegna {BRUNO} report")]);
     // It comes again.
     assert_eq!(beta.becomes_trigger(&failed).await.recipients, trigger.recipients);
@@ -213,7 +259,12 @@ async fn a_report_about_several_recipients_becomes_a_trigger_for_each() {
     let beta = Delivery::start(&network, &network.beta).await;
     let mail = envelope(&network, &network.alfa, &[BRUNO, CARLO], LETTER);
     beta.in_custody(&mail, &[BRUNO, CARLO], "bb11", ENVID).await;
-    let failed = report(Some(ENVID), &mail, &[(BRUNO, "failed", "4.4.1"), (CARLO, "failed", "4.2.2"), (BRUNO, "failed", "4.4.1")], NOW + DAY);
+    let failed = report(
+        Some(ENVID),
+        &mail,
+        &[(BRUNO, "failed", "4.4.1"), (CARLO, "failed", "4.2.2"), (BRUNO, "failed", "4.4.1")],
+        NOW + DAY,
+    );
     let triggers = beta.becomes_triggers(&failed).await;
     assert_eq!(triggers.len(), 2, "each recipient once");
     let mut about = Vec::new();
@@ -229,7 +280,12 @@ async fn a_report_about_several_recipients_becomes_a_trigger_for_each() {
     // If of one of them nothing may be said now, the report waits, for all.
     beta.in_custody(&mail, &["a@pec.beta.test", "b@pec.beta.test"], "bb22", OTHER_ENVID).await;
     beta.database.begin_handover(OTHER_ENVID, "b@pec.beta.test").await.unwrap();
-    let failed = report(Some(OTHER_ENVID), &mail, &[("a@pec.beta.test", "failed", "4.4.1"), ("b@pec.beta.test", "failed", "4.4.1")], NOW + DAY);
+    let failed = report(
+        Some(OTHER_ENVID),
+        &mail,
+        &[("a@pec.beta.test", "failed", "4.4.1"), ("b@pec.beta.test", "failed", "4.4.1")],
+        NOW + DAY,
+    );
     beta.keeps(&failed, "one of them may have it").await;
 }
 
@@ -240,12 +296,17 @@ async fn of_an_envelope_to_here_and_elsewhere_each_recipient_has_the_failure_tha
     let mail = envelope(&network, &network.alfa, &[BRUNO, ALDO], LETTER);
     alfa.signed(&mail, "aa11", ENVID).await;
     alfa.in_custody(&mail, &[ALDO], "bb11", ENVID).await;
-    let failed = report(Some(ENVID), &mail, &[(ALDO, "failed", "4.2.0"), (BRUNO, "failed", "4.4.1")], NOW + DAY);
+    let failed =
+        report(Some(ENVID), &mail, &[(ALDO, "failed", "4.2.0"), (BRUNO, "failed", "4.4.1")], NOW + DAY);
     for trigger in alfa.becomes_triggers(&failed).await {
         alfa.triggered(&trigger).await;
     }
-    let sources = "SELECT concat_ws(' ', recipient, kind, time_source, source) FROM fact ORDER BY recipient";
-    assert_eq!(alfa.rows(sources).await, [format!("{ALDO} errore-consegna report bb11"), format!("{BRUNO} errore-consegna report aa11")]);
+    let sources = "SELECT concat_ws(' ', recipient, kind, time_source, source) FROM fact ORDER BY \
+        recipient";
+    assert_eq!(
+        alfa.rows(sources).await,
+        [format!("{ALDO} errore-consegna report bb11"), format!("{BRUNO} errore-consegna report aa11")]
+    );
     let taken = alfa.no_quota.taken();
     assert!(taken.len() == 2 && taken.iter().all(|taken| taken.recipient == ANNA));
     // One whom the mailbox refused before has his notice already.
@@ -263,7 +324,11 @@ async fn no_failure_is_certified_where_the_other_provider_has_the_message() {
     let network = Network::new().await;
     let alfa = Delivery::start(&network, &network.alfa).await;
     // Receipts come in any order: whatever it certifies, it has the message.
-    for (n, kind) in [Tipo::PresaInCarico, Tipo::AvvenutaConsegna, Tipo::ErroreConsegna, Tipo::RilevazioneVirus].into_iter().enumerate() {
+    for (n, kind) in
+        [Tipo::PresaInCarico, Tipo::AvvenutaConsegna, Tipo::ErroreConsegna, Tipo::RilevazioneVirus]
+            .into_iter()
+            .enumerate()
+    {
         let mail = envelope(&network, &network.alfa, &[BRUNO, CARLO], LETTER);
         let (id, envid, daticert) = (format!("aa{n}"), format!("envid-{n}"), daticert_in(&mail));
         alfa.signed(&mail, &id, &envid).await;
@@ -279,7 +344,8 @@ async fn no_failure_is_certified_where_the_other_provider_has_the_message() {
         };
         let log = Entry::new(Event::Ricevuta(kind.as_str()), &daticert, ricevuta.happened_at, "4j");
         assert!(insert_ricevuta(&alfa.database, &ricevuta, &log).await);
-        alfa.drops(&report(Some(&envid), &mail, &[(BRUNO, "failed", "4.4.1")], NOW + DAY), kind.as_str()).await;
+        alfa.drops(&report(Some(&envid), &mail, &[(BRUNO, "failed", "4.4.1")], NOW + DAY), kind.as_str())
+            .await;
         assert!(alfa.rows(&format!("SELECT id FROM fact WHERE source = '{id}'")).await.is_empty(), "{kind}");
         // Of somebody else it has said nothing.
         alfa.becomes_trigger(&report(Some(&envid), &mail, &[(CARLO, "failed", "4.4.1")], NOW + DAY)).await;
@@ -296,7 +362,8 @@ async fn a_notice_that_found_nobody_at_home_goes_out_again_for_five_days_from_wh
     beta.mailboxes.taken();
     let sent = beta.sent_out();
     let envid = sent.sender.rsplit_once(" ENVID=").unwrap().1.to_owned();
-    let came_back = |status, after| bounce(Some(&envid), &sent.mail(), &[(ANNA, "failed", status)], NOW + after);
+    let came_back =
+        |status, after| bounce(Some(&envid), &sent.mail(), &[(ANNA, "failed", status)], NOW + after);
     network.clock.set(Moment::from_unix(NOW + DAY));
     let trigger = beta.becomes_trigger(&came_back("4.4.1", DAY)).await;
     assert!(trigger.recipients[0].starts_with("<rispedizione+"), "{:?}", trigger.recipients);
@@ -305,20 +372,27 @@ async fn a_notice_that_found_nobody_at_home_goes_out_again_for_five_days_from_wh
     beta.outgoing.answer_message(ANNA, None);
     beta.triggered(&trigger).await;
     let again = beta.sent_out();
-    assert_eq!((&again.data, &again.recipient, &again.sender, &again.parameters), (&sent.data, &sent.recipient, &sent.sender, &sent.parameters));
+    assert_eq!(
+        (&again.data, &again.recipient, &again.sender, &again.parameters),
+        (&sent.data, &sent.recipient, &sent.sender, &sent.parameters)
+    );
     assert!(beta.mailboxes.taken().is_empty());
     assert_eq!(beta.rows("SELECT count(*)::text FROM log WHERE event = 'avvenuta-consegna'").await, ["1"]);
     // Once more, the day after.
     network.clock.set(Moment::from_unix(NOW + 2 * DAY));
     beta.triggered(&beta.becomes_trigger(&came_back("4.4.1", 2 * DAY)).await).await;
     assert_eq!(beta.sent_out().data, sent.data);
-    // Afterwards, or where the refusal is for good, a person has to look: the report stays a report. One that has waited is no
-    // younger for that.
+    // Afterwards, or where the refusal is for good, a person has to look: the report stays a report. One that
+    // has waited is no younger for that.
     for (status, after, now) in [("4.4.1", 5 * DAY, 5 * DAY), ("4.4.1", DAY, 6 * DAY), ("5.1.1", 60, 60)] {
         network.clock.set(Moment::from_unix(NOW + now));
         let report = came_back(status, after);
         let kept = report.give_to(beta.reports).await.queued();
-        assert_eq!((&kept.mail.body, &kept.mail.recipients), (&report.body, &report.recipients), "{status} {after} {now}");
+        assert_eq!(
+            (&kept.mail.body, &kept.mail.recipients),
+            (&report.body, &report.recipients),
+            "{status} {after} {now}"
+        );
         assert!(kept.added.is_empty());
         // It is in the service mailbox then.
         let service = "posta-certificata@gestore.beta.test";
@@ -342,7 +416,11 @@ async fn what_came_back_otherwise_than_it_was_signed_is_not_sent() {
     let cut = Mail { body: whole.body[..whole.body.len() / 2].to_vec(), ..whole.clone() };
     let longer = Mail { body: [&whole.body[..], b"x\r\n"].concat(), ..whole.clone() };
     for (what, came_back, says) in [
-        ("its header alone", report(Some(&envid), &whole, &failed, NOW + DAY), "bounce_size_limit must stand above message_size_limit"),
+        (
+            "its header alone",
+            report(Some(&envid), &whole, &failed, NOW + DAY),
+            "bounce_size_limit must stand above message_size_limit",
+        ),
         ("cut off", bounce(Some(&envid), &cut, &failed, NOW + DAY), "is not the notice"),
         ("longer", bounce(Some(&envid), &longer, &failed, NOW + DAY), "is not the notice"),
         ("another message", bounce(Some(&envid), &mail, &failed, NOW + DAY), "is not the notice"),
@@ -382,7 +460,10 @@ async fn reports_about_nothing_of_ours_lead_to_nothing() {
     let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
     beta.in_custody(&mail, &[BRUNO], "bb11", ENVID).await;
     for (what, written) in [
-        ("a recipient whom the envelope was not for", report(Some(ENVID), &mail, &[(CARLO, "failed", "5.1.1")], NOW)),
+        (
+            "a recipient whom the envelope was not for",
+            report(Some(ENVID), &mail, &[(CARLO, "failed", "5.1.1")], NOW),
+        ),
         ("not the end", report(Some(ENVID), &mail, &[(BRUNO, "delayed", "4.0.0")], NOW)),
         ("what nobody asks for", report(Some(ENVID), &mail, &[(BRUNO, "relayed", "2.0.0")], NOW)),
         ("what nobody asks for", report(Some(ENVID), &mail, &[(BRUNO, "delivered", "2.0.0")], NOW)),
@@ -393,11 +474,13 @@ async fn reports_about_nothing_of_ours_lead_to_nothing() {
     assert!(beta.facts().await.is_empty());
     // What cannot be read to its end waits: nobody knows what it says.
     let mut nobody = report(Some(ENVID), &mail, &[(BRUNO, "failed", "5.1.1")], NOW);
-    nobody.body = String::from_utf8(nobody.body).unwrap().replace("Final-Recipient", "X-Recipient").into_bytes();
+    nobody.body =
+        String::from_utf8(nobody.body).unwrap().replace("Final-Recipient", "X-Recipient").into_bytes();
     beta.keeps(&nobody, "about nobody").await;
     // What is no delivery report goes on as it is, to a service mailbox.
     let service = "postmaster@gestore.beta.test";
-    let other = Mail::submitted("double-bounce@mail.gestore.beta.test", &[service], b"From: x@y\nSubject: x\n\nx\n");
+    let other =
+        Mail::submitted("double-bounce@mail.gestore.beta.test", &[service], b"From: x@y\nSubject: x\n\nx\n");
     let queued = other.give_to(beta.reports).await.queued();
     assert_eq!((&queued.mail.to_bytes(), &queued.mail.recipients), (&other.to_bytes(), &other.recipients));
     beta.delivered(&queued.copy_for(service), &envid_of(&queued)).await;
@@ -417,7 +500,8 @@ async fn a_failure_after_a_virus_was_found_is_not_another_outcome() {
     beta.insert(custody(&mail, &[BRUNO], "bb11", ENVID)).await;
     let row = beta.database.custody("bb11").await.unwrap().unwrap();
     let (fact, _) = held(&beta, &row, FactKind::RilevazioneVirus, BRUNO, "Eicar").await;
-    let trigger = beta.becomes_trigger(&report(Some(ENVID), &mail, &[(BRUNO, "failed", "4.4.1")], NOW + DAY)).await;
+    let trigger =
+        beta.becomes_trigger(&report(Some(ENVID), &mail, &[(BRUNO, "failed", "4.4.1")], NOW + DAY)).await;
     assert_eq!(trigger.recipients, [format!("<rilevazione-virus+{}@notices.pec.internal>", fact.id)]);
     beta.triggered(&trigger).await;
     notice(&network, &beta.sent_out(), "rilevazione-virus");

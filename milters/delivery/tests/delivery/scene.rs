@@ -33,7 +33,8 @@ pub(crate) const ANNA: &str = "anna@pec.alfa.test";
 pub(crate) const ALDO: &str = "aldo@studio.example";
 pub(crate) const BRUNO: &str = "bruno@pec.beta.test";
 pub(crate) const CARLO: &str = "carlo@comune.example";
-pub(crate) const LETTER: &str = "From: anna@pec.alfa.test\nTo: bruno@pec.beta.test\nSubject: Citt=\nMessage-ID: <1@client.test>\n\nCiao\n";
+pub(crate) const LETTER: &str = "From: anna@pec.alfa.test\nTo: bruno@pec.beta.test\nSubject: \
+    Citt=\nMessage-ID: <1@client.test>\n\nCiao\n";
 /// Under it Postfix has an envelope that came, and one of our own.
 pub(crate) const ENVID: &str = "0123456789abcdef0123456789abcdef";
 pub(crate) const OTHER_ENVID: &str = "fedcba98fedcba98fedcba98fedcba98";
@@ -65,7 +66,12 @@ impl Delivery {
         let mut serving = JoinSet::new();
         let mut listen = |door: Door| {
             let path = network.directory.path().join(fresh().unwrap());
-            serving.spawn(serve(door, UnixListener::bind(&path).unwrap(), Arc::clone(&point), stopped.clone()));
+            serving.spawn(serve(
+                door,
+                UnixListener::bind(&path).unwrap(),
+                Arc::clone(&point),
+                stopped.clone(),
+            ));
             path
         };
         let (to_mailboxes, to_triggers) = (listen(Door::Mailboxes), listen(Door::Triggers));
@@ -129,7 +135,10 @@ impl Delivery {
     /// To whom something is being handed over of which nobody knows how it ended, or was.
     pub(crate) async fn open_handovers(&self) -> Vec<String> {
         let ended = "EXISTS (SELECT FROM handover AS e WHERE e.attempt = b.attempt AND e.what <> 'begun')";
-        self.rows(&format!("SELECT message || ' ' || recipient FROM handover AS b WHERE what = 'begun' AND NOT {ended}")).await
+        self.rows(&format!(
+            "SELECT message || ' ' || recipient FROM handover AS b WHERE what = 'begun' AND NOT {ended}"
+        ))
+        .await
     }
 
     pub(crate) async fn sql(&self, sql: &str) {
@@ -142,8 +151,15 @@ impl Delivery {
         let server = std::env::var("PEC_TEST_DATABASE").unwrap();
         run(&server, &format!("ALTER DATABASE {name} SET default_transaction_read_only = {is}")).await;
         // That holds for new connections.
-        run(&server, &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")).await;
-        while !column(&server, &format!("SELECT usename FROM pg_stat_activity WHERE datname = '{name}'")).await.is_empty() {}
+        run(
+            &server,
+            &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"),
+        )
+        .await;
+        while !column(&server, &format!("SELECT usename FROM pg_stat_activity WHERE datname = '{name}'"))
+            .await
+            .is_empty()
+        {}
         let mut found_broken = JoinSet::new();
         for _ in 0..CONNECTIONS {
             let database = self.database.clone();
@@ -155,7 +171,8 @@ impl Delivery {
 
     /// What is a fact: kind, recipient, and whose time it has.
     pub(crate) async fn facts(&self) -> Vec<String> {
-        self.rows("SELECT concat_ws(' ', kind, recipient, time_source) FROM fact ORDER BY kind, recipient").await
+        self.rows("SELECT concat_ws(' ', kind, recipient, time_source) FROM fact ORDER BY kind, recipient")
+            .await
     }
 
     /// The one message that was given to Postfix for another provider.
@@ -183,25 +200,35 @@ impl Delivery {
     pub(crate) async fn signed(&self, mail: &Mail, id: &str, envid: &str) -> Mail {
         let daticert = daticert_in(mail);
         let sent = self.database.authentic(sent(id, envid, &daticert, &sha256(&mail.body))).unwrap();
-        self.database.insert_sent(sent, Entry::new(Event::Accesso, &daticert, daticert.data, "4j"), None).await.unwrap();
+        self.database
+            .insert_sent(sent, Entry::new(Event::Accesso, &daticert, daticert.data, "4j"), None)
+            .await
+            .unwrap();
         to(mail, &format!("accettazione+{id}@notices.pec.internal"))
     }
 
-    /// An envelope is taken in charge here for these recipients; the copy that comes round for its presa in carico.
+    /// An envelope is taken in charge here for these recipients; the copy that comes round for its presa in
+    /// carico.
     pub(crate) async fn in_custody(&self, mail: &Mail, recipients: &[&str], id: &str, envid: &str) -> Mail {
         self.insert(custody(mail, recipients, id, envid)).await;
         to(mail, &format!("presa-in-carico+{id}@notices.pec.internal"))
     }
 
     pub(crate) async fn insert(&self, custody: Custody) {
-        let log = Entry::new(Event::Ricezione, &Daticert::parse(custody.daticert.as_bytes()).unwrap(), custody.taken_at, "4j");
+        let log = Entry::new(
+            Event::Ricezione,
+            &Daticert::parse(custody.daticert.as_bytes()).unwrap(),
+            custody.taken_at,
+            "4j",
+        );
         self.database.insert_custody(&self.database.authentic(custody).unwrap(), &log).await.unwrap();
     }
 
     /// A milter lets a message pass.
     pub(crate) async fn passes(&self, mail: &Mail, kind: PassedKind, recipients: &[&str], envid: &str) {
         let recipients = recipients.iter().map(|r| r.to_ascii_lowercase()).collect();
-        let passed = Passed { envid: envid.to_owned(), kind, body_sha256: sha256(&mail.body).to_vec(), recipients };
+        let passed =
+            Passed { envid: envid.to_owned(), kind, body_sha256: sha256(&mail.body).to_vec(), recipients };
         self.database.insert_passed(&self.database.authentic(passed).unwrap(), None).await.unwrap();
     }
 }
@@ -273,7 +300,10 @@ pub(crate) fn notice(network: &Network, taken: &Taken, kind: &str) -> Daticert {
     let mail = taken.mail();
     let header = &mail.header;
     assert_eq!(header.text("X-Ricevuta").as_deref(), Some(kind));
-    assert_eq!((header.first("X-Trasporto"), header.first("Received"), header.first("Return-Path")), (None, None, None));
+    assert_eq!(
+        (header.first("X-Trasporto"), header.first("Received"), header.first("Return-Path")),
+        (None, None, None)
+    );
     for once in ["From", "To", "Subject", "Date", "Message-ID"] {
         assert_eq!(header.all(once).count(), 1, "{once}");
     }

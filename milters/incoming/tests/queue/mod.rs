@@ -1,5 +1,5 @@
-//! What stands behind Postfix's queue: the copy of a message for each recipient is brought to pec-delivery, as
-//! `virtual_transport` and `transport_maps` say (postfix-conf/main.cf).
+//! What stands behind Postfix's queue: the copy of a message for each recipient is brought to pec-delivery,
+//! as `virtual_transport` and `transport_maps` say (postfix-conf/main.cf).
 #![allow(dead_code)]
 
 use std::path::PathBuf;
@@ -33,13 +33,19 @@ impl Delivery {
         let (stop, stopped) = watch::channel(false);
         let open = |door: Door| {
             let path = network.directory.path().join(fresh().unwrap());
-            tokio::spawn(doors::serve(door, UnixListener::bind(&path).unwrap(), Arc::clone(&point), stopped.clone()));
+            tokio::spawn(doors::serve(
+                door,
+                UnixListener::bind(&path).unwrap(),
+                Arc::clone(&point),
+                stopped.clone(),
+            ));
             path
         };
         Self { mailboxes: open(Door::Mailboxes), triggers: open(Door::Triggers), _stop: stop }
     }
 
-    /// Brings the copy of a message in the queue for one recipient, without brackets; gives back what is said about him.
+    /// Brings the copy of a message in the queue for one recipient, without brackets; gives back what is said
+    /// about him.
     pub(crate) async fn bring(&self, queued: &Queued, recipient: &str) -> String {
         let is_trigger = recipient.to_ascii_lowercase().ends_with("@notices.pec.internal");
         let door = if is_trigger { &self.triggers } else { &self.mailboxes };

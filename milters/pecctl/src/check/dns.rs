@@ -29,7 +29,10 @@ pub(super) fn servers() -> Vec<SocketAddr> {
 }
 
 /// The MX hosts of each domain in lower case; none where the DNS knows none.
-pub(super) async fn mx(mut domains: Vec<String>, servers: &[SocketAddr]) -> Vec<(String, Known<Vec<String>>)> {
+pub(super) async fn mx(
+    mut domains: Vec<String>,
+    servers: &[SocketAddr],
+) -> Vec<(String, Known<Vec<String>>)> {
     domains.sort();
     let mut out = Vec::new();
     for chunk in domains.chunks(AT_ONCE) {
@@ -61,7 +64,9 @@ async fn of_domain(domain: &str, servers: &[SocketAddr]) -> Known<Vec<String>> {
 
 async fn ask(domain: &str, server: SocketAddr) -> Known<Vec<String>> {
     let words = |e: &dyn std::fmt::Display| e.to_string();
-    let id = u16::from_be_bytes(pec_core::identifier::fresh().map_err(|e| words(&e))?.as_bytes()[..2].try_into().unwrap_or_default());
+    let id = u16::from_be_bytes(
+        pec_core::identifier::fresh().map_err(|e| words(&e))?.as_bytes()[..2].try_into().unwrap_or_default(),
+    );
     let mut query = Packet::new_query(id);
     query.set_flags(PacketFlag::RECURSION_DESIRED);
     let name = Name::new(domain).map_err(|e| words(&e))?;

@@ -23,10 +23,12 @@ enum Place {
 const UNKNOWN: &str = "absent: the programs know it no more and do not start";
 const COMMANDS: &str = "empty: what a client says stays as he said it";
 const AROUND: &str = "empty: it sends mail past pec-delivery, which alone certifies what a mailbox answers";
-const ROUTE: &str = "without ricezione.pec.internal: what goes to mailboxes of ours goes to pec-delivery and nowhere else";
+const ROUTE: &str =
+    "without ricezione.pec.internal: what goes to mailboxes of ours goes to pec-delivery and nowhere else";
 const UNSEEN: &str = "absent: whoever reaches it puts into the queue what no milter has seen";
 const READS_ALL: &str = "absent: whoever reaches it and has its key reads every mailbox";
-const MARK: &str = "absent: no program writes or reads this mark any more, so whoever writes it is somebody else";
+const MARK: &str =
+    "absent: no program writes or reads this mark any more, so whoever writes it is somebody else";
 
 const LIST: &[(Place, &str)] = &[
     (Place::Ours("pec_doveadm_key_file"), UNKNOWN),
@@ -73,26 +75,50 @@ fn of(seen: &Seen, place: &Place, allowed: &str) -> Vec<Finding> {
         let written = seen.dovecot.as_ref().map(|d| d.written.as_slice()).unwrap_or_default();
         let found = written.iter().filter(|s| is_it(&s.path, &s.value));
         // What may be a secret is not shown.
-        let finding = |path: &str| Finding::wrong(format!("Dovecot: {path}"), "set", allowed, "remove it from dovecot.conf");
+        let finding = |path: &str| {
+            Finding::wrong(format!("Dovecot: {path}"), "set", allowed, "remove it from dovecot.conf")
+        };
         found.map(|s| finding(&s.path)).collect()
     };
     let has = |value: &str, part: &str| value.to_ascii_lowercase().contains(&part.to_ascii_lowercase());
     match place {
         Place::Ours(name) if postfix.main(name).is_empty() => Vec::new(),
-        Place::Ours(name) => vec![Finding::wrong(*name, postfix.main(name), allowed, format!("postconf -X {name}"))],
+        Place::Ours(name) => {
+            vec![Finding::wrong(*name, postfix.main(name), allowed, format!("postconf -X {name}"))]
+        }
         Place::Postfix(name, part) => {
-            let set = postfix.everywhere(name).into_iter().filter(|(value, _)| !value.is_empty() && has(value, part));
+            let set = postfix
+                .everywhere(name)
+                .into_iter()
+                .filter(|(value, _)| !value.is_empty() && has(value, part));
             let finding = |(value, service): (&str, Option<&Service>)| match service.map(Service::id) {
-                None => Finding::wrong(*name, value, allowed, format!("postconf -X {name}, then postfix-conf/apply")),
-                Some(id) => Finding::wrong(format!("master.cf {id}: -o {name}"), value, allowed, format!("postconf -PX '{id}/{name}'")),
+                None => Finding::wrong(
+                    *name,
+                    value,
+                    allowed,
+                    format!("postconf -X {name}, then postfix-conf/apply"),
+                ),
+                Some(id) => Finding::wrong(
+                    format!("master.cf {id}: -o {name}"),
+                    value,
+                    allowed,
+                    format!("postconf -PX '{id}/{name}'"),
+                ),
             };
             set.map(finding).collect()
         }
         Place::Service(id) => {
             let is_there = id.rsplit_once('/').is_some_and(|(name, kind)| postfix.has_service(name, kind));
-            is_there.then(|| Finding::wrong(format!("master.cf {id}"), "there", allowed, format!("postconf -MX {id}"))).into_iter().collect()
+            is_there
+                .then(|| {
+                    Finding::wrong(format!("master.cf {id}"), "there", allowed, format!("postconf -MX {id}"))
+                })
+                .into_iter()
+                .collect()
         }
-        Place::Dovecot(start, end) => of_dovecot(&|path, value| path.starts_with(start) && path.ends_with(end) && !matches!(value, "" | "0")),
+        Place::Dovecot(start, end) => of_dovecot(&|path, value| {
+            path.starts_with(start) && path.ends_with(end) && !matches!(value, "" | "0")
+        }),
         Place::InDovecot(part) => of_dovecot(&|_, value| has(value, part)),
     }
 }
@@ -124,24 +150,52 @@ mod tests {
     fn what_is_left_of_it_in_postfix_is_named() {
         for name in parameters() {
             let found = found(shipped_postfix().with(name, "/x"), None);
-            let says = format!("wrong: {name} = /x: it must be absent: the programs know it no more and do not start. Mend: postconf -X {name}");
+            let says = format!(
+                "wrong: {name} = /x: it must be absent: the programs know it no more and do not start. \
+                Mend: postconf -X {name}"
+            );
             assert_eq!(found, [says]);
         }
         assert_eq!(parameters().count(), 7);
         for (name, value, says) in [
-            ("smtpd_command_filter", "regexp:/etc/postfix/pec-notify-both", "empty: what a client says stays as he said it"),
+            (
+                "smtpd_command_filter",
+                "regexp:/etc/postfix/pec-notify-both",
+                "empty: what a client says stays as he said it",
+            ),
             ("smtpd_command_filter", "regexp:/x", "empty: what a client says stays as he said it"),
-            ("milter_header_checks", "regexp:{{/^X-Pec-Notice:/ FILTER lmtp:unix:private/x}}", "empty: it sends mail past pec-delivery"),
-            ("transport_maps", "inline:{ricezione.pec.internal=x:[127.0.0.1]:10026}", "without ricezione.pec.internal: "),
+            (
+                "milter_header_checks",
+                "regexp:{{/^X-Pec-Notice:/ FILTER lmtp:unix:private/x}}",
+                "empty: it sends mail past pec-delivery",
+            ),
+            (
+                "transport_maps",
+                "inline:{ricezione.pec.internal=x:[127.0.0.1]:10026}",
+                "without ricezione.pec.internal: ",
+            ),
         ] {
             let found = found(shipped_postfix().with(name, value), None);
-            assert!(found.len() == 1 && found[0].starts_with(&format!("wrong: {name} = {value}: it must be {says}")), "{found:?}");
+            assert!(
+                found.len() == 1
+                    && found[0].starts_with(&format!("wrong: {name} = {value}: it must be {says}")),
+                "{found:?}"
+            );
         }
-        let option = shipped_postfix().with_option("submission/inet", "smtpd_command_filter", Some("regexp:/etc/postfix/pec-notify-failure"));
-        assert!(found(option, None)[0].ends_with("Mend: postconf -PX 'submission/inet/smtpd_command_filter'"));
+        let option = shipped_postfix().with_option(
+            "submission/inet",
+            "smtpd_command_filter",
+            Some("regexp:/etc/postfix/pec-notify-failure"),
+        );
+        assert!(
+            found(option, None)[0].ends_with("Mend: postconf -PX 'submission/inet/smtpd_command_filter'")
+        );
         for name in ["127.0.0.1:10025", "127.0.0.1:10026"] {
             let found = found(shipped_postfix().with_service(name, "smtpd"), None);
-            assert!(found.len() == 1 && found[0].ends_with(&format!("Mend: postconf -MX {name}/inet")), "{found:?}");
+            assert!(
+                found.len() == 1 && found[0].ends_with(&format!("Mend: postconf -MX {name}/inet")),
+                "{found:?}"
+            );
             let all = super::super::postfix::listeners(&seen(shipped_postfix().with_service(name, "smtpd")));
             assert!(all.is_empty(), "named once: {all:?}");
         }
@@ -149,17 +203,27 @@ mod tests {
 
     #[test]
     fn what_is_left_of_it_in_dovecot_is_named_without_its_secrets() {
-        let left = "doveadm_api_key = Geheim1\nservice doveadm {\n  inet_listener http {\n    address = 127.0.0.1\n    port = 8080\n  }\n}\n";
+        let left = "doveadm_api_key = Geheim1\nservice doveadm {\n  inet_listener http {\n    address = \
+            127.0.0.1\n    port = 8080\n  }\n}\n";
         let found_ = found(shipped_postfix(), Some(with_written(left)));
         assert!(
-            found_.len() == 2 && found_[0].starts_with("wrong: Dovecot: doveadm_api_key = set: it must be absent: whoever reaches it"),
+            found_.len() == 2
+                && found_[0].starts_with(
+                    "wrong: Dovecot: doveadm_api_key = set: it must be absent: whoever reaches it"
+                ),
             "{found_:?}"
         );
-        assert!(found_[1].starts_with("wrong: Dovecot: service doveadm/inet_listener http/port = set"), "{found_:?}");
+        assert!(
+            found_[1].starts_with("wrong: Dovecot: service doveadm/inet_listener http/port = set"),
+            "{found_:?}"
+        );
         assert!(!found_.concat().contains("Geheim1"));
         let harmless = "service doveadm {\n  inet_listener http {\n    port = 0\n  }\n}\n";
         assert!(found(shipped_postfix(), Some(with_written(harmless))).is_empty());
         let cached = with_written("mail_always_cache_fields = hdr.x-pec-custody\n");
-        assert!(found(shipped_postfix(), Some(cached))[0].starts_with("wrong: Dovecot: mail_always_cache_fields = set"));
+        assert!(
+            found(shipped_postfix(), Some(cached))[0]
+                .starts_with("wrong: Dovecot: mail_always_cache_fields = set")
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! `pecctl check`: does what surrounds the milters keep the promises of PEC?
 //!
-//! Promise: [`TABLE`] is all that is looked at. Each check is a function of what [`Seen`] has read and changes nothing; each
-//! finding is one line that says what, its value, what is allowed and how to mend it. What could not be looked at is said
-//! too, and is never taken for good.
+//! Promise: [`TABLE`] is all that is looked at. Each check is a function of what [`Seen`] has read and
+//! changes nothing; each finding is one line that says what, its value, what is allowed and how to mend it.
+//! What could not be looked at is said too, and is never taken for good.
 
 mod around;
 mod dns;
@@ -45,34 +45,81 @@ struct Check {
 
 /// All checks.
 const TABLE: &[Check] = &[
-    Check { name: "parameters", looks_at: "the pec_ parameters and what they must be to Postfix's", run: around::parameters },
-    Check { name: "main.cf", looks_at: "what postfix-conf/main.cf sets: aliases, relays, copies, rewriting, times", run: postfix::main_cf },
-    Check { name: "services", looks_at: "the services of postfix-conf/master.cf, and options of others that undo main.cf", run: postfix::services },
-    Check { name: "listeners", looks_at: "every smtpd: its milter, TLS, passwords, DSN; the one by which notices leave", run: postfix::listeners },
-    Check { name: "tls policy", looks_at: "smtp_tls_policy_maps, where the directory of providers is fetched", run: postfix::tls_policy },
-    Check { name: "times", looks_at: "Postfix's times and limits that contradict each other", run: postfix::times },
-    Check { name: "domains", looks_at: "domains that are certified and ordinary, or not ours in the directory", run: mail::domains },
-    Check { name: "maps", looks_at: "routes, catch-alls, and access tables that redirect, copy or drop", run: mail::maps },
+    Check {
+        name: "parameters",
+        looks_at: "the pec_ parameters and what they must be to Postfix's",
+        run: around::parameters,
+    },
+    Check {
+        name: "main.cf",
+        looks_at: "what postfix-conf/main.cf sets: aliases, relays, copies, rewriting, times",
+        run: postfix::main_cf,
+    },
+    Check {
+        name: "services",
+        looks_at: "the services of postfix-conf/master.cf, and options of others that undo main.cf",
+        run: postfix::services,
+    },
+    Check {
+        name: "listeners",
+        looks_at: "every smtpd: its milter, TLS, passwords, DSN; the one by which notices leave",
+        run: postfix::listeners,
+    },
+    Check {
+        name: "tls policy",
+        looks_at: "smtp_tls_policy_maps, where the directory of providers is fetched",
+        run: postfix::tls_policy,
+    },
+    Check {
+        name: "times",
+        looks_at: "Postfix's times and limits that contradict each other",
+        run: postfix::times,
+    },
+    Check {
+        name: "domains",
+        looks_at: "domains that are certified and ordinary, or not ours in the directory",
+        run: mail::domains,
+    },
+    Check {
+        name: "maps",
+        looks_at: "routes, catch-alls, and access tables that redirect, copy or drop",
+        run: mail::maps,
+    },
     Check {
         name: "dovecot",
-        looks_at: "what makes Dovecot's 250 something else than stored and visible; catch-alls, quota, listeners, passwords",
+        looks_at: "what makes Dovecot's 250 something else than stored and visible; catch-alls, quota, \
+            listeners, passwords",
         run: dovecot::dovecot,
     },
-    Check { name: "mailboxes", looks_at: "who answers for the mailboxes; the service mailboxes exist, others do not", run: mailboxes::mailboxes },
+    Check {
+        name: "mailboxes",
+        looks_at: "who answers for the mailboxes; the service mailboxes exist, others do not",
+        run: mailboxes::mailboxes,
+    },
     Check {
         name: "sockets",
-        looks_at: "the programs' sockets, the mailbox server's, the way out: who may enter, does somebody answer",
+        looks_at: "the programs' sockets, the mailbox server's, the way out: who may enter, does somebody \
+            answer",
         run: sockets::sockets,
     },
-    Check { name: "leftovers", looks_at: "what an earlier design needed and would do harm now", run: leftovers::leftovers },
+    Check {
+        name: "leftovers",
+        looks_at: "what an earlier design needed and would do harm now",
+        run: leftovers::leftovers,
+    },
     Check { name: "database", looks_at: "PostgreSQL and its schema", run: around::database },
     Check { name: "scanner", looks_at: "clamd, its limits, the age of its signatures", run: around::scanner },
     Check {
         name: "keys",
-        looks_at: "keys, certificates, directory: readable, fitting, 30 days (ours that signs: 60) from their end",
+        looks_at: "keys, certificates, directory: readable, fitting, 30 days (ours that signs: 60) from \
+            their end",
         run: around::keys,
     },
-    Check { name: "crls", looks_at: "the CAs' revocation lists that are known: there, and not too old", run: around::crls },
+    Check {
+        name: "crls",
+        looks_at: "the CAs' revocation lists that are known: there, and not too old",
+        run: around::crls,
+    },
     Check { name: "disk", looks_at: "room in the queue and the store", run: around::disk },
     Check { name: "clock", looks_at: "the system clock is within a second of UTC", run: around::clock },
     Check { name: "mx", looks_at: "the DNS sends the mail of our domains here", run: mail::mx },
@@ -102,12 +149,29 @@ struct Finding {
 }
 
 impl Finding {
-    fn wrong(what: impl Into<String>, value: impl Into<String>, allowed: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { level: Level::Wrong, what: what.into(), value: value.into(), allowed: allowed.into(), mend: mend.into() }
+    fn wrong(
+        what: impl Into<String>,
+        value: impl Into<String>,
+        allowed: impl Into<String>,
+        mend: impl Into<String>,
+    ) -> Self {
+        Self {
+            level: Level::Wrong,
+            what: what.into(),
+            value: value.into(),
+            allowed: allowed.into(),
+            mend: mend.into(),
+        }
     }
 
     fn not_seen(what: impl Into<String>, why: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { level: Level::NotSeen, what: what.into(), value: why.into(), allowed: String::new(), mend: mend.into() }
+        Self {
+            level: Level::NotSeen,
+            what: what.into(),
+            value: why.into(),
+            allowed: String::new(),
+            mend: mend.into(),
+        }
     }
 
     fn json(&self, check: &str) -> serde_json::Value {
@@ -121,7 +185,9 @@ impl fmt::Display for Finding {
         let line = match self.level {
             // An error that says it all.
             Level::Wrong if self.allowed.is_empty() => format!("wrong: {}", self.what),
-            Level::Wrong if self.value.is_empty() => format!("wrong: {} is empty: it must be {}", self.what, self.allowed),
+            Level::Wrong if self.value.is_empty() => {
+                format!("wrong: {} is empty: it must be {}", self.what, self.allowed)
+            }
             Level::Wrong => format!("wrong: {} = {}: it must be {}", self.what, self.value, self.allowed),
             Level::NotSeen => format!("not seen: {}: {}", self.what, self.value),
         };
@@ -144,7 +210,8 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
     let seen = runtime.block_on(Seen::read(config_directory, SystemClock.now()))?;
-    let findings: Vec<(&str, Finding)> = TABLE.iter().flat_map(|check| (check.run)(&seen).into_iter().map(|f| (check.name, f))).collect();
+    let findings: Vec<(&str, Finding)> =
+        TABLE.iter().flat_map(|check| (check.run)(&seen).into_iter().map(|f| (check.name, f))).collect();
     for (check, finding) in &findings {
         if arguments.json {
             println!("{}", finding.json(check));
@@ -165,7 +232,10 @@ mod tests {
     #[test]
     fn a_finding_is_one_line_that_says_what_its_value_what_is_allowed_and_how_to_mend_it() {
         let finding = Finding::wrong("relayhost", "[relay.test]\nx", "empty", "postconf -e 'relayhost ='");
-        assert_eq!(finding.to_string(), "wrong: relayhost = [relay.test] x: it must be empty. Mend: postconf -e 'relayhost ='");
+        assert_eq!(
+            finding.to_string(),
+            "wrong: relayhost = [relay.test] x: it must be empty. Mend: postconf -e 'relayhost ='"
+        );
         let unseen = Finding::not_seen("the MX of pec.alfa.test", "no answer", "");
         assert_eq!(unseen.to_string(), "not seen: the MX of pec.alfa.test: no answer");
     }

@@ -16,7 +16,8 @@ pub(super) struct Postfix {
 }
 
 impl Postfix {
-    /// Reads the output of `postconf -x`, `postconf -F -x */*/command */*/process_limit` and `postconf -P -x`.
+    /// Reads the output of `postconf -x`, `postconf -F -x */*/command */*/process_limit` and `postconf -P
+    /// -x`.
     pub(super) fn parse(main: &str, fields: &str, options: &str) -> Self {
         let pair = |line: &str| line.split_once('=').map(|(n, v)| (n.trim().to_owned(), v.trim().to_owned()));
         let mut services: Vec<Service> = Vec::new();
@@ -129,11 +130,17 @@ const LOOSER: &[(&str, Rule)] = &[
     ("maximal_backoff_time", Rule::Seconds(1, HOUR / 4)),
     ("delay_warning_time", Rule::Seconds(0, 0)),
     ("smtpd_forbid_bare_newline", Rule::Among(&["normalize", "yes", "reject"])),
-    ("smtpd_relay_restrictions", Rule::Among(&["reject_unauth_destination", "defer_unauth_destination", "reject"])),
+    (
+        "smtpd_relay_restrictions",
+        Rule::Among(&["reject_unauth_destination", "defer_unauth_destination", "reject"]),
+    ),
     ("smtpd_sasl_type", Rule::Free),
     ("smtpd_sasl_path", Rule::Free),
     ("smtpd_tls_security_level", Rule::Among(&["may", "encrypt"])),
-    ("smtp_tls_security_level", Rule::Among(&["may", "encrypt", "dane", "dane-only", "verify", "secure", "fingerprint"])),
+    (
+        "smtp_tls_security_level",
+        Rule::Among(&["may", "encrypt", "dane", "dane-only", "verify", "secure", "fingerprint"]),
+    ),
     ("smtpd_tls_protocols", Rule::Among(TLS)),
     ("smtpd_tls_mandatory_protocols", Rule::Among(TLS)),
     ("smtp_tls_protocols", Rule::Among(TLS)),
@@ -147,7 +154,8 @@ const LOOSER: &[(&str, Rule)] = &[
 pub(super) fn seconds(text: &str, unit: char) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, written) = text.split_at(digits);
-    let unit = if written.is_empty() { unit } else { written.chars().next().filter(|_| written.len() == 1)? };
+    let unit =
+        if written.is_empty() { unit } else { written.chars().next().filter(|_| written.len() == 1)? };
     let unit = match unit {
         's' => 1,
         'm' => 60,
@@ -177,7 +185,9 @@ fn judge(postfix: &Postfix, name: &str, value: &str, shipped: &str) -> Option<St
         Some(Rule::Free) => (true, String::new()),
         Some(Rule::Among(values)) => (values.contains(&value), values.join(" or ")),
         Some(Rule::Begins(start)) => (value.starts_with(start), format!("{start}...")),
-        Some(Rule::AtLeast(least)) => (value.parse::<u64>().is_ok_and(|n| n >= *least), format!("at least {least}")),
+        Some(Rule::AtLeast(least)) => {
+            (value.parse::<u64>().is_ok_and(|n| n >= *least), format!("at least {least}"))
+        }
         Some(Rule::Seconds(least, most)) => {
             let good = seconds(value, unit_of(name)).is_some_and(|s| (least..=most).contains(&&s));
             (good, if least == most { format!("{least}s") } else { format!("from {least}s to {most}s") })
@@ -186,7 +196,12 @@ fn judge(postfix: &Postfix, name: &str, value: &str, shipped: &str) -> Option<St
         Some(Rule::AllWords) => (has_words(value, shipped), shipped.to_owned()),
         Some(Rule::AboveMessages) => {
             // 0 is no limit to messages; it is no number that bounce(8) starts with.
-            let most = postfix.main("message_size_limit").parse().ok().filter(|&n| n > 0).unwrap_or(i32::MAX as u64 - 1);
+            let most = postfix
+                .main("message_size_limit")
+                .parse()
+                .ok()
+                .filter(|&n| n > 0)
+                .unwrap_or(i32::MAX as u64 - 1);
             (value.parse::<u64>().is_ok_and(|n| n > most), format!("more than message_size_limit, {most}"))
         }
     };
@@ -197,15 +212,25 @@ fn judge(postfix: &Postfix, name: &str, value: &str, shipped: &str) -> Option<St
 pub(super) fn tls_policy(seen: &Seen) -> Vec<Finding> {
     let postfix = &seen.postfix;
     let maps = postfix.main("smtp_tls_policy_maps");
-    let allowed = "a table of what pecctl directory tls-policy prints: towards other providers mail waits for TLS (RFC 6109 s. 5.3)";
+    let allowed = "a table of what pecctl directory tls-policy prints: towards other providers mail waits \
+        for TLS (RFC 6109 s. 5.3)";
     let mend = "see \"The directory of providers\" in docs/configuration.md";
     match &seen.in_clear {
         _ if maps.is_empty() && postfix.main("pec_directory_url").is_empty() => Vec::new(),
         _ if maps.is_empty() => vec![Finding::wrong("smtp_tls_policy_maps", "", allowed, mend)],
         Ok(domains) if domains.is_empty() => Vec::new(),
         Ok(domains) => {
-            let value = format!("{maps}, without {} domains of other providers, such as {}", domains.len(), domains[0]);
-            vec![Finding::wrong("smtp_tls_policy_maps", value, allowed, "pecctl directory tls-policy --write FILE")]
+            let value = format!(
+                "{maps}, without {} domains of other providers, such as {}",
+                domains.len(),
+                domains[0]
+            );
+            vec![Finding::wrong(
+                "smtp_tls_policy_maps",
+                value,
+                allowed,
+                "pecctl directory tls-policy --write FILE",
+            )]
         }
         Err(why) => vec![Finding::not_seen("smtp_tls_policy_maps", why, "")],
     }
@@ -223,10 +248,17 @@ pub(super) fn main_cf(seen: &Seen) -> Vec<Finding> {
             let Some(allowed) = judge(postfix, name, value, &shipped) else { continue };
             let mend = if LOOSER.iter().any(|(n, _)| *n == name) { &parameter.value } else { &shipped };
             match service {
-                None => out.push(Finding::wrong(name, value, format!("{allowed}{reason}"), format!("postconf -e '{name} = {mend}'"))),
-                // The listeners' check knows which of them may say otherwise, the services' check what these must say.
+                None => out.push(Finding::wrong(
+                    name,
+                    value,
+                    format!("{allowed}{reason}"),
+                    format!("postconf -e '{name} = {mend}'"),
+                )),
+                // The listeners' check knows which of them may say otherwise, the services' check what these
+                // must say.
                 Some(s) if s.program == "smtpd" && shipped_options().contains(&name.to_owned()) => {}
-                Some(s) if shipped::services().iter().any(|t| t.id() == s.id() && t.option(name).is_some()) => {}
+                Some(s)
+                    if shipped::services().iter().any(|t| t.id() == s.id() && t.option(name).is_some()) => {}
                 Some(s) => out.push(undone(s, name, value, &format!("{allowed}{reason}"))),
             }
         }
@@ -237,12 +269,22 @@ pub(super) fn main_cf(seen: &Seen) -> Vec<Finding> {
 /// A service says otherwise than main.cf.
 fn undone(service: &Service, name: &str, value: &str, allowed: &str) -> Finding {
     let id = service.id();
-    Finding::wrong(format!("master.cf {id}: -o {name}"), value, allowed, format!("postconf -PX '{id}/{name}'"))
+    Finding::wrong(
+        format!("master.cf {id}: -o {name}"),
+        value,
+        allowed,
+        format!("postconf -PX '{id}/{name}'"),
+    )
 }
 
 /// Parameters that the shipped listeners set.
 fn shipped_options() -> Vec<String> {
-    shipped::services().into_iter().filter(|s| s.program == "smtpd").flat_map(|s| s.options).map(|(name, _)| name).collect()
+    shipped::services()
+        .into_iter()
+        .filter(|s| s.program == "smtpd")
+        .flat_map(|s| s.options)
+        .map(|(name, _)| name)
+        .collect()
 }
 
 /// The services that are not listeners.
@@ -252,12 +294,22 @@ pub(super) fn services(seen: &Seen) -> Vec<Finding> {
     for shipped in shipped::services().iter().filter(|s| s.program != "smtpd") {
         let id = shipped.id();
         let Some(service) = postfix.services.iter().find(|s| s.id() == id) else {
-            out.push(Finding::wrong(format!("master.cf {id}"), "missing", "there, as in postfix-conf/master.cf", "postfix-conf/apply"));
+            out.push(Finding::wrong(
+                format!("master.cf {id}"),
+                "missing",
+                "there, as in postfix-conf/master.cf",
+                "postfix-conf/apply",
+            ));
             continue;
         };
         if service.program != shipped.program {
             let what = format!("master.cf {id}: command");
-            out.push(Finding::wrong(what, &service.program, format!("{}, as in postfix-conf/master.cf", shipped.program), "postfix-conf/apply"));
+            out.push(Finding::wrong(
+                what,
+                &service.program,
+                format!("{}, as in postfix-conf/master.cf", shipped.program),
+                "postfix-conf/apply",
+            ));
         }
         out.extend(options(postfix, service, shipped, &[]));
     }
@@ -273,8 +325,12 @@ pub(super) fn services(seen: &Seen) -> Vec<Finding> {
     for (name, content) in shipped::FILES {
         match &seen.files.get(*name) {
             Some(Ok(found)) if found == content => {}
-            Some(Ok(_)) => out.push(Finding::wrong(*name, "changed", "the file of postfix-conf", "postfix-conf/apply")),
-            Some(Err(e)) => out.push(Finding::wrong(*name, e, "the file of postfix-conf", "postfix-conf/apply")),
+            Some(Ok(_)) => {
+                out.push(Finding::wrong(*name, "changed", "the file of postfix-conf", "postfix-conf/apply"))
+            }
+            Some(Err(e)) => {
+                out.push(Finding::wrong(*name, e, "the file of postfix-conf", "postfix-conf/apply"))
+            }
             None => {}
         }
     }
@@ -285,22 +341,36 @@ pub(super) fn services(seen: &Seen) -> Vec<Finding> {
 fn options(postfix: &Postfix, service: &Service, shipped: &Service, left_out: &[&str]) -> Vec<Finding> {
     let id = service.id();
     let mut out = Vec::new();
-    for (name, value) in shipped.options.iter().filter(|(n, _)| n != "syslog_name" && !left_out.contains(&n.as_str())) {
+    for (name, value) in
+        shipped.options.iter().filter(|(n, _)| n != "syslog_name" && !left_out.contains(&n.as_str()))
+    {
         let wanted = postfix.expanded(value);
         let found = postfix.of(service, name);
         let good = match name.as_str() {
             // Further restrictions may follow; ours stands among them.
-            "smtpd_recipient_restrictions" if !wanted.is_empty() => words(found).windows(words(&wanted).len()).any(|w| w == words(&wanted)),
+            "smtpd_recipient_restrictions" if !wanted.is_empty() => {
+                words(found).windows(words(&wanted).len()).any(|w| w == words(&wanted))
+            }
             // More may be kept from clients, but DSN not from pec-delivery.
-            "smtpd_discard_ehlo_keywords" => has_words(found, &wanted) && has_words(found, "dsn") == has_words(&wanted, "dsn"),
+            "smtpd_discard_ehlo_keywords" => {
+                has_words(found, &wanted) && has_words(found, "dsn") == has_words(&wanted, "dsn")
+            }
             _ => words(found) == words(&wanted),
         };
         if !good {
-            let allowed =
-                if wanted.is_empty() { "empty, as in postfix-conf/master.cf".to_owned() } else { format!("{wanted}, as in postfix-conf/master.cf") };
+            let allowed = if wanted.is_empty() {
+                "empty, as in postfix-conf/master.cf".to_owned()
+            } else {
+                format!("{wanted}, as in postfix-conf/master.cf")
+            };
             // As postfix-conf/apply writes it, for the reason that it gives.
             let value = value.replace("$config_directory", postfix.main("config_directory"));
-            out.push(Finding::wrong(format!("master.cf {id}: {name}"), found, allowed, format!("postconf -P '{id}/{name}={value}'")));
+            out.push(Finding::wrong(
+                format!("master.cf {id}: {name}"),
+                found,
+                allowed,
+                format!("postconf -P '{id}/{name}={value}'"),
+            ));
         }
     }
     out
@@ -320,10 +390,13 @@ fn is_outgoing(shipped: &Service) -> bool {
     shipped.kind == "unix" && shipped.option("smtpd_milters") == Some("")
 }
 
-/// The service whose socket `pec_outgoing_smtpd` names: Postfix makes sockets in these two directories and nowhere else.
+/// The service whose socket `pec_outgoing_smtpd` names: Postfix makes sockets in these two directories and
+/// nowhere else.
 fn outgoing_name(postfix: &Postfix) -> Option<&str> {
     let path = postfix.main("pec_outgoing_smtpd").strip_prefix("unix:")?;
-    let below = path.strip_prefix(postfix.main("queue_directory")).map_or(path, |below| below.trim_start_matches('/'));
+    let below = path
+        .strip_prefix(postfix.main("queue_directory"))
+        .map_or(path, |below| below.trim_start_matches('/'));
     below.strip_prefix("public/").or_else(|| below.strip_prefix("private/"))
 }
 
@@ -334,9 +407,17 @@ fn outgoing(postfix: &Postfix, service: &Service, shipped: &Service) -> Vec<Find
     let (processes, least) = (service.processes.unwrap_or(default), shipped.processes.unwrap_or_default());
     if processes != 0 && processes < least {
         let id = service.id();
-        let allowed = format!("at least {least}: pec-delivery keeps its connections, and stands still where there is one process too few");
+        let allowed = format!(
+            "at least {least}: pec-delivery keeps its connections, and stands still where there is one \
+            process too few"
+        );
         let mend = format!("postconf -F {id}/process_limit={least}");
-        out.push(Finding::wrong(format!("master.cf {id}: process_limit"), processes.to_string(), allowed, mend));
+        out.push(Finding::wrong(
+            format!("master.cf {id}: process_limit"),
+            processes.to_string(),
+            allowed,
+            mend,
+        ));
     }
     out
 }
@@ -344,19 +425,29 @@ fn outgoing(postfix: &Postfix, service: &Service, shipped: &Service) -> Vec<Find
 /// Every smtpd: which of our milters it has, and that it is set as that one must be.
 pub(super) fn listeners(seen: &Seen) -> Vec<Finding> {
     let postfix = &seen.postfix;
-    let (ways_out, shipped): (Vec<Service>, Vec<Service>) = shipped::services().into_iter().filter(|s| s.program == "smtpd").partition(is_outgoing);
+    let (ways_out, shipped): (Vec<Service>, Vec<Service>) =
+        shipped::services().into_iter().filter(|s| s.program == "smtpd").partition(is_outgoing);
     let milter_of = |s: &Service| s.option("smtpd_milters").unwrap_or_default().to_owned();
     let mut out = Vec::new();
     let mut present = Vec::new();
     let way_out = outgoing_name(postfix);
-    if !postfix.services.iter().any(|s| s.program == "smtpd" && s.kind == "unix" && Some(s.name.as_str()) == way_out) {
+    if !postfix
+        .services
+        .iter()
+        .any(|s| s.program == "smtpd" && s.kind == "unix" && Some(s.name.as_str()) == way_out)
+    {
         let value = postfix.main("pec_outgoing_smtpd");
-        let allowed = "the socket of an smtpd as postfix-conf/master.cf has it: by it notices leave for other providers";
+        let allowed = "the socket of an smtpd as postfix-conf/master.cf has it: by it notices leave for \
+            other providers";
         out.push(Finding::wrong("pec_outgoing_smtpd", value, allowed, "postfix-conf/apply"));
     }
-    for service in postfix.services.iter().filter(|s| s.program == "smtpd" && !leftovers::has_service(&s.id())) {
+    for service in
+        postfix.services.iter().filter(|s| s.program == "smtpd" && !leftovers::has_service(&s.id()))
+    {
         let id = service.id();
-        let like_shipped = |shipped: &&Service| service.kind == "unix" && (Some(service.name.as_str()) == way_out || service.name == shipped.name);
+        let like_shipped = |shipped: &&Service| {
+            service.kind == "unix" && (Some(service.name.as_str()) == way_out || service.name == shipped.name)
+        };
         if let Some(shipped) = ways_out.iter().find(like_shipped) {
             out.extend(outgoing(postfix, service, shipped));
             continue;
@@ -365,11 +456,17 @@ pub(super) fn listeners(seen: &Seen) -> Vec<Finding> {
         let milters = words(value);
         let namesake = shipped.iter().find(|s| s.name == service.name && s.kind == service.kind);
         let wrappermode = |s: &Service| s.option("smtpd_tls_wrappermode") == Some("yes");
-        // Like a namesake with the same milter, if there is one; a listener with TLS from the start is like the one that ships.
+        // Like a namesake with the same milter, if there is one; a listener with TLS from the start is like
+        // the one that ships.
         let like = |s: &&Service| milters.last().is_some_and(|&last| last == postfix.expanded(&milter_of(s)));
         let template = namesake
             .filter(like)
-            .or_else(|| shipped.iter().filter(like).find(|s| wrappermode(s) == (postfix.of(service, "smtpd_tls_wrappermode") == "yes")))
+            .or_else(|| {
+                shipped
+                    .iter()
+                    .filter(like)
+                    .find(|s| wrappermode(s) == (postfix.of(service, "smtpd_tls_wrappermode") == "yes"))
+            })
             .or_else(|| shipped.iter().find(like));
         let Some(template) = template else {
             let wanted = namesake.map_or("$pec_incoming_milter".to_owned(), milter_of);
@@ -377,7 +474,10 @@ pub(super) fn listeners(seen: &Seen) -> Vec<Finding> {
             out.push(Finding::wrong(
                 format!("master.cf {id}: smtpd_milters"),
                 value,
-                format!("{} at the end: without the milter mail comes in unchecked and is certified by nobody", postfix.expanded(&wanted)),
+                format!(
+                    "{} at the end: without the milter mail comes in unchecked and is certified by nobody",
+                    postfix.expanded(&wanted)
+                ),
                 format!("postconf -P '{id}/smtpd_milters={wanted}'"),
             ));
             continue;
@@ -394,17 +494,26 @@ pub(super) fn listeners(seen: &Seen) -> Vec<Finding> {
         if !present.contains(&milter) {
             present.push(milter.clone());
             let id = format!("{}/{}", template.name, template.kind);
-            out.push(Finding::wrong(format!("master.cf {id}"), "missing", format!("there: no smtpd has {milter}"), "postfix-conf/apply"));
+            out.push(Finding::wrong(
+                format!("master.cf {id}"),
+                "missing",
+                format!("there: no smtpd has {milter}"),
+                "postfix-conf/apply",
+            ));
         }
     }
     out
 }
 
-/// What only other listeners may say otherwise than main.cf: who may relay, TLS, passwords, what clients are told of DSN.
+/// What only other listeners may say otherwise than main.cf: who may relay, TLS, passwords, what clients are
+/// told of DSN.
 fn undoes_main_cf(postfix: &Postfix, service: &Service, template: &Service) -> Vec<Finding> {
     let of_others = shipped_options();
     let mut out = Vec::new();
-    for parameter in shipped::parameters().iter().filter(|p| of_others.contains(&p.name) && template.option(&p.name).is_none()) {
+    for parameter in shipped::parameters()
+        .iter()
+        .filter(|p| of_others.contains(&p.name) && template.option(&p.name).is_none())
+    {
         let Some(value) = service.option(&parameter.name) else { continue };
         if let Some(allowed) = judge(postfix, &parameter.name, value, &postfix.expanded(&parameter.value)) {
             out.push(undone(service, &parameter.name, value, &format!("{allowed}{}", parameter.because())));
@@ -427,8 +536,14 @@ pub(super) fn times(seen: &Seen) -> Vec<Finding> {
     for (name, least, most, why) in TIMES {
         let value = seen.postfix.main(name);
         if !seconds(value, 's').is_some_and(|s| (least..=most).contains(&&s)) {
-            let mend = if value.is_empty() || seconds(value, 's').is_some_and(|s| s > *most) { most } else { least };
-            out.push(Finding::wrong(*name, value, format!("from {least}s to {most}s ({why})"), format!("postconf -e '{name} = {mend}s'")));
+            let mend =
+                if value.is_empty() || seconds(value, 's').is_some_and(|s| s > *most) { most } else { least };
+            out.push(Finding::wrong(
+                *name,
+                value,
+                format!("from {least}s to {most}s ({why})"),
+                format!("postconf -e '{name} = {mend}s'"),
+            ));
         }
     }
     let limit = |name: &str| seen.postfix.main(name).parse::<u64>().unwrap_or(u64::MAX);
@@ -447,12 +562,18 @@ pub(super) mod tests {
 
     /// `postconf -x` of a Postfix on which postfix-conf/apply was run, as far as it matters here.
     pub(in super::super) fn shipped_postfix() -> Postfix {
-        let mut main = "pec_access_milter = unix:pec/access\npec_incoming_milter = unix:pec/incoming\npec_reports_milter = unix:pec/reports\n\
-            pec_local_milter = unix:pec/local\npec_delivery_lmtp = unix:pec/delivery\npec_triggers_lmtp = unix:pec/triggers\n\
-            pec_outgoing_smtpd = unix:public/pecoutgoing\nmyorigin = mail.gestore.alfa.test\nqueue_directory = /var/spool/postfix\n\
-            default_process_limit = 100\npec_service_domain = gestore.alfa.test\nconfig_directory = /etc/postfix\nqueue_run_delay = 300s\n\
-            minimal_backoff_time = 300s\nmilter_content_timeout = 300s\nmilter_connect_timeout = 30s\nmilter_command_timeout = 30s\n\
-            header_size_limit = 102400\nvirtual_mailbox_domains = gestore.alfa.test pec.alfa.test\nmyhostname = mail.gestore.alfa.test\n\
+        let mut main = "pec_access_milter = unix:pec/access\npec_incoming_milter = \
+            unix:pec/incoming\npec_reports_milter = unix:pec/reports\n\
+            pec_local_milter = unix:pec/local\npec_delivery_lmtp = unix:pec/delivery\npec_triggers_lmtp = \
+            unix:pec/triggers\n\
+            pec_outgoing_smtpd = unix:public/pecoutgoing\nmyorigin = \
+            mail.gestore.alfa.test\nqueue_directory = /var/spool/postfix\n\
+            default_process_limit = 100\npec_service_domain = gestore.alfa.test\nconfig_directory = \
+            /etc/postfix\nqueue_run_delay = 300s\n\
+            minimal_backoff_time = 300s\nmilter_content_timeout = 300s\nmilter_connect_timeout = \
+            30s\nmilter_command_timeout = 30s\n\
+            header_size_limit = 102400\nvirtual_mailbox_domains = gestore.alfa.test \
+            pec.alfa.test\nmyhostname = mail.gestore.alfa.test\n\
             smtpd_tls_wrappermode = no\nsmtpd_milters =\n"
             .to_owned();
         let empty = Postfix::parse(&main, "", "");
@@ -462,7 +583,8 @@ pub(super) mod tests {
         let (mut fields, mut options) = (String::from("smtp/unix/command = smtp\n"), String::new());
         for service in shipped::services() {
             let (id, processes) = (service.id(), service.processes.map_or("-".to_owned(), |n| n.to_string()));
-            fields += &format!("{id}/command = {} -o x=y\n{id}/process_limit = {processes}\n", service.program);
+            fields +=
+                &format!("{id}/command = {} -o x=y\n{id}/process_limit = {processes}\n", service.program);
             for (name, value) in service.options {
                 options += &format!("{id}/{name} = {}\n", empty.expanded(&value));
             }
@@ -471,7 +593,12 @@ pub(super) mod tests {
     }
 
     impl Postfix {
-        pub(in super::super) fn with_option(mut self, service: &str, name: &str, value: Option<&str>) -> Self {
+        pub(in super::super) fn with_option(
+            mut self,
+            service: &str,
+            name: &str,
+            value: Option<&str>,
+        ) -> Self {
             let service = self.services.iter_mut().find(|s| s.id() == service).unwrap();
             service.options.retain(|(n, _)| n != name);
             service.options.extend(value.map(|v| (name.to_owned(), v.to_owned())));
@@ -479,7 +606,13 @@ pub(super) mod tests {
         }
 
         pub(in super::super) fn with_service(mut self, name: &str, program: &str) -> Self {
-            self.services.push(Service { name: name.into(), kind: "inet".into(), program: program.into(), processes: None, options: Vec::new() });
+            self.services.push(Service {
+                name: name.into(),
+                kind: "inet".into(),
+                program: program.into(),
+                processes: None,
+                options: Vec::new(),
+            });
             self
         }
 
@@ -496,7 +629,11 @@ pub(super) mod tests {
 
     fn found(postfix: Postfix) -> Vec<String> {
         let seen = seen(postfix);
-        [main_cf, services, listeners, times].iter().flat_map(|check| check(&seen)).map(|f| f.to_string()).collect()
+        [main_cf, services, listeners, times]
+            .iter()
+            .flat_map(|check| check(&seen))
+            .map(|f| f.to_string())
+            .collect()
     }
 
     #[test]
@@ -504,13 +641,21 @@ pub(super) mod tests {
         let says = |postfix| tls_policy(&seen(postfix)).iter().map(ToString::to_string).collect::<Vec<_>>();
         assert!(says(shipped_postfix()).is_empty());
         let fetches = || shipped_postfix().with("pec_directory_url", "https://indice.example/igpec.p7m");
-        assert!(says(fetches())[0].starts_with("wrong: smtp_tls_policy_maps is empty: it must be a table of what pecctl"));
+        assert!(
+            says(fetches())[0]
+                .starts_with("wrong: smtp_tls_policy_maps is empty: it must be a table of what pecctl")
+        );
         let with_table = || fetches().with("smtp_tls_policy_maps", "lmdb:/etc/postfix/pec-tls-policy");
         assert!(says(with_table()).is_empty());
         let mut stale = seen(with_table());
         stale.in_clear = Ok(vec!["nuovo.example".into(), "pec.beta.test".into()]);
         let finding = tls_policy(&stale)[0].to_string();
-        assert!(finding.contains("pec-tls-policy, without 2 domains of other providers, such as nuovo.example: it must be"), "{finding}");
+        assert!(
+            finding.contains(
+                "pec-tls-policy, without 2 domains of other providers, such as nuovo.example: it must be"
+            ),
+            "{finding}"
+        );
     }
 
     #[test]
@@ -551,12 +696,24 @@ pub(super) mod tests {
             ("milter_default_action", "accept", "postconf -e 'milter_default_action = tempfail'"),
             ("non_smtpd_milters", "", "postconf -e 'non_smtpd_milters = unix:pec/reports'"),
             ("internal_mail_filter_classes", "", ""),
-            ("virtual_transport", "virtual", "postconf -e 'virtual_transport = pecdelivery:unix:pec/delivery'"),
-            ("virtual_transport", "lmtp:unix:pec/dovecot-lmtp", "postconf -e 'virtual_transport = pecdelivery:unix:pec/delivery'"),
+            (
+                "virtual_transport",
+                "virtual",
+                "postconf -e 'virtual_transport = pecdelivery:unix:pec/delivery'",
+            ),
+            (
+                "virtual_transport",
+                "lmtp:unix:pec/dovecot-lmtp",
+                "postconf -e 'virtual_transport = pecdelivery:unix:pec/delivery'",
+            ),
             ("virtual_transport", "pecdelivery:unix:pec/dovecot-lmtp", ""),
             ("lmtp_discard_lhlo_keywords", "dsn", "postconf -e 'lmtp_discard_lhlo_keywords = '"),
             ("smtpd_discard_ehlo_keywords", "", ""),
-            ("smtpd_discard_ehlo_keywords", "chunking, silent-discard", "postconf -e 'smtpd_discard_ehlo_keywords = dsn, silent-discard'"),
+            (
+                "smtpd_discard_ehlo_keywords",
+                "chunking, silent-discard",
+                "postconf -e 'smtpd_discard_ehlo_keywords = dsn, silent-discard'",
+            ),
             ("smtpd_discard_ehlo_keyword_address_maps", "inline:{10.0.0.7=pipelining}", ""),
             ("bounce_size_limit", "0", ""),
             ("bounce_size_limit", "50000", "postconf -e 'bounce_size_limit = 2147483647'"),
@@ -578,8 +735,11 @@ pub(super) mod tests {
         ] {
             let found = found(shipped_postfix().with(name, value));
             let line = found.first().unwrap_or_else(|| panic!("{name} = {value} is not named"));
-            let start =
-                if value.is_empty() { format!("wrong: {name} is empty: it must be ") } else { format!("wrong: {name} = {value}: it must be ") };
+            let start = if value.is_empty() {
+                format!("wrong: {name} is empty: it must be ")
+            } else {
+                format!("wrong: {name} = {value}: it must be ")
+            };
             assert!(line.starts_with(&start) && line.ends_with(mend), "{line}");
         }
     }
@@ -608,33 +768,67 @@ pub(super) mod tests {
 
     #[test]
     fn a_service_that_undoes_main_cf_is_named() {
-        let found = found(shipped_postfix().with_option("smtp/inet", "content_filter", Some("x:")).with_option(
-            "smtp/unix",
-            "smtp_header_checks",
-            Some("regexp:/x"),
-        ));
+        let found =
+            found(shipped_postfix().with_option("smtp/inet", "content_filter", Some("x:")).with_option(
+                "smtp/unix",
+                "smtp_header_checks",
+                Some("regexp:/x"),
+            ));
         assert_eq!(found.len(), 2, "{found:?}");
-        assert!(found[0].starts_with("wrong: master.cf smtp/inet: -o content_filter = x:: it must be empty"), "{found:?}");
+        assert!(
+            found[0].starts_with("wrong: master.cf smtp/inet: -o content_filter = x:: it must be empty"),
+            "{found:?}"
+        );
         assert!(found[1].ends_with("Mend: postconf -PX 'smtp/unix/smtp_header_checks'"), "{found:?}");
     }
 
     #[test]
     fn a_listener_without_its_milter_tls_or_passwords_is_named() {
         for (service, option, value, says) in [
-            ("smtp/inet", "smtpd_milters", None, "Mend: postconf -P 'smtp/inet/smtpd_milters=$pec_incoming_milter'"),
-            ("smtp/inet", "smtpd_milters", Some("unix:pec/incoming inet:rspamd.test:11332"), "unix:pec/incoming at the end"),
+            (
+                "smtp/inet",
+                "smtpd_milters",
+                None,
+                "Mend: postconf -P 'smtp/inet/smtpd_milters=$pec_incoming_milter'",
+            ),
+            (
+                "smtp/inet",
+                "smtpd_milters",
+                Some("unix:pec/incoming inet:rspamd.test:11332"),
+                "unix:pec/incoming at the end",
+            ),
             ("smtp/inet", "smtpd_tls_security_level", Some("none"), "may or encrypt"),
-            ("smtp/inet", "smtpd_sasl_auth_enable", Some("yes"), "it must be no (Passwords are asked for by submission alone"),
+            (
+                "smtp/inet",
+                "smtpd_sasl_auth_enable",
+                Some("yes"),
+                "it must be no (Passwords are asked for by submission alone",
+            ),
             (
                 "smtp/inet",
                 "smtpd_relay_restrictions",
                 Some("permit_mynetworks, reject_unauth_destination"),
                 "it must be reject_unauth_destination or",
             ),
-            ("smtp/inet", "smtpd_discard_ehlo_keywords", Some("chunking"), "it must be dsn, silent-discard (DSN is what our milters say"),
+            (
+                "smtp/inet",
+                "smtpd_discard_ehlo_keywords",
+                Some("chunking"),
+                "it must be dsn, silent-discard (DSN is what our milters say",
+            ),
             ("smtp/inet", "smtpd_forbid_bare_newline", Some("no"), "it must be normalize or yes or reject"),
-            ("submission/inet", "smtpd_discard_ehlo_keywords", Some("8bitmime,chunking"), "it must be 8bitmime,chunking,dsn,silent-discard"),
-            ("submissions/inet", "smtpd_discard_ehlo_keywords", None, "it must be 8bitmime,chunking,dsn,silent-discard"),
+            (
+                "submission/inet",
+                "smtpd_discard_ehlo_keywords",
+                Some("8bitmime,chunking"),
+                "it must be 8bitmime,chunking,dsn,silent-discard",
+            ),
+            (
+                "submissions/inet",
+                "smtpd_discard_ehlo_keywords",
+                None,
+                "it must be 8bitmime,chunking,dsn,silent-discard",
+            ),
             ("smtp/inet", "smtpd_recipient_restrictions", Some("permit"), "pec-internal-domains"),
             ("submission/inet", "smtpd_tls_security_level", None, "it must be encrypt, as in"),
             ("submission/inet", "smtpd_sasl_auth_enable", None, "it must be yes, as in"),
@@ -645,17 +839,42 @@ pub(super) mod tests {
                 "it must be permit_sasl_authenticated,reject",
             ),
             ("submissions/inet", "cleanup_service_name", None, "it must be cleanup-access"),
-            ("submission/inet", "smtpd_milters", Some("inet:rspamd.test:11332 unix:pec/access"), "it must be unix:pec/access"),
-            ("cleanup-access/unix", "message_drop_headers", None, "master.cf cleanup-access/unix: message_drop_headers"),
+            (
+                "submission/inet",
+                "smtpd_milters",
+                Some("inet:rspamd.test:11332 unix:pec/access"),
+                "it must be unix:pec/access",
+            ),
+            (
+                "cleanup-access/unix",
+                "message_drop_headers",
+                None,
+                "master.cf cleanup-access/unix: message_drop_headers",
+            ),
             ("pickup/unix", "cleanup_service_name", None, "it must be cleanup-local"),
-            ("pecdelivery/unix", "lmtp_data_done_timeout", Some("60s"), "master.cf pecdelivery/unix: lmtp_data_done_timeout = 60s: it must be"),
+            (
+                "pecdelivery/unix",
+                "lmtp_data_done_timeout",
+                Some("60s"),
+                "master.cf pecdelivery/unix: lmtp_data_done_timeout = 60s: it must be",
+            ),
             ("pecdelivery/unix", "lmtp_send_xforward_command", None, "it must be yes"),
             ("pectriggers/unix", "soft_bounce", None, "it must be yes"),
             ("bounce/unix", "cleanup_service_name", None, "it must be cleanup-reports"),
-            ("pecoutgoing/unix", "smtpd_milters", Some("unix:pec/incoming"), "smtpd_milters = unix:pec/incoming: it must be empty"),
+            (
+                "pecoutgoing/unix",
+                "smtpd_milters",
+                Some("unix:pec/incoming"),
+                "smtpd_milters = unix:pec/incoming: it must be empty",
+            ),
             ("pecoutgoing/unix", "smtpd_relay_restrictions", None, "it must be permit_mynetworks,reject"),
             ("pecoutgoing/unix", "mynetworks", Some("0.0.0.0/0"), "it must be 127.0.0.1/32"),
-            ("pecoutgoing/unix", "smtpd_discard_ehlo_keywords", Some("chunking,dsn,silent-discard"), "it must be chunking,silent-discard"),
+            (
+                "pecoutgoing/unix",
+                "smtpd_discard_ehlo_keywords",
+                Some("chunking,dsn,silent-discard"),
+                "it must be chunking,silent-discard",
+            ),
             ("pecoutgoing/unix", "smtpd_authorized_xforward_hosts", None, "it must be 127.0.0.1/32"),
             ("pecoutgoing/unix", "content_filter", Some("x:"), "-o content_filter = x:: it must be empty"),
         ] {
@@ -673,49 +892,87 @@ pub(super) mod tests {
     #[test]
     fn another_milter_may_stand_before_pec_incoming() {
         let milters = Some("inet:rspamd.test:11332, unix:pec/incoming");
-        assert_eq!(found(shipped_postfix().with_option("smtp/inet", "smtpd_milters", milters)), Vec::<String>::new());
+        assert_eq!(
+            found(shipped_postfix().with_option("smtp/inet", "smtpd_milters", milters)),
+            Vec::<String>::new()
+        );
     }
 
     #[test]
     fn listeners_that_nobody_shipped_are_looked_at_too() {
         let found_ = found(shipped_postfix().with_service("2525", "smtpd"));
-        assert!(found_.len() == 1 && found_[0].starts_with("wrong: master.cf 2525/inet: smtpd_milters is empty"), "{found_:?}");
-        let reports = shipped_postfix().with_service("2525", "smtpd").with_option("2525/inet", "smtpd_milters", Some("unix:pec/reports"));
         assert!(
-            found(reports)[0].starts_with("wrong: master.cf 2525/inet: smtpd_milters = unix:pec/reports: it must be unix:pec/incoming at the end")
+            found_.len() == 1 && found_[0].starts_with("wrong: master.cf 2525/inet: smtpd_milters is empty"),
+            "{found_:?}"
         );
+        let reports = shipped_postfix().with_service("2525", "smtpd").with_option(
+            "2525/inet",
+            "smtpd_milters",
+            Some("unix:pec/reports"),
+        );
+        assert!(found(reports)[0].starts_with(
+            "wrong: master.cf 2525/inet: smtpd_milters = unix:pec/reports: it \
+                must be unix:pec/incoming at the end"
+        ));
         let outside = shipped_postfix().with_service("pecoutgoing", "smtpd");
-        assert!(found(outside)[0].starts_with("wrong: master.cf pecoutgoing/inet: smtpd_milters is empty"), "a port is no socket in public/");
-        assert!(found(shipped_postfix().with_service("628", "qmqpd"))[0].contains("master.cf 628/inet = qmqpd"));
+        assert!(
+            found(outside)[0].starts_with("wrong: master.cf pecoutgoing/inet: smtpd_milters is empty"),
+            "a port is no socket in public/"
+        );
+        assert!(
+            found(shipped_postfix().with_service("628", "qmqpd"))[0].contains("master.cf 628/inet = qmqpd")
+        );
         assert!(found(shipped_postfix().without_service("submission")).is_empty(), "465 is left");
-        assert!(found(shipped_postfix().without_service("smtp"))[0].contains("no smtpd has $pec_incoming_milter"));
-        assert!(found(shipped_postfix().without_service("cleanup-local"))[0].contains("master.cf cleanup-local/unix = missing"));
+        assert!(
+            found(shipped_postfix().without_service("smtp"))[0].contains("no smtpd has $pec_incoming_milter")
+        );
+        assert!(
+            found(shipped_postfix().without_service("cleanup-local"))[0]
+                .contains("master.cf cleanup-local/unix = missing")
+        );
     }
 
     #[test]
     fn the_way_out_of_notices_is_where_the_parameter_says_and_has_room() {
-        let says = "wrong: pec_outgoing_smtpd = unix:public/pecoutgoing: it must be the socket of an smtpd as postfix-conf/master.cf has it";
+        let says = "wrong: pec_outgoing_smtpd = unix:public/pecoutgoing: it must be the socket of an smtpd \
+            as postfix-conf/master.cf has it";
         assert!(found(shipped_postfix().without_service("pecoutgoing"))[0].starts_with(says));
-        for elsewhere in ["unix:public/cleanup", "unix:pec/outgoing", "unix:/run/pecoutgoing", "unix:private/other"] {
+        for elsewhere in
+            ["unix:public/cleanup", "unix:pec/outgoing", "unix:/run/pecoutgoing", "unix:private/other"]
+        {
             let found = found(shipped_postfix().with("pec_outgoing_smtpd", elsewhere));
-            assert!(found.len() == 1 && found[0].starts_with(&format!("wrong: pec_outgoing_smtpd = {elsewhere}: ")), "{found:?}");
+            assert!(
+                found.len() == 1
+                    && found[0].starts_with(&format!("wrong: pec_outgoing_smtpd = {elsewhere}: ")),
+                "{found:?}"
+            );
         }
         for here in ["unix:/var/spool/postfix/public/pecoutgoing", "unix:private/pecoutgoing"] {
             assert_eq!(found(shipped_postfix().with("pec_outgoing_smtpd", here)), Vec::<String>::new());
         }
         let few = found(shipped_postfix().with_processes("pecoutgoing", Some(4)));
-        assert!(few.len() == 1 && few[0].starts_with("wrong: master.cf pecoutgoing/unix: process_limit = 4: it must be at least "), "{few:?}");
+        assert!(
+            few.len() == 1
+                && few[0].starts_with(
+                    "wrong: master.cf pecoutgoing/unix: process_limit = 4: it must be at least "
+                ),
+            "{few:?}"
+        );
         assert!(few[0].contains("Mend: postconf -F pecoutgoing/unix/process_limit="));
         for enough in [None, Some(0), Some(100)] {
             assert_eq!(found(shipped_postfix().with_processes("pecoutgoing", enough)), Vec::<String>::new());
         }
-        let default = shipped_postfix().with_processes("pecoutgoing", None).with("default_process_limit", "5");
+        let default =
+            shipped_postfix().with_processes("pecoutgoing", None).with("default_process_limit", "5");
         assert!(found(default)[0].contains("process_limit = 5"));
     }
 
     #[test]
     fn times_with_and_without_units() {
-        assert_eq!((seconds("1d", 's'), seconds("5", 'd'), seconds("15m", 's')), (Some(86_400), Some(432_000), Some(900)));
+        assert_eq!(
+            (seconds("1d", 's'), seconds("5", 'd'), seconds("15m", 's')),
+            (Some(86_400), Some(432_000), Some(900))
+        );
         assert_eq!((seconds("", 's'), seconds("5x", 's'), seconds("5mm", 's')), (None, None, None));
     }
 }

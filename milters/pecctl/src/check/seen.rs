@@ -1,6 +1,7 @@
 //! Everything that the checks go by, read once.
 //!
-//! Promise: reading changes nothing, takes seconds, and never fails as a whole: what cannot be read is kept as the reason why.
+//! Promise: reading changes nothing, takes seconds, and never fails as a whole: what cannot be read is kept
+//! as the reason why.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io::Write as _;
@@ -107,7 +108,10 @@ impl Seen {
         let settings = Settings::read(config_directory).map_err(|e| e.to_string());
         let mut seen = Self {
             now,
-            files: shipped::FILES.iter().map(|(name, _)| (*name, std::fs::read_to_string(config_directory.join(name)).map_err(words))).collect(),
+            files: shipped::FILES
+                .iter()
+                .map(|(name, _)| (*name, std::fs::read_to_string(config_directory.join(name)).map_err(words)))
+                .collect(),
             tables: read_tables(config_directory, &postfix),
             dovecot: Dovecot::read(),
             ours: settings.as_ref().map(ours).map_err(Clone::clone),
@@ -161,7 +165,9 @@ impl Seen {
         let database = Database::connect(settings, "pecctl").await;
         self.database = database.as_ref().map(|_| ()).map_err(words);
         if let Ok(database) = database {
-            self.world = World::new(settings.clone(), Arc::new(SystemClock), database).map(|_| ()).map_err(|e| format!("{e:#}"));
+            self.world = World::new(settings.clone(), Arc::new(SystemClock), database)
+                .map(|_| ())
+                .map_err(|e| format!("{e:#}"));
         }
         if asks_dns(&self.postfix) {
             self.mx = dns::mx(settings.local_domains.iter().cloned().collect(), &dns::servers()).await;
@@ -176,7 +182,11 @@ impl Seen {
             SigningKey::File(file) => ("pec_signing_key", file),
             SigningKey::Token(token) => ("pec_pkcs11_pin_file", &token.pin_file),
         };
-        let owned = [key, ("pec_row_keys_file", &settings.row_keys_file), ("pec_infected_store", &settings.infected_store)];
+        let owned = [
+            key,
+            ("pec_row_keys_file", &settings.row_keys_file),
+            ("pec_infected_store", &settings.infected_store),
+        ];
         for (parameter, path) in owned.into_iter().chain(secret) {
             let state = std::fs::metadata(path).map(|m| (m.mode(), m.uid())).map_err(words);
             self.owned.push(Owned { parameter, path: path.clone(), state });
@@ -191,7 +201,8 @@ impl Seen {
         let directory = door(Side::Outgoing).and_then(|door| door.rights).map(|(directory, _)| directory);
         let may_enter = [0].into_iter().chain(self.milters_user()).collect::<Vec<_>>();
         let postfix = self.postfix.main("mail_owner").to_owned();
-        let is_there = self.doors.iter().any(|door| door.parameter == "pec_delivery_lmtp" && door.said.is_ok());
+        let is_there =
+            self.doors.iter().any(|door| door.parameter == "pec_delivery_lmtp" && door.said.is_ok());
         self.delivery = is_there.then(|| sockets::listener(&settings.delivery_lmtp));
         self.outgoing_group = directory.map(|directory| sockets::group(directory.gid, &may_enter, &postfix));
     }
@@ -199,7 +210,10 @@ impl Seen {
     /// Which mailboxes there are, of those that the rules want, and one that nobody has.
     async fn read_mailboxes(&mut self, settings: &Settings) {
         // That nobody answers, or not as a mailbox server does, is said by itself.
-        let speaks_lmtp = |door: &Door| door.parameter == "pec_mailbox_lmtp" && door.said.as_ref().is_ok_and(|said| said.lhlo.starts_with("250"));
+        let speaks_lmtp = |door: &Door| {
+            door.parameter == "pec_mailbox_lmtp"
+                && door.said.as_ref().is_ok_and(|said| said.lhlo.starts_with("250"))
+        };
         if !self.doors.iter().any(speaks_lmtp) {
             return;
         }
@@ -208,8 +222,12 @@ impl Seen {
             Some(address) => mailboxes.exists(&address).await.map_err(words),
             None => Err("no mail address".to_owned()),
         };
-        let record = |d: &Directory| d.record(&settings.provider_name, settings.provider_unit.as_deref()).map(|p| p.mail_receipt.to_string());
-        let needed = [Some(service_address(&settings.service_domain)), self.directory.as_ref().ok().and_then(record)];
+        let record = |d: &Directory| {
+            d.record(&settings.provider_name, settings.provider_unit.as_deref())
+                .map(|p| p.mail_receipt.to_string())
+        };
+        let needed =
+            [Some(service_address(&settings.service_domain)), self.directory.as_ref().ok().and_then(record)];
         for address in needed.into_iter().flatten() {
             let there = exists(&address).await;
             self.mailboxes.push((address, there));
@@ -223,11 +241,16 @@ impl Seen {
 
     /// The user of the milters: who owns what only they write.
     pub(super) fn milters_user(&self) -> Option<u32> {
-        self.owned.iter().find(|o| o.parameter == "pec_infected_store").and_then(|o| o.state.as_ref().ok()).map(|(_, uid)| *uid)
+        self.owned
+            .iter()
+            .find(|o| o.parameter == "pec_infected_store")
+            .and_then(|o| o.state.as_ref().ok())
+            .map(|(_, uid)| *uid)
     }
 }
 
-/// Which of these domains have no policy that wants TLS, as Postfix's own tables say. Nothing where there are none.
+/// Which of these domains have no policy that wants TLS, as Postfix's own tables say. Nothing where there are
+/// none.
 fn in_clear(postfix: &Postfix, mut domains: BTreeSet<String>) -> Known<Vec<String>> {
     let maps = split_list(postfix.main("smtp_tls_policy_maps"));
     if maps.is_empty() {
@@ -235,7 +258,10 @@ fn in_clear(postfix: &Postfix, mut domains: BTreeSet<String>) -> Known<Vec<Strin
     }
     for map in maps {
         let keys: String = domains.iter().map(|domain| format!("{domain}\n")).collect();
-        let found = asked(Command::new("postmap").args(["-c", postfix.main("config_directory"), "-q", "-", &map]), &keys)?;
+        let found = asked(
+            Command::new("postmap").args(["-c", postfix.main("config_directory"), "-q", "-", &map]),
+            &keys,
+        )?;
         for (domain, policy) in found.lines().filter_map(|line| line.split_once(char::is_whitespace)) {
             let level = policy.split_whitespace().next().unwrap_or_default();
             if matches!(level, "encrypt" | "dane-only" | "fingerprint" | "verify" | "secure") {
@@ -252,7 +278,8 @@ fn asked(command: &mut Command, keys: &str) -> Known<String> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let mut stdin = child.stdin.take();
         let output = std::thread::scope(|scope| {
-            // It answers while it reads: what waits for the one must not wait for the other. One that ends early has said why.
+            // It answers while it reads: what waits for the one must not wait for the other. One that ends
+            // early has said why.
             scope.spawn(|| stdin.take().map(|mut stdin| stdin.write_all(keys.as_bytes())));
             child.wait_with_output()
         })?;
@@ -296,13 +323,26 @@ pub(super) fn output(command: &mut Command) -> Known<String> {
 
 fn read_postfix(config_directory: &Path) -> anyhow::Result<Postfix> {
     // Ours are known to postconf only where another parameter names them.
-    let named: String = TABLE.iter().map(|p| p.name).chain(leftovers::parameters()).map(|name| format!("${{{name}?}}")).collect();
+    let named: String = TABLE
+        .iter()
+        .map(|p| p.name)
+        .chain(leftovers::parameters())
+        .map(|name| format!("${{{name}?}}"))
+        .collect();
     let postconf = |arguments: &[&str]| {
         let mut command = Command::new("postconf");
-        command.arg("-c").arg(config_directory).args(["-o", &format!("milter_macro_defaults={named}"), "-x"]).args(arguments);
+        command
+            .arg("-c")
+            .arg(config_directory)
+            .args(["-o", &format!("milter_macro_defaults={named}"), "-x"])
+            .args(arguments);
         output(&mut command).map_err(anyhow::Error::msg).context("postconf")
     };
-    let postfix = Postfix::parse(&postconf(&[])?, &postconf(&["-F", "*/*/command", "*/*/process_limit"])?, &postconf(&["-P"])?);
+    let postfix = Postfix::parse(
+        &postconf(&[])?,
+        &postconf(&["-F", "*/*/command", "*/*/process_limit"])?,
+        &postconf(&["-P"])?,
+    );
     // Just after a change postconf may tell the default.
     Ok(postfix.with("config_directory", &config_directory.display().to_string()))
 }
@@ -320,16 +360,24 @@ fn read_tables(config_directory: &Path, postfix: &Postfix) -> HashMap<String, Kn
 
 /// Whether a word of a list is a lookup table: `type:name`.
 pub(super) fn is_table(word: &str) -> bool {
-    word.split_once(':').is_some_and(|(kind, name)| !name.is_empty() && !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_lowercase()))
-        && !["inet", "unix", "smtp", "lmtp", "error"].iter().any(|kind| word.starts_with(&format!("{kind}:")))
+    word.split_once(':').is_some_and(|(kind, name)| {
+        !name.is_empty() && !kind.is_empty() && kind.bytes().all(|b| b.is_ascii_lowercase())
+    }) && !["inet", "unix", "smtp", "lmtp", "error"].iter().any(|kind| word.starts_with(&format!("{kind}:")))
 }
 
 fn table_of(config_directory: &Path, table: &str) -> Known<Table> {
     let (kind, name) = table.split_once(':').unwrap_or_default();
     if matches!(kind, "regexp" | "pcre" | "cidr") {
-        let text = if name.starts_with('{') { name.replace(['{', '}'], "\n") } else { std::fs::read_to_string(name).map_err(words)? };
+        let text = if name.starts_with('{') {
+            name.replace(['{', '}'], "\n")
+        } else {
+            std::fs::read_to_string(name).map_err(words)?
+        };
         let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-        return Ok(lines.map(|line| line.split_once(char::is_whitespace).unwrap_or((line, ""))).map(pair).collect());
+        return Ok(lines
+            .map(|line| line.split_once(char::is_whitespace).unwrap_or((line, "")))
+            .map(pair)
+            .collect());
     }
     let text = output(Command::new("postmap").arg("-c").arg(config_directory).args(["-s", table]))?;
     Ok(text.lines().filter_map(|line| line.split_once('\t')).map(pair).collect())
@@ -339,7 +387,8 @@ fn pair((key, value): (&str, &str)) -> (String, String) {
     (key.trim().to_owned(), value.trim().to_owned())
 }
 
-/// Whose certificates lie in the file, and when they end. A file that is not readable is found when the milters' world is made.
+/// Whose certificates lie in the file, and when they end. A file that is not readable is found when the
+/// milters' world is made.
 fn certificates(parameter: &str, file: &Path) -> Vec<(String, String, Moment)> {
     let read = std::fs::read(file).ok().and_then(|pem| X509::stack_from_pem(&pem).ok()).unwrap_or_default();
     read.iter()
@@ -365,29 +414,48 @@ pub(super) mod tests {
 
     /// A provider with which everything is well.
     pub(in super::super) fn seen(postfix: Postfix) -> Seen {
-        let ldif = "dn: providerName=Alfa,o=postacert\nobjectclass: provider\nproviderName: Alfa\nmailReceipt: ricevute@gestore.alfa.test\n\
-            providerCertificateHash: 7E7AEF1059AE0F454F2643A95F69EC3556009239\nmanagedDomains: gestore.alfa.test\nmanagedDomains: pec.alfa.test\n\n\
-            dn: providerName=Beta,o=postacert\nobjectclass: provider\nproviderName: Beta\nmailReceipt: ricevute@gestore.beta.test\n\
-            providerCertificateHash: 0123456789ABCDEF0123456789ABCDEF01234567\nmanagedDomains: pec.beta.test\n";
+        let ldif = "dn: providerName=Alfa,o=postacert\nobjectclass: provider\nproviderName: \
+            Alfa\nmailReceipt: ricevute@gestore.alfa.test\n\
+            providerCertificateHash: 7E7AEF1059AE0F454F2643A95F69EC3556009239\nmanagedDomains: \
+            gestore.alfa.test\nmanagedDomains: pec.alfa.test\n\n\
+            dn: providerName=Beta,o=postacert\nobjectclass: provider\nproviderName: Beta\nmailReceipt: \
+            ricevute@gestore.beta.test\n\
+            providerCertificateHash: 0123456789ABCDEF0123456789ABCDEF01234567\nmanagedDomains: \
+            pec.beta.test\n";
         let domains: HashSet<String> = ["gestore.alfa.test", "pec.alfa.test"].map(str::to_owned).into();
         let routes = [("notices.pec.internal", "pectriggers:unix:pec/triggers")].map(pair);
         let in_queue = |path: &str| Socket::Unix(Path::new("/var/spool/postfix").join(path));
         let rights = |mode, uid, gid| Rights { mode, uid, gid };
         let pec = rights(0o42_750, 100, 103);
         let door = |parameter, side, path: &str, rights, greeting: &str| {
-            let said = Said { greeting: greeting.to_owned(), lhlo: if greeting.is_empty() { String::new() } else { "250-mail".to_owned() } };
+            let said = Said {
+                greeting: greeting.to_owned(),
+                lhlo: if greeting.is_empty() { String::new() } else { "250-mail".to_owned() },
+            };
             Door { parameter, side, socket: in_queue(path), rights: Some(rights), said: Ok(said) }
         };
-        let ours_ = |parameter, path: &str, greeting| door(parameter, Side::Ours, path, (pec, rights(0o140_660, 100, 103)), greeting);
-        let mailbox =
-            |parameter, path: &str| door(parameter, Side::Mailboxes, path, (pec, rights(0o140_600, 100, 0)), "220 mail Dovecot (Debian) ready.");
+        let ours_ = |parameter, path: &str, greeting| {
+            door(parameter, Side::Ours, path, (pec, rights(0o140_660, 100, 103)), greeting)
+        };
+        let mailbox = |parameter, path: &str| {
+            door(
+                parameter,
+                Side::Mailboxes,
+                path,
+                (pec, rights(0o140_600, 100, 0)),
+                "220 mail Dovecot (Debian) ready.",
+            )
+        };
         let outgoing = (rights(0o42_710, 101, 104), rights(0o140_666, 101, 101));
         Seen {
             now: Moment::from_unix(1_800_000_000),
             files: shipped::FILES.iter().map(|(name, text)| (*name, Ok((*text).to_owned()))).collect(),
             tables: [
                 (postfix.main("transport_maps").to_owned(), Ok(routes.to_vec())),
-                (postfix.main("virtual_alias_maps").to_owned(), Ok(vec![pair(("root", "posta-certificata@gestore.alfa.test"))])),
+                (
+                    postfix.main("virtual_alias_maps").to_owned(),
+                    Ok(vec![pair(("root", "posta-certificata@gestore.alfa.test"))]),
+                ),
             ]
             .into(),
             dovecot: Err("doveconf: not here".to_owned()),
@@ -412,25 +480,54 @@ pub(super) mod tests {
                 ours_("pec_triggers_lmtp", "pec/triggers", "220 mail LMTP"),
                 mailbox("pec_mailbox_lmtp", "pec/dovecot-lmtp"),
                 mailbox("pec_mailbox_lmtp_no_quota", "pec/dovecot-lmtp-no-quota"),
-                door("pec_outgoing_smtpd", Side::Outgoing, "public/pecoutgoing", outgoing, "220 mail ESMTP Postfix"),
+                door(
+                    "pec_outgoing_smtpd",
+                    Side::Outgoing,
+                    "public/pecoutgoing",
+                    outgoing,
+                    "220 mail ESMTP Postfix",
+                ),
             ],
             outgoing_group: Some(Ok(Group { name: "postdrop".into(), users: Vec::new() })),
             delivery: Some(Ok(Process { uid: 100, groups: vec![100, 103, 104] })),
             owned: vec![
-                Owned { parameter: "pec_signing_key", path: "/etc/pec/key.pem".into(), state: Ok((0o100_600, 100)) },
-                Owned { parameter: "pec_row_keys_file", path: "/etc/pec/row.keys".into(), state: Ok((0o100_600, 100)) },
-                Owned { parameter: "pec_infected_store", path: "/var/lib/pec/infected".into(), state: Ok((0o40_700, 100)) },
+                Owned {
+                    parameter: "pec_signing_key",
+                    path: "/etc/pec/key.pem".into(),
+                    state: Ok((0o100_600, 100)),
+                },
+                Owned {
+                    parameter: "pec_row_keys_file",
+                    path: "/etc/pec/row.keys".into(),
+                    state: Ok((0o100_600, 100)),
+                },
+                Owned {
+                    parameter: "pec_infected_store",
+                    path: "/var/lib/pec/infected".into(),
+                    state: Ok((0o40_700, 100)),
+                },
             ],
             row_keys: Ok(()),
             database: Ok(()),
             world: Ok(()),
-            scanner: Some(Ok(Examination { version: "ClamAV".into(), signatures: Some(Moment::from_unix(1_799_990_000)), blind: None })),
-            certificates: vec![("pec_certificate_file".into(), "cert.pem (Alfa)".into(), Moment::from_unix(1_900_000_000))],
+            scanner: Some(Ok(Examination {
+                version: "ClamAV".into(),
+                signatures: Some(Moment::from_unix(1_799_990_000)),
+                blind: None,
+            })),
+            certificates: vec![(
+                "pec_certificate_file".into(),
+                "cert.pem (Alfa)".into(),
+                Moment::from_unix(1_900_000_000),
+            )],
             crls: Ok(vec![("http://ca.test/crl".into(), Some(Moment::from_unix(1_900_000_000)))]),
             disks: vec![("pec_infected_store", "/var/lib/pec/infected".into(), Ok(50_000_000_000))],
             in_clear: Ok(Vec::new()),
             clock: Ok(KernelClock { synchronised: true, estimated_error: 2000 }),
-            mx: domains.into_iter().map(|domain| (domain, Ok(vec!["mail.gestore.alfa.test".into()]))).collect(),
+            mx: domains
+                .into_iter()
+                .map(|domain| (domain, Ok(vec!["mail.gestore.alfa.test".into()])))
+                .collect(),
             postfix,
         }
     }
@@ -440,7 +537,8 @@ pub(super) mod tests {
         for table in ["hash:/etc/postfix/x", "inline:{a=b}", "regexp:/x", "texthash:/x", "proxy:mysql:/x"] {
             assert!(is_table(table), "{table}");
         }
-        for word in ["pec.alfa.test", "check_recipient_access", "inet:127.0.0.1:10031", "[::1]:25", "reject"] {
+        for word in ["pec.alfa.test", "check_recipient_access", "inet:127.0.0.1:10031", "[::1]:25", "reject"]
+        {
             assert!(!is_table(word), "{word}");
         }
     }

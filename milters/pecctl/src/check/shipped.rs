@@ -1,10 +1,12 @@
-//! What `postfix-conf` ships, compiled in: the same text that `postfix-conf/apply` sets is what a Postfix is held against.
+//! What `postfix-conf` ships, compiled in: the same text that `postfix-conf/apply` sets is what a Postfix is
+//! held against.
 
 const MAIN_CF: &str = include_str!("../../../../postfix-conf/main.cf");
 const MASTER_CF: &str = include_str!("../../../../postfix-conf/master.cf");
 
 /// Tables beside main.cf, which must be the shipped ones.
-pub(super) const FILES: &[(&str, &str)] = &[("pec-internal-domains", include_str!("../../../../postfix-conf/pec-internal-domains"))];
+pub(super) const FILES: &[(&str, &str)] =
+    &[("pec-internal-domains", include_str!("../../../../postfix-conf/pec-internal-domains"))];
 
 /// A parameter of the shipped main.cf.
 #[derive(Debug)]
@@ -18,7 +20,11 @@ pub(super) struct Parameter {
 impl Parameter {
     /// The comment above it, as it stands behind what is allowed.
     pub(super) fn because(&self) -> String {
-        if self.reason.is_empty() { String::new() } else { format!(" ({})", self.reason.trim_end_matches('.')) }
+        if self.reason.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", self.reason.trim_end_matches('.'))
+        }
     }
 }
 
@@ -43,7 +49,11 @@ pub(super) fn parameters() -> Vec<Parameter> {
                 last.value = format!("{} {}", last.value, line.trim());
             }
         } else if let Some((name, value)) = line.split_once('=') {
-            out.push(Parameter { name: name.trim().to_owned(), value: value.trim().to_owned(), reason: reason.clone() });
+            out.push(Parameter {
+                name: name.trim().to_owned(),
+                value: value.trim().to_owned(),
+                reason: reason.clone(),
+            });
         }
     }
     out.retain(|p| !p.name.starts_with("pec_"));
@@ -93,7 +103,11 @@ fn service(line: &str) -> Option<Service> {
     let (name, kind) = (words.next()?.to_owned(), words.next()?.to_owned());
     let processes = words.nth(4)?.parse().ok();
     let program = words.next()?.to_owned();
-    let options = words.filter(|&w| w != "-o").filter_map(|w| w.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
+    let options = words
+        .filter(|&w| w != "-o")
+        .filter_map(|w| w.split_once('='))
+        .map(|(n, v)| (n.to_owned(), v.to_owned()))
+        .collect();
     Some(Service { name, kind, program, processes, options })
 }
 
@@ -113,8 +127,14 @@ mod tests {
         assert_eq!((submission.kind.as_str(), submission.program.as_str()), ("inet", "smtpd"));
         assert_eq!(submission.option("smtpd_tls_security_level"), Some("encrypt"));
         let outgoing = services.iter().find(|s| s.name == "pecoutgoing").unwrap();
-        assert_eq!((outgoing.id().as_str(), outgoing.option("smtpd_milters")), ("pecoutgoing/unix", Some("")));
+        assert_eq!(
+            (outgoing.id().as_str(), outgoing.option("smtpd_milters")),
+            ("pecoutgoing/unix", Some(""))
+        );
         assert!(outgoing.processes.is_some() && submission.processes.is_none());
-        assert_eq!(services.iter().find(|s| s.name == "cleanup-access").unwrap().option("message_drop_headers"), Some(""));
+        assert_eq!(
+            services.iter().find(|s| s.name == "cleanup-access").unwrap().option("message_drop_headers"),
+            Some("")
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! The sockets by which mail passes: who may connect to them, and whether somebody answers.
 //!
-//! Promise: whoever can have something signed, put something into a certified mailbox or send a notice by connecting is named, unless he
-//! is root, the milters' user or, where it must be so, Postfix.
+//! Promise: whoever can have something signed, put something into a certified mailbox or send a notice by
+//! connecting is named, unless he is root, the milters' user or, where it must be so, Postfix.
 
 use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
@@ -106,7 +106,12 @@ pub(super) fn read(settings: &Settings) -> Vec<Door> {
         of("pec_delivery_lmtp", Side::Ours, &settings.delivery_lmtp, said(&settings.delivery_lmtp)),
         of("pec_triggers_lmtp", Side::Ours, &settings.triggers_lmtp, said(&settings.triggers_lmtp)),
         of("pec_mailbox_lmtp", Side::Mailboxes, &settings.mailbox_lmtp, said(&settings.mailbox_lmtp)),
-        of("pec_mailbox_lmtp_no_quota", Side::Mailboxes, &settings.mailbox_lmtp_no_quota, said(&settings.mailbox_lmtp_no_quota)),
+        of(
+            "pec_mailbox_lmtp_no_quota",
+            Side::Mailboxes,
+            &settings.mailbox_lmtp_no_quota,
+            said(&settings.mailbox_lmtp_no_quota),
+        ),
         of("pec_outgoing_smtpd", Side::Outgoing, &settings.outgoing_smtpd, said(&settings.outgoing_smtpd)),
     ]
 }
@@ -148,12 +153,14 @@ fn said(socket: &Socket) -> Known<Said> {
     Ok(Said { greeting, lhlo })
 }
 
-/// Who listens at a unix socket. Asked of the kernel, since a unit file gives a process groups that its user is not in.
+/// Who listens at a unix socket. Asked of the kernel, since a unit file gives a process groups that its user
+/// is not in.
 pub(super) fn listener(socket: &Socket) -> Known<Process> {
     let Socket::Unix(path) = socket else { return Err("it listens at a port".to_owned()) };
     let stream = UnixStream::connect(path).map_err(words)?;
     stream.set_nonblocking(true).map_err(words)?;
-    let peer = tokio::net::UnixStream::from_std(stream).and_then(|stream| stream.peer_cred()).map_err(words)?;
+    let peer =
+        tokio::net::UnixStream::from_std(stream).and_then(|stream| stream.peer_cred()).map_err(words)?;
     let pid = peer.pid().filter(|pid| *pid > 0).ok_or("its process is in another container")?;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(words)?;
     let groups = status.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap_or_default();
@@ -176,8 +183,12 @@ fn group_of(group: &str, passwd: &str, gid: u32, but: &[u32], but_named: &str) -
         .collect();
     let named = fields.get(3).map_or("", |members| *members).split(',').filter(|name| !name.is_empty());
     let by_login = accounts.iter().filter(|(.., primary)| *primary == Some(gid)).map(|(name, ..)| *name);
-    let may_enter = |name: &str| name == but_named || accounts.iter().any(|(n, uid, _)| *n == name && uid.is_some_and(|uid| but.contains(&uid)));
-    let mut users: Vec<String> = named.chain(by_login).filter(|name| !may_enter(name)).map(str::to_owned).collect();
+    let may_enter = |name: &str| {
+        name == but_named
+            || accounts.iter().any(|(n, uid, _)| *n == name && uid.is_some_and(|uid| but.contains(&uid)))
+    };
+    let mut users: Vec<String> =
+        named.chain(by_login).filter(|name| !may_enter(name)).map(str::to_owned).collect();
     users.sort_unstable();
     users.dedup();
     Group { name: fields.first().map_or_else(|| gid.to_string(), |name| (*name).to_owned()), users }
@@ -194,8 +205,13 @@ pub(super) fn sockets(seen: &Seen) -> Vec<Finding> {
         });
         if let Err(why) = &door.said {
             let mend = match door.side {
-                Side::Ours => format!("start {}, or see why its log says that it does not start", program(door.parameter)),
-                Side::Mailboxes => format!("start the mailbox server, or set {} to where its LMTP listens", door.parameter),
+                Side::Ours => format!(
+                    "start {}, or see why its log says that it does not start",
+                    program(door.parameter)
+                ),
+                Side::Mailboxes => {
+                    format!("start the mailbox server, or set {} to where its LMTP listens", door.parameter)
+                }
                 Side::Outgoing => "start Postfix; its service is in postfix-conf/master.cf".to_owned(),
             };
             let value = format!("{}, where nobody answers ({why})", door.socket);
@@ -230,7 +246,8 @@ fn ours(door: &Door) -> Option<Finding> {
             Some(Finding::wrong(door.parameter, door.socket.to_string(), allowed, mend))
         }
         (Socket::Unix(path), Some((directory, _))) if directory.mode & 0o007 != 0 => {
-            let allowed = "in a directory that only the milters and Postfix enter: whoever connects can have things signed";
+            let allowed = "in a directory that only the milters and Postfix enter: whoever connects can \
+                have things signed";
             let mend = format!("chmod 2750 {}", path.parent().unwrap_or(path).display());
             Some(Finding::wrong(door.parameter, in_directory(&door.socket, directory), allowed, mend))
         }
@@ -243,14 +260,26 @@ fn mailboxes(seen: &Seen, door: &Door) -> Vec<Finding> {
     let (path, (directory, file)) = match (&door.socket, door.rights) {
         (Socket::Inet(address), _) => {
             let where_ = if is_loopback(address) { "a port of this host" } else { "on another host" };
-            let why = format!("{}, {where_}: who else can connect to it, and so put something into a certified mailbox", door.socket);
-            return vec![Finding::not_seen(door.parameter, why, "if it can be, a unix socket as in dovecot-conf")];
+            let why = format!(
+                "{}, {where_}: who else can connect to it, and so put something into a certified mailbox",
+                door.socket
+            );
+            return vec![Finding::not_seen(
+                door.parameter,
+                why,
+                "if it can be, a unix socket as in dovecot-conf",
+            )];
         }
-        (Socket::Unix(path), Some(rights)) if super::mailboxes::somebody_else(seen, &door.socket).is_none() => (path.display(), rights),
+        (Socket::Unix(path), Some(rights))
+            if super::mailboxes::somebody_else(seen, &door.socket).is_none() =>
+        {
+            (path.display(), rights)
+        }
         (Socket::Unix(_), _) => return Vec::new(),
     };
     let mut out = Vec::new();
-    let allowed = "for the milters' user alone: whoever connects puts into a certified mailbox what nobody certified";
+    let allowed =
+        "for the milters' user alone: whoever connects puts into a certified mailbox what nobody certified";
     if file.mode & 0o022 != 0 && directory.mode & 0o011 != 0 {
         let value = format!("{}, mode {:o}", door.socket, file.mode & 0o777);
         let mend = format!("mode = 0600 of the listener {path} in dovecot.conf");
@@ -259,23 +288,41 @@ fn mailboxes(seen: &Seen, door: &Door) -> Vec<Finding> {
     if let Some(user) = seen.milters_user().filter(|user| *user != file.uid) {
         let value = format!("{}, owner {}", door.socket, file.uid);
         let mend = format!("user = {user} of the listener {path} in dovecot.conf");
-        out.push(Finding::wrong(door.parameter, value, format!("owned by the milters' user ({user}), who alone connects"), mend));
+        out.push(Finding::wrong(
+            door.parameter,
+            value,
+            format!("owned by the milters' user ({user}), who alone connects"),
+            mend,
+        ));
     }
     out
 }
 
 /// pec-delivery enters, and no other user.
 fn outgoing(seen: &Seen, door: &Door) -> Vec<Finding> {
-    let (Socket::Unix(path), Some((directory, file))) = (&door.socket, door.rights) else { return Vec::new() };
+    let (Socket::Unix(path), Some((directory, file))) = (&door.socket, door.rights) else {
+        return Vec::new();
+    };
     let of = path.parent().unwrap_or(path).display();
     let mut out = Vec::new();
     if directory.mode & 0o007 != 0 && file.mode & 0o002 != 0 {
-        let allowed = "in a directory that only Postfix and pec-delivery enter: no milter looks at what comes by it";
-        out.push(Finding::wrong(door.parameter, in_directory(&door.socket, directory), allowed, format!("chmod o= {of}")));
+        let allowed =
+            "in a directory that only Postfix and pec-delivery enter: no milter looks at what comes by it";
+        out.push(Finding::wrong(
+            door.parameter,
+            in_directory(&door.socket, directory),
+            allowed,
+            format!("chmod o= {of}"),
+        ));
     }
     match &seen.outgoing_group {
         Some(Ok(group)) if !group.users.is_empty() && directory.mode & 0o010 != 0 => {
-            let value = format!("{}, open to the group {}, in which are {}", door.socket, group.name, group.users.join(", "));
+            let value = format!(
+                "{}, open to the group {}, in which are {}",
+                door.socket,
+                group.name,
+                group.users.join(", ")
+            );
             let allowed = "open to a group in which no user is: no milter looks at what comes by it";
             let mend = format!("gpasswd -d {} {}", group.users[0], group.name);
             out.push(Finding::wrong(door.parameter, value, allowed, mend));
@@ -290,10 +337,20 @@ fn outgoing(seen: &Seen, door: &Door) -> Vec<Finding> {
                 Some(Ok(group)) => group.name.clone(),
                 _ => directory.gid.to_string(),
             };
-            let mend = format!("SupplementaryGroups={group} in the unit of pec-delivery, of no other program");
-            out.push(Finding::wrong(door.parameter, value, "open to pec-delivery: notices to other providers wait until it is", mend));
+            let mend =
+                format!("SupplementaryGroups={group} in the unit of pec-delivery, of no other program");
+            out.push(Finding::wrong(
+                door.parameter,
+                value,
+                "open to pec-delivery: notices to other providers wait until it is",
+                mend,
+            ));
         }
-        Some(Err(why)) => out.push(Finding::not_seen(format!("whether pec-delivery may enter {of}"), why, "run this on the host itself")),
+        Some(Err(why)) => out.push(Finding::not_seen(
+            format!("whether pec-delivery may enter {of}"),
+            why,
+            "run this on the host itself",
+        )),
         _ => {}
     }
     out
@@ -333,15 +390,25 @@ mod tests {
             ("pec_triggers_lmtp", "pec-delivery"),
         ] {
             let outside = found(parameter, |door| door.socket = Socket::Inet("192.0.2.1:9000".into()));
-            assert!(outside.len() == 1 && outside[0].starts_with(&format!("wrong: {parameter} = inet:192.0.2.1:9000")), "{outside:?}");
+            assert!(
+                outside.len() == 1
+                    && outside[0].starts_with(&format!("wrong: {parameter} = inet:192.0.2.1:9000")),
+                "{outside:?}"
+            );
             assert!(found(parameter, |door| door.socket = Socket::Inet("127.0.0.1:9000".into())).is_empty());
             let open = found(parameter, |door| door.rights.as_mut().unwrap().0.mode = 0o40_755);
             assert!(
-                open.len() == 1 && open[0].contains("in a directory of mode 755") && open[0].ends_with("Mend: chmod 2750 /var/spool/postfix/pec"),
+                open.len() == 1
+                    && open[0].contains("in a directory of mode 755")
+                    && open[0].ends_with("Mend: chmod 2750 /var/spool/postfix/pec"),
                 "{open:?}"
             );
             let silent = found(parameter, |door| door.said = Err("refused".into()));
-            assert!(silent[0].contains("where nobody answers (refused)") && silent[0].contains(&format!("start {program},")), "{silent:?}");
+            assert!(
+                silent[0].contains("where nobody answers (refused)")
+                    && silent[0].contains(&format!("start {program},")),
+                "{silent:?}"
+            );
         }
     }
 
@@ -352,19 +419,34 @@ mod tests {
                 let open = found(parameter, |door| door.rights.as_mut().unwrap().1.mode = mode);
                 let says = format!(", mode {:o}: it must be for the milters' user alone", mode & 0o777);
                 assert!(
-                    open.len() == 1 && open[0].starts_with(&format!("wrong: {parameter} = unix:/var/spool/postfix/pec/")) && open[0].contains(&says),
+                    open.len() == 1
+                        && open[0].starts_with(&format!("wrong: {parameter} = unix:/var/spool/postfix/pec/"))
+                        && open[0].contains(&says),
                     "{open:?}"
                 );
             }
-            let closed = |door: &mut Door| door.rights = door.rights.map(|(d, f)| (Rights { mode: 0o40_700, ..d }, Rights { mode: 0o140_666, ..f }));
+            let closed = |door: &mut Door| {
+                door.rights = door
+                    .rights
+                    .map(|(d, f)| (Rights { mode: 0o40_700, ..d }, Rights { mode: 0o140_666, ..f }))
+            };
             assert!(found(parameter, closed).is_empty());
             let owner = found(parameter, |door| door.rights.as_mut().unwrap().1.uid = 0);
             assert!(owner[0].contains("owner 0: it must be owned by the milters' user (100)"), "{owner:?}");
             let silent = found(parameter, |door| door.said = Err("refused".into()));
             assert!(silent[0].contains("Mend: start the mailbox server, or set"), "{silent:?}");
-            for (address, says) in [("10.0.0.7:24", "on another host"), ("127.0.0.1:24", "a port of this host")] {
-                let port = found(parameter, |door| (door.socket, door.rights) = (Socket::Inet(address.into()), None));
-                assert!(port.len() == 1 && port[0].starts_with(&format!("not seen: {parameter}: inet:{address}, {says}: who else")), "{port:?}");
+            for (address, says) in
+                [("10.0.0.7:24", "on another host"), ("127.0.0.1:24", "a port of this host")]
+            {
+                let port = found(parameter, |door| {
+                    (door.socket, door.rights) = (Socket::Inet(address.into()), None)
+                });
+                assert!(
+                    port.len() == 1
+                        && port[0]
+                            .starts_with(&format!("not seen: {parameter}: inet:{address}, {says}: who else")),
+                    "{port:?}"
+                );
             }
         }
     }
@@ -372,20 +454,39 @@ mod tests {
     #[test]
     fn a_way_out_that_others_have_or_pec_delivery_has_not_is_named() {
         let open = found("pec_outgoing_smtpd", |door| door.rights.as_mut().unwrap().0.mode = 0o40_711);
-        assert!(open[0].contains("in a directory of mode 711: it must be in a directory that only Postfix and pec-delivery enter"), "{open:?}");
+        assert!(
+            open[0].contains(
+                "in a directory of mode 711: it must be in a directory that only Postfix \
+            and pec-delivery enter"
+            ),
+            "{open:?}"
+        );
         let mut others = seen(shipped_postfix());
-        others.outgoing_group = Some(Ok(Group { name: "postdrop".into(), users: vec!["anna".into(), "bruno".into()] }));
+        others.outgoing_group =
+            Some(Ok(Group { name: "postdrop".into(), users: vec!["anna".into(), "bruno".into()] }));
         let lines = said_of(&others);
         assert!(
-            lines[0].contains("open to the group postdrop, in which are anna, bruno: it must be") && lines[0].ends_with("gpasswd -d anna postdrop")
+            lines[0].contains("open to the group postdrop, in which are anna, bruno: it must be")
+                && lines[0].ends_with("gpasswd -d anna postdrop")
         );
         let mut outside = seen(shipped_postfix());
         outside.delivery = Some(Ok(Process { uid: 100, groups: vec![100] }));
         let lines = said_of(&outside);
-        assert!(lines[0].contains("where pec-delivery may not enter") && lines[0].contains("SupplementaryGroups=postdrop"), "{lines:?}");
+        assert!(
+            lines[0].contains("where pec-delivery may not enter")
+                && lines[0].contains("SupplementaryGroups=postdrop"),
+            "{lines:?}"
+        );
         outside.delivery = Some(Err("its process is in another container".into()));
-        assert!(said_of(&outside)[0].starts_with("not seen: whether pec-delivery may enter /var/spool/postfix/public: its process"));
-        assert!(found("pec_outgoing_smtpd", |door| door.said = Err("refused".into()))[0].contains("Mend: start Postfix"));
+        assert!(
+            said_of(&outside)[0].starts_with(
+                "not seen: whether pec-delivery may enter /var/spool/postfix/public: its process"
+            )
+        );
+        assert!(
+            found("pec_outgoing_smtpd", |door| door.said = Err("refused".into()))[0]
+                .contains("Mend: start Postfix")
+        );
     }
 
     #[test]
@@ -421,7 +522,10 @@ mod tests {
             listener_
         });
         let socket = Socket::Unix(path);
-        assert_eq!(said(&socket), Ok(Said { greeting: "220 mail Dovecot ready.".into(), lhlo: "250-mail".into() }));
+        assert_eq!(
+            said(&socket),
+            Ok(Said { greeting: "220 mail Dovecot ready.".into(), lhlo: "250-mail".into() })
+        );
         assert_eq!(said(&socket), Err("it hangs up".to_owned()));
         let kept = server.join().unwrap();
         let process = listener(&socket).unwrap();

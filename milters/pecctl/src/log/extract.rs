@@ -1,7 +1,8 @@
-//! `pecctl log extract`: what the log has about a message or a mailbox, as a page that its holder can take to a lawyer.
+//! `pecctl log extract`: what the log has about a message or a mailbox, as a page that its holder can take to
+//! a lawyer.
 //!
-//! Promise: one HTML file that needs nothing else, in Italian and English, with the rows as they are sealed, and beside it the
-//! provider's signature over its very bytes. A file that is there already is not replaced.
+//! Promise: one HTML file that needs nothing else, in Italian and English, with the rows as they are sealed,
+//! and beside it the provider's signature over its very bytes. A file that is there already is not replaced.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -47,7 +48,13 @@ pub(crate) struct Arguments {
 }
 
 /// Writes page and signature; gives back how many rows.
-pub(super) async fn run(client: &Client, arguments: &Arguments, provider: &str, signer: &dyn Signer, now: Moment) -> anyhow::Result<usize> {
+pub(super) async fn run(
+    client: &Client,
+    arguments: &Arguments,
+    provider: &str,
+    signer: &dyn Signer,
+    now: Moment,
+) -> anyhow::Result<usize> {
     let output = &arguments.output;
     let signature = signature_of(output);
     for path in [output, &signature] {
@@ -73,7 +80,9 @@ pub(super) async fn run(client: &Client, arguments: &Arguments, provider: &str, 
 
 fn write(output: &Path, page: &str) -> anyhow::Result<()> {
     let mut file = fs::File::create_new(output).with_context(|| output.display().to_string())?;
-    file.write_all(page.as_bytes()).and_then(|()| file.sync_all()).with_context(|| output.display().to_string())
+    file.write_all(page.as_bytes())
+        .and_then(|()| file.sync_all())
+        .with_context(|| output.display().to_string())
 }
 
 async fn of_mailbox(client: &Client, arguments: &Arguments) -> anyhow::Result<Vec<Shown>> {
@@ -94,7 +103,9 @@ fn asked(arguments: &Arguments) -> (String, String) {
     }
     let account = arguments.account.as_deref().unwrap_or_default();
     let (mut italian, mut english) = (format!("la casella {account}"), format!("the mailbox {account}"));
-    for (da, from, time) in [("dal", "from", arguments.period.from), ("fino al", "until", arguments.period.to)] {
+    for (da, from, time) in
+        [("dal", "from", arguments.period.from), ("fino al", "until", arguments.period.to)]
+    {
         if let Some(time) = time {
             let time = legal_time(&time.to_string());
             italian += &format!(", {da} {time}");
@@ -104,46 +115,70 @@ fn asked(arguments: &Arguments) -> (String, String) {
     (italian, english)
 }
 
-const STYLE: &str = "body{font:11pt/1.4 serif;max-width:60em;margin:2em auto;padding:0 1em;color:#000;background:#fff}\
+const STYLE: &str = "body{font:11pt/1.4 serif;max-width:60em;margin:2em auto;padding:0 \
+    1em;color:#000;background:#fff}\
 h1{font-size:16pt}h2{font-size:13pt;margin-top:2em}em{color:#444}\
-table{border-collapse:collapse;width:100%;font-size:9.5pt}th,td{border:1px solid #999;padding:.3em .5em;text-align:left;vertical-align:top;overflow-wrap:anywhere}\
+table{border-collapse:collapse;width:100%;font-size:9.5pt}th,td{border:1px solid #999;padding:.3em \
+    .5em;text-align:left;vertical-align:top;overflow-wrap:anywhere}\
 thead{display:table-header-group}tr,pre{page-break-inside:avoid}td.when{white-space:nowrap}\
-pre,code{font:8.5pt/1.3 monospace;white-space:pre-wrap;overflow-wrap:anywhere}pre{border:1px solid #999;padding:.5em}\
+pre,code{font:8.5pt/1.3 monospace;white-space:pre-wrap;overflow-wrap:anywhere}pre{border:1px solid \
+    #999;padding:.5em}\
 @media print{body{margin:0;max-width:none}@page{margin:18mm}}";
 
-fn page(rows: &[Shown], asked: &(String, String), provider: &str, seal: Option<&Seal>, now: Moment) -> String {
+fn page(
+    rows: &[Shown],
+    asked: &(String, String),
+    provider: &str,
+    seal: Option<&Seal>,
+    now: Moment,
+) -> String {
     let made = legal_time(&now.to_string());
     let (provider, italian, english) = (escape(provider), escape(&asked.0), escape(&asked.1));
     let mut out = format!(
-        "<!DOCTYPE html>\n<html lang=\"it\"><head><meta charset=\"utf-8\"><title>Estratto del registro: {italian}</title><style>{STYLE}</style></head><body>\n\
-         <h1>Estratto del registro di posta elettronica certificata<br><em lang=\"en\">Extract of the log of certified mail</em></h1>\n\
-         <p>Gestore: <strong>{provider}</strong>. Oggetto: {italian}. Prodotto il {made} (ora legale italiana). Righe: {n}.<br>\n\
-         <em lang=\"en\">Provider: {provider}. About: {english}. Made on {made} (Italian legal time). Rows: {n}.</em></p>\n",
+        "<!DOCTYPE html>\n<html lang=\"it\"><head><meta charset=\"utf-8\"><title>Estratto del registro: \
+        {italian}</title><style>{STYLE}</style></head><body>\n\
+         <h1>Estratto del registro di posta elettronica certificata<br><em lang=\"en\">Extract of the log \
+        of certified mail</em></h1>\n\
+         <p>Gestore: <strong>{provider}</strong>. Oggetto: {italian}. Prodotto il {made} (ora legale \
+        italiana). Righe: {n}.<br>\n\
+         <em lang=\"en\">Provider: {provider}. About: {english}. Made on {made} (Italian legal time). Rows: \
+        {n}.</em></p>\n",
         n = rows.len(),
     );
-    out += "<h2>Che cosa è avvenuto <em lang=\"en\">What happened</em></h2>\n<table><thead><tr><th>N.</th><th>Quando<br><em>When</em></th><th>Che cosa<br><em>What</em></th>\
+    out += "<h2>Che cosa è avvenuto <em lang=\"en\">What \
+        happened</em></h2>\n<table><thead><tr><th>N.</th><th>Quando<br><em>When</em></th><th>Che \
+        cosa<br><em>What</em></th>\
             <th>Chi<br><em>Who</em></th><th>Identificativi<br><em>Identifiers</em></th></tr></thead><tbody>\n";
     for (n, shown) in (1..).zip(rows) {
         row_of_table(&mut out, n, shown);
     }
     out += "</tbody></table>\n";
     out += "<h2>Le righe come sono sigillate <em lang=\"en\">The rows as they are sealed</em></h2>\n\
-            <p>Ogni riga del registro è una riga di testo JSON; la sua impronta SHA-256 è una foglia dell'albero di cui il gestore firma la radice (sigillo).<br>\n\
-            <em lang=\"en\">Each row of the log is a line of JSON; its SHA-256 is a leaf of the tree whose root the provider signs (seal).</em></p>\n";
+            <p>Ogni riga del registro è una riga di testo JSON; la sua impronta SHA-256 è una foglia \
+        dell'albero di cui il gestore firma la radice (sigillo).<br>\n\
+            <em lang=\"en\">Each row of the log is a line of JSON; its SHA-256 is a leaf of the tree whose \
+        root the provider signs (seal).</em></p>\n";
     for (n, Shown { line, row }) in (1..).zip(rows) {
         let state = match seal {
             Some(seal) if is_sealed(seal, row.seq) => "",
             _ => " — non ancora sigillata / <em>not sealed yet</em>",
         };
-        let _ = writeln!(out, "<p>{n}. SHA-256: <code>{}</code>{state}</p>\n<pre>{}</pre>", hex(&entry(line)), escape(line));
+        let _ = writeln!(
+            out,
+            "<p>{n}. SHA-256: <code>{}</code>{state}</p>\n<pre>{}</pre>",
+            hex(&entry(line)),
+            escape(line)
+        );
     }
     out += "<h2>Il sigillo <em lang=\"en\">The seal</em></h2>\n";
     match seal {
         Some(seal) => {
             let _ = writeln!(
                 out,
-                "<p>L'ultimo sigillo, che comprende tutte le righe qui sopra non indicate altrimenti: n. {}, {} righe in tutto.<br>\n\
-                 <em lang=\"en\">The last seal, which covers all rows above that are not marked otherwise: no. {}, {} rows in all.</em></p>\n<pre>{}</pre>",
+                "<p>L'ultimo sigillo, che comprende tutte le righe qui sopra non indicate altrimenti: n. \
+                {}, {} righe in tutto.<br>\n\
+                 <em lang=\"en\">The last seal, which covers all rows above that are not marked otherwise: \
+                no. {}, {} rows in all.</em></p>\n<pre>{}</pre>",
                 seal.number,
                 seal.size,
                 seal.number,
@@ -154,9 +189,12 @@ fn page(rows: &[Shown], asked: &(String, String), provider: &str, seal: Option<&
         None => out += "<p>Non c'è ancora alcun sigillo. <em lang=\"en\">There is no seal yet.</em></p>\n",
     }
     out += "<h2>Come si verifica <em lang=\"en\">How to check</em></h2>\n\
-            <p>La firma del gestore su questo file è nel file con lo stesso nome e .p7s; ogni impronta si ricalcola dalla sua riga.<br>\n\
-            <em lang=\"en\">The provider's signature over this file is in the file of the same name with .p7s; each hash can be computed from its line.</em></p>\n\
-            <pre>openssl cms -verify -binary -inform DER -in FILE.html.p7s -content FILE.html -CAfile CA.pem -purpose any -out /dev/null\n\
+            <p>La firma del gestore su questo file è nel file con lo stesso nome e .p7s; ogni impronta si \
+        ricalcola dalla sua riga.<br>\n\
+            <em lang=\"en\">The provider's signature over this file is in the file of the same name with \
+        .p7s; each hash can be computed from its line.</em></p>\n\
+            <pre>openssl cms -verify -binary -inform DER -in FILE.html.p7s -content FILE.html -CAfile \
+        CA.pem -purpose any -out /dev/null\n\
             printf %s 'RIGA / LINE' | openssl sha256</pre>\n</body></html>\n";
     out
 }
@@ -185,14 +223,20 @@ fn row_of_table(out: &mut String, n: usize, Shown { row, .. }: &Shown) {
             let _ = write!(ids, "{what} <code>{}</code><br>", escape(value));
         }
     }
-    let mut what = format!("<strong>{}</strong><br>{italian}.<br><em lang=\"en\">{english}.</em>", escape(&row.event));
-    for (name, value) in [("Oggetto / <em>subject</em>", &row.oggetto), ("Errore / <em>error</em>", &row.error)] {
+    let mut what =
+        format!("<strong>{}</strong><br>{italian}.<br><em lang=\"en\">{english}.</em>", escape(&row.event));
+    for (name, value) in
+        [("Oggetto / <em>subject</em>", &row.oggetto), ("Errore / <em>error</em>", &row.error)]
+    {
         if let Some(value) = value {
             let _ = write!(what, "<br>{name}: {}", escape(value));
         }
     }
     let when = escape(&legal_time(&row.happened_at)).replacen(' ', "<br>", 1);
-    let _ = writeln!(out, "<tr><td>{n}</td><td class=\"when\">{when}</td><td>{what}</td><td>{who}</td><td>{ids}</td></tr>");
+    let _ = writeln!(
+        out,
+        "<tr><td>{n}</td><td class=\"when\">{when}</td><td>{what}</td><td>{who}</td><td>{ids}</td></tr>"
+    );
 }
 
 /// Whether the row is in the tree of this seal.
@@ -225,8 +269,18 @@ mod tests {
         let header = Header::parse(b"Subject: Disdetta <b>\r\nMessage-ID: <1@client.test>\r\n").unwrap();
         let daticert = daticert_of(&network.alfa, &["Bruno@pec.beta.test"], &header);
         database.insert_log(&Entry::new(Event::Accesso, &daticert, daticert.data, "4jA")).await.unwrap();
-        Sealer::open(settings, "test").await.unwrap().unwrap().seal(Moment::from_unix(NOW)).await.unwrap().unwrap();
-        database.insert_log(&Entry::new(Event::Notice("accettazione"), &daticert, daticert.data, "4jB")).await.unwrap();
+        Sealer::open(settings, "test")
+            .await
+            .unwrap()
+            .unwrap()
+            .seal(Moment::from_unix(NOW))
+            .await
+            .unwrap()
+            .unwrap();
+        database
+            .insert_log(&Entry::new(Event::Notice("accettazione"), &daticert, daticert.data, "4jB"))
+            .await
+            .unwrap();
 
         let client = connect_reader(settings, "test").await.unwrap();
         let signer = network.signer(&network.alfa);
@@ -237,7 +291,9 @@ mod tests {
             period: Period::default(),
             output: file(output),
         };
-        let make = async |arguments: &Arguments| run(&client, arguments, &settings.provider_name, &signer, Moment::from_unix(NOW)).await;
+        let make = async |arguments: &Arguments| {
+            run(&client, arguments, &settings.provider_name, &signer, Moment::from_unix(NOW)).await
+        };
         assert_eq!(make(&of(Some("1@client.test"), None, "message.html")).await.unwrap(), 2);
         assert_eq!(make(&of(None, Some("bruno@PEC.beta.test"), "mailbox.html")).await.unwrap(), 2);
         let refused = make(&of(None, Some("nessuno@pec.beta.test"), "none.html")).await.unwrap_err();
@@ -262,8 +318,26 @@ mod tests {
 
         let verifies = |name: &str| {
             let mut openssl = Command::new("openssl");
-            openssl.args(["cms", "-verify", "-binary", "-inform", "DER", "-purpose", "any", "-attime", &NOW.to_string(), "-out", "/dev/null", "-in"]);
-            openssl.arg(file(&format!("{name}.p7s"))).arg("-content").arg(file(name)).arg("-CAfile").arg(network.pki.ca_file());
+            openssl.args([
+                "cms",
+                "-verify",
+                "-binary",
+                "-inform",
+                "DER",
+                "-purpose",
+                "any",
+                "-attime",
+                &NOW.to_string(),
+                "-out",
+                "/dev/null",
+                "-in",
+            ]);
+            openssl
+                .arg(file(&format!("{name}.p7s")))
+                .arg("-content")
+                .arg(file(name))
+                .arg("-CAfile")
+                .arg(network.pki.ca_file());
             openssl.output().unwrap().status.success()
         };
         assert!(verifies("message.html") && verifies("mailbox.html"));

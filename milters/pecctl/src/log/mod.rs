@@ -1,7 +1,8 @@
-//! `pecctl log`: what people do with the retained log. One file for each verb; without a verb it is the story of a message.
+//! `pecctl log`: what people do with the retained log. One file for each verb; without a verb it is the story
+//! of a message.
 //!
-//! Promise: what is shown is what is sealed: every verb reads rows as the lines of which the tree is made. Who reads what
-//! other people wrote is in the log himself before he sees it.
+//! Promise: what is shown is what is sealed: every verb reads rows as the lines of which the tree is made.
+//! Who reads what other people wrote is in the log himself before he sees it.
 
 mod audit;
 mod extract;
@@ -41,19 +42,20 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Ask whether the rules of certified mail were kept: every accepted message has its end, every receipt its fact. Exit
-    /// status 0: they were; 1: one was not.
+    /// Ask whether the rules of certified mail were kept: every accepted message has its end, every receipt
+    /// its fact. Exit status 0: they were; 1: one was not.
     Audit(audit::Arguments),
     /// Go on after an older backup of the database was restored, and write down which rows are lost.
     Recover,
     /// Write what the log has about a message or a mailbox as a signed page, for its holder.
     Extract(extract::Arguments),
-    /// Have months that are older than pec_log_months leave the database, once the days' files are proved to have all of them.
+    /// Have months that are older than pec_log_months leave the database, once the days' files are proved to
+    /// have all of them.
     Retire(retire::Arguments),
     /// Print the newest rows that are as the options say, the newest first.
     Search(search::Arguments),
-    /// Compute the register again, from every row to the timestamps, and name what is not as it was sealed. Exit status 0: all
-    /// is; 1: something is not.
+    /// Compute the register again, from every row to the timestamps, and name what is not as it was sealed.
+    /// Exit status 0: all is; 1: something is not.
     Verify(verify::Arguments),
 }
 
@@ -62,7 +64,9 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
     runtime.block_on(async {
         match (&arguments.verb, &arguments.story) {
-            (Some(Verb::Audit(audit)), _) => return audit::run(&connect_reader(&settings, "pecctl").await?, audit).await,
+            (Some(Verb::Audit(audit)), _) => {
+                return audit::run(&connect_reader(&settings, "pecctl").await?, audit).await;
+            }
             (Some(Verb::Retire(retire)), _) => return retire::run(&settings, retire).await,
             (Some(Verb::Recover), _) => return recover::run(&settings).await,
             (Some(Verb::Verify(verify)), _) => return verify::run(&settings, verify).await,
@@ -76,9 +80,23 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
             (Some(Verb::Extract(extract)), _) => {
                 let now = SystemClock.now();
                 let address = service_address(&settings.service_domain);
-                let signer = signer(&settings, OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, now)?)?;
-                let rows = extract::run(&reading::begin(&settings).await?, extract, &settings.provider_name, &*signer, now).await?;
-                println!("{}: {rows} rows, signed in {}", extract.output.display(), signature_of(&extract.output).display());
+                let signer = signer(
+                    &settings,
+                    OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, now)?,
+                )?;
+                let rows = extract::run(
+                    &reading::begin(&settings).await?,
+                    extract,
+                    &settings.provider_name,
+                    &*signer,
+                    now,
+                )
+                .await?;
+                println!(
+                    "{}: {rows} rows, signed in {}",
+                    extract.output.display(),
+                    signature_of(&extract.output).display()
+                );
             }
             (None, Some(story)) => print!("{}", story::run(&reading::begin(&settings).await?, story).await?),
             // clap has said what is missing.
@@ -97,7 +115,8 @@ pub(crate) struct Shown {
     pub(crate) row: Row,
 }
 
-/// The rows that `condition` selects (SQL, what comes from outside in it [`quoted`](pec_register::rows::quoted)).
+/// The rows that `condition` selects (SQL, what comes from outside in it
+/// [`quoted`](pec_register::rows::quoted)).
 pub(crate) async fn shown(client: &Client, condition: &str) -> anyhow::Result<Vec<Shown>> {
     let mut lines = Vec::new();
     each_row(client, condition, |read| lines.push(read.line.to_owned())).await?;

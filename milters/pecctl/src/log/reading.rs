@@ -1,7 +1,7 @@
 //! Readings of the log are rows of it.
 //!
-//! Promise: before anything of the log is shown, there is a row that says who asked for what. Where it cannot be written,
-//! nothing is shown.
+//! Promise: before anything of the log is shown, there is a row that says who asked for what. Where it cannot
+//! be written, nothing is shown.
 
 use std::fs;
 
@@ -28,7 +28,10 @@ pub(crate) async fn write(settings: &Settings, event: Event, what: &str) -> anyh
     let id = format!("lettura-{}", fresh().context("a random identifier")?);
     let mut entry = Entry::of_fact(event, id, what.to_owned(), &settings.provider_name, SystemClock.now());
     entry.account = Some(reader());
-    database.insert_log(&entry).await.context("nothing is shown, since the reading itself cannot be written into the log")
+    database
+        .insert_log(&entry)
+        .await
+        .context("nothing is shown, since the reading itself cannot be written into the log")
 }
 
 /// The command line, as it was typed.
@@ -64,12 +67,23 @@ mod tests {
         let network = Network::new().await;
         let settings = &network.alfa.settings;
         begin(settings).await.unwrap();
-        let rows = column(&settings.database, "SELECT concat_ws('|', event, account, error LIKE 'pecctl %') FROM log").await;
+        let rows = column(
+            &settings.database,
+            "SELECT concat_ws('|', event, account, error LIKE 'pecctl %') FROM log",
+        )
+        .await;
         assert_eq!(rows, [format!("lettura-registro|{}|t", reader())]);
 
-        run(&settings.database, "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on', current_database()); END $$")
-            .await;
+        run(
+            &settings.database,
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET \
+            default_transaction_read_only = on', current_database()); END $$",
+        )
+        .await;
         let refused = begin(settings).await.err().map(|e| e.to_string());
-        assert_eq!(refused.as_deref(), Some("nothing is shown, since the reading itself cannot be written into the log"));
+        assert_eq!(
+            refused.as_deref(),
+            Some("nothing is shown, since the reading itself cannot be written into the log")
+        );
     }
 }

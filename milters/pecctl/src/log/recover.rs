@@ -1,4 +1,5 @@
-//! `pecctl log recover`: after an older backup of the database was restored, goes on from the checkpoint on disk.
+//! `pecctl log recover`: after an older backup of the database was restored, goes on from the checkpoint on
+//! disk.
 
 use std::process::ExitCode;
 
@@ -11,12 +12,24 @@ use pec_state::log::{Entry, Event};
 pub(crate) async fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     let now = SystemClock.now();
     match recover(settings, "pecctl", now).await? {
-        None => println!("nothing is lost: the database has every row that the checkpoint in {} has", settings.register.directory.display()),
+        None => println!(
+            "nothing is lost: the database has every row that the checkpoint in {} has",
+            settings.register.directory.display()
+        ),
         Some(lost) => {
-            let what = format!("the rows of leaves {} to {} are lost: an older backup of the database was restored", lost.first, lost.end);
+            let what = format!(
+                "the rows of leaves {} to {} are lost: an older backup of the database was restored",
+                lost.first, lost.end
+            );
             println!("{what}. New rows follow them, and pec-clock seals again.");
             let identificativo = format!("registro {}-{}", lost.first, lost.end);
-            let entry = Entry::of_fact(Event::RegistroRipristinato, identificativo, what, &settings.provider_name, now);
+            let entry = Entry::of_fact(
+                Event::RegistroRipristinato,
+                identificativo,
+                what,
+                &settings.provider_name,
+                now,
+            );
             Database::connect(settings, "pecctl").await?.insert_log(&entry).await?;
         }
     }

@@ -11,7 +11,11 @@ use tokio_postgres::NoTls;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// How the database's owner reaches it, as libpq writes it: nobody else can remove anything.
-    #[arg(long, value_name = "CONNECTION", default_value = "host=/var/run/postgresql dbname=pec user=postgres")]
+    #[arg(
+        long,
+        value_name = "CONNECTION",
+        default_value = "host=/var/run/postgresql dbname=pec user=postgres"
+    )]
     database: String,
 
     /// This month alone; without it every month whose time is over, the oldest first.
@@ -21,7 +25,9 @@ pub(crate) struct Arguments {
 
 pub(super) async fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let now = SystemClock.now();
-    let (client, connection) = tokio_postgres::connect(&arguments.database, NoTls).await.with_context(|| arguments.database.clone())?;
+    let (client, connection) = tokio_postgres::connect(&arguments.database, NoTls)
+        .await
+        .with_context(|| arguments.database.clone())?;
     // What ends the connection is what the next statement fails with.
     tokio::spawn(connection);
     let months = match &arguments.month {
@@ -33,7 +39,10 @@ pub(super) async fn run(settings: &Settings, arguments: &Arguments) -> anyhow::R
     }
     for month in months {
         let left = retire(settings, &client, &month, now).await?;
-        println!("{}: {} rows have left the database; they are in {} days' files, which verified", left.month, left.rows, left.files);
+        println!(
+            "{}: {} rows have left the database; they are in {} days' files, which verified",
+            left.month, left.rows, left.files
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -60,7 +60,8 @@ pub(super) async fn run(client: &Client, arguments: &Arguments) -> anyhow::Resul
     let mut lines = newest(client, &search, limit.saturating_add(1)).await?;
     let more = lines.len() > limit;
     lines.truncate(limit);
-    let text = if json { lines.iter().map(|line| format!("{line}\n")).collect() } else { table(&read(lines)?) };
+    let text =
+        if json { lines.iter().map(|line| format!("{line}\n")).collect() } else { table(&read(lines)?) };
     Ok(Found { text, more })
 }
 
@@ -72,7 +73,12 @@ fn table(rows: &[Shown]) -> String {
         let (first, others) = (about.first().map_or("", String::as_str), about.len().saturating_sub(1));
         let others = if others == 0 { String::new() } else { format!(" and {others} more") };
         let arrow = if row.mittente.is_empty() && first.is_empty() { "" } else { " -> " };
-        out += &format!("{}  {:<28} {}{arrow}{first}{others}\n", legal_time(&row.happened_at), row.event, row.mittente);
+        out += &format!(
+            "{}  {:<28} {}{arrow}{first}{others}\n",
+            legal_time(&row.happened_at),
+            row.event,
+            row.mittente
+        );
         out += &format!("{:<28}{} {}\n", "", row.queue_id, row.identificativo);
         if let Some(error) = &row.error {
             out += &format!("{:<28}{error}\n", "");
@@ -94,8 +100,10 @@ mod tests {
     use super::*;
 
     fn arguments(text: &str) -> Arguments {
-        let words: Vec<_> = std::iter::once("search").chain(text.split(' ').filter(|word| !word.is_empty())).collect();
-        Arguments::from_arg_matches(&Arguments::augment_args(Command::new("search")).get_matches_from(words)).unwrap()
+        let words: Vec<_> =
+            std::iter::once("search").chain(text.split(' ').filter(|word| !word.is_empty())).collect();
+        Arguments::from_arg_matches(&Arguments::augment_args(Command::new("search")).get_matches_from(words))
+            .unwrap()
     }
 
     /// Three messages, each with two rows, an hour after the one before; then three months into the past.
@@ -104,7 +112,9 @@ mod tests {
         let settings = &network.alfa.settings;
         let database = Database::connect(settings, "test").await.unwrap();
         for (n, to) in (1..=3).zip(["bruno@pec.beta.test", "Carla@PEC.beta.test", "d'amico@pec.beta.test"]) {
-            let header = Header::parse(format!("Subject: Prova\r\nMessage-ID: <{n}@client.test>\r\n").as_bytes()).unwrap();
+            let header =
+                Header::parse(format!("Subject: Prova\r\nMessage-ID: <{n}@client.test>\r\n").as_bytes())
+                    .unwrap();
             let daticert = daticert_of(&network.alfa, &[to, "tutti@pec.beta.test"], &header);
             let at = Moment::from_unix(daticert.data.unix() + n * 3600);
             let mut first = Entry::new(Event::Accesso, &daticert, at, &format!("4jA{n}"));
@@ -150,7 +160,8 @@ mod tests {
         }
         let second = column(
             &network.alfa.settings.database,
-            "SELECT to_char(happened_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') FROM log ORDER BY seq OFFSET 2 LIMIT 1",
+            "SELECT to_char(happened_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') FROM log \
+            ORDER BY seq OFFSET 2 LIMIT 1",
         )
         .await
         .remove(0);
@@ -158,7 +169,9 @@ mod tests {
         assert_eq!(found(&client, &format!("--to {second}")).await, ["4jB1", "4jA1"]);
         let table = run(&client, &arguments("--limit 1")).await.unwrap();
         assert!(
-            table.more && table.text.contains("errore-consegna") && table.text.contains("anna@pec.alfa.test -> d'amico@pec.beta.test"),
+            table.more
+                && table.text.contains("errore-consegna")
+                && table.text.contains("anna@pec.alfa.test -> d'amico@pec.beta.test"),
             "{table:?}"
         );
     }
@@ -167,7 +180,8 @@ mod tests {
     async fn months_are_searched_one_by_one_the_newest_first() {
         let (network, client) = scene().await;
         let database = &network.alfa.settings.database;
-        // As if they had been written then; a fact of long ago that was written down just now comes with this month's.
+        // As if they had been written then; a fact of long ago that was written down just now comes with this
+        // month's.
         sql(
             database,
             "SELECT log_month((now() - interval '1 month')::date), log_month((now() - interval '24 months')::date);
@@ -176,7 +190,10 @@ mod tests {
              FROM unnest('{24,0,1}'::int[]) AS m",
         )
         .await;
-        assert_eq!(found(&client, "--kind accesso").await, ["4jA3", "4jA2", "4jA1", "before0", "before1", "before24"]);
+        assert_eq!(
+            found(&client, "--kind accesso").await,
+            ["4jA3", "4jA2", "4jA1", "before0", "before1", "before24"]
+        );
         assert_eq!(found(&client, "--kind accesso --limit 5").await.last().unwrap(), "before1");
     }
 }

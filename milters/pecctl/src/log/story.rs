@@ -23,13 +23,24 @@ pub(super) async fn run(client: &Client, arguments: &Arguments) -> anyhow::Resul
     if rows.is_empty() {
         bail!("{}: no row of the log has this identifier", arguments.msgid);
     }
-    Ok(if arguments.json { rows.iter().map(|shown| format!("{}\n", shown.line)).collect() } else { table(&rows) })
+    Ok(if arguments.json {
+        rows.iter().map(|shown| format!("{}\n", shown.line)).collect()
+    } else {
+        table(&rows)
+    })
 }
 
-/// The rows about the message that `id` names: a PEC identifier, the sender's own Message-ID or the identifier of one of its
-/// receipts, with or without angle brackets. In order of time, then of recording.
+/// The rows about the message that `id` names: a PEC identifier, the sender's own Message-ID or the
+/// identifier of one of its receipts, with or without angle brackets. In order of time, then of recording.
 pub(crate) async fn story(client: &Client, id: &str) -> anyhow::Result<Vec<Shown>> {
-    shown(client, &format!("WHERE identificativo IN (SELECT identificativo FROM log WHERE {}) ORDER BY happened_at, seq", named(id))).await
+    shown(
+        client,
+        &format!(
+            "WHERE identificativo IN (SELECT identificativo FROM log WHERE {}) ORDER BY happened_at, seq",
+            named(id)
+        ),
+    )
+    .await
 }
 
 /// A head for each envelope, then a line for each fact.
@@ -50,8 +61,11 @@ fn table(rows: &[Shown]) -> String {
             }
             out += &format!("subject         {}\n\n", row.oggetto.as_deref().unwrap_or_default());
         }
-        out += &format!("{}  {:<28} {}\n", legal_time(&row.happened_at), row.event, row.recipients.join(", "));
-        for (what, value) in [("message", &row.message_id), ("sha-256", &row.message_sha256), ("error", &row.error)] {
+        out +=
+            &format!("{}  {:<28} {}\n", legal_time(&row.happened_at), row.event, row.recipients.join(", "));
+        for (what, value) in
+            [("message", &row.message_id), ("sha-256", &row.message_sha256), ("error", &row.error)]
+        {
             if let Some(value) = value {
                 out += &format!("{:<28}{what:<9}{value}\n", "");
             }
@@ -63,7 +77,11 @@ fn table(rows: &[Shown]) -> String {
             "{:<28}queue id {}{}\n",
             "",
             row.queue_id,
-            if row.time_source == "clock" { String::new() } else { format!(", time by the {}", row.time_source) }
+            if row.time_source == "clock" {
+                String::new()
+            } else {
+                format!(", time by the {}", row.time_source)
+            }
         );
     }
     out
@@ -71,7 +89,8 @@ fn table(rows: &[Shown]) -> String {
 
 /// Italian legal time, with its offset.
 pub(super) fn legal_time(time: &str) -> String {
-    Moment::from_iso8601(time).map_or_else(|| time.to_owned(), |at| format!("{} {} {}", at.giorno(), at.ora(), at.zona()))
+    Moment::from_iso8601(time)
+        .map_or_else(|| time.to_owned(), |at| format!("{} {} {}", at.giorno(), at.ora(), at.zona()))
 }
 
 #[cfg(test)]
@@ -91,13 +110,23 @@ mod tests {
         let database = Database::connect(settings, "test").await.unwrap();
         let header = Header::parse(b"Subject: Prova\r\nMessage-ID: <it's\\1@client.test>\r\n").unwrap();
         let daticert = daticert_of(&network.alfa, &["bruno@pec.beta.test"], &header);
-        let mut later = Entry::new(Event::Notice("accettazione"), &daticert, Moment::from_unix(daticert.data.unix() + 1), "4jB");
+        let mut later = Entry::new(
+            Event::Notice("accettazione"),
+            &daticert,
+            Moment::from_unix(daticert.data.unix() + 1),
+            "4jB",
+        );
         later.message_id = Some("receipt@gestore.alfa.test".to_owned());
         database.insert_log(&later).await.unwrap();
         database.insert_log(&Entry::new(Event::Accesso, &daticert, daticert.data, "4jA")).await.unwrap();
 
         let client = connect_reader(settings, "test").await.unwrap();
-        for id in [&daticert.identificativo, r"<it's\1@client.test>", r"it's\1@client.test", "<receipt@gestore.alfa.test>"] {
+        for id in [
+            &daticert.identificativo,
+            r"<it's\1@client.test>",
+            r"it's\1@client.test",
+            "<receipt@gestore.alfa.test>",
+        ] {
             let arguments = |json| Arguments { msgid: id.to_owned(), json };
             let lines = run(&client, &arguments(true)).await.expect(id);
             let events: Vec<_> = lines.lines().map(|line| Row::from_line(line).unwrap().event).collect();

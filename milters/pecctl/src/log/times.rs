@@ -7,7 +7,8 @@ use jiff::{Timestamp, ToSpan as _, Zoned};
 /// From when, and until when.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Period {
-    /// From this day or time on: 2026-11-26, 2026-11-26T14:00 (both Italian legal time) or 2026-11-26T14:00:00+01:00.
+    /// From this day or time on: 2026-11-26, 2026-11-26T14:00 (both Italian legal time) or
+    /// 2026-11-26T14:00:00+01:00.
     #[arg(long, value_name = "TIME", value_parser = from)]
     pub(crate) from: Option<Timestamp>,
 
@@ -26,7 +27,8 @@ fn to(text: &str) -> Result<Timestamp, String> {
 
 /// A time; of a day its beginning, or that of the `days`th after it.
 fn time(text: &str, days: i32) -> Result<Timestamp, String> {
-    let allowed = "a day such as 2026-11-26 or a time such as 2026-11-26T14:00 or 2026-11-26T14:00:00+01:00 is allowed";
+    let allowed =
+        "a day such as 2026-11-26 or a time such as 2026-11-26T14:00 or 2026-11-26T14:00:00+01:00 is allowed";
     if let Ok(timestamp) = text.parse::<Timestamp>() {
         return Ok(timestamp);
     }
@@ -52,7 +54,11 @@ mod tests {
             ("2026-07-01 14:00:05", "2026-07-01T12:00:05Z", "2026-07-01T12:00:05Z"),
             ("2026-11-26T14:00:00Z", "2026-11-26T14:00:00Z", "2026-11-26T14:00:00Z"),
         ] {
-            assert_eq!((from(text).unwrap().to_string().as_str(), to(text).unwrap().to_string().as_str()), (first, after), "{text}");
+            assert_eq!(
+                (from(text).unwrap().to_string().as_str(), to(text).unwrap().to_string().as_str()),
+                (first, after),
+                "{text}"
+            );
         }
         for text in ["26/11/2026", "yesterday", "2026-13-01", ""] {
             assert!(from(text).unwrap_err().contains("is allowed"), "{text}");

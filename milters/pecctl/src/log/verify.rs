@@ -2,7 +2,8 @@
 //!
 //! With files it is about days' files alone, and needs no database.
 //!
-//! Promise: exit status 0 only when everything that was looked at is right. What is not is named, the first ones one by one.
+//! Promise: exit status 0 only when everything that was looked at is right. What is not is named, the first
+//! ones one by one.
 
 use std::fs;
 use std::io::{IsTerminal as _, Write as _};
@@ -30,8 +31,8 @@ pub(crate) struct Arguments {
     #[arg(conflicts_with_all = ["since", "checkpoints", "keep"])]
     files: Vec<PathBuf>,
 
-    /// Compute only what came after this checkpoint, a file that you have kept: for every day's run. What came before is held
-    /// against it as a whole.
+    /// Compute only what came after this checkpoint, a file that you have kept: for every day's run. What
+    /// came before is held against it as a whole.
     #[arg(long, value_name = "FILE")]
     since: Option<PathBuf>,
 
@@ -52,7 +53,8 @@ pub(crate) async fn run(settings: &Settings, arguments: &Arguments) -> anyhow::R
     let settings_of = &settings.register;
     let crls = Arc::new(CrlDirectory::new(&settings.crl_directory));
     let cas = TrustedCas::read(&settings.ca_file)?.asking(crls, settings.crl_too_old).looking_back();
-    let tsa = settings_of.timestamps.as_ref().map(|timestamps| TsaCas::read(&timestamps.ca_file)).transpose()?;
+    let tsa =
+        settings_of.timestamps.as_ref().map(|timestamps| TsaCas::read(&timestamps.ca_file)).transpose()?;
     // Who has not the key itself, an auditor, goes by what the provider has signed of it (log.key).
     let own: Vec<_> = LogKey::read(settings).iter().map(LogKey::public).collect();
     let trust = Trust { cas: &cas, tsa: tsa.as_ref(), log_keys: &own };
@@ -63,7 +65,8 @@ pub(crate) async fn run(settings: &Settings, arguments: &Arguments) -> anyhow::R
     }
     if kept.keys.is_empty() {
         anyhow::bail!(
-            "whose the checkpoints are is not known: pec_register_key cannot be read, and {} has no log.key that the provider has signed",
+            "whose the checkpoints are is not known: pec_register_key cannot be read, and {} has no log.key \
+            that the provider has signed",
             settings_of.directory.display()
         );
     }
@@ -105,7 +108,8 @@ pub(crate) async fn run(settings: &Settings, arguments: &Arguments) -> anyhow::R
     }
     // Not the published one, which may have grown since.
     if let Some(file) = &arguments.keep {
-        let checkpoint = outcome.checkpoint.context("nothing is sealed yet: there is no checkpoint to keep")?;
+        let checkpoint =
+            outcome.checkpoint.context("nothing is sealed yet: there is no checkpoint to keep")?;
         fs::write(file, checkpoint).with_context(|| file.display().to_string())?;
     }
     Ok(ExitCode::SUCCESS)
@@ -124,7 +128,11 @@ fn table(settings: &Settings, outcome: &Outcome, kept: &Proofs, seconds: f64) ->
         let _ = writeln!(out, "WRONG  {what}");
     }
     for (first, end) in &outcome.lost {
-        let _ = writeln!(out, "LOST   the rows of leaves {first} to {end}, when an older backup was restored (pecctl log recover)");
+        let _ = writeln!(
+            out,
+            "LOST   the rows of leaves {first} to {end}, when an older backup was restored (pecctl log \
+            recover)"
+        );
     }
     for gap in &kept.gaps {
         let _ = writeln!(out, "OPEN   {gap}");
@@ -135,18 +143,35 @@ fn table(settings: &Settings, outcome: &Outcome, kept: &Proofs, seconds: f64) ->
     let root = outcome.root.map_or_else(String::new, |root| root.to_string());
     let _ = writeln!(out, "{} rows in {} seals computed in {seconds:.1} s", outcome.rows, outcome.seals);
     let _ = writeln!(out, "the register has {} leaves, root {root}", outcome.size);
-    let _ = writeln!(out, "checkpoints that are signed, timestamped or kept elsewhere vouch for the first {}", outcome.vouched);
+    let _ = writeln!(
+        out,
+        "checkpoints that are signed, timestamped or kept elsewhere vouch for the first {}",
+        outcome.vouched
+    );
     if outcome.retired > 0 {
         let _ = writeln!(out, "{} rows have left the database after their time", outcome.retired);
     }
     let _ = writeln!(out, "{} rows wait for their seal", outcome.unsealed);
     let wrong = outcome.wrong + kept.faults.len() as u64;
-    let _ = writeln!(out, "{}", if wrong == 0 { "all of it is as it was sealed".to_owned() } else { format!("{wrong} things are WRONG") });
+    let _ = writeln!(
+        out,
+        "{}",
+        if wrong == 0 {
+            "all of it is as it was sealed".to_owned()
+        } else {
+            format!("{wrong} things are WRONG")
+        }
+    );
     out
 }
 
 fn json_of(outcome: &Outcome, kept: &Proofs) -> serde_json::Value {
-    let findings: Vec<_> = outcome.findings.iter().map(ToString::to_string).chain(kept.faults.iter().map(ToString::to_string)).collect();
+    let findings: Vec<_> = outcome
+        .findings
+        .iter()
+        .map(ToString::to_string)
+        .chain(kept.faults.iter().map(ToString::to_string))
+        .collect();
     json!({
         "wrong": outcome.wrong + kept.faults.len() as u64,
         "findings": findings,
@@ -165,25 +190,38 @@ fn json_of(outcome: &Outcome, kept: &Proofs) -> serde_json::Value {
 /// The days' files alone.
 fn files(arguments: &Arguments, trust: &Trust<'_>, tiles: &Tiles) -> ExitCode {
     let outcome = verify_files(&arguments.files, trust, Some(tiles));
-    let days: Vec<_> = outcome.days.iter().map(|day| (&day.day, day.rows, day.lost, day.timestamp.as_ref())).collect();
+    let days: Vec<_> =
+        outcome.days.iter().map(|day| (&day.day, day.rows, day.lost, day.timestamp.as_ref())).collect();
     if arguments.json {
         let days: Vec<_> = days
             .iter()
             .map(|(day, rows, lost, stamp)| json!({ "day": day, "rows": rows, "lost": lost, "timestamp": stamp.map(|stamp| stamp.at.to_string()) }))
             .collect();
-        let words = |faults: &[pec_register::verify_files::Fault]| faults.iter().map(ToString::to_string).collect::<Vec<_>>();
-        println!("{}", json!({ "days": days, "findings": words(&outcome.faults), "gaps": words(&outcome.gaps) }));
+        let words = |faults: &[pec_register::verify_files::Fault]| {
+            faults.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        println!(
+            "{}",
+            json!({ "days": days, "findings": words(&outcome.faults), "gaps": words(&outcome.gaps) })
+        );
     } else {
         for (day, rows, lost, stamp) in days {
             let lost = if lost == 0 { String::new() } else { format!(", {lost} rows lost") };
-            let stamp = stamp.map_or_else(|| "no timestamp".to_owned(), |stamp| format!("timestamped at {} by {}", stamp.at, stamp.by));
+            let stamp = stamp.map_or_else(
+                || "no timestamp".to_owned(),
+                |stamp| format!("timestamped at {} by {}", stamp.at, stamp.by),
+            );
             println!("{day}  {rows} rows{lost}, {stamp}");
         }
         outcome.gaps.iter().for_each(|gap| println!("OPEN   {gap}"));
         outcome.faults.iter().for_each(|fault| println!("WRONG  {fault}"));
         println!(
             "{}",
-            if outcome.faults.is_empty() { "all of it is as it was signed".to_owned() } else { format!("{} files are WRONG", outcome.faults.len()) }
+            if outcome.faults.is_empty() {
+                "all of it is as it was signed".to_owned()
+            } else {
+                format!("{} files are WRONG", outcome.faults.len())
+            }
         );
     }
     if outcome.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -1,7 +1,8 @@
 //! Members to a zip file, and back.
 //!
-//! Promise: what is written any zip program reads (members are stored as they are). What is read may have been packed again by
-//! another program; a member that cannot be read is named, and the others are read all the same.
+//! Promise: what is written any zip program reads (members are stored as they are). What is read may have
+//! been packed again by another program; a member that cannot be read is named, and the others are read all
+//! the same.
 
 use std::io::{Cursor, Read as _, Write as _};
 
@@ -46,14 +47,18 @@ pub fn unpack(bytes: &[u8]) -> Result<Unpacked, ZipError> {
         unpacked.broken.push(("the zip file".to_owned(), "has two members of one name".to_owned()));
     }
     for i in 0..zip.len() {
-        let listed = zip.by_index_raw(i).map(|file| (file.name().map(|name| name.into_owned()).unwrap_or_default(), file.is_dir()));
+        let listed = zip
+            .by_index_raw(i)
+            .map(|file| (file.name().map(|name| name.into_owned()).unwrap_or_default(), file.is_dir()));
         let (name, is_directory) = listed.unwrap_or_else(|_| (format!("member {i}"), false));
         if is_directory {
             continue;
         }
         let mut content = Vec::new();
-        let read =
-            zip.by_index(i).map_err(|e| e.to_string()).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut content).map_err(|e| e.to_string()));
+        let read = zip
+            .by_index(i)
+            .map_err(|e| e.to_string())
+            .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut content).map_err(|e| e.to_string()));
         match read {
             Ok(length) if length as u64 > LARGEST => unpacked.broken.push((name, "is too large".to_owned())),
             Ok(_) => drop(unpacked.members.insert(name, content)),

@@ -1,7 +1,7 @@
 //! Collecting what an evidence file has.
 //!
-//! Promise: nothing goes into it that does not fit together. A row whose proof does not lead to the checkpoint's root is not
-//! exported as evidence, it is an error.
+//! Promise: nothing goes into it that does not fit together. A row whose proof does not lead to the
+//! checkpoint's root is not exported as evidence, it is an error.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
@@ -19,7 +19,10 @@ use pec_core::smime::signing_time::signed_at;
 use tokio_postgres::Client;
 
 use super::readme::{Facts, Present, Signed};
-use super::{CA, CHECKPOINT, KEY, LOG, MANIFEST, MANIFEST_SIGNATURE, Members, README, SIGNERS, TSA_CA, beside, proof, proof_of, readme, to_pem};
+use super::{
+    CA, CHECKPOINT, KEY, LOG, MANIFEST, MANIFEST_SIGNATURE, Members, README, SIGNERS, TSA_CA, beside, proof,
+    proof_of, readme, to_pem,
+};
 use crate::attest;
 use crate::checkpoint::{Checkpoint, LogKey, LogKeyError};
 use crate::prover::{ProveError, Prover, signature_of, timestamp_of};
@@ -67,7 +70,10 @@ pub enum EvidenceError {
     #[error("row {0} is not the one that was sealed: `pecctl log verify` says more. It is no evidence")]
     Altered(i64),
     /// Nothing is sealed yet.
-    #[error("the rows are not sealed yet, so that nothing proves them: is pec-clock running? It seals every second")]
+    #[error(
+        "the rows are not sealed yet, so that nothing proves them: is pec-clock running? It seals every \
+        second"
+    )]
     Unsealed,
     /// No key that is known has signed the checkpoint.
     #[error("the checkpoint of {0} rows is not signed by the log key, nor by one of before (log.key.*)")]
@@ -100,7 +106,11 @@ pub struct Evidence {
 }
 
 /// Makes the evidence of these rows (their lines), all of them about the messages that `asked` names.
-pub async fn collect(sources: &Sources<'_>, asked: &str, lines: Vec<String>) -> Result<Evidence, EvidenceError> {
+pub async fn collect(
+    sources: &Sources<'_>,
+    asked: &str,
+    lines: Vec<String>,
+) -> Result<Evidence, EvidenceError> {
     let (settings, client) = (sources.settings, sources.client);
     let mut members = Members::new();
     let mut rows: Vec<(u64, Row, String)> = Vec::new();
@@ -114,9 +124,16 @@ pub async fn collect(sources: &Sources<'_>, asked: &str, lines: Vec<String>) -> 
     }
     rows.sort_by_key(|(_, row, _)| row.seq);
     rows.dedup_by_key(|(_, row, _)| row.seq);
-    let Some(last) = rows.iter().map(|(number, ..)| *number).max() else { return Err(EvidenceError::Unsealed) };
+    let Some(last) = rows.iter().map(|(number, ..)| *number).max() else {
+        return Err(EvidenceError::Unsealed);
+    };
 
-    let tsa_cas = settings.register.timestamps.as_ref().map(|timestamps| TsaCas::read(&timestamps.ca_file)).transpose()?;
+    let tsa_cas = settings
+        .register
+        .timestamps
+        .as_ref()
+        .map(|timestamps| TsaCas::read(&timestamps.ca_file))
+        .transpose()?;
     let mut notes = Notes::default();
     let checkpoint = put_checkpoint(sources, last, tsa_cas.as_ref(), &mut members, &mut notes)?;
     put_rows(settings, &rows, &checkpoint.read, &mut members)?;
@@ -150,15 +167,26 @@ pub async fn collect(sources: &Sources<'_>, asked: &str, lines: Vec<String>) -> 
     };
     let readme = readme::write(&facts, &Present::of(&members));
     members.insert(README.to_owned(), readme.into_bytes());
-    let manifest: String = members.iter().map(|(name, content)| format!("{}  {name}\n", hex(&sha256(content)))).collect();
+    let manifest: String =
+        members.iter().map(|(name, content)| format!("{}  {name}\n", hex(&sha256(content)))).collect();
     let signature = detached(sources.prover.signer, &sha256(manifest.as_bytes()), now)?;
     members.insert(MANIFEST.to_owned(), manifest.into_bytes());
     members.insert(MANIFEST_SIGNATURE.to_owned(), signature);
-    Ok(Evidence { members, rows: rows.len(), unsealed, size: checkpoint.read.size, timestamp: checkpoint.signed.stamped })
+    Ok(Evidence {
+        members,
+        rows: rows.len(),
+        unsealed,
+        size: checkpoint.read.size,
+        timestamp: checkpoint.signed.stamped,
+    })
 }
 
 /// Whether all of these rows (their lines) are sealed, and the files that prove it are there.
-pub async fn are_sealed(settings: &Settings, client: &Client, lines: &[String]) -> Result<bool, EvidenceError> {
+pub async fn are_sealed(
+    settings: &Settings,
+    client: &Client,
+    lines: &[String],
+) -> Result<bool, EvidenceError> {
     // The files come a moment after the seal.
     let published = Tiles::new(&settings.register.directory).published()?;
     for line in lines {
@@ -184,15 +212,19 @@ impl Notes {
 /// The number of a row's leaf. `None`: it is not sealed.
 pub(crate) async fn leaf_of(client: &Client, seq: i64) -> Result<Option<u64>, SealError> {
     let Some(last) = last_seal(client).await? else { return Ok(None) };
-    // The largest number that is sealed only grows: the first seal that goes beyond the row has it, or a later one has.
+    // The largest number that is sealed only grows: the first seal that goes beyond the row has it, or a
+    // later one has.
     let (mut first, mut end) = (0, last.number + 1);
     while first < end {
         let middle = first + (end - first) / 2;
-        let row = client.query_one("SELECT number, high FROM seal WHERE number >= $1 ORDER BY number LIMIT 1", &[&middle]).await?;
+        let row = client
+            .query_one("SELECT number, high FROM seal WHERE number >= $1 ORDER BY number LIMIT 1", &[&middle])
+            .await?;
         let (number, high): (i64, i64) = (row.get(0), row.get(1));
         if high < seq { first = number + 1 } else { end = middle }
     }
-    let condition = format!("number = (SELECT min(number) FROM seal WHERE number >= {first} AND seqs @> {seq}::int8)");
+    let condition =
+        format!("number = (SELECT min(number) FROM seal WHERE number >= {first} AND seqs @> {seq}::int8)");
     let found = seals(client, &condition).await?.pop();
     Ok(found.and_then(|seal| Some(seal.first + seal.seqs.place(seq)?)))
 }
@@ -205,8 +237,8 @@ struct Chosen {
     signed: Signed,
 }
 
-/// The checkpoint: the first that was signed and timestamped after the last of the rows was sealed, since what it proves it
-/// proves for the earliest time. Where there is none yet, the newest, which is signed now.
+/// The checkpoint: the first that was signed and timestamped after the last of the rows was sealed, since
+/// what it proves it proves for the earliest time. Where there is none yet, the newest, which is signed now.
 fn put_checkpoint(
     sources: &Sources<'_>,
     last: u64,
@@ -215,8 +247,10 @@ fn put_checkpoint(
     notes: &mut Notes,
 ) -> Result<Chosen, EvidenceError> {
     let register = &sources.settings.register.directory;
-    let is_complete = |file: &Path| signature_of(file).exists() && (tsa_cas.is_none() || timestamp_of(file).exists());
-    let attested = attest::attested(register)?.into_iter().find(|(size, file)| *size > last && is_complete(file));
+    let is_complete =
+        |file: &Path| signature_of(file).exists() && (tsa_cas.is_none() || timestamp_of(file).exists());
+    let attested =
+        attest::attested(register)?.into_iter().find(|(size, file)| *size > last && is_complete(file));
     let signed_now = attested.is_none();
     let read_file = |file: &Path| {
         let error = |trouble| ProveError::File { path: file.display().to_string(), trouble };
@@ -231,7 +265,8 @@ fn put_checkpoint(
     if size <= last {
         return Err(EvidenceError::Unsealed);
     }
-    let signed = put_signed(sources, CHECKPOINT, text.as_bytes(), proofs.as_deref(), tsa_cas, members, notes)?;
+    let signed =
+        put_signed(sources, CHECKPOINT, text.as_bytes(), proofs.as_deref(), tsa_cas, members, notes)?;
 
     let mut keys = attest::log_keys(register)?;
     let ours = LogKey::read(sources.settings).map(|key| key.public());
@@ -245,7 +280,8 @@ fn put_checkpoint(
         None => (None, ours?),
     };
     let read = Checkpoint::open(&text, &key).map_err(|_| EvidenceError::ForeignCheckpoint(size))?;
-    let key = put_signed(sources, KEY, format!("{key}\n").as_bytes(), file.as_deref(), tsa_cas, members, notes)?;
+    let key =
+        put_signed(sources, KEY, format!("{key}\n").as_bytes(), file.as_deref(), tsa_cas, members, notes)?;
     Ok(Chosen { read, signed_now, key, signed })
 }
 
@@ -270,7 +306,10 @@ fn put_signed(
         (None, Some(tsa)) => match tsa.stamp(&signature) {
             Ok((stamp, _)) => Some(stamp),
             Err(e) => {
-                notes.missing(&format!("{name}.tsr, la marca temporale: {e}"), &format!("{name}.tsr, the timestamp: {e}"));
+                notes.missing(
+                    &format!("{name}.tsr, la marca temporale: {e}"),
+                    &format!("{name}.tsr, the timestamp: {e}"),
+                );
                 None
             }
         },
@@ -283,7 +322,10 @@ fn put_signed(
         }
     };
     // One that is not good, or by a TSA that is not the provider's any more, proves nothing here.
-    let stamped = stamp.as_ref().and_then(|stamp| tsa_cas?.verify(&signature, stamp).ok()).map(|timestamp| timestamp.at);
+    let stamped = stamp
+        .as_ref()
+        .and_then(|stamp| tsa_cas?.verify(&signature, stamp).ok())
+        .map(|timestamp| timestamp.at);
     if let Some(stamp) = stamp.filter(|_| stamped.is_some()) {
         members.insert(beside(name, "tsr"), stamp);
     }
@@ -293,7 +335,12 @@ fn put_signed(
     Ok(signed)
 }
 
-fn put_rows(settings: &Settings, rows: &[(u64, Row, String)], checkpoint: &Checkpoint, members: &mut Members) -> Result<(), EvidenceError> {
+fn put_rows(
+    settings: &Settings,
+    rows: &[(u64, Row, String)],
+    checkpoint: &Checkpoint,
+    members: &mut Members,
+) -> Result<(), EvidenceError> {
     let tiles = Tiles::new(&settings.register.directory);
     let mut log = String::new();
     for (number, row, line) in rows {
@@ -310,17 +357,28 @@ fn put_rows(settings: &Settings, rows: &[(u64, Row, String)], checkpoint: &Check
     Ok(())
 }
 
-/// What the programs' tables have about the messages: daticert.xml of the envelope, facts, the others' receipts.
-async fn put_tables(sources: &Sources<'_>, identifiers: &BTreeSet<String>, members: &mut Members, notes: &mut Notes) -> Result<(), EvidenceError> {
+/// What the programs' tables have about the messages: daticert.xml of the envelope, facts, the others'
+/// receipts.
+async fn put_tables(
+    sources: &Sources<'_>,
+    identifiers: &BTreeSet<String>,
+    members: &mut Members,
+    notes: &mut Notes,
+) -> Result<(), EvidenceError> {
     let client = sources.client;
     let wanted: Vec<&String> = identifiers.iter().collect();
     // What names a member is ours, and has nothing that a path could be made of.
     let name = |directory: &str, id: &str, what: &str| {
-        (!id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric())).then(|| format!("{directory}/{id}{what}"))
+        (!id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric()))
+            .then(|| format!("{directory}/{id}{what}"))
     };
     for (directory, sql) in [
         ("sent", "SELECT id, daticert FROM sent WHERE identificativo = ANY($1)"),
-        ("not_accepted", "SELECT n.id, n.daticert FROM not_accepted n JOIN fact f ON f.source = n.id WHERE f.identificativo = ANY($1)"),
+        (
+            "not_accepted",
+            "SELECT n.id, n.daticert FROM not_accepted n JOIN fact f ON f.source = n.id WHERE \
+            f.identificativo = ANY($1)",
+        ),
         ("custody", "SELECT id, daticert FROM custody WHERE identificativo = ANY($1)"),
     ] {
         for row in client.query(sql, &[&wanted]).await? {
@@ -333,31 +391,47 @@ async fn put_tables(sources: &Sources<'_>, identifiers: &BTreeSet<String>, membe
     for (table, order) in [("fact", "happened_at, id"), ("ricevuta", "happened_at, message_id")] {
         // What authenticates a row to our own programs says nothing to others.
         let sql = format!(
-            "SELECT (to_jsonb({table}) - ARRAY['mac', 'source_mac', 'notice_mac'])::text FROM {table} WHERE identificativo = ANY($1) ORDER BY {order}"
+            "SELECT (to_jsonb({table}) - ARRAY['mac', 'source_mac', 'notice_mac'])::text FROM {table} WHERE \
+            identificativo = ANY($1) ORDER BY {order}"
         );
-        let lines: String = client.query(&sql, &[&wanted]).await?.iter().map(|row| format!("{}\n", row.get::<_, String>(0))).collect();
+        let lines: String = client
+            .query(&sql, &[&wanted])
+            .await?
+            .iter()
+            .map(|row| format!("{}\n", row.get::<_, String>(0)))
+            .collect();
         if !lines.is_empty() {
             members.insert(format!("{table}.jsonl"), lines.into_bytes());
         }
     }
     notes.missing(
-        "il messaggio originale, la busta di trasporto e le ricevute firmate: il gestore non li conserva, li hanno mittente e destinatari; il punto 7 dice come confrontarli con il registro",
-        "the original message, the signed envelope and receipts: the provider does not keep them, sender and recipients have them; section 7 says how to compare them with the register",
+        "il messaggio originale, la busta di trasporto e le ricevute firmate: il gestore non li conserva, \
+        li hanno mittente e destinatari; il punto 7 dice come confrontarli con il registro",
+        "the original message, the signed envelope and receipts: the provider does not keep them, sender \
+        and recipients have them; section 7 says how to compare them with the register",
     );
     Ok(())
 }
 
 fn certificates(file: &Path) -> Result<Vec<X509>, EvidenceError> {
     let error = |trouble: String| EvidenceError::Certificates { path: file.display().to_string(), trouble };
-    std::fs::read(file).map_err(|e| error(e.to_string())).and_then(|pem| certificates_from_pem(&pem).map_err(error))
+    std::fs::read(file)
+        .map_err(|e| error(e.to_string()))
+        .and_then(|pem| certificates_from_pem(&pem).map_err(error))
 }
 
 /// The CAs, and every certificate that a signature or a timestamp has with it.
-fn put_certificates(sources: &Sources<'_>, cas: &[X509], tsa_cas: Option<&TsaCas>, members: &mut Members) -> Vec<X509> {
+fn put_certificates(
+    sources: &Sources<'_>,
+    cas: &[X509],
+    tsa_cas: Option<&TsaCas>,
+    members: &mut Members,
+) -> Vec<X509> {
     use der::Encode as _;
     let identity = sources.prover.signer.identity();
     let own = std::iter::once(&identity.certificate).chain(&identity.chain);
-    let mut signers: Vec<X509> = own.filter_map(|certificate| X509::from_der(&certificate.to_der().ok()?).ok()).collect();
+    let mut signers: Vec<X509> =
+        own.filter_map(|certificate| X509::from_der(&certificate.to_der().ok()?).ok()).collect();
     for (name, content) in &*members {
         if name.ends_with(".p7s") {
             signers.extend(certificates_in(content));
@@ -378,12 +452,19 @@ fn put_certificates(sources: &Sources<'_>, cas: &[X509], tsa_cas: Option<&TsaCas
 /// The certificates that came with a signature.
 pub(crate) fn certificates_in(signature: &[u8]) -> Vec<X509> {
     let Ok(pkcs7) = Pkcs7::from_der(signature) else { return Vec::new() };
-    pkcs7.signed().and_then(|signed| signed.certificates()).into_iter().flatten().map(ToOwned::to_owned).collect()
+    pkcs7
+        .signed()
+        .and_then(|signed| signed.certificates())
+        .into_iter()
+        .flatten()
+        .map(ToOwned::to_owned)
+        .collect()
 }
 
 /// The CRLs in force of those who issued the signers' certificates, as they lie in `pec_crl_directory`.
 fn put_crls(settings: &Settings, signers: &[X509], members: &mut Members, notes: &mut Notes) {
-    let issuers: HashSet<Vec<u8>> = signers.iter().filter_map(|signer| signer.issuer_name().to_der().ok()).collect();
+    let issuers: HashSet<Vec<u8>> =
+        signers.iter().filter_map(|signer| signer.issuer_name().to_der().ok()).collect();
     let known = CrlDirectory::new(&settings.crl_directory).lists().map(|lists| lists.all());
     let mut found = 0;
     for list in known.unwrap_or_default() {

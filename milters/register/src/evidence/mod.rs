@@ -1,12 +1,14 @@
-//! The evidence file: one zip that proves to a third party what the register says of a message (`pecctl evidence`).
+//! The evidence file: one zip that proves to a third party what the register says of a message (`pecctl
+//! evidence`).
 //!
-//! Promise: whoever has the file needs nothing of ours, neither to read it nor to check it. Its `README.txt` says how to with
-//! `sh` and `openssl` alone ([`readme`]); [`verify`] does the same, offline, and names each member that is not what it was.
-//! What is not in the file is said in it, with the reason.
+//! Promise: whoever has the file needs nothing of ours, neither to read it nor to check it. Its `README.txt`
+//! says how to with `sh` and `openssl` alone ([`readme`]); [`verify`] does the same, offline, and names each
+//! member that is not what it was. What is not in the file is said in it, with the reason.
 //!
-//! What vouches for what: a CA for the provider's certificate, that for the log key (`log.key.p7s`), the log key for the
-//! `checkpoint`, and its root, by way of `proofs/`, for each line of `log.jsonl`. `checkpoint.tsr` says by when all that was so.
-//! `manifest` has the SHA-256 of every other member, and `manifest.p7s` is the provider's signature under it.
+//! What vouches for what: a CA for the provider's certificate, that for the log key (`log.key.p7s`), the log
+//! key for the `checkpoint`, and its root, by way of `proofs/`, for each line of `log.jsonl`.
+//! `checkpoint.tsr` says by when all that was so. `manifest` has the SHA-256 of every other member, and
+//! `manifest.p7s` is the provider's signature under it.
 
 pub mod archive;
 pub mod collect;

@@ -1,9 +1,11 @@
-//! An inclusion proof (RFC 6962 s. 2.1.1) as text that `sh` can walk: a line for each hash, with the side on which it stands.
+//! An inclusion proof (RFC 6962 s. 2.1.1) as text that `sh` can walk: a line for each hash, with the side on
+//! which it stands.
 
 use pec_core::identifier::hex;
 use tlog_tiles::{Hash, node_hash};
 
-/// The text of the proof that leaf number `number` is in the tree of `size` leaves, and the root that it leads to from `leaf`.
+/// The text of the proof that leaf number `number` is in the tree of `size` leaves, and the root that it
+/// leads to from `leaf`.
 pub(crate) fn render(number: u64, size: u64, leaf: Hash, path: &[Hash]) -> (String, Hash) {
     let mut text = format!("leaf {number} of {size}\n");
     let (mut place, mut last) = (number, size.saturating_sub(1));
@@ -60,7 +62,11 @@ mod tests {
         }
         let split = leaves.len().next_power_of_two() / 2;
         let (left, right) = leaves.split_at(split);
-        if number < split { [path(number, left), vec![root(right)]].concat() } else { [path(number - split, right), vec![root(left)]].concat() }
+        if number < split {
+            [path(number, left), vec![root(right)]].concat()
+        } else {
+            [path(number - split, right), vec![root(left)]].concat()
+        }
     }
 
     #[test]

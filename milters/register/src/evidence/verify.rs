@@ -1,7 +1,8 @@
 //! Checking an evidence file, without a connection and without anything of ours but this program.
 //!
-//! Promise: a member that was changed, removed or added is named, whichever byte it was. What is said to be right was computed
-//! from the file itself, and who is believed in the end (the CAs) is said, or given by whoever asks.
+//! Promise: a member that was changed, removed or added is named, whichever byte it was. What is said to be
+//! right was computed from the file itself, and who is believed in the end (the CAs) is said, or given by
+//! whoever asks.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -21,7 +22,10 @@ use tlog_tiles::check_record;
 
 use super::archive::Unpacked;
 use super::collect::certificates_in;
-use super::{CA, CHECKPOINT, KEY, LOG, MANIFEST, MANIFEST_SIGNATURE, Members, README, SIGNERS, TSA_CA, beside, named, proof, proof_of};
+use super::{
+    CA, CHECKPOINT, KEY, LOG, MANIFEST, MANIFEST_SIGNATURE, Members, README, SIGNERS, TSA_CA, beside, named,
+    proof, proof_of,
+};
 use crate::checkpoint::Checkpoint;
 use crate::row::{Row, entry, leaf};
 use crate::tsa::{Timestamp, TsaCas};
@@ -59,7 +63,8 @@ impl Verdict {
     }
 }
 
-/// Checks what was in a file. `trusted`: the CAs that must vouch for the signers, in place of those in the file.
+/// Checks what was in a file. `trusted`: the CAs that must vouch for the signers, in place of those in the
+/// file.
 pub fn verify(unpacked: &Unpacked, trusted: Option<&[X509]>) -> Verdict {
     let mut verdict = Verdict::default();
     for (name, trouble) in &unpacked.broken {
@@ -68,7 +73,18 @@ pub fn verify(unpacked: &Unpacked, trusted: Option<&[X509]>) -> Verdict {
     let broken: HashSet<&str> = unpacked.broken.iter().map(|(name, _)| name.as_str()).collect();
     let members = &unpacked.members;
     hashes(members, &broken, &mut verdict);
-    for name in [MANIFEST, MANIFEST_SIGNATURE, README, LOG, CHECKPOINT, &beside(CHECKPOINT, "p7s"), KEY, &beside(KEY, "p7s"), CA, SIGNERS] {
+    for name in [
+        MANIFEST,
+        MANIFEST_SIGNATURE,
+        README,
+        LOG,
+        CHECKPOINT,
+        &beside(CHECKPOINT, "p7s"),
+        KEY,
+        &beside(KEY, "p7s"),
+        CA,
+        SIGNERS,
+    ] {
         if !members.contains_key(name) && !broken.contains(name) {
             verdict.wrong(name, "is missing");
         }
@@ -87,7 +103,8 @@ pub fn verify(unpacked: &Unpacked, trusted: Option<&[X509]>) -> Verdict {
     };
     let manifest = judge.signed(MANIFEST, &mut verdict);
     if let Some(signature) = members.get(MANIFEST_SIGNATURE)
-        && !(is_our_form(signature) && certificates_in(signature).iter().all(|certificate| signers.contains(certificate)))
+        && !(is_our_form(signature)
+            && certificates_in(signature).iter().all(|certificate| signers.contains(certificate)))
     {
         verdict.wrong(MANIFEST_SIGNATURE, "is not as the provider made it");
     }
@@ -97,17 +114,26 @@ pub fn verify(unpacked: &Unpacked, trusted: Option<&[X509]>) -> Verdict {
     judge.rows(checkpoint.as_ref(), &mut verdict);
     if let Some(checkpoint) = &checkpoint {
         for (name, by) in [(MANIFEST, &manifest), (KEY, &key), (CHECKPOINT, &seal)] {
-            let address = checkpoint.origin.strip_suffix("/register").map(service_address).unwrap_or_default();
+            let address =
+                checkpoint.origin.strip_suffix("/register").map(service_address).unwrap_or_default();
             if by.as_ref().is_some_and(|by| !by.addresses.iter().any(|a| a.eq_ignore_ascii_case(&address))) {
-                verdict.wrong(&beside(name, "p7s"), format!("is not by {address}, whose register {} is", checkpoint.origin));
+                verdict.wrong(
+                    &beside(name, "p7s"),
+                    format!("is not by {address}, whose register {} is", checkpoint.origin),
+                );
             }
         }
     }
     match trusted {
         Some(_) => verdict.found.push("the CAs given vouch for who signed".to_owned()),
         None => {
-            let all = own_cas.iter().map(|ca| (ca, "the provider")).chain(own_tsa_cas.iter().map(|ca| (ca, "the TSA")));
-            verdict.found.extend(all.map(|(ca, whom)| format!("believed as the file has it, for {whom}: {}", named(ca))));
+            let all = own_cas
+                .iter()
+                .map(|ca| (ca, "the provider"))
+                .chain(own_tsa_cas.iter().map(|ca| (ca, "the TSA")));
+            verdict.found.extend(
+                all.map(|(ca, whom)| format!("believed as the file has it, for {whom}: {}", named(ca))),
+            );
         }
     }
     verdict
@@ -125,12 +151,17 @@ fn hashes(members: &Members, broken: &HashSet<&str>, verdict: &mut Verdict) {
         };
         listed.insert(name.to_owned());
         match members.get(name) {
-            Some(content) if hex(&sha256(content)) != hash => verdict.wrong(name, "was changed: it is not what the manifest has"),
+            Some(content) if hex(&sha256(content)) != hash => {
+                verdict.wrong(name, "was changed: it is not what the manifest has")
+            }
             None if !broken.contains(name) => verdict.wrong(name, "is missing"),
             _ => {}
         }
     }
-    for name in members.keys().filter(|name| *name != MANIFEST && *name != MANIFEST_SIGNATURE && !listed.contains(*name)) {
+    for name in members
+        .keys()
+        .filter(|name| *name != MANIFEST && *name != MANIFEST_SIGNATURE && !listed.contains(*name))
+    {
         verdict.wrong(name, "was added: it is not in the manifest");
     }
 }
@@ -148,7 +179,11 @@ impl Judge<'_> {
         let (signature_name, stamp_name) = (beside(name, "p7s"), beside(name, "tsr"));
         let (content, signature) = (self.members.get(name)?, self.members.get(&signature_name)?);
         let stamp = self.stamp(signature, &stamp_name, verdict);
-        let at = stamp.as_ref().map(|stamp| stamp.at).or_else(|| signed_at(signature)).unwrap_or(Moment::from_unix(0));
+        let at = stamp
+            .as_ref()
+            .map(|stamp| stamp.at)
+            .or_else(|| signed_at(signature))
+            .unwrap_or(Moment::from_unix(0));
         match self.cas.signed_by(content, signature, at) {
             Ok(by) => {
                 let when = match &stamp {
@@ -189,8 +224,12 @@ impl Judge<'_> {
                 verdict.wrong(list_name, "is no CRL");
                 continue;
             };
-            let issuer = certificates_from_pem(content).unwrap_or_default().into_iter().chain(self.signers.iter().cloned());
-            let is_theirs = |list: &X509Crl| list.issuer_name().to_der().ok() == signer.issuer_name().to_der().ok();
+            let issuer = certificates_from_pem(content)
+                .unwrap_or_default()
+                .into_iter()
+                .chain(self.signers.iter().cloned());
+            let is_theirs =
+                |list: &X509Crl| list.issuer_name().to_der().ok() == signer.issuer_name().to_der().ok();
             if !is_theirs(&list) {
                 continue;
             }
@@ -203,11 +242,23 @@ impl Judge<'_> {
             }
             match list.get_by_cert(&signer) {
                 CrlStatus::Revoked(entry) => {
-                    let since = openssl::asn1::Asn1Time::from_unix(at.unix()).ok().and_then(|at| entry.revocation_date().compare(&at).ok());
+                    let since = openssl::asn1::Asn1Time::from_unix(at.unix())
+                        .ok()
+                        .and_then(|at| entry.revocation_date().compare(&at).ok());
                     if since.is_none_or(std::cmp::Ordering::is_le) {
-                        verdict.wrong(name, format!("the certificate of {} was revoked by then ({list_name})", common_name(&signer)));
+                        verdict.wrong(
+                            name,
+                            format!(
+                                "the certificate of {} was revoked by then ({list_name})",
+                                common_name(&signer)
+                            ),
+                        );
                     } else {
-                        verdict.found.push(format!("the certificate of {} was revoked later, on {}", common_name(&signer), entry.revocation_date()));
+                        verdict.found.push(format!(
+                            "the certificate of {} was revoked later, on {}",
+                            common_name(&signer),
+                            entry.revocation_date()
+                        ));
                     }
                 }
                 CrlStatus::NotRevoked | CrlStatus::RemoveFromCrl(_) => {}
@@ -216,12 +267,16 @@ impl Judge<'_> {
     }
 
     fn checkpoint(&self, verdict: &mut Verdict) -> Option<Checkpoint> {
-        let text = |name: &str| self.members.get(name).map(|content| String::from_utf8_lossy(content).into_owned());
+        let text =
+            |name: &str| self.members.get(name).map(|content| String::from_utf8_lossy(content).into_owned());
         let (checkpoint, key) = (text(CHECKPOINT)?, text(KEY)?);
         match Checkpoint::open(&checkpoint, key.trim_end()) {
             Ok(checkpoint) => {
                 let time = checkpoint.time.map_or_else(String::new, |time| format!(" of {time}"));
-                verdict.found.push(format!("the checkpoint{time} is of {}, {} rows, signed by its log key", checkpoint.origin, checkpoint.size));
+                verdict.found.push(format!(
+                    "the checkpoint{time} is of {}, {} rows, signed by its log key",
+                    checkpoint.origin, checkpoint.size
+                ));
                 Some(checkpoint)
             }
             Err(e) => {
@@ -258,7 +313,8 @@ impl Judge<'_> {
                     && proof::render(*leaf, *size, hash, path).0 == text
             });
             if proved.is_none() {
-                verdict.wrong(LOG, format!("row {} is not in the tree of the checkpoint, by {name}", row.seq));
+                verdict
+                    .wrong(LOG, format!("row {} is not in the tree of the checkpoint, by {name}", row.seq));
             }
         }
         if rows.is_empty() {

@@ -1,5 +1,5 @@
-//! A milter that is told everything of a message and does nothing: what any content milter on libmilter costs at least. Or that
-//! gives the body back as it came: what any costs at least that wraps a message.
+//! A milter that is told everything of a message and does nothing: what any content milter on libmilter costs
+//! at least. Or that gives the body back as it came: what any costs at least that wraps a message.
 //!
 //!     noop SOCKET [giveback]      SOCKET as libmilter writes it, such as unix:/var/spool/postfix/pec/noop
 

@@ -1,8 +1,9 @@
-//! Address lists and the formal checks of a submission: `pec_core::address`, `pec_core::header`, `pec_access::checks`. The input
-//! is a message; its `X-Rcpt:` fields are the recipients of the SMTP envelope, and the sender is Anna.
+//! Address lists and the formal checks of a submission: `pec_core::address`, `pec_core::header`,
+//! `pec_access::checks`. The input is a message; its `X-Rcpt:` fields are the recipients of the SMTP
+//! envelope, and the sender is Anna.
 //!
-//! Promise: an address is one, and made of nothing but what stands in the field; a message without formal exceptions is from
-//! its sender to whom `To:` and `Cc:` name; causes are one bounded line.
+//! Promise: an address is one, and made of nothing but what stands in the field; a message without formal
+//! exceptions is from its sender to whom `To:` and `Cc:` name; causes are one bounded line.
 #![no_main]
 
 use std::collections::HashSet;
@@ -33,7 +34,11 @@ fuzz_target!(|input: &[u8]| {
         let fields: Vec<u8> = header.all(name).flat_map(|f| f.value.clone()).collect();
         for address in &addresses {
             is_sound(address);
-            assert!(is_drawn_from(address.as_str(), &fields), "{address} is not in {:?}", String::from_utf8_lossy(&fields));
+            assert!(
+                is_drawn_from(address.as_str(), &fields),
+                "{address} is not in {:?}",
+                String::from_utf8_lossy(&fields)
+            );
         }
         assert!(addresses.len() <= fields.len());
     }
@@ -45,7 +50,8 @@ fuzz_target!(|input: &[u8]| {
         } else {
             // A milter gets LF for each fold; a CR that ends no line stays.
             let is_fold = |at: usize| field.value.get(at..at + 2) == Some(b"\r\n");
-            let value: Vec<u8> = field.value.iter().enumerate().filter(|(at, _)| !is_fold(*at)).map(|(_, &b)| b).collect();
+            let value: Vec<u8> =
+                field.value.iter().enumerate().filter(|(at, _)| !is_fold(*at)).map(|(_, &b)| b).collect();
             transaction.push_field(field.name.as_bytes(), &value);
         }
     }
@@ -66,7 +72,8 @@ fuzz_target!(|input: &[u8]| {
         let list = |name: &str| header.addresses(name).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(list("From"), [anna]);
         let named: HashSet<String> = list("To").iter().chain(&list("Cc")).map(Address::key).collect();
-        let goes: HashSet<String> = transaction.recipients.iter().filter_map(|r| r.address.as_ref()).map(Address::key).collect();
+        let goes: HashSet<String> =
+            transaction.recipients.iter().filter_map(|r| r.address.as_ref()).map(Address::key).collect();
         assert_eq!(named, goes);
     }
 });

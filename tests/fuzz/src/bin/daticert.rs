@@ -1,6 +1,7 @@
 //! daticert.xml: `pec_core::daticert`. The input is the file.
 //!
-//! Promise: what is read, written again, is read as the same data; nothing in it makes a terminal or a log obey.
+//! Promise: what is read, written again, is read as the same data; nothing in it makes a terminal or a log
+//! obey.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -17,7 +18,13 @@ fuzz_target!(|input: &[u8]| {
         Err(e) => return assert!(e.to_string().len() < 4096 + input.len(), "{e}"),
     };
     assert!(input.len() <= MAX_BYTES && !read.destinatari.is_empty() && is_identifier(&read.identificativo));
-    let texts = [Some(&read.mittente), Some(&read.risposte), read.oggetto.as_ref(), Some(&read.gestore_emittente), read.msgid.as_ref()];
+    let texts = [
+        Some(&read.mittente),
+        Some(&read.risposte),
+        read.oggetto.as_ref(),
+        Some(&read.gestore_emittente),
+        read.msgid.as_ref(),
+    ];
     let lists = read.destinatari.iter().map(|d| &d.indirizzo).chain(&read.ricezione);
     let all = texts.into_iter().flatten().chain(lists).chain(&read.consegna).chain(&read.errore_esteso);
     all.for_each(|text| assert!(!text.contains(char::is_control) && text.trim() == text, "{text:?}"));

@@ -1,7 +1,7 @@
 //! The index of the providers: `pec_core::directory`. The input is the LDIF file.
 //!
-//! Promise: the same file gives the same directory; every record is one of a provider who can be written to; an error is a
-//! line that an administrator can read.
+//! Promise: the same file gives the same directory; every record is one of a provider who can be written to;
+//! an error is a line that an administrator can read.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -13,7 +13,9 @@ fuzz_target!(|input: &[u8]| {
         Ok(directory) => {
             let (providers, domains) = directory.size();
             assert!(providers > 0 && providers + domains <= ldif.lines().count());
-            assert!(directory.provider_of_certificate("").is_none() && directory.provider_of_domain("").is_none());
+            assert!(
+                directory.provider_of_certificate("").is_none() && directory.provider_of_domain("").is_none()
+            );
             for line in ldif.lines() {
                 let value = line.split_once(':').map_or(line, |(_, value)| value.trim());
                 if let Some(provider) = directory.provider_of_domain(value) {
@@ -21,7 +23,10 @@ fuzz_target!(|input: &[u8]| {
                     assert!(directory.record(&provider.name, provider.unit.as_deref()).is_some());
                 }
                 if let Some(provider) = directory.provider_of_certificate(value) {
-                    assert_eq!(directory.provider_of_certificate(&value.to_ascii_uppercase()), Some(provider));
+                    assert_eq!(
+                        directory.provider_of_certificate(&value.to_ascii_uppercase()),
+                        Some(provider)
+                    );
                 }
             }
             let again = Directory::parse(ldif).unwrap_or_else(|e| panic!("{e}"));

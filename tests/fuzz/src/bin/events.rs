@@ -1,10 +1,11 @@
-//! The milter's event order: `pec_milter::callbacks`, `transaction` and `edits`. The input is a byte that says what the point
-//! does ([`door`]), then events in any order: the command's byte of the milter protocol, the length of what follows in two
-//! bytes (the higher first), and that. Where the input ends, Postfix goes away.
+//! The milter's event order: `pec_milter::callbacks`, `transaction` and `edits`. The input is a byte that
+//! says what the point does ([`door`]), then events in any order: the command's byte of the milter protocol,
+//! the length of what follows in two bytes (the higher first), and that. Where the input ends, Postfix goes
+//! away.
 //!
-//! Promise: a point decides once about each message that it let begin, and only about that; of the body is kept what was said
-//! and not more; no event is answered with "continue" that was none, or came after the end; the edits make the header that was
-//! wanted; nothing stays in hand.
+//! Promise: a point decides once about each message that it let begin, and only about that; of the body is
+//! kept what was said and not more; no event is answered with "continue" that was none, or came after the
+//! end; the edits make the header that was wanted; nothing stays in hand.
 #![no_main]
 
 use std::collections::{BTreeMap, VecDeque};
@@ -38,7 +39,8 @@ struct Door {
 }
 
 fn door(byte: u8) -> Door {
-    let keeps = [Keeps::Whole(LIMIT), Keeps::Pieces(LIMIT), Keeps::Whole(u64::MAX), Keeps::Pieces(u64::MAX)][usize::from(byte & 3)];
+    let keeps = [Keeps::Whole(LIMIT), Keeps::Pieces(LIMIT), Keeps::Whole(u64::MAX), Keeps::Pieces(u64::MAX)]
+        [usize::from(byte & 3)];
     Door { keeps, verdict: byte >> 2 & 7, refuses_mail: byte & 0x60 == 0x60, refuses_rcpt: byte & 0x80 != 0 }
 }
 
@@ -75,9 +77,17 @@ impl Point for Judge {
         let mut seen = self.seen();
         seen.open = None;
         if door.refuses_mail {
-            return Err(Reply::refuse("550", "5.7.1", format!("not you, {} 100% sure", transaction.sender_path)));
+            return Err(Reply::refuse(
+                "550",
+                "5.7.1",
+                format!("not you, {} 100% sure", transaction.sender_path),
+            ));
         }
-        assert!(transaction.recipients.is_empty() && transaction.header.fields().is_empty() && transaction.body.is_empty());
+        assert!(
+            transaction.recipients.is_empty()
+                && transaction.header.fields().is_empty()
+                && transaction.body.is_empty()
+        );
         seen.open = Some((transaction.sender_path.clone(), Vec::new()));
         seen.let_go_on += 1;
         Ok(())
@@ -102,7 +112,12 @@ impl Point for Judge {
         let Some(open) = seen.open.take() else { panic!("the end of no message") };
         assert_eq!((&transaction.sender_path, &transaction.recipients), (&open.0, &open.1));
         is_kept(door.keeps, &transaction);
-        let _ = (transaction.sender_domain(), transaction.is_null_path(), transaction.queue_id(), transaction.body.longest_line());
+        let _ = (
+            transaction.sender_domain(),
+            transaction.is_null_path(),
+            transaction.queue_id(),
+            transaction.body.longest_line(),
+        );
         let verdict = match door.verdict {
             0 => return Verdict::Consume,
             1 => return Verdict::Refuse(Reply::refuse("550", "5.7.1", "x%\r\n".repeat(400))),
@@ -119,7 +134,9 @@ impl Point for Judge {
                 let header = another(&transaction.header, other);
                 let body = Body::from_bytes(vec![b'x'; 70_000]);
                 let notice = Notice { header: header.clone(), body, content_sha256: [0; 32] };
-                let edits = Edits::default().become_notice(&transaction.header, notice).sender("<a@x.test>".to_owned(), Some("ENVID=1".to_owned()));
+                let edits = Edits::default()
+                    .become_notice(&transaction.header, notice)
+                    .sender("<a@x.test>".to_owned(), Some("ENVID=1".to_owned()));
                 seen.changed.push_back((transaction.header, header));
                 let edits = if other == 5 {
                     edits.only_to(&transaction.recipients, "anna@pec.alfa.test")
@@ -144,7 +161,8 @@ fn is_kept(keeps: Keeps, transaction: &Transaction) {
     assert!(matches!(keeps, Keeps::Pieces(_)) || transaction.body.pieces().len() <= 1);
 }
 
-/// Another header with much of this one in it, and never an empty value, which in the protocol takes a field away.
+/// Another header with much of this one in it, and never an empty value, which in the protocol takes a field
+/// away.
 fn another(header: &Header, how: u8) -> Header {
     let mut other = Header::default();
     for (i, field) in header.fields().iter().enumerate() {
@@ -174,11 +192,18 @@ impl Listener for Once {
     }
 }
 
-/// The events of an input, as Postfix writes them, and how many times "continue" may come to what no point is asked about; how
-/// many messages may come to their end.
+/// The events of an input, as Postfix writes them, and how many times "continue" may come to what no point is
+/// asked about; how many messages may come to their end.
 fn written(mut input: &[u8]) -> (Vec<u8>, usize, usize) {
     // Version 6, all actions, all options: as Postfix begins.
-    let mut bytes = [&13_u32.to_be_bytes()[..], b"O", &6_u32.to_be_bytes(), &0x1ff_u32.to_be_bytes(), &0x1f_ffff_u32.to_be_bytes()].concat();
+    let mut bytes = [
+        &13_u32.to_be_bytes()[..],
+        b"O",
+        &6_u32.to_be_bytes(),
+        &0x1ff_u32.to_be_bytes(),
+        &0x1f_ffff_u32.to_be_bytes(),
+    ]
+    .concat();
     let (mut free, mut ends, mut open) = (0, 0, false);
     while let [command, high, low, rest @ ..] = input {
         let length = usize::from(u16::from_be_bytes([*high, *low])).min(rest.len());
@@ -219,7 +244,12 @@ fn edit(header: &mut Vec<Field>, kind: u8, data: &[u8]) {
         b'm' => {
             let [a, b, c, d, data @ ..] = data else { panic!("a change of no header field") };
             let (number, field) = (u32::from_be_bytes([*a, *b, *c, *d]) as usize, field(data));
-            let found = header.iter().enumerate().filter(|(_, f)| f.is(&field.name)).nth(number - 1).map(|(at, _)| at);
+            let found = header
+                .iter()
+                .enumerate()
+                .filter(|(_, f)| f.is(&field.name))
+                .nth(number - 1)
+                .map(|(at, _)| at);
             let Some(at) = found else { panic!("there is no {} number {number}", field.name) };
             if field.value.is_empty() {
                 header.remove(at);
@@ -235,7 +265,10 @@ fn edit(header: &mut Vec<Field>, kind: u8, data: &[u8]) {
 fn by_name(fields: &[Field]) -> BTreeMap<String, Vec<Vec<u8>>> {
     let mut values: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
     for field in fields {
-        values.entry(field.name.to_ascii_lowercase()).or_default().push(field.value.iter().copied().filter(|&b| b != b'\r').collect());
+        values
+            .entry(field.name.to_ascii_lowercase())
+            .or_default()
+            .push(field.value.iter().copied().filter(|&b| b != b'\r').collect());
     }
     values
 }
@@ -249,7 +282,8 @@ async fn conversation(door: Door, input: &[u8]) {
     let (mut ours, theirs) = tokio::io::duplex(1 << 16);
     let (judge, in_hand) = (Arc::new(Judge::default()), InHand::default());
     let (done, shutdown) = tokio::sync::oneshot::channel::<()>();
-    let serving = serve(Once(Some(theirs)), door, Arc::new(ArcSwap::new(judge.clone())), in_hand.clone(), shutdown);
+    let serving =
+        serve(Once(Some(theirs)), door, Arc::new(ArcSwap::new(judge.clone())), in_hand.clone(), shutdown);
     let postfix = async {
         let (mut from, mut to) = tokio::io::split(&mut ours);
         let mut replies = Vec::new();
@@ -280,9 +314,13 @@ async fn conversation(door: Door, input: &[u8]) {
         }
         if let Some(header) = header.take() {
             let Some((_, wanted)) = seen.changed.pop_front() else { panic!("an edit that nobody wanted") };
-            // What the protocol cannot carry (a recipient without a name) waits, and Postfix forgets the other edits.
+            // What the protocol cannot carry (a recipient without a name) waits, and Postfix forgets the
+            // other edits.
             let waits = *kind == b'y' && data.starts_with(b"451 ");
-            assert!(waits || *kind == b'c' && by_name(&header) == by_name(wanted.fields()), "{header:?} is not {wanted:?}");
+            assert!(
+                waits || *kind == b'c' && by_name(&header) == by_name(wanted.fields()),
+                "{header:?} is not {wanted:?}"
+            );
         }
         match kind {
             b'O' | b'r' | b't' | b'd' => {}

@@ -1,7 +1,7 @@
 //! A message: `pec_core::header`, `mime`, `breve` and `attachments`. The input is the message.
 //!
-//! Promise: a header comes back as the bytes that went in; parts lie in the message, in order, and do not overlap; a brief
-//! receipt keeps the header and all that is no attachment's; what is found is bounded.
+//! Promise: a header comes back as the bytes that went in; parts lie in the message, in order, and do not
+//! overlap; a brief receipt keeps the header and all that is no attachment's; what is found is bounded.
 #![no_main]
 
 use std::collections::HashSet;
@@ -15,13 +15,17 @@ use pec_core::header::Header;
 use pec_core::mime::{MOST_PARTS, decoded, header_end, is_encoded, part, split, walk, walk_attached};
 use pec_fuzz::{has_crlf_lines, message};
 
-static KINDS: LazyLock<HashSet<String>> = LazyLock::new(|| ["exe", "js", "lnk", "class", "chm", "hlp", "pst", "com"].map(str::to_owned).into());
+static KINDS: LazyLock<HashSet<String>> =
+    LazyLock::new(|| ["exe", "js", "lnk", "class", "chm", "hlp", "pst", "com"].map(str::to_owned).into());
 
 /// Parts lie in the `length` bytes, one after the other.
 fn in_order(parts: &[Range<usize>], length: usize) {
     let mut end = 0;
     for part in parts {
-        assert!(end <= part.start && part.start <= part.end && part.end <= length, "{part:?} of {length} bytes, after {end}");
+        assert!(
+            end <= part.start && part.start <= part.end && part.end <= length,
+            "{part:?} of {length} bytes, after {end}"
+        );
         end = part.end;
     }
 }
@@ -45,13 +49,20 @@ fn texts_can_be_shown(header: &Header) {
     assert!(!encoding.contains(char::is_whitespace));
 }
 
-/// What is not about the content stays in the header of a brief form, and what comes before the first attachment in the body.
+/// What is not about the content stays in the header of a brief form, and what comes before the first
+/// attachment in the body.
 fn brief_form(input: &[u8], header: &Header) {
     let original = bytes::Bytes::copy_from_slice(input);
     let brief = breve(&original).into_bytes();
     let Some((kept, _)) = message(&brief) else { panic!("the brief form is no message") };
-    let others =
-        |header: &Header| -> Vec<_> { header.fields().iter().filter(|f| !f.name.to_ascii_lowercase().starts_with("content-")).cloned().collect() };
+    let others = |header: &Header| -> Vec<_> {
+        header
+            .fields()
+            .iter()
+            .filter(|f| !f.name.to_ascii_lowercase().starts_with("content-"))
+            .cloned()
+            .collect()
+    };
     assert_eq!(others(&kept), others(header));
     assert_eq!(breve(&original).into_bytes(), brief, "the same original gives the same bytes");
     // An attachment's part becomes one of a few lines, under a name that was there.
@@ -74,7 +85,10 @@ fuzz_target!(|input: &[u8]| {
         for range in parts {
             let Ok(part) = part(body, range.clone()) else { continue };
             assert!(range.start <= part.body.start && part.body.end == range.end);
-            assert!(decoded(&part, body).is_ok_and(|decoded| decoded.len() <= part.body.len()) || is_encoded(&part.header));
+            assert!(
+                decoded(&part, body).is_ok_and(|decoded| decoded.len() <= part.body.len())
+                    || is_encoded(&part.header)
+            );
         }
     }
 
@@ -91,7 +105,9 @@ fuzz_target!(|input: &[u8]| {
         assert!(walked.is_ok() && found.len() <= 20);
         for found in found {
             assert!(found.name.chars().count() <= 200);
-            assert!(!found.italiano().contains(char::is_control) && !found.to_string().contains(char::is_control));
+            assert!(
+                !found.italiano().contains(char::is_control) && !found.to_string().contains(char::is_control)
+            );
         }
     } else {
         assert!(walked.is_err());

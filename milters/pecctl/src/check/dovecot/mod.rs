@@ -1,4 +1,5 @@
-//! Dovecot as `doveconf` tells it. Versions 2.3 and 2.4 differ in names; what one does not know is not looked at there.
+//! Dovecot as `doveconf` tells it. Versions 2.3 and 2.4 differ in names; what one does not know is not looked
+//! at there.
 
 mod listeners;
 mod storing;
@@ -39,7 +40,8 @@ impl Dovecot {
         let doveconf = |arguments: &[&str]| output(Command::new("doveconf").args(arguments));
         let lmtp = doveconf(&["-a", "-f", "protocol=lmtp"])?;
         let mut dovecot = Self::parse(&lmtp, &doveconf(&["-a", "-f", "protocol=imap"])?, &doveconf(&["-n"])?);
-        dovecot.accounts = dovecot.account_files().into_iter().map(|file| (file.clone(), accounts(&file))).collect();
+        dovecot.accounts =
+            dovecot.account_files().into_iter().map(|file| (file.clone(), accounts(&file))).collect();
         Ok(dovecot)
     }
 
@@ -55,20 +57,31 @@ impl Dovecot {
     /// The plugins of delivery. 2.3: `mail_plugins = quota sieve`; 2.4: `mail_plugins { sieve = yes }`.
     fn plugins(&self) -> Vec<&str> {
         let list = self.value("mail_plugins").unwrap_or_default().split_whitespace();
-        let block = self.lmtp.iter().filter(|s| s.value == "yes").filter_map(|s| s.path.strip_prefix("mail_plugins/"));
+        let block = self
+            .lmtp
+            .iter()
+            .filter(|s| s.value == "yes")
+            .filter_map(|s| s.path.strip_prefix("mail_plugins/"));
         list.chain(block).collect()
     }
 
     /// What is written in these outermost blocks, block by block: `passdb`, `passdb passwd-file`.
     fn blocks(&self, kind: &str) -> Vec<Vec<&Setting>> {
-        let is_of = |setting: &&Setting| setting.path.strip_prefix(kind).is_some_and(|rest| rest.starts_with(['/', ' ']));
+        let is_of = |setting: &&Setting| {
+            setting.path.strip_prefix(kind).is_some_and(|rest| rest.starts_with(['/', ' ']))
+        };
         let of_kind: Vec<&Setting> = self.written.iter().filter(is_of).collect();
         of_kind.chunk_by(|a, b| a.block == b.block).map(<[_]>::to_vec).collect()
     }
 
-    /// Files of users, as far as one can tell which they are: 2.3: the last word of `args`; 2.4: `passwd_file_path`.
+    /// Files of users, as far as one can tell which they are: 2.3: the last word of `args`; 2.4:
+    /// `passwd_file_path`.
     fn account_files(&self) -> Vec<PathBuf> {
-        let mut files: Vec<PathBuf> = ["passdb", "userdb"].iter().flat_map(|kind| self.blocks(kind)).filter_map(|block| file_of(&block)).collect();
+        let mut files: Vec<PathBuf> = ["passdb", "userdb"]
+            .iter()
+            .flat_map(|kind| self.blocks(kind))
+            .filter_map(|block| file_of(&block))
+            .collect();
         files.sort();
         files.dedup();
         files
@@ -96,12 +109,21 @@ fn value<'a>(settings: &'a [Setting], name: &str) -> Option<&'a str> {
 
 /// The value of a setting of a block, its outermost name left out.
 fn in_block<'a>(block: &[&'a Setting], name: &str) -> Option<&'a str> {
-    block.iter().find(|s| s.path.split_once('/').is_some_and(|(_, rest)| rest == name)).map(|s| s.value.as_str())
+    block
+        .iter()
+        .find(|s| s.path.split_once('/').is_some_and(|(_, rest)| rest == name))
+        .map(|s| s.value.as_str())
 }
 
 /// What a `passdb` or `userdb` asks. In 2.4 it is its name where nothing else is said.
 fn driver_of<'a>(block: &[&'a Setting]) -> &'a str {
-    let name = || block.first().and_then(|s| s.path.split('/').next()).and_then(|outermost| outermost.split_once(' ')).map(|(_, name)| name);
+    let name = || {
+        block
+            .first()
+            .and_then(|s| s.path.split('/').next())
+            .and_then(|outermost| outermost.split_once(' '))
+            .map(|(_, name)| name)
+    };
     in_block(block, "driver").or_else(name).unwrap_or_default()
 }
 
@@ -126,7 +148,11 @@ fn flat(text: &str) -> Vec<Setting> {
             path.pop();
         } else if let Some((name, value)) = line.split_once('=') {
             path.push(name.trim().to_owned());
-            out.push(Setting { path: path.join("/"), value: value.trim().trim_matches('"').trim().to_owned(), block });
+            out.push(Setting {
+                path: path.join("/"),
+                value: value.trim().trim_matches('"').trim().to_owned(),
+                block,
+            });
             path.pop();
         }
     }
@@ -155,10 +181,18 @@ const SETTINGS: &[(&str, &[&str], &str)] = &[
     ("recipient_delimiter", &[""], "user+extension is another address, which no certified mailbox has"),
     ("lmtp_proxy", &["no"], "this Dovecot itself says that it has the message"),
     ("director_servers", &[""], "this Dovecot itself says that it has the message"),
-    ("lmtp_save_to_detail_mailbox", &["no"], "user+extension is another address, which no certified mailbox has"),
+    (
+        "lmtp_save_to_detail_mailbox",
+        &["no"],
+        "user+extension is another address, which no certified mailbox has",
+    ),
     ("lmtp_rcpt_check_quota", &["no"], "who asks whether a mailbox exists would wait while it is locked"),
     ("mail_fsync", &["always"], "delivered is what is on disk; set it in protocol lmtp"),
-    ("auth_username_format", &["%Lu", "%u", "%{user | lower}", "%{user|lower}", "%{user}"], "an account is one address, its domain included"),
+    (
+        "auth_username_format",
+        &["%Lu", "%u", "%{user | lower}", "%{user|lower}", "%{user}"],
+        "an account is one address, its domain included",
+    ),
     ("ssl", &["required"], "no password and no mail without TLS"),
     ("disable_plaintext_auth", &["yes"], "no password without TLS"),
     ("auth_allow_cleartext", &["no"], "no password without TLS"),
@@ -172,8 +206,17 @@ pub(super) fn dovecot(seen: &Seen) -> Vec<Finding> {
     let mut out = Vec::new();
     for (name, good, why) in SETTINGS {
         if let Some(value) = dovecot.value(name).filter(|v| !good.contains(v)) {
-            let allowed = if good[0].is_empty() { format!("empty: {why}") } else { format!("{}: {why}", good.join(" or ")) };
-            out.push(Finding::wrong(format!("Dovecot: {name}"), value, allowed, format!("{name} = {} in dovecot.conf", good[0])));
+            let allowed = if good[0].is_empty() {
+                format!("empty: {why}")
+            } else {
+                format!("{}: {why}", good.join(" or "))
+            };
+            out.push(Finding::wrong(
+                format!("Dovecot: {name}"),
+                value,
+                allowed,
+                format!("{name} = {} in dovecot.conf", good[0]),
+            ));
         }
     }
     out.extend(storing::storing(dovecot));
@@ -187,11 +230,15 @@ pub(super) mod tests {
     use super::super::seen::tests::seen;
     use super::*;
 
-    const LMTP_24: &str = "auth_allow_cleartext = no\nauth_username_format = %{user | lower}\nlmtp_proxy = no\nlmtp_rcpt_check_quota = no\n\
-        lmtp_save_to_detail_mailbox = no\nmail_driver = sdbox\nmail_fsync = always\nmail_path = ~/sdbox\nmail_plugins {\n  quota = yes\n}\n\
+    const LMTP_24: &str = "auth_allow_cleartext = no\nauth_username_format = %{user | lower}\nlmtp_proxy = \
+        no\nlmtp_rcpt_check_quota = no\n\
+        lmtp_save_to_detail_mailbox = no\nmail_driver = sdbox\nmail_fsync = always\nmail_path = \
+        ~/sdbox\nmail_plugins {\n  quota = yes\n}\n\
         recipient_delimiter = \nssl = required\n";
-    const LMTP_23: &str = "auth_username_format = %Lu\ndirector_servers = \ndisable_plaintext_auth = yes\nlmtp_proxy = no\n\
-        lmtp_rcpt_check_quota = no\nlmtp_save_to_detail_mailbox = no\nmail_fsync = always\nmail_location = sdbox:~/sdbox\n\
+    const LMTP_23: &str = "auth_username_format = %Lu\ndirector_servers = \ndisable_plaintext_auth = \
+        yes\nlmtp_proxy = no\n\
+        lmtp_rcpt_check_quota = no\nlmtp_save_to_detail_mailbox = no\nmail_fsync = always\nmail_location = \
+        sdbox:~/sdbox\n\
         mail_plugins = \" quota\"\nrecipient_delimiter = \nssl = required\n";
     /// What is written, which `doveconf -n` tells in the same form.
     const WRITTEN_24: &str = include_str!("../../../../../dovecot-conf/2.4/dovecot.conf");
@@ -203,7 +250,10 @@ pub(super) mod tests {
     }
 
     /// The same with changes to what delivery and what IMAP go by, and to what is written.
-    pub(super) fn changed(version: &str, change: impl FnOnce(&mut String, &mut String, &mut String)) -> Dovecot {
+    pub(super) fn changed(
+        version: &str,
+        change: impl FnOnce(&mut String, &mut String, &mut String),
+    ) -> Dovecot {
         let (lmtp, written) = if version == "2.3" { (LMTP_23, WRITTEN_23) } else { (LMTP_24, WRITTEN_24) };
         let (mut lmtp, mut imap, mut written) = (lmtp.to_owned(), lmtp.to_owned(), written.to_owned());
         change(&mut lmtp, &mut imap, &mut written);
@@ -238,10 +288,26 @@ pub(super) mod tests {
     #[test]
     fn a_setting_that_makes_a_mailbox_something_else_is_named() {
         for (from, to, says) in [
-            ("recipient_delimiter = ", "recipient_delimiter = +", "wrong: Dovecot: recipient_delimiter = +: it must be empty"),
-            ("lmtp_proxy = no", "lmtp_proxy = yes", "lmtp_proxy = yes: it must be no: this Dovecot itself says"),
-            ("lmtp_rcpt_check_quota = no", "lmtp_rcpt_check_quota = yes", "lmtp_rcpt_check_quota = yes: it must be no"),
-            ("detail_mailbox = no", "detail_mailbox = yes", "lmtp_save_to_detail_mailbox = yes: it must be no"),
+            (
+                "recipient_delimiter = ",
+                "recipient_delimiter = +",
+                "wrong: Dovecot: recipient_delimiter = +: it must be empty",
+            ),
+            (
+                "lmtp_proxy = no",
+                "lmtp_proxy = yes",
+                "lmtp_proxy = yes: it must be no: this Dovecot itself says",
+            ),
+            (
+                "lmtp_rcpt_check_quota = no",
+                "lmtp_rcpt_check_quota = yes",
+                "lmtp_rcpt_check_quota = yes: it must be no",
+            ),
+            (
+                "detail_mailbox = no",
+                "detail_mailbox = yes",
+                "lmtp_save_to_detail_mailbox = yes: it must be no",
+            ),
             ("mail_fsync = always", "mail_fsync = optimized", "mail_fsync = optimized: it must be always"),
             ("%{user | lower}", "%{user | username}", "its domain included"),
             ("ssl = required", "ssl = yes", "ssl = yes: it must be required"),
@@ -250,19 +316,30 @@ pub(super) mod tests {
             let found = found(changed("2.4", |lmtp, _, _| put(lmtp, from, to)));
             assert!(found.len() == 1 && found[0].contains(says), "{found:?}");
         }
-        let director = found(changed("2.3", |lmtp, _, _| put(lmtp, "director_servers = ", "director_servers = 10.0.0.7")));
-        assert!(director.len() == 1 && director[0].contains("director_servers = 10.0.0.7: it must be empty"), "{director:?}");
+        let director = found(changed("2.3", |lmtp, _, _| {
+            put(lmtp, "director_servers = ", "director_servers = 10.0.0.7")
+        }));
+        assert!(
+            director.len() == 1 && director[0].contains("director_servers = 10.0.0.7: it must be empty"),
+            "{director:?}"
+        );
     }
 
     #[test]
     fn files_of_users_are_found_and_their_fields_read() {
         for version in ["2.3", "2.4"] {
-            assert_eq!(shipped_dovecot(version).account_files(), [PathBuf::from("/etc/dovecot/users")], "{version}");
+            assert_eq!(
+                shipped_dovecot(version).account_files(),
+                [PathBuf::from("/etc/dovecot/users")],
+                "{version}"
+            );
         }
-        let two = "passdb {\n  driver = pam\n}\npassdb {\n  args = scheme=CRYPT username_format=%u /etc/dovecot/a\n  driver = passwd-file\n}\n\
+        let two = "passdb {\n  driver = pam\n}\npassdb {\n  args = scheme=CRYPT username_format=%u \
+            /etc/dovecot/a\n  driver = passwd-file\n}\n\
             userdb {\n  args = /etc/dovecot/sql.conf.ext\n  driver = sql\n}\n";
         assert_eq!(Dovecot::parse("", "", two).account_files(), [PathBuf::from("/etc/dovecot/a")]);
-        let text = "# a:b::::::proxy=y\nanna@x.test:{X}y::::::userdb_quota_rule=*:storage=1G proxy=y\nbruno@x.test:{X}y::::::\nshort:x\n";
+        let text = "# a:b::::::proxy=y\nanna@x.test:{X}y::::::userdb_quota_rule=*:storage=1G \
+            proxy=y\nbruno@x.test:{X}y::::::\nshort:x\n";
         let expected = [("anna@x.test", "userdb_quota_rule=*:storage=1G"), ("anna@x.test", "proxy=y")];
         assert_eq!(fields_of(text), expected.map(|(user, field)| (user.to_owned(), field.to_owned())));
         assert!(accounts(Path::new("/etc/dovecot/%d/users")).is_err());
@@ -271,6 +348,9 @@ pub(super) mod tests {
     #[test]
     fn a_dovecot_that_is_elsewhere_is_said() {
         let found = dovecot(&seen(shipped_postfix()));
-        assert_eq!(found[0].to_string(), "not seen: Dovecot: doveconf: not here. Mend: run this where Dovecot is");
+        assert_eq!(
+            found[0].to_string(),
+            "not seen: Dovecot: doveconf: not here. Mend: run this where Dovecot is"
+        );
     }
 }
