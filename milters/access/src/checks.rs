@@ -368,7 +368,7 @@ fn longest_header_line(transaction: &Transaction) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use pec_core::parameters::GUARANTEED_SIZE;
+    use pec_host::parameters::GUARANTEED_SIZE;
     use pec_milter::Recipient;
 
     use super::*;

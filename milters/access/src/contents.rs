@@ -3,10 +3,11 @@
 //! Promise: nothing becomes an envelope that the scanner has not had to its last byte.
 
 use pec_core::attachments::blocked;
-use pec_core::maillog;
 use pec_core::mime::walk;
-use pec_milter::clamd::Scan;
-use pec_milter::{LARGE, Reply, Transaction};
+use pec_host::maillog;
+use pec_milter::{Reply, Transaction};
+use pec_program::LARGE;
+use pec_program::scanner::Scan;
 
 use crate::checks::Eccezione;
 use crate::session::AccessPoint;

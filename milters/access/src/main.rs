@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use pec_access::AccessPoint;
 
 fn main() -> ExitCode {
-    pec_milter::program::run(
+    pec_milter::serving::run(
         "pec-access",
         |settings| vec![((), "pec_access_milter", settings.access_milter.clone())],
         |world| Ok(AccessPoint::new(world)),

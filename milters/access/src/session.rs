@@ -8,16 +8,17 @@ use pec_core::daticert::{Daticert, Destinatario, Errore, Tipo, TipoDestinatario,
 use pec_core::directory::Directory;
 use pec_core::header::{Field, Header};
 use pec_core::identifier::{fresh, pec_identifier};
-use pec_core::maillog;
 use pec_core::notices::busta::busta;
 use pec_core::notices::non_accettazione::non_accettazione;
 use pec_core::notices::{Issuer, Notice};
-use pec_milter::world::World;
-use pec_milter::{
-    Connection, Edits, Keeps, LARGE, Point, Recipient, Reply, Transaction, Verdict, is_internal_domain,
-};
+use pec_host::maillog;
+use pec_milter::{Connection, Edits, Keeps, Point, Recipient, Reply, Transaction, Verdict};
+use pec_program::LARGE;
+use pec_program::world::World;
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{Custody, Fact, FactKind, Made, NotAccepted, Sent, TimeSource, trigger_name};
+use pec_state::rows::{Custody, Fact, FactKind, Made, NotAccepted, Sent, TimeSource};
+use pec_state::trigger::Trigger;
+use pec_state::trigger::is_internal_domain;
 use tokio::sync::Semaphore;
 
 use crate::checks::{Eccezione, Limits, described, formal_exceptions, is_message_id};
@@ -146,18 +147,15 @@ impl AccessPoint {
             message_id: message_id.clone(),
         };
         let fact_id = fact.id.clone();
-        let mut log = Entry::new(
+        let mut log = Entry::of_arrival(
             Event::Notice(FactKind::NonAccettazione.as_str()),
             &daticert,
             now,
-            transaction.queue_id(),
+            transaction.arrival(Some(connection)),
         );
         log.message_id = Some(message_id.clone());
         log.message_sha256 = Some(made.sha256.clone());
         log.envid = Some(fact_id.clone());
-        log.account = transaction.account.clone();
-        log.client_address = Some(connection.client_address.clone());
-        log.tls = transaction.tls.as_ref().map(ToString::to_string);
         log.error = daticert.errore_esteso.clone();
         if errore == Errore::Virus {
             // A crash after this leaves a file that no row names; the client submits again.
@@ -214,15 +212,13 @@ impl AccessPoint {
         };
         let custody = self.custody_of_own(&sent, &daticert, &envelope, &transaction.recipients)?;
         let sent = world.database.authentic(sent)?;
-        let mut log = Entry::new(Event::Accesso, &daticert, now, &queue_id);
+        let mut log =
+            Entry::of_arrival(Event::Accesso, &daticert, now, transaction.arrival(Some(connection)));
         log.message_id = Some(daticert.identificativo.clone());
         log.message_sha256 = Some(body_sha256.to_vec());
         log.envid = Some(envid.clone());
-        log.account = transaction.account.clone();
-        log.client_address = Some(connection.client_address.clone());
-        log.tls = transaction.tls.as_ref().map(ToString::to_string);
         let presa_in_carico =
-            custody.as_ref().map(|custody| trigger_name(FactKind::PresaInCarico, &custody.id));
+            custody.as_ref().map(|custody| Trigger::notice(FactKind::PresaInCarico, &custody.id));
         let ours = custody.as_ref().map_or(0, |custody| custody.recipients.len());
         let custody = custody
             .map(|custody| (ricezione(&custody, &log), custody))
@@ -233,7 +229,7 @@ impl AccessPoint {
         maillog::busta(&queue_id, &daticert, ours, usize::try_from(size).unwrap_or(usize::MAX));
 
         let edits = Edits::default().become_notice(header, envelope).envelope_id(&transaction, &envid);
-        let edits = edits.add_trigger(&trigger_name(FactKind::Accettazione, &id));
+        let edits = edits.add_trigger(&Trigger::notice(FactKind::Accettazione, &id));
         Ok(presa_in_carico.iter().fold(edits, |edits, trigger| edits.add_trigger(trigger)))
     }
 

@@ -9,7 +9,7 @@ use openssl::sha::sha256;
 use pec_access::AccessPoint;
 use pec_core::daticert::{Errore, Tipo, TipoDestinatario, TipoRicevuta};
 use pec_core::envelope::{Contents, claimed_type, contents, signed_parts};
-use pec_core::parameters::Settings;
+use pec_host::parameters::Settings;
 use pec_state::database::Database;
 use pec_test_support::judges::{openssl_verify, xmllint_valid};
 use pec_test_support::network::{Network, column, run};

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use pec_access::AccessPoint;
 use pec_core::daticert::{Errore, Tipo};
 use pec_core::envelope::{contents, signed_parts};
-use pec_core::parameters::Socket;
+use pec_host::parameters::Socket;
 use pec_test_support::clamd::{self, ENDLESS, VIRUS};
 use pec_test_support::judges::{openssl_verify, xmllint_valid};
 use pec_test_support::network::{Network, column};

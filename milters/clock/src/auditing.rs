@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pec_core::clock::{Clock, Moment};
-use pec_core::files::replace;
-use pec_core::maillog;
-use pec_core::parameters::Settings;
+use pec_host::files::replace;
+use pec_host::maillog;
+use pec_host::parameters::Settings;
 use pec_register::audit::{EVERYTHING_IS_SEALED, RULES, Violation, audit, row_before};
-use pec_state::database::{Database, connect_reader};
+use pec_state::database::Database;
 use pec_state::log::{Entry, Event};
+use pec_state::pool::connect_reader;
 use tokio_postgres::Client;
 
 /// From one look at the clock to the next; and what whoever seals is given for a row that seems to wait long,

@@ -26,27 +26,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use openssl::sha::sha256;
-use pec_core::NO_QUEUE_ID;
-use pec_core::clock::{Clock, Moment};
+use pec_core::clock::Moment;
 use pec_core::daticert::Daticert;
 use pec_core::identifier::{fresh, pec_identifier};
-use pec_core::maillog;
 use pec_core::notices::service_address;
-use pec_core::parameters::Settings;
-use pec_core::smime::crl::CrlDirectory;
-use pec_core::smime::own::OwnCertificate;
+use pec_host::NO_QUEUE_ID;
+use pec_host::crl_directory::CrlDirectory;
+use pec_host::kernel_clock::{KernelClock, kernel_clock};
+use pec_host::maillog;
+use pec_host::parameters::Settings;
+use pec_host::read;
 use pec_lmtp::{Options, Outgoing, Pool, Protocol};
-use pec_milter::NOTICES_DOMAIN;
-use pec_milter::crls::Crls;
-use pec_milter::directories::Directories;
-use pec_milter::facts;
-use pec_milter::kernel_clock::{KernelClock, kernel_clock};
-use pec_milter::mailbox::peer;
+use pec_program::crls::Crls;
+use pec_program::directories::Directories;
+use pec_program::life::Process;
+use pec_program::mailbox::peer;
 use pec_register::tsa::TsaCas;
-use pec_state::database::{Database, DatabaseError};
+use pec_state::database::Database;
 use pec_state::deadlines::{Deadline, Lock, ToRaise};
 use pec_state::log::Event;
-use pec_state::rows::{Fact, FactKind, TimeSource, trigger_name};
+use pec_state::pool::DatabaseError;
+use pec_state::rows::{Fact, FactKind, TimeSource};
+use pec_state::trigger::NOTICES_DOMAIN;
+use pec_state::trigger::Trigger;
 
 use crate::deadlines::{STAGES, Stage, is_due, is_over, reached};
 
@@ -63,7 +65,7 @@ const READY: &str = "pronto";
 /// The work of pec-clock.
 pub struct Clockwork {
     settings: Settings,
-    clock: Arc<dyn Clock>,
+    process: Process,
     database: Database,
     /// pec-delivery.
     delivery: Pool,
@@ -79,18 +81,18 @@ pub struct Clockwork {
 
 impl Clockwork {
     /// The work under these settings.
-    pub fn new(settings: Settings, clock: Arc<dyn Clock>, database: Database) -> anyhow::Result<Self> {
+    pub fn new(settings: Settings, process: Process, database: Database) -> anyhow::Result<Self> {
         let options = Options { connections: 1, ..Options::default() };
         let delivery =
             Pool::new(peer(&settings.triggers_lmtp), Protocol::Lmtp, settings.hostname.clone(), options);
         if let Some(timestamps) = &settings.register.timestamps {
             TsaCas::read(&timestamps.ca_file)?;
         }
-        let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)));
+        let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)), process.facts.clone());
         let directories = Directories::new(&settings, database.clone())?;
         Ok(Self {
             settings,
-            clock,
+            process,
             database,
             delivery,
             crls,
@@ -112,9 +114,9 @@ impl Clockwork {
         &self.database
     }
 
-    /// The time.
-    pub fn clock(&self) -> &Arc<dyn Clock> {
-        &self.clock
+    /// What outlives a configuration.
+    pub fn process(&self) -> &Process {
+        &self.process
     }
 
     /// Goes on where `before` stood, which had other settings.
@@ -134,17 +136,17 @@ impl Clockwork {
     /// One round, if no other process acts. `stopped`, once set, ends it after what is in hand.
     pub async fn round(&mut self, stopped: &AtomicBool) -> anyhow::Result<()> {
         // Each host has its own.
-        self.see_to_certificate(self.clock.now());
-        if let Err(e) = self.crls.refresh_due(self.settings.crl_refresh, self.clock.now()).await {
+        self.see_to_certificate(self.process.clock.now());
+        if let Err(e) = self.crls.refresh_due(self.settings.crl_refresh, self.process.clock.now()).await {
             maillog::crl_warning(&e.to_string());
         }
         if let Some(directories) = &self.directories {
-            directories.refresh_due(self.settings.directory_refresh, self.clock.now()).await;
+            directories.refresh_due(self.settings.directory_refresh, self.process.clock.now()).await;
         }
         if !self.acts_alone().await? {
             return Ok(());
         }
-        let now = self.clock.now();
+        let now = self.process.clock.now();
         self.see_to_deadlines(now, stopped).await?;
         self.raise(now, stopped).await
     }
@@ -159,17 +161,15 @@ impl Clockwork {
         match kernel_clock() {
             Ok(KernelClock { synchronised, estimated_error }) => {
                 let synchronised = if synchronised { "synchronised" } else { "not synchronised" };
-                facts::note(
+                self.process.facts.note(
                     Event::Orologio,
                     &format!("{synchronised}, estimated error {estimated_error} microseconds"),
                 );
             }
-            Err(why) => facts::note(Event::Orologio, &format!("cannot be asked: {why}")),
+            Err(why) => self.process.facts.note(Event::Orologio, &format!("cannot be asked: {why}")),
         }
-        let settings = &self.settings;
-        let address = service_address(&settings.service_domain);
-        match OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, now) {
-            Ok(certificate) => certificate.warn_of_end(now),
+        match read::own_certificate(&self.settings, now) {
+            Ok(certificate) => read::warn_of_end(&certificate, now),
             Err(e) => maillog::certificate_bad(&e.to_string()),
         }
     }
@@ -338,12 +338,12 @@ impl Clockwork {
     /// on the way here changes nothing: it knows so the next time.
     async fn start(&self, to_raise: &ToRaise, stage: Option<&Stage>) -> anyhow::Result<Started> {
         let fact = &to_raise.known.fact;
-        let name = trigger_name(fact.kind, &fact.id);
-        self.database.insert_trigger_bodies(std::slice::from_ref(&name), &sha256(BODY.as_bytes())).await?;
+        let trigger = Trigger::notice(fact.kind, &fact.id);
+        self.database.insert_trigger_bodies(std::slice::from_ref(&trigger), &sha256(BODY.as_bytes())).await?;
         let sender = service_address(&self.settings.service_domain);
-        let pieces = [Bytes::from(format!("From: {sender}\r\nSubject: {name}\r\n\r\n{BODY}"))];
-        let recipient = format!("{name}@{NOTICES_DOMAIN}");
-        let trigger = Outgoing {
+        let pieces = [Bytes::from(format!("From: {sender}\r\nSubject: {}\r\n\r\n{BODY}", trigger.name()))];
+        let recipient = trigger.address();
+        let outgoing = Outgoing {
             sender: &sender,
             recipient: &recipient,
             envid: None,
@@ -352,12 +352,12 @@ impl Clockwork {
             ident: None,
             pieces: &pieces,
         };
-        match self.delivery.give(trigger).await {
+        match self.delivery.give(outgoing).await {
             Ok(answer) if answer.reply.is_yes() => {}
             Ok(answer) => return Ok(Started::No(answer.reply.to_string())),
             Err(e) => return Ok(Started::NobodyThere(e.to_string())),
         }
-        let (kind, sent) = (fact.kind.as_str(), self.clock.now());
+        let (kind, sent) = (fact.kind.as_str(), self.process.clock.now());
         match stage {
             Some(_) => maillog::raised(kind, &fact.identificativo, &fact.recipient, &fact.message_id),
             None => maillog::raised_again(kind, &fact.identificativo, &fact.recipient, &fact.message_id),

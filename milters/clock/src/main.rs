@@ -9,10 +9,10 @@ use pec_clock::Clockwork;
 use pec_clock::auditing::keep_auditing;
 use pec_clock::proving::keep_proving;
 use pec_clock::sealing::keep_sealing;
-use pec_core::NO_QUEUE_ID;
-use pec_core::maillog;
-use pec_milter::life::{self, Life, Sign};
-use pec_milter::world::VERSION;
+use pec_host::NO_QUEUE_ID;
+use pec_host::maillog;
+use pec_program::life::{self, Life, Sign};
+use pec_program::world::VERSION;
 use tokio::task::JoinSet;
 
 /// From the end of one round to the next.
@@ -55,10 +55,10 @@ async fn live(mut life: Life<Clockwork>, mut clockwork: Clockwork) -> anyhow::Re
 /// What goes on beside the rounds.
 fn beside(clockwork: &Clockwork) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
-    let (settings, clock) = (clockwork.settings(), clockwork.clock());
-    tasks.spawn(keep_sealing(settings.clone(), Arc::clone(clock)));
-    tasks.spawn(keep_proving(settings.clone(), Arc::clone(clock)));
-    tasks.spawn(keep_auditing(settings.clone(), Arc::clone(clock), clockwork.database().clone()));
+    let (settings, process) = (clockwork.settings(), clockwork.process());
+    tasks.spawn(keep_sealing(settings.clone(), Arc::clone(&process.clock)));
+    tasks.spawn(keep_proving(settings.clone(), process.clone()));
+    tasks.spawn(keep_auditing(settings.clone(), Arc::clone(&process.clock), clockwork.database().clone()));
     tasks
 }
 

@@ -13,20 +13,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use pec_core::clock::{Clock, Moment};
-use pec_core::maillog;
-use pec_core::notices::service_address;
-use pec_core::parameters::Settings;
-use pec_core::smime::own::OwnCertificate;
+use pec_core::clock::Moment;
 use pec_core::smime::sign::Signer;
-use pec_milter::world::signer;
+use pec_host::maillog;
+use pec_host::outages::Outages;
+use pec_host::parameters::Settings;
+use pec_program::life::Process;
+use pec_program::world::own_signer;
 use pec_register::checkpoint::{LogKey, origin};
 use pec_register::prover::Prover;
 use pec_register::tree::Tiles;
 use pec_register::tsa::Tsa;
 use pec_register::witness::{SENDMAIL, Witnesses};
 use pec_register::{attest, days};
-use pec_state::database::connect_registrar;
+use pec_state::pool::connect_registrar;
 use tokio::sync::Mutex;
 use tokio_postgres::Client;
 
@@ -47,11 +47,11 @@ const EVERY: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(5);
 
 /// Proves for ever; dropped at any point, nothing is lost.
-pub async fn keep_proving(settings: Settings, clock: Arc<dyn Clock>) {
+pub async fn keep_proving(settings: Settings, process: Process) {
     let (mut proving, mut stands_by) = (None, false);
     loop {
         if proving.is_none() {
-            match Proving::new(&settings, Arc::clone(&clock)) {
+            match Proving::new(&settings, process.clone()) {
                 Ok(new) => proving = Some(new),
                 Err(e) => maillog::proof_missing(&e.to_string()),
             }
@@ -69,7 +69,7 @@ pub async fn keep_proving(settings: Settings, clock: Arc<dyn Clock>) {
 /// The work.
 pub struct Proving {
     settings: Settings,
-    clock: Arc<dyn Clock>,
+    process: Process,
     tiles: Tiles,
     tsa: Option<Arc<Tsa>>,
     signer: Option<Arc<dyn Signer>>,
@@ -84,19 +84,19 @@ pub struct Proving {
 
 impl Proving {
     /// The work under these settings. That nothing is timestamped is said here, once.
-    pub fn new(settings: &Settings, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
-        Self::sending(settings, clock, Path::new(SENDMAIL))
+    pub fn new(settings: &Settings, process: Process) -> anyhow::Result<Self> {
+        Self::sending(settings, process, Path::new(SENDMAIL))
     }
 
     /// The same, with this `sendmail`.
-    pub fn sending(settings: &Settings, clock: Arc<dyn Clock>, sendmail: &Path) -> anyhow::Result<Self> {
+    pub fn sending(settings: &Settings, process: Process, sendmail: &Path) -> anyhow::Result<Self> {
         let tsa = settings.register.timestamps.as_ref().map(Tsa::new).transpose()?.map(Arc::new);
         if tsa.is_none() {
             maillog::no_timestamps();
         }
         Ok(Self {
             settings: settings.clone(),
-            clock,
+            process,
             tiles: Tiles::new(&settings.register.directory),
             tsa,
             signer: None,
@@ -109,7 +109,7 @@ impl Proving {
 
     /// One round. `false`: another process proves.
     pub async fn round(&mut self) -> bool {
-        let now = self.clock.now();
+        let now = self.process.clock.now();
         let days = self.days(now).await;
         let closed = match days {
             Ok(None) => return false,
@@ -173,10 +173,10 @@ impl Proving {
     async fn complete(&mut self, now: Moment) -> anyhow::Result<()> {
         let alone = SIGNING.lock().await;
         let (settings, known, public) = (self.settings.clone(), self.signer.clone(), self.public.clone());
-        let tsa = self.tsa.clone();
+        let (tsa, outages) = (self.tsa.clone(), self.process.outages.clone());
         let work = move || -> (Option<Arc<dyn Signer>>, Option<String>, anyhow::Result<()>) {
             let _alone = alone;
-            let signer = match known.map_or_else(|| open(&settings, now), Ok) {
+            let signer = match known.map_or_else(|| open(&settings, now, &outages), Ok) {
                 Ok(signer) => signer,
                 Err(e) => return (None, public, Err(e)),
             };
@@ -253,9 +253,6 @@ impl Proving {
     }
 }
 
-fn open(settings: &Settings, now: Moment) -> anyhow::Result<Arc<dyn Signer>> {
-    let address = service_address(&settings.service_domain);
-    let certificate =
-        OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, now)?;
-    Ok(Arc::from(signer(settings, certificate)?))
+fn open(settings: &Settings, now: Moment, outages: &Outages) -> anyhow::Result<Arc<dyn Signer>> {
+    Ok(Arc::from(own_signer(settings, now, outages)?))
 }

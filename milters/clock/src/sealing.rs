@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pec_core::clock::Clock;
-use pec_core::maillog;
-use pec_core::parameters::Settings;
+use pec_host::maillog;
+use pec_host::parameters::Settings;
 use pec_register::sealer::{SealError, Sealer};
 
 /// From one look for new rows to the next. Two seconds are promised.

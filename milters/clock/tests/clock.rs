@@ -16,16 +16,18 @@ use pec_core::daticert::{Daticert, Errore, Tipo, TipoDestinatario};
 use pec_core::envelope::{contents, signed_parts};
 use pec_core::header::Header;
 use pec_core::identifier::hex;
-use pec_core::maillog;
 use pec_core::notices::preavviso::Termine;
-use pec_core::parameters::Settings;
 use pec_delivery::DeliveryPoint;
 use pec_delivery::doors::Door;
+use pec_host::maillog;
+use pec_host::parameters::Settings;
 use pec_lmtp::{Options, Outgoing, Peer, Pool, Protocol};
+use pec_program::life::Process;
 use pec_state::authentic::Mac;
 use pec_state::database::Database;
 use pec_state::log::{Entry, Event};
 use pec_state::rows::{Fact, FactKind, Made, Ricevuta, TimeSource};
+use pec_state::trigger::Trigger;
 use pec_test_support::judges::{openssl_verify, xmllint_valid};
 use pec_test_support::mail_server::Taken;
 use pec_test_support::network::{Network, column, daticert_of, insert_ricevuta, run, sent};
@@ -70,7 +72,7 @@ impl Alfa {
 
     async fn clockwork(&self) -> Clockwork {
         let database = Database::connect(&self.settings, "pec-clock").await.unwrap();
-        Clockwork::new(self.settings.clone(), self.network.clock.clone(), database).unwrap()
+        Clockwork::new(self.settings.clone(), Process::quiet(self.network.clock.clone()), database).unwrap()
     }
 
     /// It is so many seconds after the acceptance.
@@ -521,9 +523,11 @@ async fn a_trigger_that_never_came_round_is_started_again_and_a_straggler_finds_
     let busta = alfa.sent("aa11", &[BRUNO], true).await;
     // pec-delivery wrote the fact and its trigger was lost; it certifies a moment hours ago.
     alfa.fact(&busta, FactKind::ErroreConsegna, BRUNO, "aa11", 60, false).await;
-    let name = format!("errore-consegna+{}", fact_id(FactKind::ErroreConsegna, BRUNO, "aa11"));
+    let trigger =
+        Trigger::notice(FactKind::ErroreConsegna, &fact_id(FactKind::ErroreConsegna, BRUNO, "aa11"));
+    let name = trigger.name();
     alfa.database
-        .insert_trigger_bodies(std::slice::from_ref(&name), &sha256(b"the report\r\n"))
+        .insert_trigger_bodies(std::slice::from_ref(&trigger), &sha256(b"the report\r\n"))
         .await
         .unwrap();
 

@@ -34,11 +34,12 @@ use pec_core::clock::Moment;
 use pec_core::daticert::{Daticert, TipoDestinatario};
 use pec_core::envelope::{claimed_type, contents, signed_parts};
 use pec_core::identifier::hex;
-use pec_core::parameters::Settings;
 use pec_delivery::DeliveryPoint;
 use pec_delivery::doors::Door;
+use pec_host::parameters::Settings;
 use pec_incoming::IncomingPoint;
-use pec_milter::world::World;
+use pec_program::life::Process;
+use pec_program::world::World;
 use pec_register::audit::audit;
 use pec_state::database::Database;
 use pec_test_support::clamd::{self, VIRUS};
@@ -229,13 +230,13 @@ struct Play {
 async fn world(network: &Network, settings: &Settings, wire: &Wire) -> World {
     let settings = Settings { database: wire.database.clone(), ..settings.clone() };
     let database = Database::connect(&settings, "test").await.unwrap();
-    World::new(settings, network.clock.clone(), database).unwrap()
+    World::new(settings, Process::quiet(network.clock.clone()), database).unwrap()
 }
 
 async fn clockwork(network: &Network, settings: &Settings, wire: &Wire) -> Clockwork {
     let settings = Settings { database: wire.database.clone(), ..settings.clone() };
     let database = Database::connect(&settings, "pec-clock").await.unwrap();
-    Clockwork::new(settings, network.clock.clone(), database).unwrap()
+    Clockwork::new(settings, Process::quiet(network.clock.clone()), database).unwrap()
 }
 
 async fn provider(network: &Network, host: &Host) -> Provider {

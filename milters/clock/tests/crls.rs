@@ -5,7 +5,9 @@ use std::sync::atomic::AtomicBool;
 
 use pec_clock::Clockwork;
 use pec_core::clock::Moment;
-use pec_core::smime::crl::{CrlDirectory, Place};
+use pec_core::smime::crl::Place;
+use pec_host::crl_directory::CrlDirectory;
+use pec_program::life::Process;
 use pec_state::database::Database;
 use pec_test_support::file_server::FileServer;
 use pec_test_support::network::Network;
@@ -24,7 +26,7 @@ async fn crls_are_fetched_on_schedule_on_each_host_and_a_bad_one_changes_nothing
     let clockwork = async || {
         Clockwork::new(
             settings.clone(),
-            network.clock.clone(),
+            Process::quiet(network.clock.clone()),
             Database::connect(settings, "pec-clock").await.unwrap(),
         )
         .unwrap()

@@ -6,9 +6,10 @@ use std::sync::atomic::AtomicBool;
 
 use pec_clock::Clockwork;
 use pec_core::clock::Moment;
-use pec_core::directory::Directory;
-use pec_core::parameters::DirectorySource;
 use pec_core::smime::sign::enclosing;
+use pec_host::parameters::DirectorySource;
+use pec_host::read;
+use pec_program::life::Process;
 use pec_state::database::Database;
 use pec_test_support::file_server::FileServer;
 use pec_test_support::network::Network;
@@ -40,7 +41,7 @@ async fn rfc6109_4_5_the_directory_is_fetched_twice_a_day_on_each_host() {
     let clockwork = async || {
         Clockwork::new(
             settings.clone(),
-            network.clock.clone(),
+            Process::quiet(network.clock.clone()),
             Database::connect(settings, "pec-clock").await.unwrap(),
         )
         .unwrap()
@@ -49,7 +50,7 @@ async fn rfc6109_4_5_the_directory_is_fetched_twice_a_day_on_each_host() {
     let round = async |clockwork: &mut Clockwork, now| {
         network.clock.set(Moment::from_unix(now));
         clockwork.round(&AtomicBool::new(false)).await.unwrap();
-        Directory::read(&settings.directory_file).unwrap().size().1
+        read::directory(&settings.directory_file).unwrap().size().1
     };
 
     // Nothing is there: it is tried again after five minutes, also by a process that does not act otherwise.

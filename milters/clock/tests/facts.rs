@@ -4,8 +4,8 @@
 use std::time::{Duration, Instant};
 
 use pec_core::clock::Moment;
-use pec_core::outages::{self, Thing};
-use pec_milter::facts;
+use pec_host::outages::Thing;
+use pec_program::facts::Facts;
 use pec_state::database::Database;
 use pec_state::log::Event;
 use pec_test_support::network::{Network, column, eventually, run};
@@ -17,28 +17,30 @@ async fn rfc6109_2_3_starts_changes_and_outages_are_rows() {
     let mut settings = network.alfa.settings.clone();
     let database = Database::connect(&settings, "test").await.unwrap();
     std::fs::write(network.directory.path().join("main.cf"), "").unwrap();
-    let configured = |settings: &_| facts::configured(settings, network.directory.path(), &database);
+    let (facts, waiting) = Facts::of("pec-test", &settings, network.clock.clone());
+    let outages = facts.outages();
+    let configured = |settings: &_| facts.configured(settings, network.directory.path(), &database);
 
-    facts::begin("pec-test", "1.0", &settings, network.clock.clone(), database.clone());
+    waiting.begin(&facts, "1.0", database.clone());
     configured(&settings);
-    facts::signs_with("aa", Moment::from_unix(NOW));
+    facts.signs_with("aa", Moment::from_unix(NOW));
     // A reload without a change.
     configured(&settings);
-    facts::signs_with("aa", Moment::from_unix(NOW));
+    facts.signs_with("aa", Moment::from_unix(NOW));
     settings.values.insert("pec_provider_name".to_owned(), "Alfa".to_owned());
     configured(&settings);
-    facts::signs_with("bb", Moment::from_unix(NOW));
+    facts.signs_with("bb", Moment::from_unix(NOW));
     for _ in 0..2 {
-        outages::down(Thing::Token, "pulled out");
-        facts::note_once(Event::ListaRevoche, "http://ca.test/crl 2026".to_owned(), "a list");
+        outages.down(Thing::Token, "pulled out");
+        facts.note_once(Event::ListaRevoche, "http://ca.test/crl 2026".to_owned(), "a list");
     }
-    outages::up(Thing::Token);
+    outages.up(Thing::Token);
     // While nothing can be written, rows wait.
     run(&settings.database, "ALTER TABLE log RENAME TO log_away").await;
-    facts::note(Event::Orologio, "synchronised");
+    facts.note(Event::Orologio, "synchronised");
     run(&settings.database, "ALTER TABLE log_away RENAME TO log").await;
     let begun = Instant::now();
-    facts::end().await;
+    facts.end().await;
     // It waits for its last row, on a busy machine not long enough; who writes goes on.
     let last =
         async || column(&settings.database, "SELECT event FROM log WHERE event = 'arresto'").await.pop();

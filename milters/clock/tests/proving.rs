@@ -10,7 +10,8 @@ use std::process::{Child, Command, Stdio};
 
 use pec_clock::proving::Proving;
 use pec_core::clock::Moment;
-use pec_core::parameters::Witness;
+use pec_host::parameters::Witness;
+use pec_program::life::Process;
 use pec_register::checkpoint::LogKey;
 use pec_register::sealer::Sealer;
 use pec_register::tree::Tiles;
@@ -64,7 +65,12 @@ impl Provider {
     }
 
     fn proving(&self) -> Proving {
-        Proving::sending(&self.network.alfa.settings, self.network.clock.clone(), &self.sendmail).unwrap()
+        Proving::sending(
+            &self.network.alfa.settings,
+            Process::quiet(self.network.clock.clone()),
+            &self.sendmail,
+        )
+        .unwrap()
     }
 
     fn set_clock(&self, after: i64) {
@@ -272,7 +278,8 @@ async fn another_past_is_refused_by_a_witness_whoever_has_the_keys() {
         .await
         .unwrap()
         .unwrap();
-    let mut proving = Proving::sending(&settings, other.network.clock.clone(), &other.sendmail).unwrap();
+    let mut proving =
+        Proving::sending(&settings, Process::quiet(other.network.clock.clone()), &other.sendmail).unwrap();
     proving.round().await;
     assert!(
         proving.failing()[0].ends_with("does not cosign: status 422 does not go on from the one before"),

@@ -15,6 +15,7 @@ use pec_core::clock::Moment;
 use pec_core::directory::changes::{changes, much_smaller};
 use pec_core::directory::{Directory, signed};
 use pec_core::smime::sign::enclosing;
+use pec_host::read;
 use pec_test_support::pki::{NOW, Pki};
 
 const PROVIDERS: usize = 25;
@@ -26,7 +27,7 @@ fn main() {
     fs::write(&file, ldif()).unwrap();
     let before = memory();
     let start = cpu();
-    let directory = Directory::read(&file).unwrap();
+    let directory = read::directory(&file).unwrap();
     let (seconds, megabytes) = (cpu() - start, memory() - before);
     println!("load: {seconds:.2} s, {megabytes:.0} MB");
     assert!(seconds < 3.0 && megabytes < 200.0, "bounds: 3 s, 200 MB");
@@ -49,7 +50,7 @@ fn main() {
 
     let before = memory();
     let start = cpu();
-    let other = Directory::read(&file).unwrap();
+    let other = read::directory(&file).unwrap();
     println!(
         "a second one beside it, as while a program takes up a new file: {:.2} s, {:.0} MB more",
         cpu() - start,
@@ -89,7 +90,7 @@ fn signed_file(ldif: &[u8]) -> (PathBuf, X509) {
 fn fetched(p7m: Vec<u8>, signer: &X509, in_force: &Path) {
     let opened = signed::open(p7m, std::slice::from_ref(signer), Moment::from_unix(NOW)).unwrap();
     let after = Directory::parse(&opened.ldif).unwrap();
-    let before = Directory::read(in_force).unwrap();
+    let before = read::directory(in_force).unwrap();
     assert!(much_smaller(&before, &after).is_none() && changes(&before, &after, 100).is_empty());
 }
 

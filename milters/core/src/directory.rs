@@ -11,16 +11,14 @@ pub mod signer;
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
-use std::fs::File;
 use std::hash::BuildHasher as _;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::io::BufRead;
 
 use hashbrown::HashTable;
+use ldif::Record;
 
 use crate::address::{Address, is_domain};
 use crate::identifier::unhex;
-use ldif::Record;
 
 /// How many certificates a provider may have at a time, by AgID's rules. Who has more is believed all the
 /// same.
@@ -104,28 +102,14 @@ impl Domains {
     }
 }
 
-/// The directory file is not usable. One line.
-#[derive(Debug, thiserror::Error)]
-#[error("pec_directory_file = {path}: {trouble}")]
-pub struct DirectoryError {
-    path: String,
-    trouble: String,
-}
-
 impl Directory {
-    /// Reads the LDIF file.
-    pub fn read(file: &Path) -> Result<Self, DirectoryError> {
-        let error = |trouble: String| DirectoryError { path: file.display().to_string(), trouble };
-        let opened = File::open(file).map_err(|e| error(e.to_string()))?;
-        Self::read_from(BufReader::new(opened)).map_err(error)
-    }
-
-    /// Reads LDIF text; the error names the line or the record.
+    /// Reads LDIF text that is in memory; the error names the line or the record.
     pub fn parse(ldif: &(impl AsRef<[u8]> + ?Sized)) -> Result<Self, String> {
-        Self::read_from(ldif.as_ref())
+        Self::read(ldif.as_ref())
     }
 
-    fn read_from(ldif: impl BufRead) -> Result<Self, String> {
+    /// The same of a text that need not be in memory.
+    pub fn read(ldif: impl BufRead) -> Result<Self, String> {
         let mut directory = Self::default();
         ldif::records(ldif, |record| directory.add(record))?;
         if directory.providers.is_empty() {

@@ -14,8 +14,6 @@
 //! - [`smime`]: signatures, made and checked.
 //! - [`directory`]: the index of the providers (RFC 6109 s. 4.5).
 //! - [`dsn`]: Postfix's delivery reports.
-//! - [`parameters`]: the `pec_` parameters, one table for the programs and for docs/configuration.md.
-//! - [`maillog`]: every line that an administrator reads.
 
 pub mod address;
 pub mod attachments;
@@ -25,16 +23,9 @@ pub mod daticert;
 pub mod directory;
 pub mod dsn;
 pub mod envelope;
-pub mod files;
 pub mod header;
 pub mod identifier;
-pub mod maillog;
 pub mod message;
 pub mod mime;
 pub mod notices;
-pub mod outages;
-pub mod parameters;
 pub mod smime;
-
-/// The word that an administrator reads beside a queue id that is not known yet, as Postfix writes it.
-pub const NO_QUEUE_ID: &str = "NOQUEUE";

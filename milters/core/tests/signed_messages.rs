@@ -18,6 +18,7 @@ use pec_core::notices::rilevazione_virus::rilevazione_virus;
 use pec_core::notices::{Issuer, Notice};
 use pec_core::smime::pem::PemSigner;
 use pec_core::smime::verify::{TrustedCas, VerifyError};
+use pec_host::read;
 use pec_test_support::judges::{openssl_verify, xmllint_valid};
 use pec_test_support::pki::{Keys, NOW, Pki};
 use proptest::prelude::*;
@@ -38,7 +39,7 @@ impl Alfa {
         let pki = Pki::new(directory.path());
         let keys = pki.provider("Alfa PEC S.p.A.", ADDRESS);
         let signer = keys.signer(ADDRESS, NOW).unwrap();
-        let cas = TrustedCas::read(&pki.ca_file()).unwrap();
+        let cas = read::trusted_cas(&pki.ca_file()).unwrap();
         Self { directory, pki, signer, cas }
     }
 

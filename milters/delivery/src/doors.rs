@@ -10,13 +10,14 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use openssl::sha::sha256;
-use pec_core::NO_QUEUE_ID;
 use pec_core::address::Address;
 use pec_core::header::Header;
-use pec_core::maillog;
 use pec_core::mime::header_end;
+use pec_host::NO_QUEUE_ID;
+use pec_host::maillog;
 use pec_lmtp::{Limits, Received, Receiver, Recipient, Reply};
-use pec_milter::{LARGE, NOTICES_DOMAIN};
+use pec_program::LARGE;
+use pec_state::trigger::NOTICES_DOMAIN;
 use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 

@@ -12,9 +12,9 @@ use pec_core::address::Address;
 use pec_core::clock::Moment;
 use pec_core::daticert::Tipo;
 use pec_core::envelope::{EnvelopeError, contents, signed_parts};
-use pec_core::maillog;
+use pec_host::maillog;
 use pec_lmtp::Reply;
-use pec_milter::mailbox::{Handed, Offered, Quota, refusal_status};
+use pec_program::mailbox::{Handed, Offered, Quota, refusal_status};
 use pec_state::authentic::Authentic;
 use pec_state::database::{InQueue, Known};
 use pec_state::handover::{Attempt, Begun};
@@ -283,7 +283,7 @@ impl DeliveryPoint {
                 .postacert
                 .ok_or(EnvelopeError::NoPostacert)
         };
-        Ok(if hand.body.len() < pec_milter::LARGE { read()? } else { tokio::task::block_in_place(read)? })
+        Ok(if hand.body.len() < pec_program::LARGE { read()? } else { tokio::task::block_in_place(read)? })
     }
 }
 

@@ -25,9 +25,9 @@ use std::time::Duration;
 
 use pec_core::header::Header;
 use pec_lmtp::{Options, Pool, Protocol};
-use pec_milter::mailbox::peer;
-use pec_milter::world::World;
 use pec_milter::{Connection, Keeps, Point, Recipient, Reply, Transaction, Verdict};
+use pec_program::mailbox::peer;
+use pec_program::world::World;
 use tokio::sync::Semaphore;
 
 /// Bytes of messages that one permit stands for.

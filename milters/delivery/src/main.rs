@@ -3,9 +3,9 @@
 
 use std::process::ExitCode;
 
-use pec_core::parameters::Settings;
 use pec_delivery::DeliveryPoint;
 use pec_delivery::doors::{Door, serve};
+use pec_host::parameters::Settings;
 
 fn main() -> ExitCode {
     let milters = |settings: &Settings| vec![((), "pec_reports_milter", settings.reports_milter.clone())];
@@ -15,5 +15,5 @@ fn main() -> ExitCode {
             (Door::Triggers, "pec_triggers_lmtp", settings.triggers_lmtp.clone()),
         ]
     };
-    pec_milter::program::run_with("pec-delivery", milters, |world| Ok(DeliveryPoint::new(world)), lmtp, serve)
+    pec_milter::serving::run_with("pec-delivery", milters, |world| Ok(DeliveryPoint::new(world)), lmtp, serve)
 }

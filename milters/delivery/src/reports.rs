@@ -18,18 +18,19 @@ use pec_core::address::Address;
 use pec_core::clock::Moment;
 use pec_core::daticert::TipoDestinatario;
 use pec_core::dsn::{RecipientReport, Report, is_report};
-use pec_core::maillog;
 use pec_core::message::Body;
 use pec_core::notices::anomalia::Errore;
-use pec_milter::anomaly::Anomaly;
-use pec_milter::{Edits, Transaction, Verdict, is_internal_domain};
+use pec_host::maillog;
+use pec_milter::passing::{Anomaly, let_pass};
+use pec_milter::{Edits, Transaction, Verdict};
 use pec_state::authentic::Authentic;
 use pec_state::database::Known;
-use pec_state::rows::{Custody, FactKind, PassedKind, Sent, TimeSource, trigger_name};
+use pec_state::rows::{Custody, FactKind, PassedKind, Sent, TimeSource};
+use pec_state::trigger::Trigger;
+use pec_state::trigger::is_internal_domain;
 
 use crate::DeliveryPoint;
 use crate::notices::{Happened, Source};
-use crate::triggers::again;
 
 /// How long a notice that its recipient's server does not take is sent again, in seconds from the moment that
 /// it certifies. Each time it has Postfix's queue lifetime (`maximal_queue_lifetime`, a day).
@@ -38,7 +39,7 @@ const NOTICE_LIFETIME: i64 = 5 * 86_400;
 /// What a report says about one recipient, for us.
 enum Outcome {
     /// The trigger of this name is to come round.
-    Trigger(String),
+    Trigger(Trigger),
     /// Something that somebody has to be told in Postfix's own words.
     AsItIs,
     /// Nothing that leads to anything.
@@ -76,7 +77,7 @@ impl DeliveryPoint {
                 )));
             }
             match self.outcome(&queue_id, &subject, recipient, written).await? {
-                Outcome::Trigger(name) => triggers.push(name),
+                Outcome::Trigger(trigger) => triggers.push(trigger),
                 Outcome::AsItIs => {
                     maillog::report_passed(&queue_id, "a message that could not be sent on");
                     goes_on = true;
@@ -102,7 +103,7 @@ impl DeliveryPoint {
         if !goes_on {
             edits = edits.delete_recipients(&transaction.recipients);
         }
-        Ok(Verdict::Change(triggers.iter().fold(edits, |edits, name| edits.add_trigger(name))))
+        Ok(Verdict::Change(triggers.iter().fold(edits, Edits::add_trigger)))
     }
 
     async fn subject(&self, envelope_id: Option<&str>) -> anyhow::Result<Subject> {
@@ -157,7 +158,7 @@ impl DeliveryPoint {
         if !domains.any(|domain| is_certified(&domain)) {
             let body_sha256 = sha256(body);
             return Ok((
-                self.world.let_pass(transaction, PassedKind::Rapporto, &body_sha256, None).await?,
+                let_pass(&self.world, transaction, PassedKind::Rapporto, &body_sha256, None).await?,
                 body_sha256,
             ));
         }
@@ -167,7 +168,7 @@ impl DeliveryPoint {
             "the message is a report of the mail system and does not come from a certified mail provider",
         );
         let anomaly = Anomaly { connection: None, transaction, errore: &errore, provider: None };
-        self.world.wrap(anomaly, PassedKind::Rapporto, Body::from_bytes(body.to_vec())).await
+        anomaly.wrap(&self.world, PassedKind::Rapporto, Body::from_bytes(body.to_vec())).await
     }
 
     /// An envelope that this provider answers for: Postfix's time for it is over. Where the mailbox may have
@@ -193,7 +194,7 @@ impl DeliveryPoint {
             return Ok(Outcome::Nothing("the mailbox has it, which was certified"));
         }
         if let Some(known) = outcomes.into_iter().next() {
-            return Ok(Outcome::Trigger(trigger_name(known.fact.kind, &known.fact.id)));
+            return Ok(Outcome::Trigger(Trigger::notice(known.fact.kind, &known.fact.id)));
         }
         if database.is_handover_open(custody, &key).await? {
             anyhow::bail!(
@@ -213,7 +214,7 @@ impl DeliveryPoint {
         };
         let held =
             database.hold_fact(&self.new_fact(&source, &custody.identificativo, happened)?).await?.fact;
-        Ok(Outcome::Trigger(trigger_name(held.kind, &held.id)))
+        Ok(Outcome::Trigger(Trigger::notice(held.kind, &held.id)))
     }
 
     /// An envelope of ours, a recipient elsewhere whom our own Postfix could not reach.
@@ -233,7 +234,7 @@ impl DeliveryPoint {
         }
         let database = &self.world.database;
         if let Some(known) = database.fact(&sent.provider, &sent.identificativo, kind, &key).await? {
-            return Ok(Outcome::Trigger(trigger_name(kind, &known.fact.id)));
+            return Ok(Outcome::Trigger(Trigger::notice(kind, &known.fact.id)));
         }
         // The other side has it, its 250 was lost, and what came after failed.
         if database.is_in_other_hands(&sent.identificativo, &key).await? {
@@ -248,7 +249,7 @@ impl DeliveryPoint {
             status: report.status.clone(),
         };
         let held = database.hold_fact(&self.new_fact(&source, &sent.identificativo, happened)?).await?.fact;
-        Ok(Outcome::Trigger(trigger_name(kind, &held.id)))
+        Ok(Outcome::Trigger(Trigger::notice(kind, &held.id)))
     }
 
     /// A notice of ours that could not be delivered. One that found nobody at home goes out again, the same
@@ -267,8 +268,8 @@ impl DeliveryPoint {
         match known.fact.kind {
             _ if !goes_again => Outcome::AsItIs,
             // It waited for a mailbox of ours, came back without its body, and is made again from its row.
-            FactKind::NonAccettazione => Outcome::Trigger(trigger_name(known.fact.kind, &known.fact.id)),
-            _ => Outcome::Trigger(again(&known.fact.id)),
+            FactKind::NonAccettazione => Outcome::Trigger(Trigger::notice(known.fact.kind, &known.fact.id)),
+            _ => Outcome::Trigger(Trigger::again(&known.fact.id)),
         }
     }
 }

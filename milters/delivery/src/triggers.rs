@@ -10,58 +10,15 @@ use openssl::sha::sha256;
 use pec_core::address::Address;
 use pec_core::dsn::Report;
 use pec_core::header::Header;
-use pec_core::maillog;
 use pec_core::mime::header_end;
+use pec_host::maillog;
 use pec_state::database::Known;
-use pec_state::rows::{FactKind, TimeSource, trigger_name};
+use pec_state::rows::{FactKind, TimeSource};
+use pec_state::trigger::{Trigger, Wanted};
 
 use crate::DeliveryPoint;
 use crate::doors::InHand;
 use crate::notices::{Due, Happened, Source};
-
-/// The name of the trigger by which a notice that came back is sent again, before `+ID`.
-const RISPEDIZIONE: &str = "rispedizione";
-
-/// What a trigger asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    /// A notice of this kind.
-    Notice(FactKind),
-    /// That a notice which came back is sent again.
-    Again,
-}
-
-/// The name of a trigger, the part of its address before the `@`: `KIND+ID`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Trigger {
-    wanted: Wanted,
-    id: String,
-}
-
-impl Trigger {
-    /// Reads the local part of a trigger's address.
-    fn parse(local_part: &str) -> Option<Self> {
-        let (kind, id) = local_part.split_once('+')?;
-        let wanted = match kind.to_ascii_lowercase() {
-            kind if kind == RISPEDIZIONE => Wanted::Again,
-            kind => Wanted::Notice(kind.parse().ok()?),
-        };
-        Some(Self { wanted, id: id.to_owned() })
-    }
-
-    /// As the address and the table `trigger_body` have it.
-    fn name(&self) -> String {
-        match self.wanted {
-            Wanted::Notice(kind) => trigger_name(kind, &self.id),
-            Wanted::Again => again(&self.id),
-        }
-    }
-}
-
-/// The name of the trigger by which the notice of this fact, which came back, is sent again.
-pub(crate) fn again(fact: &str) -> String {
-    format!("{RISPEDIZIONE}+{fact}")
-}
 
 impl DeliveryPoint {
     /// A trigger came round. An error waits.
@@ -182,24 +139,4 @@ fn returned(hand: &InHand<'_>) -> Option<(Header, Bytes)> {
     let mut header = Header::parse(&message[..end]).ok()?;
     header.fields_mut().retain(|field| !field.is("Received") && !field.is("Return-Path"));
     Some((header, message.slice(start..)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn trigger_names() {
-        let trigger = Trigger::parse("presa-in-carico+00ff").unwrap();
-        assert_eq!(
-            (trigger.wanted, trigger.id.as_str(), trigger.name().as_str()),
-            (Wanted::Notice(FactKind::PresaInCarico), "00ff", "presa-in-carico+00ff")
-        );
-        assert_eq!(
-            Trigger::parse(&again("00ff")).map(|trigger| (trigger.wanted, trigger.name())),
-            Some((Wanted::Again, "rispedizione+00ff".to_owned()))
-        );
-        assert_eq!(Trigger::parse("altro+00ff"), None);
-        assert_eq!(Trigger::parse("accettazione"), None);
-    }
 }

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use pec_incoming::{Door, IncomingPoint};
 
 fn main() -> ExitCode {
-    let doors = |settings: &pec_core::parameters::Settings| {
+    let doors = |settings: &pec_host::parameters::Settings| {
         vec![
             (Door::Port25, "pec_incoming_milter", settings.incoming_milter.clone()),
             (Door::Local, "pec_local_milter", settings.local_milter.clone()),
         ]
     };
-    pec_milter::program::run("pec-incoming", doors, |world| Ok(IncomingPoint::new(world)))
+    pec_milter::serving::run("pec-incoming", doors, |world| Ok(IncomingPoint::new(world)))
 }

@@ -8,17 +8,17 @@ use pec_core::daticert::{Daticert, Tipo};
 use pec_core::directory::{Directory, Provider};
 use pec_core::header::Header;
 use pec_core::identifier::fresh;
-use pec_core::maillog;
 use pec_core::message::Body;
 use pec_core::notices::anomalia::Errore;
-use pec_milter::anomaly::Anomaly;
-use pec_milter::world::World;
-use pec_milter::{
-    Connection, Edits, Keeps, LARGE, Point, Recipient, Reply, SPAM_FIELD, Transaction, Verdict,
-    is_internal_domain,
-};
+use pec_host::maillog;
+use pec_milter::passing::{Anomaly, let_pass, passed};
+use pec_milter::{Connection, Edits, Keeps, Point, Recipient, Reply, SPAM_FIELD, Transaction, Verdict};
+use pec_program::LARGE;
+use pec_program::world::World;
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{Custody, FactKind, PassedKind, Ricevuta, trigger_name};
+use pec_state::rows::{Custody, FactKind, PassedKind, Ricevuta};
+use pec_state::trigger::Trigger;
+use pec_state::trigger::is_internal_domain;
 use tokio::sync::Semaphore;
 
 use crate::decision::{Arrived, Judge, may_be_signed};
@@ -191,7 +191,7 @@ impl IncomingPoint {
                     errore: &errore,
                     provider: None,
                 };
-                Ok(Verdict::Change(world.pass_unwrapped(anomaly, &sha256(&whole)).await?))
+                Ok(Verdict::Change(anomaly.pass_unwrapped(world, &sha256(&whole)).await?))
             }
             Arrived::Anomalous { provider: None, .. } if is_spam => Ok(Verdict::Refuse(Reply::refuse(
                 "550",
@@ -237,7 +237,7 @@ impl IncomingPoint {
             // Also what seems to be for nobody here: root's alias leads to the service mailbox.
             let body_sha256 = transaction.body.sha256();
             return Ok(Verdict::Change(
-                world.let_pass(&transaction, PassedKind::Locale, &body_sha256, None).await?,
+                let_pass(world, &transaction, PassedKind::Locale, &body_sha256, None).await?,
             ));
         }
         if !recipients.iter().all(is_certified) {
@@ -278,7 +278,7 @@ impl IncomingPoint {
             errore,
             provider: provider.map(|p| p.name.as_str()),
         };
-        Ok(Verdict::Change(self.world.wrap(anomaly, PassedKind::Anomalia, body).await?.0))
+        Ok(Verdict::Change(anomaly.wrap(&self.world, PassedKind::Anomalia, body).await?.0))
     }
 
     /// Why what is no correct certified mail is not let in, if it is not. `provider`: who has signed it all
@@ -381,14 +381,13 @@ impl IncomingPoint {
             content_sha256: content_sha256.to_vec(),
             taken_at: now,
         })?;
-        let mut log = Entry::new(Event::Ricezione, &daticert, now, queue_id);
+        let mut log =
+            Entry::of_arrival(Event::Ricezione, &daticert, now, transaction.arrival(Some(connection)));
         log.recipients = custody.recipients.clone();
         log.certified_by = world.settings.provider_name.clone();
         log.message_id = Some(daticert.identificativo.clone());
         log.message_sha256 = Some(custody.body_sha256.clone());
         log.envid = Some(custody.envid.clone());
-        log.client_address = Some(connection.client_address.clone());
-        log.tls = transaction.tls.as_ref().map(ToString::to_string);
         log.error = infected.as_ref().map(|infected| infected.virus.clone());
         // A crash after this leaves a row about a copy that is in no queue: no trigger asks for it, nobody
         // hands it over.
@@ -406,7 +405,7 @@ impl IncomingPoint {
         for recipient in transaction.recipients.iter().filter(is_left_out) {
             edits = edits.delete_recipient(&recipient.path);
         }
-        Ok(Verdict::Change(edits.add_trigger(&trigger_name(FactKind::PresaInCarico, &custody.id))))
+        Ok(Verdict::Change(edits.add_trigger(&Trigger::notice(FactKind::PresaInCarico, &custody.id))))
     }
 
     /// A correct receipt or notice: written down if it is about an envelope of ours, and delivered as it
@@ -446,17 +445,16 @@ impl IncomingPoint {
         let message_id = message_id.trim_start_matches('<').trim_end_matches('>').to_owned();
         let event = if sent.is_some() { Event::Ricevuta(tipo) } else { Event::RicevutaEstranea(tipo) };
         // The event is the arrival, and who certifies is who signed, whatever the XML says of either.
-        let mut log = Entry::new(event, daticert, world.clock.now(), queue_id);
+        let mut log =
+            Entry::of_arrival(event, daticert, world.clock.now(), transaction.arrival(Some(connection)));
         log.certified_by = provider.name.clone();
         log.recipients = about.clone();
         log.message_id = Some(message_id.clone());
         log.message_sha256 = Some(hashes.body.to_vec());
-        log.client_address = Some(connection.client_address.clone());
-        log.tls = transaction.tls.as_ref().map(ToString::to_string);
         log.error = daticert.errore_esteso.clone();
         let (mut triggers, envid) = (Vec::new(), fresh()?);
-        let passed = |kind| world.passed(transaction, kind, &hashes.body, &envid);
-        let again = passed(PassedKind::Ricevuta)?;
+        let passing = |kind| passed(world, transaction, kind, &hashes.body, &envid);
+        let again = passing(PassedKind::Ricevuta)?;
         if let Some(sent) = sent {
             log.message.gestore_emittente = world.settings.provider_name.clone();
             log.envid = Some(sent.envid.clone());
@@ -477,7 +475,7 @@ impl IncomingPoint {
                     || r.as_str().eq_ignore_ascii_case(&daticert.mittente)
             };
             let is_due = transaction.recipients.iter().all(|r| r.address.as_ref().is_some_and(is_for));
-            let new = passed(if is_due { PassedKind::RicevutaDovuta } else { PassedKind::Ricevuta })?;
+            let new = passing(if is_due { PassedKind::RicevutaDovuta } else { PassedKind::Ricevuta })?;
             world.database.insert_ricevuta(&ricevuta, &log, (&new, &again)).await?;
             maillog::ricevuta(queue_id, daticert, &provider.name);
             if daticert.tipo == Tipo::RilevazioneVirus {
@@ -490,7 +488,7 @@ impl IncomingPoint {
             maillog::ricevuta_of_nothing(queue_id, daticert, &provider.name);
         }
         let edits = Edits::default().envelope_id(transaction, &envid);
-        Ok(Verdict::Change(triggers.iter().fold(edits, |edits, trigger| edits.add_trigger(trigger))))
+        Ok(Verdict::Change(triggers.iter().fold(edits, Edits::add_trigger)))
     }
 
     /// Those of `recipients` about whom a receipt of `provider` about the envelope with this daticert.xml

@@ -5,7 +5,8 @@
 
 use pec_core::identifier::{fresh, pec_identifier};
 use pec_state::authentic::{Authentic, Mac};
-use pec_state::rows::{Custody, Fact, FactKind, TimeSource, trigger_name};
+use pec_state::rows::{Custody, Fact, FactKind, TimeSource};
+use pec_state::trigger::Trigger;
 
 use crate::session::IncomingPoint;
 
@@ -18,8 +19,8 @@ impl IncomingPoint {
         kind: FactKind,
         recipients: &[String],
         status: &str,
-    ) -> anyhow::Result<Vec<String>> {
-        let mut triggers = vec![trigger_name(FactKind::PresaInCarico, &custody.id)];
+    ) -> anyhow::Result<Vec<Trigger>> {
+        let mut triggers = vec![Trigger::notice(FactKind::PresaInCarico, &custody.id)];
         for recipient in recipients {
             let fact = self.fact(
                 kind,
@@ -30,7 +31,7 @@ impl IncomingPoint {
                 status,
             )?;
             let held = self.world.database.hold_fact(&fact).await?.fact;
-            triggers.push(trigger_name(held.kind, &held.id));
+            triggers.push(Trigger::notice(held.kind, &held.id));
         }
         // A crash after this leaves facts whose triggers nobody sends; the envelope comes again, and finds
         // them.

@@ -10,14 +10,15 @@ use std::ops::Range;
 
 use pec_core::daticert::Daticert;
 use pec_core::directory::Provider;
-use pec_core::maillog;
 use pec_core::message::Body;
 use pec_core::mime::part;
 use pec_core::notices::mancata_consegna::virus_status;
-use pec_milter::clamd::Scan;
+use pec_host::maillog;
 use pec_milter::{Edits, Reply, Transaction, Verdict};
+use pec_program::scanner::Scan;
 use pec_state::authentic::Authentic;
-use pec_state::rows::{Custody, FactKind, Sent, trigger_name};
+use pec_state::rows::{Custody, FactKind, Sent};
+use pec_state::trigger::Trigger;
 
 use crate::session::IncomingPoint;
 
@@ -120,7 +121,7 @@ impl IncomingPoint {
         let edits = Edits::default()
             .envelope_id(transaction, &custody.envid)
             .delete_recipients(&transaction.recipients);
-        Ok(Verdict::Change(triggers.iter().fold(edits, |edits, trigger| edits.add_trigger(trigger))))
+        Ok(Verdict::Change(triggers.iter().fold(edits, Edits::add_trigger)))
     }
 
     /// Another provider found a virus in an envelope of ours: the names of the triggers of the notices to its
@@ -133,7 +134,7 @@ impl IncomingPoint {
         recipients: &[String],
         provider: &Provider,
         body_sha256: &[u8],
-    ) -> anyhow::Result<Vec<String>> {
+    ) -> anyhow::Result<Vec<Trigger>> {
         let virus = rilevazione.errore_esteso.as_deref().unwrap_or("virus");
         let mut triggers = Vec::new();
         for recipient in recipients {
@@ -156,7 +157,7 @@ impl IncomingPoint {
             // new.
             if held.made.is_none() {
                 maillog::virus_missed(queue_id, rilevazione, &provider.name, recipient, virus);
-                triggers.push(trigger_name(held.fact.kind, &held.fact.id));
+                triggers.push(Trigger::notice(held.fact.kind, &held.fact.id));
             }
         }
         self.world.database.insert_trigger_bodies(&triggers, body_sha256).await?;

@@ -15,7 +15,7 @@ use pec_core::notices::avvenuta_consegna::avvenuta_consegna;
 use pec_core::notices::busta::busta;
 use pec_core::notices::presa_in_carico::presa_in_carico as notice_of_presa_in_carico;
 use pec_core::notices::{Issuer, Notice};
-use pec_core::parameters::{OrdinaryMail, Socket};
+use pec_host::parameters::{OrdinaryMail, Socket};
 use pec_incoming::{Door, IncomingPoint};
 use pec_state::database::{Database, InQueue};
 use pec_state::log::{Entry, Event};

@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 use pec_core::clock::Moment;
 use pec_core::directory::signed;
-use pec_core::parameters::DirectorySource;
 use pec_core::smime::sign::enclosing;
+use pec_host::parameters::DirectorySource;
 use pec_incoming::{Door, IncomingPoint};
-use pec_milter::directories::{Directories, InForce, Refreshed};
+use pec_program::directories::{Directories, InForce, Refreshed};
 use pec_state::database::Database;
 use pec_test_support::file_server::FileServer;
 use pec_test_support::network::{Host, LETTER, Network, column, envelope};

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use pec_core::clock::Moment;
-use pec_core::parameters::SigningKey;
+use pec_host::parameters::SigningKey;
 use pec_incoming::{Door, IncomingPoint};
-use pec_milter::world::World;
+use pec_program::life::Process;
+use pec_program::world::World;
 use pec_state::database::Database;
 use pec_test_support::network::{Host, LETTER, Network, column, envelope};
 use pec_test_support::pki::{Keys, NOW};
@@ -20,7 +21,7 @@ const BRUNO: &str = "bruno@pec.beta.test";
 async fn new_world(network: &Network, host: &Host) -> anyhow::Result<World> {
     World::new(
         host.settings.clone(),
-        network.clock.clone(),
+        Process::quiet(network.clock.clone()),
         Database::connect(&host.settings, "test").await.unwrap(),
     )
 }

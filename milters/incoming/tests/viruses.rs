@@ -12,7 +12,7 @@ use pec_core::envelope::{claimed_type, contents, signed_parts};
 use pec_core::message::Body;
 use pec_core::notices::Issuer;
 use pec_core::notices::avvenuta_consegna::avvenuta_consegna;
-use pec_core::parameters::Socket;
+use pec_host::parameters::Socket;
 use pec_incoming::{Door, IncomingPoint};
 use pec_state::database::Database;
 use pec_state::log::{Entry, Event};

@@ -13,7 +13,7 @@ use indymilter::{
     Actions, Callbacks, Config, ContextActions as _, EomContext, Listener, Macros, NegotiateContext,
     ProtoOpts, SetErrorReply, SocketInfo, Status,
 };
-use pec_core::maillog;
+use pec_host::maillog;
 use tokio::sync::watch;
 
 use crate::transaction::{Connection, Recipient, Tls, Transaction};
@@ -262,7 +262,7 @@ fn answer(reply: &mut impl SetErrorReply, decision: Result<(), Reply>, args: &[C
         Ok(()) => Status::Continue,
         Err(refusal) => {
             maillog::refused(
-                pec_core::NO_QUEUE_ID,
+                pec_host::NO_QUEUE_ID,
                 &args.first().map(|a| text(a)).unwrap_or_default(),
                 &refusal.to_string(),
             );

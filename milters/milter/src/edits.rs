@@ -7,9 +7,10 @@ use indymilter::{ActionError, ContextActions};
 use pec_core::header::{Field, Header};
 use pec_core::message::Body;
 use pec_core::notices::Notice;
+use pec_state::trigger::Trigger;
 
+use crate::NOTIFY_FAILURE;
 use crate::transaction::{Recipient, Transaction};
-use crate::{NOTICES_DOMAIN, NOTIFY_FAILURE};
 
 /// What is changed.
 #[derive(Debug, Default)]
@@ -85,10 +86,9 @@ impl Edits {
         recipients.iter().fold(self, |edits, recipient| edits.delete_recipient(&recipient.path))
     }
 
-    /// Adds the recipient that makes pec-delivery write a notice: `name` as `pec_state::rows::trigger_name`
-    /// makes it.
-    pub fn add_trigger(self, name: &str) -> Self {
-        self.add_recipient(format!("<{name}@{NOTICES_DOMAIN}>"), Some(NOTIFY_FAILURE))
+    /// Adds the recipient that makes pec-delivery write a notice.
+    pub fn add_trigger(self, trigger: &Trigger) -> Self {
+        self.add_recipient(format!("<{}>", trigger.address()), Some(NOTIFY_FAILURE))
     }
 
     /// The message goes to `to` and to none of its `recipients`, unless one of them is `to`.
@@ -184,6 +184,7 @@ fn value(field: &Field) -> CString {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pec_state::rows::FactKind;
 
     fn header(text: &str) -> Header {
         Header::parse(text.replace('\n', "\r\n").as_bytes()).unwrap()
@@ -264,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_trigger_is_never_dropped_in_silence() {
-        let edits = Edits::default().add_trigger("accettazione+00ff");
+        let edits = Edits::default().add_trigger(&Trigger::notice(FactKind::Accettazione, "00ff"));
         assert_eq!(
             edits.add,
             [("<accettazione+00ff@notices.pec.internal>".to_owned(), Some("NOTIFY=FAILURE".to_owned()))]

@@ -5,32 +5,18 @@
 //! carry that back as edits and reply. What goes wrong in between (a panic, a broken connection, a missing
 //! database) is 451 or no answer, which Postfix treats as 451: the mail waits.
 
-pub mod anomaly;
 pub mod callbacks;
-pub mod clamd;
-pub mod crls;
-pub mod directories;
 pub mod edits;
-pub mod facts;
-pub mod infected;
-pub mod kernel_clock;
-pub mod life;
-pub mod mailbox;
-pub mod program;
-pub mod signatures;
+pub mod passing;
+pub mod serving;
 mod together;
 pub mod transaction;
-pub mod world;
 
 use pec_core::address::Address;
 use pec_core::header::Header;
 
 pub use edits::Edits;
 pub use transaction::{Connection, Recipient, Transaction};
-
-/// Domain of the internal addresses that make pec-delivery write a notice. Routed by `transport_maps` to its
-/// LMTP, in no `relay_domains`, refused from every client.
-pub const NOTICES_DOMAIN: &str = "notices.pec.internal";
 
 /// The field by which a spam filter before pec-incoming marks a message (postfix-conf/rspamd): ordinary mail
 /// that has it is refused, certified mail loses it.
@@ -39,14 +25,6 @@ pub const SPAM_FIELD: &str = "X-Pec-Spam";
 /// What Postfix tells about a recipient of which only the failure matters. Never NEVER: a trigger that cannot
 /// be delivered would vanish, and all receipts of the message with it.
 pub const NOTIFY_FAILURE: &str = "NOTIFY=FAILURE";
-
-/// From this size on (bytes), hashing, signing and verifying are work for a thread of their own.
-pub const LARGE: usize = 1024 * 1024;
-
-/// Whether an address is one of the internal ones, which no client may use.
-pub fn is_internal_domain(domain: &str) -> bool {
-    domain.eq_ignore_ascii_case(NOTICES_DOMAIN)
-}
 
 /// What the SMTP client hears instead of 250: `code`, enhanced status code, text.
 #[derive(Debug, Clone, PartialEq, Eq)]

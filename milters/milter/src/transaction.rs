@@ -3,10 +3,11 @@
 use std::fmt;
 
 use bytes::Bytes;
-use pec_core::NO_QUEUE_ID;
 use pec_core::address::Address;
 use pec_core::header::{Field, Header};
 use pec_core::message::Body;
+use pec_host::NO_QUEUE_ID;
+use pec_state::log::Arrival;
 
 use crate::Keeps;
 
@@ -114,6 +115,16 @@ pub struct Transaction {
 }
 
 impl Transaction {
+    /// How the message came, for the retained log; over no connection where Postfix wrote it.
+    pub fn arrival(&self, connection: Option<&Connection>) -> Arrival {
+        Arrival {
+            queue_id: self.queue_id().to_owned(),
+            account: self.account.clone(),
+            client_address: connection.map(|connection| connection.client_address.clone()),
+            tls: self.tls.as_ref().map(ToString::to_string),
+        }
+    }
+
     /// A message that begins, of which everything is kept so far.
     pub fn new(sender_path: &str) -> Self {
         Self {

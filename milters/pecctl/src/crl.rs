@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use pec_core::clock::{Clock as _, Moment, SystemClock};
-use pec_core::parameters::Settings;
 use pec_core::smime::common_name;
-use pec_core::smime::crl::{CrlDirectory, Known, Taken};
-use pec_milter::crls::Crls;
+use pec_core::smime::crl::Known;
+use pec_host::crl_directory::{CrlDirectory, Taken};
+use pec_host::parameters::Settings;
+use pec_program::crls::Crls;
+use pec_program::facts::Facts;
 use serde_json::json;
 
 #[derive(Debug, clap::Args)]
@@ -40,7 +42,7 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
         return Ok(ExitCode::SUCCESS);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
-    let crls = Crls::new(directory);
+    let crls = Crls::new(directory, Facts::default());
     let mut code = ExitCode::SUCCESS;
     for Known { place, .. } in &known {
         match runtime.block_on(crls.refresh(place, now)) {

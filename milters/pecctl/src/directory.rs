@@ -12,20 +12,19 @@ use anyhow::Context as _;
 use openssl::hash::MessageDigest;
 use openssl::x509::X509;
 use pec_core::address::{Address, is_domain};
-use pec_core::clock::{Clock as _, Moment, SystemClock};
+use pec_core::clock::{Clock as _, SystemClock};
 use pec_core::directory::changes::{Change, changes};
 use pec_core::directory::{Directory, MOST_CERTIFICATES, Provider, ldif, signed};
-use pec_core::files::replace;
 use pec_core::identifier::unhex;
-use pec_core::notices::service_address;
-use pec_core::parameters::{Settings, SigningKey, Token};
-use pec_core::smime::own::OwnCertificate;
-use pec_core::smime::pem::PemSigner;
-use pec_core::smime::sign::{Signer, enclosing};
+use pec_core::smime::sign::enclosing;
 use pec_core::smime::{certificate_hash, certificates_from_pem};
-use pec_milter::directories::{Directories, Refreshed};
+use pec_host::files::replace;
+use pec_host::outages::Outages;
+use pec_host::parameters::Settings;
+use pec_host::read;
+use pec_program::directories::{Directories, Refreshed};
+use pec_program::world::own_signer;
 use pec_state::database::Database;
-use pec_token::TokenSigner;
 use serde_json::{Value, json};
 
 #[derive(Debug, clap::Args)]
@@ -97,7 +96,7 @@ struct Record {
 pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let settings = Settings::read(config_directory)?;
     match &arguments.verb {
-        None => show(&Directory::read(&settings.directory_file)?, arguments.json),
+        None => show(&read::directory(&settings.directory_file)?, arguments.json),
         Some(Verb::Refresh { accept_smaller }) => return refresh(&settings, *accept_smaller, arguments.json),
         Some(Verb::Diff { old, new }) => {
             let (old, new) = match (old, new) {
@@ -106,13 +105,13 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
                     let runtime = runtime()?;
                     let database = runtime.block_on(Database::connect(&settings, "pecctl"))?;
                     let new = directories(&settings, database)?.fetch(SystemClock.now())?;
-                    (Directory::read(&settings.directory_file)?, new)
+                    (read::directory(&settings.directory_file)?, new)
                 }
             };
             changes(&old, &new, usize::MAX).iter().for_each(|change| print_change(change, arguments.json));
         }
         Some(Verb::Lookup { what }) => {
-            let directory = Directory::read(&settings.directory_file)?;
+            let directory = read::directory(&settings.directory_file)?;
             let found = lookup(&directory, &settings, what)?;
             println!("{}", if arguments.json { found.json().to_string() } else { found.line() });
             return Ok(if found.answers.is_empty() && !found.is_ours {
@@ -123,7 +122,7 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
         }
         Some(Verb::Record(record)) => write_record(&settings, record)?,
         Some(Verb::TlsPolicy { write }) => {
-            let domains = policy_domains(&Directory::read(&settings.directory_file)?, &settings);
+            let domains = policy_domains(&read::directory(&settings.directory_file)?, &settings);
             match write {
                 None => write_policy(&domains, io::stdout().lock())?,
                 Some(file) => install_policy(&domains, config_directory, file)?,
@@ -399,20 +398,9 @@ fn write_record(settings: &Settings, record: &Record) -> anyhow::Result<()> {
     let bytes = if record.ldif {
         ldif.into_bytes()
     } else {
-        enclosing(&*signer(settings, now)?, ldif.as_bytes(), now)?
+        enclosing(&*own_signer(settings, now, &Outages::default())?, ldif.as_bytes(), now)?
     };
     fs::write(&record.file, bytes).with_context(|| record.file.display().to_string())
-}
-
-/// Our key, with its certificate.
-pub(crate) fn signer(settings: &Settings, now: Moment) -> anyhow::Result<Box<dyn Signer>> {
-    let address = service_address(&settings.service_domain);
-    let certificate =
-        OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, now)?;
-    Ok(match &settings.signing_key {
-        SigningKey::File(file) => Box::new(PemSigner::read(certificate, file)?),
-        SigningKey::Token(token) => Box::new(TokenSigner::open(certificate, Token::clone(token))?),
-    })
 }
 
 /// What is in force of ours: this environment's record with the hashes of its certificates, and the others'
@@ -498,6 +486,8 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use pec_core::clock::Moment;
+
     use super::*;
     use pec_test_support::network::{Network, new_database};
     use pec_test_support::pki::NOW;
@@ -600,7 +590,8 @@ mod tests {
         );
         // Signed with the key that signs everything else.
         let now = Moment::from_unix(NOW);
-        let p7m = enclosing(&*signer(&settings, now).unwrap(), ldif.as_bytes(), now).unwrap();
+        let p7m = enclosing(&*own_signer(&settings, now, &Outages::default()).unwrap(), ldif.as_bytes(), now)
+            .unwrap();
         let opened = signed::open(p7m, std::slice::from_ref(&certificate), now).unwrap();
         assert_eq!((String::from_utf8(opened.ldif).unwrap(), opened.at), (ldif, Some(now)));
         // From the second environment: the main one's record stands first all the same, and a name is written
@@ -636,7 +627,7 @@ mod tests {
             write_record(&settings(&network), &record)
         };
         write(9).unwrap();
-        assert!(Directory::read(&file).unwrap().conflicts().is_empty());
+        assert!(read::directory(&file).unwrap().conflicts().is_empty());
         assert_eq!(
             write(10).unwrap_err().to_string(),
             "--certificate: the record would have 11 certificates; at most 10 are allowed"

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use pec_core::files::replace;
+use pec_host::files::replace;
 use rustix::fs::{FlockOperation, flock};
 
 /// A file that nobody else changes meanwhile.

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use pec_core::clock::{Clock as _, Moment, SystemClock};
-use pec_core::parameters::Settings;
 use pec_core::smime::certificates_from_pem;
 use pec_core::smime::sign::Signer;
+use pec_host::outages::Outages;
+use pec_host::parameters::Settings;
+use pec_program::world::own_signer;
 use pec_register::evidence::archive::{pack, unpack};
 use pec_register::evidence::collect::{Evidence, Sources, are_sealed, collect};
 use pec_register::evidence::verify::verify;
@@ -22,7 +24,6 @@ use pec_register::row::Row;
 use pec_register::tsa::Tsa;
 use tokio_postgres::Client;
 
-use crate::directory::signer;
 use crate::log::reading;
 use crate::log::story::story;
 
@@ -75,7 +76,7 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
         (None, Some(arguments)) => {
             let settings = Settings::read(config_directory)?;
             let now = SystemClock.now();
-            let signer = signer(&settings, now)?;
+            let signer = own_signer(&settings, now, &Outages::default())?;
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
             runtime.block_on(async {

@@ -11,7 +11,7 @@ use openssl::cms::CmsContentInfo;
 use openssl::pkey::PKey;
 use openssl::x509::X509;
 use pec_core::daticert::Daticert;
-use pec_core::parameters::Settings;
+use pec_host::parameters::Settings;
 use pec_state::database::Database;
 use pec_state::log::Event;
 use pec_state::store::Store;
@@ -107,7 +107,7 @@ mod tests {
     use bytes::Bytes;
     use pec_core::header::Header;
     use pec_core::message::Body;
-    use pec_milter::infected::InfectedStore;
+    use pec_program::infected::InfectedStore;
     use pec_test_support::network::{Network, column};
 
     use super::*;

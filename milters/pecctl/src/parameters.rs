@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use pec_core::parameters::{TABLE, markdown, names_set};
+use pec_host::parameters::{TABLE, markdown, names_set};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {

@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use jiff::civil::date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
-use pec_core::parameters::Settings;
+use pec_host::parameters::Settings;
 use serde_json::json;
 use tokio_postgres::Client;
 
@@ -298,8 +298,9 @@ async fn times(client: &Client, within: &str, first: &str, then: &str) -> anyhow
 mod tests {
     use pec_core::clock::Moment;
     use pec_core::header::Header;
-    use pec_state::database::{Database, connect_reader};
+    use pec_state::database::Database;
     use pec_state::log::{Entry, Event};
+    use pec_state::pool::connect_reader;
     use pec_test_support::network::{Network, daticert_of};
 
     use super::*;

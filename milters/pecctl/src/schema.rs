@@ -1,6 +1,6 @@
 //! `pecctl schema`: the database's tables as SQL, or what changes them from an earlier version.
 
-use pec_state::database::MIGRATIONS;
+use pec_state::pool::MIGRATIONS;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {

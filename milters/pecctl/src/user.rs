@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use argon2::password_hash::{PasswordHasher as _, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use pec_core::address::Address;
-use pec_core::parameters::Settings;
+use pec_host::parameters::Settings;
 use zxcvbn::{Score, zxcvbn};
 
 use crate::edited::Edited;

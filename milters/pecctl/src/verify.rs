@@ -17,11 +17,13 @@ use pec_core::directory::signer::NoSigner;
 use pec_core::envelope::{EnvelopeError, claimed_type, contents, signed_parts};
 use pec_core::header::Header;
 use pec_core::mime::header_end;
-use pec_core::parameters::Settings;
-use pec_core::smime::crl::CrlDirectory;
 use pec_core::smime::signing_time::signed_at;
 use pec_core::smime::verify::{NotKnown, SignedBy, TrustedCas, VerifyError};
-use pec_milter::crls::Crls;
+use pec_host::crl_directory::CrlDirectory;
+use pec_host::parameters::Settings;
+use pec_host::read;
+use pec_program::crls::Crls;
+use pec_program::facts::Facts;
 use serde_json::json;
 
 #[derive(Debug, clap::Args)]
@@ -58,11 +60,11 @@ enum Failed {
 pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let settings = Settings::read(config_directory)?;
     let message = std::fs::read(&arguments.file).with_context(|| arguments.file.display().to_string())?;
-    let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)));
-    let cas = TrustedCas::read(&settings.ca_file)?
-        .asking(Arc::clone(crls.directory()), settings.crl_too_old)
+    let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)), Facts::default());
+    let cas = read::trusted_cas(&settings.ca_file)?
+        .asking(crls.directory().clone(), settings.crl_too_old)
         .looking_back();
-    let directory = Directory::read(&settings.directory_file)?;
+    let directory = read::directory(&settings.directory_file)?;
     let mut judged = judge(message.clone(), &cas, &directory);
     if let Err(Failed::NotKnown(not_known)) = &judged {
         let runtime =
@@ -297,7 +299,7 @@ mod tests {
             .filter(|f| f.is("Date"))
             .for_each(|f| f.value = b" Thu, 1 Jan 2009 00:00:00 +0100".to_vec());
         let message = [header.to_bytes(), b"\r\n".to_vec(), notice.body.into_bytes().to_vec()].concat();
-        let cas = TrustedCas::read(&pki.ca_file()).unwrap().looking_back();
+        let cas = read::trusted_cas(&pki.ca_file()).unwrap().looking_back();
         let verified = judge(message, &cas, &directory(&keys.sha1)).unwrap();
         assert_eq!((verified.what.as_str(), verified.at), ("anomalia", at));
     }
@@ -315,7 +317,7 @@ mod tests {
         let (message, directory) = (message(&keys), directory(&keys.sha1));
         let crls = Arc::new(CrlDirectory::new(&files.path().join("crl")));
         let cas =
-            TrustedCas::read(&pki.ca_file()).unwrap().asking(Arc::clone(&crls), TooOld::Wait).looking_back();
+            read::trusted_cas(&pki.ca_file()).unwrap().asking(crls.clone(), TooOld::Wait).looking_back();
         let not_known = judge(message.clone(), &cas, &directory);
         assert!(
             text(&not_known)

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use openssl::pkcs7::{Pkcs7, Pkcs7Flags};
 use openssl::stack::Stack;
 use pec_core::clock::Moment;
-use pec_core::files::beside;
+use pec_host::files::beside;
 
 use crate::checkpoint::Checkpoint;
 use crate::prover::{ProveError, Prover, named, signature_of, timestamp_of, write};

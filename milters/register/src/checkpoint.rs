@@ -8,10 +8,10 @@ use std::path::Path;
 use openssl::base64::encode_block;
 use openssl::pkey::{Id, PKey, Private};
 use pec_core::clock::Moment;
-use pec_core::parameters::{Settings, SigningKey};
-use pec_core::smime::closed_to_others;
-use pec_core::smime::pem::private_key;
 use pec_core::smime::sign::SignError;
+use pec_host::parameters::{Settings, SigningKey};
+use pec_host::read::closed_to_others;
+use pec_host::read::private_key;
 use pec_token::TokenLogKey;
 use signed_note::{Note, StandardVerifier, Verifier, VerifierList};
 use tlog_tiles::Hash;
@@ -62,7 +62,7 @@ impl LogKey {
                         .map_or(words.clone(), str::to_owned);
                     LogKeyError { key: key.clone(), trouble }
                 };
-                let key = TokenLogKey::open(pec_core::parameters::Token::clone(token)).map_err(error)?;
+                let key = TokenLogKey::open(pec_host::parameters::Token::clone(token)).map_err(error)?;
                 let public = key.public_key().map_err(error)?;
                 Ok(Self::new(settings, Box::new(OnToken { key, public })))
             }

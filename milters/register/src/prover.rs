@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use openssl::sha::Sha256;
 use pec_core::clock::Moment;
-use pec_core::files::{beside, replace};
 use pec_core::smime::sign::{SignError, Signer, detached};
+use pec_host::files::{beside, replace};
 
 use crate::tsa::{Tsa, TsaError};
 

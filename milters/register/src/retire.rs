@@ -13,11 +13,11 @@ use std::path::PathBuf;
 
 use jiff::ToSpan as _;
 use jiff::civil::Date;
-use pec_core::NO_QUEUE_ID;
 use pec_core::clock::Moment;
 use pec_core::identifier::hex;
-use pec_core::parameters::Settings;
-use pec_core::smime::verify::{CaError, TrustedCas};
+use pec_host::NO_QUEUE_ID;
+use pec_host::parameters::{ParameterError, Settings};
+use pec_host::read;
 use tokio_postgres::Client;
 
 use crate::checkpoint::origin;
@@ -48,7 +48,7 @@ pub enum RetireError {
     Prove(#[from] ProveError),
     /// `pec_ca_file`.
     #[error(transparent)]
-    Ca(#[from] CaError),
+    Ca(#[from] ParameterError),
     /// `pec_tsa_ca_file`.
     #[error(transparent)]
     TsaCa(#[from] TsaCaError),
@@ -325,7 +325,7 @@ fn check_files(settings: &Settings, days: &BTreeSet<String>) -> Result<(), Unpro
     if let Some(missing) = files.iter().find(|file| !file.exists()) {
         return Err(Unproved::Why(format!("{} is missing", missing.display())));
     }
-    let cas = TrustedCas::read(&settings.ca_file)?;
+    let cas = read::trusted_cas(&settings.ca_file)?;
     let tsa = settings
         .register
         .timestamps

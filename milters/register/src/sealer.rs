@@ -19,9 +19,9 @@
 //! sealed late (`gaps`). A number whose transaction is over without a row is given up.
 
 use pec_core::clock::Moment;
-use pec_core::parameters::Settings;
 use pec_core::smime::sign::SignError;
-use pec_state::database::{ConnectError, connect_registrar};
+use pec_host::parameters::Settings;
+use pec_state::pool::{ConnectError, connect_registrar};
 use tlog_tiles::Hash;
 use tokio_postgres::{Client, Row as SqlRow};
 

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use pec_core::files;
+use pec_host::files;
 use tlog_tiles::{
     Error, Hash, HashReader, Tile, TileHashReader, TileReader, prove_record, stored_hash_index,
     stored_hashes_for_record_hash, tree_hash,

@@ -20,8 +20,8 @@ use openssl::x509::store::{X509Store, X509StoreBuilder};
 use openssl::x509::verify::{X509VerifyFlags, X509VerifyParam};
 use openssl::x509::{X509, X509PurposeId, X509Ref, X509StoreContext};
 use pec_core::clock::Moment;
-use pec_core::parameters::Timestamps;
 use pec_core::smime::{certificates_from_pem, common_name};
+use pec_host::parameters::Timestamps;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
 /// How long a TSA may take, from the connection to the last byte.

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pec_core::clock::Moment;
-use pec_core::parameters::Settings;
-use pec_state::database::connect_registrar;
+use pec_host::parameters::Settings;
+use pec_state::pool::connect_registrar;
 use tlog_tiles::Hash;
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;

@@ -17,9 +17,9 @@ use openssl::sha::Sha256;
 use pec_core::clock::Moment;
 use pec_core::identifier::hex;
 use pec_core::notices::service_address;
-use pec_core::parameters::Witness;
 use pec_core::smime::signing_time::signed_at;
 use pec_core::smime::verify::TrustedCas;
+use pec_host::parameters::Witness;
 use tlog_tiles::Hash;
 
 use crate::attest::{attested, log_keys};

@@ -21,7 +21,7 @@ use openssl::pkey::{Id, PKey};
 use openssl::sign::Verifier;
 use pec_core::clock::Moment;
 use pec_core::notices::service_address;
-use pec_core::parameters::{Settings, Witness};
+use pec_host::parameters::{Settings, Witness};
 use signed_note::{Note, Signature};
 use tlog_tiles::Hash;
 use ureq::tls::{RootCerts, TlsConfig, TlsProvider};

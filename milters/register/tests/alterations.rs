@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use pec_core::clock::Moment;
-use pec_core::parameters::Settings;
+use pec_host::parameters::Settings;
 use pec_register::checkpoint::{Checkpoint, LogKey};
 use pec_register::sealer::Sealer;
 use pec_register::verify::{Finding, Outcome, Wanted, Witnessed, verify};

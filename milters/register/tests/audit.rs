@@ -2,7 +2,7 @@
 
 use pec_core::clock::Moment;
 use pec_register::audit::{RULES, Violation, audit, row_before};
-use pec_state::database::connect_reader;
+use pec_state::pool::connect_reader;
 use pec_test_support::network::{Network, run};
 use pec_test_support::pki::NOW;
 

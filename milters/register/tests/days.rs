@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pec_core::clock::Moment;
-use pec_core::smime::verify::TrustedCas;
+use pec_host::read;
 use pec_register::attest;
 use pec_register::checkpoint::{LogKey, origin};
 use pec_register::days::{self, Closed};
@@ -18,7 +18,7 @@ use pec_register::sealer::{SealError, Sealer, recover};
 use pec_register::tree::Tiles;
 use pec_register::tsa::{Tsa, TsaCas};
 use pec_register::verify_files::{Outcome, Trust, proofs, verify_files};
-use pec_state::database::connect_registrar;
+use pec_state::pool::connect_registrar;
 use pec_test_support::judges::{openssl_cms_verify, openssl_ts_verify};
 use pec_test_support::network::{Host, Network, column, eventually, run};
 use pec_test_support::pki::NOW;
@@ -400,7 +400,7 @@ impl Proved {
     }
 
     fn trusting<T>(&self, what: impl FnOnce(&Trust<'_>) -> T) -> T {
-        let cas = TrustedCas::read(&self.register.network.pki.ca_file()).unwrap();
+        let cas = read::trusted_cas(&self.register.network.pki.ca_file()).unwrap();
         let tsa = TsaCas::read(&self.server.ca_file()).unwrap();
         let keys = [LogKey::read(&self.register.host().settings).unwrap().public()];
         what(&Trust { cas: &cas, tsa: Some(&tsa), log_keys: &keys })

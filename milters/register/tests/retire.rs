@@ -18,7 +18,7 @@ use pec_register::sealer::Sealer;
 use pec_register::tree::Tiles;
 use pec_register::tsa::Tsa;
 use pec_register::verify::{Finding, Outcome, Wanted, verify};
-use pec_state::database::connect_registrar;
+use pec_state::pool::connect_registrar;
 use pec_test_support::network::{Network, column};
 use pec_test_support::pki::NOW;
 use pec_test_support::tsa::Tsa as TsaServer;

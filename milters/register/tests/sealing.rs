@@ -3,13 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use pec_core::clock::Moment;
-use pec_core::parameters::Settings;
+use pec_host::parameters::Settings;
 use pec_register::checkpoint::{Checkpoint, LogKey};
 use pec_register::ranges::Ranges;
 use pec_register::sealer::{SealError, Sealer, last_seal, recover};
 use pec_register::tree::{EMPTY, Edge, Tiles};
 use pec_register::{row, rows};
-use pec_state::database::connect_registrar;
+use pec_state::pool::connect_registrar;
 use pec_test_support::network::{Network, column, eventually, run};
 use pec_test_support::pki::NOW;
 use tokio_postgres::NoTls;
@@ -272,7 +272,7 @@ async fn an_older_database_is_noticed_and_goes_on_after_recover_without_a_contra
     let name = column(&settings.database, "SELECT current_database()").await[0].clone();
     let restored = Settings {
         database: settings.database.replace(&name, &backup),
-        register: pec_core::parameters::Register {
+        register: pec_host::parameters::Register {
             database: settings.database.replace(&name, &backup),
             ..settings.register.clone()
         },

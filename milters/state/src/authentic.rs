@@ -16,7 +16,7 @@ use openssl::pkey::{PKey, Private};
 use openssl::sha::sha256;
 use openssl::sign::Signer;
 use pec_core::identifier::{hex, unhex};
-use pec_core::parameters::ParameterError;
+use pec_host::parameters::ParameterError;
 
 /// Bytes of a key.
 const KEY_LENGTH: usize = 32;

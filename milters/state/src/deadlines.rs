@@ -2,10 +2,11 @@
 
 use deadpool_postgres::{ClientWrapper, Object};
 use pec_core::clock::Moment;
-use pec_core::maillog;
+use pec_host::maillog;
 
 use crate::authentic::Authentic;
-use crate::database::{Database, DatabaseError, FACT, FACT_COLUMNS, Known, SENT, patiently};
+use crate::database::{Database, FACT, FACT_COLUMNS, Known, SENT};
+use crate::pool::{Connections, DatabaseError};
 use crate::rows::{Fact, Sent};
 
 /// Rows of one question; the next page follows.
@@ -39,12 +40,15 @@ pub struct ToRaise {
 }
 
 /// The right to act alone, as long as its connection lives.
-pub struct Lock(ClientWrapper);
+pub struct Lock {
+    client: ClientWrapper,
+    connections: Connections,
+}
 
 impl Lock {
     /// Whether the connection still lives, and with it the lock.
     pub async fn is_held(&self) -> bool {
-        patiently(self.0.simple_query("SELECT 1")).await.is_ok()
+        self.connections.patiently(self.client.simple_query("SELECT 1")).await.is_ok()
     }
 }
 
@@ -52,9 +56,11 @@ impl Database {
     /// The right to act alone. `None`: another process has it.
     pub async fn act_alone(&self) -> Result<Option<Lock>, DatabaseError> {
         // Out of the pool: given back, the connection would keep the lock.
-        let client = Object::take(self.client().await?);
-        let row = patiently(client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK])).await?;
-        Ok(row.get::<_, bool>(0).then_some(Lock(client)))
+        let client = Object::take(self.connections.get().await?);
+        let asked = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]);
+        let is_ours: bool = self.connections.patiently(asked).await?.get(0);
+        let connections = self.connections.clone();
+        Ok(is_ours.then_some(Lock { client, connections }))
     }
 
     /// Envelopes accepted at or before `until`, of whose deadlines `seen` have been seen to. In order of

@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::{Object, Pool};
+use deadpool_postgres::Object;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -14,10 +14,9 @@ use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
 
 use crate::authentic::Authentic;
-use crate::database::{
-    CustodyValues, DatabaseError, LogValues, connection, given_back, insert_custody, insert_log, patiently,
-};
+use crate::database::{CustodyValues, LogValues, insert_custody, insert_log};
 use crate::log::Entry;
+use crate::pool::{Connections, DatabaseError};
 use crate::rows::{Custody, Sent};
 
 /// So many share a commit at most. (`join_all` begins so many in their order, before what is joined after
@@ -41,15 +40,15 @@ struct Waiting {
 #[derive(Debug, Clone)]
 pub(crate) struct Envelopes {
     line: mpsc::Sender<Waiting>,
-    pool: Pool,
+    connections: Connections,
 }
 
 impl Envelopes {
     /// They are written as long as somebody holds a copy of this.
-    pub(crate) fn new(pool: Pool) -> Self {
+    pub(crate) fn new(connections: Connections) -> Self {
         let (line, waiting) = mpsc::channel(TOGETHER);
-        tokio::spawn(write(pool.clone(), waiting));
-        Self { line, pool }
+        tokio::spawn(write(connections.clone(), waiting));
+        Self { line, connections }
     }
 
     /// Returns when the envelope, what recipients of ours have of it, and the log rows are written, or when
@@ -66,12 +65,12 @@ impl Envelopes {
                 Err(DatabaseError::Unreachable("who wrote the envelopes has ended".to_owned()))
             }),
             // Only a panic ends who writes them; mail goes on all the same.
-            Err(mpsc::error::SendError(one)) => alone(&self.pool, &one).await,
+            Err(mpsc::error::SendError(one)) => alone(&self.connections, &one).await,
         }
     }
 }
 
-async fn write(pool: Pool, mut line: mpsc::Receiver<Waiting>) {
+async fn write(connections: Connections, mut line: mpsc::Receiver<Waiting>) {
     let (mut waiting, mut last) = (Vec::with_capacity(TOGETHER), None);
     while line.recv_many(&mut waiting, TOGETHER).await > 0 {
         if last.is_some_and(|end: Instant| end.elapsed() < NEAR) {
@@ -87,11 +86,11 @@ async fn write(pool: Pool, mut line: mpsc::Receiver<Waiting>) {
             };
             let _ = timeout(NEAR, all).await;
         }
-        let all = if waiting.len() > 1 { together(&pool, &waiting).await } else { Ok(false) };
+        let all = if waiting.len() > 1 { together(&connections, &waiting).await } else { Ok(false) };
         for one in waiting.drain(..) {
             let outcome = match &all {
                 Ok(true) => Ok(()),
-                Ok(false) => alone(&pool, &one).await,
+                Ok(false) => alone(&connections, &one).await,
                 Err(e) => Err(e.clone()),
             };
             // Nobody waits any more: the row says "signed", and no trigger asks for it.
@@ -103,31 +102,27 @@ async fn write(pool: Pool, mut line: mpsc::Receiver<Waiting>) {
 
 /// In one transaction, sent in one go. `false`: nothing was written, because PostgreSQL does not take one of
 /// them.
-async fn together(pool: &Pool, waiting: &[Waiting]) -> Result<bool, DatabaseError> {
-    let client = connection(pool).await?;
-    let done = patiently(async {
-        let statements = Statements::prepared(&client, waiting).await?;
-        match transaction(&client, &statements, waiting).await {
+async fn together(connections: &Connections, waiting: &[Waiting]) -> Result<bool, DatabaseError> {
+    let work = async |client: &Object| {
+        let statements = Statements::prepared(client, waiting).await?;
+        match transaction(client, &statements, waiting).await {
             Ok(()) => Ok(true),
             Err(e) if e.as_db_error().is_some() => Ok(false),
             Err(e) => Err(e),
         }
-    })
-    .await;
-    given_back(client, done)
+    };
+    connections.with(work).await
 }
 
-async fn alone(pool: &Pool, one: &Waiting) -> Result<(), DatabaseError> {
-    let client = connection(pool).await?;
-    let done = patiently(async {
-        let statements = Statements::prepared(&client, std::slice::from_ref(one)).await?;
+async fn alone(connections: &Connections, one: &Waiting) -> Result<(), DatabaseError> {
+    let work = async |client: &Object| {
+        let statements = Statements::prepared(client, std::slice::from_ref(one)).await?;
         if one.custody.is_some() {
-            return transaction(&client, &statements, std::slice::from_ref(one)).await;
+            return transaction(client, &statements, std::slice::from_ref(one)).await;
         }
-        insert(&client, &statements, one).await
-    })
-    .await;
-    given_back(client, done)
+        insert(client, &statements, one).await
+    };
+    connections.with(work).await
 }
 
 /// An error of any row has made the commit a rollback.

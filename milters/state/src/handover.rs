@@ -11,7 +11,8 @@ use tokio_postgres::Row as Columns;
 use tokio_postgres::types::ToSql;
 
 use crate::authentic::{Authentic, Content, Row};
-use crate::database::{Database, DatabaseError, spelled};
+use crate::database::{Database, spelled};
+use crate::pool::DatabaseError;
 use crate::rows::Custody;
 
 pec_core::spelled! {

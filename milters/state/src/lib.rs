@@ -10,5 +10,7 @@ pub mod deadlines;
 mod envelopes;
 pub mod handover;
 pub mod log;
+pub mod pool;
 pub mod rows;
 pub mod store;
+pub mod trigger;

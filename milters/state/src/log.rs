@@ -1,10 +1,10 @@
 //! The retained log (RFC 6109 s. 2.3): one row for each fact, never changed.
 
-use pec_core::NO_QUEUE_ID;
 use pec_core::address::Address;
 use pec_core::clock::Moment;
 use pec_core::daticert::{Daticert, Destinatario, Errore, Tipo, TipoDestinatario};
 use pec_core::header::Header;
+use pec_host::NO_QUEUE_ID;
 
 use crate::rows::TimeSource;
 
@@ -81,6 +81,19 @@ impl Event {
     }
 }
 
+/// How a message came.
+#[derive(Debug, Clone, Default)]
+pub struct Arrival {
+    /// Postfix's queue id.
+    pub queue_id: String,
+    /// The account that submitted.
+    pub account: Option<String>,
+    /// The client's IP address.
+    pub client_address: Option<String>,
+    /// Version and cipher of the TLS with which the message came.
+    pub tls: Option<String>,
+}
+
 /// A row to be.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -138,6 +151,12 @@ impl Entry {
 }
 
 impl Entry {
+    /// A row about a message that came so, whose data `daticert` has.
+    pub fn of_arrival(event: Event, daticert: &Daticert, happened_at: Moment, arrival: Arrival) -> Self {
+        let Arrival { queue_id, account, client_address, tls } = arrival;
+        Self { account, client_address, tls, ..Self::new(event, daticert, happened_at, &queue_id) }
+    }
+
     /// A row about a message of which nothing is certified: what it says of itself, under an identifier of
     /// ours.
     pub fn of_anomaly(
@@ -146,7 +165,7 @@ impl Entry {
         reverse_path: &str,
         recipients: &[Address],
         happened_at: Moment,
-        queue_id: &str,
+        arrival: Arrival,
     ) -> Self {
         let recipients: Vec<String> = recipients.iter().map(ToString::to_string).collect();
         let message = Daticert {
@@ -159,7 +178,7 @@ impl Entry {
             msgid: header.text("Message-ID"),
             ..uncertified(identificativo, happened_at)
         };
-        Self { recipients, ..Self::new(Event::Anomalia, &message, happened_at, queue_id) }
+        Self { recipients, ..Self::of_arrival(Event::Anomalia, &message, happened_at, arrival) }
     }
 
     /// A row about no message: `words` say what happened, `identificativo` what it is about.

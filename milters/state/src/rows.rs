@@ -255,12 +255,6 @@ impl Row for Fact {
     }
 }
 
-/// The name of the trigger of a notice, the part of its address before the `@`. `id` is that of the fact, or
-/// of the row from which the fact comes where the trigger makes it one.
-pub fn trigger_name(kind: FactKind, id: &str) -> String {
-    format!("{kind}+{id}")
-}
-
 /// What a fact's notice came out as, the first time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Made {

@@ -1,8 +1,9 @@
 //! What a start makes of a PostgreSQL that says no: for good, or for the moment.
 #![allow(clippy::unwrap_used)]
 
-use pec_core::parameters::Settings;
-use pec_state::database::{ConnectError, Database};
+use pec_host::parameters::Settings;
+use pec_state::database::Database;
+use pec_state::pool::ConnectError;
 use pec_test_support::network::{Network, run};
 
 #[tokio::test]

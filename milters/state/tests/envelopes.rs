@@ -3,8 +3,9 @@
 
 use pec_core::header::Header;
 use pec_state::authentic::Authentic;
-use pec_state::database::{Database, DatabaseError};
+use pec_state::database::Database;
 use pec_state::log::{Entry, Event};
+use pec_state::pool::DatabaseError;
 use pec_state::rows::{Custody, Sent};
 use pec_test_support::network::{Network, column, daticert_of, run, sent};
 use tokio::task::JoinSet;

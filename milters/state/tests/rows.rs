@@ -9,11 +9,12 @@ use pec_core::clock::Moment;
 use pec_core::daticert::{Daticert, Tipo};
 use pec_core::header::Header;
 use pec_core::identifier::fresh;
-use pec_core::parameters::Settings;
+use pec_host::parameters::Settings;
 use pec_state::authentic::Authentic;
-use pec_state::database::{ConnectError, Database, DatabaseError};
+use pec_state::database::Database;
 use pec_state::handover::{Attempt, Begun};
 use pec_state::log::{Entry, Event};
+use pec_state::pool::{ConnectError, DatabaseError};
 use pec_state::rows::{
     Custody, Fact, FactKind, Made, NotAccepted, Passed, PassedKind, Ricevuta, Sent, TimeSource,
 };

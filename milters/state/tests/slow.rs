@@ -1,7 +1,8 @@
 //! What becomes of connections on which a statement does not end.
 #![allow(clippy::unwrap_used)]
 
-use pec_state::database::{CONNECTIONS, Database, DatabaseError};
+use pec_state::database::Database;
+use pec_state::pool::{CONNECTIONS, DatabaseError};
 use pec_test_support::network::Network;
 use tokio::task::JoinSet;
 use tokio_postgres::NoTls;

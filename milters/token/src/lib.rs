@@ -21,11 +21,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use openssl::pkey::{PKey, Public};
-use pec_core::maillog;
-use pec_core::outages::{self, Thing};
-use pec_core::parameters::Token;
 use pec_core::smime::own::OwnCertificate;
 use pec_core::smime::sign::{Identity, SignError, Signer};
+use pec_host::maillog;
+use pec_host::outages::{Outages, Thing};
+use pec_host::parameters::Token;
 
 pub use crate::log_key::TokenLogKey;
 use crate::worker::{Failure, Worker};
@@ -46,6 +46,7 @@ pub struct TokenSigner {
     state: Mutex<State>,
     /// Held while a process logs in.
     opening: Mutex<()>,
+    outages: Outages,
 }
 
 #[derive(Default)]
@@ -61,9 +62,20 @@ struct State {
 impl TokenSigner {
     /// Opens the token and has it sign something, which the certificate must verify.
     pub fn open(certificate: OwnCertificate, token: Token) -> Result<Self, SignError> {
-        let signer = Self { certificate, token, state: Mutex::default(), opening: Mutex::default() };
+        let signer = Self {
+            certificate,
+            token,
+            state: Mutex::default(),
+            opening: Mutex::default(),
+            outages: Outages::default(),
+        };
         signer.signature(PROOF).map_err(|failure| error(&signer.token, failure))?;
         Ok(signer)
+    }
+
+    /// The same; when it does not sign, `outages` hears of it.
+    pub fn telling(self, outages: &Outages) -> Self {
+        Self { outages: outages.clone(), ..self }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -189,11 +201,11 @@ impl Signer for TokenSigner {
             match &signed {
                 Ok(_) => {
                     maillog::token_up();
-                    outages::up(Thing::Token);
+                    self.outages.up(Thing::Token);
                 }
                 Err(e) => {
                     maillog::token_down(&e.to_string());
-                    outages::down(Thing::Token, &e.to_string());
+                    self.outages.down(Thing::Token, &e.to_string());
                 }
             }
         }

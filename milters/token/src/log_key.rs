@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use openssl::pkey::{PKey, Public};
 use openssl::sign::Verifier;
-use pec_core::files::{self, Stamp};
-use pec_core::parameters::Token;
 use pec_core::smime::sign::SignError;
+use pec_host::files::{self, Stamp};
+use pec_host::parameters::Token;
 
 use crate::MAKE_TIME;
 use crate::worker::{Failure, Worker};

@@ -15,8 +15,8 @@ use openssl::bn::BigNum;
 use openssl::pkey::{Id, PKey};
 use openssl::rsa::Rsa;
 use openssl::sha::sha256;
-use pec_core::smime::closed_to_others;
 use pec_core::smime::pkcs11::Pkcs11Uri;
+use pec_host::read::closed_to_others;
 
 /// `DigestInfo` of a SHA-256 hash, up to the hash itself (RFC 8017 s. 9.2, note 1).
 const SHA256_DIGEST_INFO: [u8; 19] = [

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use pec_core::parameters::Token;
+use pec_host::parameters::Token;
 
 use crate::wire;
 

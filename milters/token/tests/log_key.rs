@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use pec_core::clock::Moment;
-use pec_core::parameters::SigningKey;
+use pec_host::parameters::SigningKey;
 use pec_register::checkpoint::{Checkpoint, LogKey};
 use pec_register::tree::EMPTY;
 use pec_test_support::network::Network;

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 use pec_access::AccessPoint;
 use pec_core::clock::Moment;
 use pec_core::envelope::signed_parts;
-use pec_core::maillog;
-use pec_core::parameters::{SigningKey, Token};
 use pec_core::smime::own::OwnCertificate;
 use pec_core::smime::request::{Subject, request};
 use pec_core::smime::sign::{SignError, Signer, detached};
-use pec_core::smime::verify::TrustedCas;
+use pec_host::maillog;
+use pec_host::parameters::{SigningKey, Token};
+use pec_host::read;
 use pec_test_support::judges::openssl_verify;
 use pec_test_support::network::{LETTER, Network};
 use pec_test_support::pki::{Keys, NOW, Pki};
@@ -74,7 +74,7 @@ impl Alfa {
 }
 
 fn certificate(keys: &Keys) -> OwnCertificate {
-    OwnCertificate::read(&keys.certificate_file, ADDRESS, &keys.name, Moment::from_unix(NOW)).unwrap()
+    read::certificate(&keys.certificate_file, ADDRESS, &keys.name, Moment::from_unix(NOW)).unwrap()
 }
 
 fn tapped_library(directory: &Path) -> PathBuf {
@@ -378,12 +378,8 @@ fn a_key_on_the_token_that_is_too_short_or_too_long_is_refused() {
     for bits in [1024, 4104] {
         let alfa = Alfa::of_bits(bits);
         let says = format!("has {bits} bits; RSA of 2048 to 4096 bits is needed");
-        let read = OwnCertificate::read(
-            &alfa.keys.certificate_file,
-            ADDRESS,
-            &alfa.keys.name,
-            Moment::from_unix(NOW),
-        );
+        let read =
+            read::certificate(&alfa.keys.certificate_file, ADDRESS, &alfa.keys.name, Moment::from_unix(NOW));
         assert!(read.unwrap_err().to_string().ends_with(&says));
         let mut key = TokenKey::open(alfa.token()).unwrap();
         let public_key = key.public_key().clone();
@@ -479,7 +475,7 @@ async fn while_the_token_is_away_mail_waits_and_goes_on_by_itself() {
     assert_eq!(taken.len(), 200, "every message goes out");
     assert!(deferred.load(Ordering::SeqCst) >= 20);
     eventually("no more than four processes", || workers().len() <= 4);
-    let cas = TrustedCas::read(&network.pki.ca_file()).unwrap();
+    let cas = read::trusted_cas(&network.pki.ca_file()).unwrap();
     for (n, queued) in taken.iter().enumerate() {
         let body = &queued.mail.body;
         let parts = signed_parts(&queued.mail.header, body).unwrap();

@@ -27,6 +27,7 @@ use pec_core::header::Header;
 use pec_core::identifier::hex;
 use pec_core::mime::{header_end, part, split};
 use pec_core::smime::verify::TrustedCas;
+use pec_host::read;
 use pec_hostile::arrivals::{Arrival, Hands, Incoming, SENT, arrivals};
 use pec_hostile::forge::{ANNA, daticert};
 use pec_hostile::submissions::{Access, Submission, submissions};
@@ -215,7 +216,7 @@ async fn rfc6109_3_1_what_users_submit() {
         alfa: Delivery::start(&network, &network.alfa).await,
         port25: start(IncomingPoint::new(network.world(&network.beta).await), Door::Port25).await,
         beta: Delivery::start(&network, &network.beta).await,
-        cas: TrustedCas::read(&network.pki.ca_file()).unwrap(),
+        cas: read::trusted_cas(&network.pki.ca_file()).unwrap(),
     };
     let written = tempfile::tempdir().unwrap();
     let (mut took, mut wrong) = (Vec::new(), Vec::new());
@@ -445,7 +446,7 @@ async fn rfc6109_3_2_what_arrives_from_outside() {
     let beta = start(IncomingPoint::new(network.world(&network.beta).await), Door::Port25).await;
     let delivery = Delivery::start(&network, &network.beta).await;
     let database = Database::connect(&network.beta.settings, "test").await.unwrap();
-    let cas = TrustedCas::read(&network.pki.ca_file()).unwrap();
+    let cas = read::trusted_cas(&network.pki.ca_file()).unwrap();
 
     let (mut took, mut wrong) = (Vec::new(), Vec::new());
     let mut before = rows(&network.beta).await;

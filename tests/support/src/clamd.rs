@@ -1,6 +1,6 @@
 //! A stand-in for clamd that knows two words. The real one has its turn in tests/scenarios.
 
-use pec_core::parameters::Socket;
+use pec_host::parameters::Socket;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use pec_core::header::Header;
 use pec_core::mime::header_end;
-use pec_core::parameters::Socket;
+use pec_host::parameters::Socket;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 

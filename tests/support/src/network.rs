@@ -18,12 +18,14 @@ use pec_core::identifier::{fresh, hex, pec_identifier};
 use pec_core::message::Body;
 use pec_core::notices::busta::busta;
 use pec_core::notices::{Issuer, Notice};
-use pec_core::parameters::{OrdinaryMail, Pkcs11, Register, Settings, SigningKey, Socket};
 use pec_core::smime::pem::PemSigner;
 use pec_core::smime::verify::TooOld;
-use pec_milter::world::World;
-use pec_state::database::{Database, MIGRATIONS};
+use pec_host::parameters::{OrdinaryMail, Pkcs11, Register, Settings, SigningKey, Socket};
+use pec_program::life::Process;
+use pec_program::world::World;
+use pec_state::database::Database;
 use pec_state::log::Entry;
+use pec_state::pool::MIGRATIONS;
 use pec_state::rows::{Passed, PassedKind, Ricevuta, Sent};
 use tempfile::TempDir;
 use tokio_postgres::NoTls;
@@ -130,7 +132,7 @@ impl Network {
     /// The world of a provider, as a milter has it.
     pub async fn world(&self, host: &Host) -> World {
         let database = Database::connect(&host.settings, "test").await.unwrap();
-        World::new(host.settings.clone(), self.clock.clone(), database).unwrap()
+        World::new(host.settings.clone(), Process::quiet(self.clock.clone()), database).unwrap()
     }
 
     /// A provider's signer.

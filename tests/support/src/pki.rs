@@ -19,8 +19,9 @@ use openssl::x509::extension::{
 use openssl::x509::{X509, X509CrlBuilder, X509Extension, X509NameBuilder, X509RevokedBuilder};
 use pec_core::clock::Moment;
 use pec_core::identifier::hex;
-use pec_core::smime::own::{KeyError, OwnCertificate};
+use pec_core::smime::own::KeyError;
 use pec_core::smime::pem::PemSigner;
+use pec_host::read;
 use x509_cert::ext::pkix::NameConstraints;
 use x509_cert::ext::pkix::constraints::name::GeneralSubtree;
 use x509_cert::ext::pkix::crl::dp::DistributionPoint;
@@ -262,8 +263,8 @@ impl Keys {
 
     /// Certificate and key, as the milters read them at `now`.
     pub fn signer(&self, address: &str, now: i64) -> Result<PemSigner, KeyError> {
-        PemSigner::read(
-            OwnCertificate::read(&self.certificate_file, address, &self.name, Moment::from_unix(now))?,
+        read::signer(
+            read::certificate(&self.certificate_file, address, &self.name, Moment::from_unix(now))?,
             &self.key_file,
         )
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use pec_core::parameters::Token;
+use pec_host::parameters::Token;
 
 use crate::pki::Keys;
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use openssl::x509::extension::{ExtendedKeyUsage, KeyUsage};
-use pec_core::parameters::Timestamps;
+use pec_host::parameters::Timestamps;
 use tempfile::TempDir;
 
 use crate::pki::Ca;

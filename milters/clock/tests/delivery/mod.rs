@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use pec_core::parameters::{Settings, Socket};
 use pec_delivery::DeliveryPoint;
 use pec_delivery::doors::{Door, serve};
+use pec_host::parameters::{Settings, Socket};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;

@@ -18,6 +18,7 @@ mod testo;
 use mail_builder::headers::Header as _;
 use mail_builder::headers::raw::Raw;
 use openssl::sha::sha256;
+use testo::Testo;
 
 use crate::clock::Moment;
 use crate::daticert::Daticert;
@@ -26,7 +27,6 @@ use crate::identifier::hex;
 use crate::message::Body;
 use crate::smime::SIGNATURE_TYPE;
 use crate::smime::sign::{SignError, Signer, detached};
-use testo::Testo;
 
 /// Characters of a subject that a header repeats: in encoded words they can take sixteen times as many bytes,
 /// and Postfix cuts a field at 60,000. daticert.xml has all of them.

@@ -1,27 +1,19 @@
-//! Revocation lists (CRLs, RFC 5280 s. 5): read, judged, and kept in a directory that all programs of a host
-//! share.
+//! Revocation lists (CRLs, RFC 5280 s. 5): read and judged.
 //!
 //! Promise: a list counts only if the CA that issued the certificate has signed it, for that place, whole (no
 //! delta, no indirect one, not for some reasons alone). An older list never takes the place of a newer one.
-//! What is in force lies in one file for each place, written as a whole; programs see a change with the next
-//! message.
-//!
-//! Nothing here speaks to a network: whoever fetches brings the bytes to [`CrlDirectory::take`].
+//! Who fetches lists, and where they lie, is not known here.
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{MetadataExt as _, chown};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
 
 use const_oid::ObjectIdentifier;
 use const_oid::db::rfc5280::{ID_CE_DELTA_CRL_INDICATOR, ID_CE_ISSUING_DISTRIBUTION_POINT};
 use der::asn1::{AnyRef, SequenceRef};
 use der::{Decode, Sequence};
 use openssl::bn::BigNum;
+use openssl::error::ErrorStack;
 use openssl::sha::Sha256;
 use openssl::x509::{CrlNumber, CrlStatus, X509, X509Crl, X509KeyUsage, X509Ref};
 use x509_cert::ext::Extension;
@@ -31,17 +23,10 @@ use x509_cert::time::Time;
 
 use super::{common_name, moment};
 use crate::clock::Moment;
-use crate::files::{Stamp, replace, stamp};
 use crate::identifier::hex;
 
 /// How far ahead a CA's clock may be, in seconds.
 const AHEAD: i64 = 3600;
-
-/// A change of the directory younger than this may be followed by another that looks the same: files' times
-/// are coarse.
-const RECENT: Duration = Duration::from_secs(1);
-
-const SUFFIX: &str = ".pem";
 
 /// A place where a CA lays down its list, and the CA that must have signed what lies there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,22 +88,6 @@ impl Place {
     }
 }
 
-/// Why a list does not count.
-#[derive(Debug, thiserror::Error)]
-pub enum CrlError {
-    /// It is none, not the CA's, or one that is not supported.
-    #[error("{0}")]
-    Refused(String),
-    /// `pec_crl_directory` cannot be read or written.
-    #[error("pec_crl_directory = {path}: {trouble}")]
-    Directory {
-        /// Its value.
-        path: String,
-        /// What happened.
-        trouble: io::Error,
-    },
-}
-
 /// A list that its CA has signed.
 pub struct Crl {
     list: X509Crl,
@@ -159,7 +128,7 @@ struct Inner<'a> {
 
 impl Crl {
     /// Reads DER or PEM. The error says why it does not count.
-    fn read(bytes: &[u8], place: &Place) -> Result<Self, String> {
+    pub fn read(bytes: &[u8], place: &Place) -> Result<Self, String> {
         let list = X509Crl::from_der(bytes)
             .or_else(|_| X509Crl::from_pem(bytes))
             .map_err(|_| "it is no CRL".to_owned())?;
@@ -188,6 +157,17 @@ impl Crl {
             only_for,
             list,
         })
+    }
+
+    /// Why it does not count yet at `now`, if so: it is of a time to come.
+    pub fn not_come(&self, now: Moment) -> Option<String> {
+        let is_ahead = self.this_update.unix() > now.unix() + AHEAD;
+        is_ahead.then(|| format!("it is of {}, which has not come yet", self.this_update))
+    }
+
+    /// Whether they are the same bytes.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.list.to_der().ok() == other.list.to_der().ok()
     }
 
     /// Whether it speaks of CAs' certificates, or of others.
@@ -221,7 +201,7 @@ impl Crl {
     }
 
     /// Why `newer` must not take its place, if so.
-    fn stays_before(&self, newer: &Self) -> Option<String> {
+    pub fn stays_before(&self, newer: &Self) -> Option<String> {
         if newer.this_update < self.this_update {
             return Some(format!(
                 "it is of {}, and the one in force is of {}",
@@ -308,215 +288,69 @@ pub struct Known {
     pub crl: Option<Arc<Crl>>,
 }
 
+impl Known {
+    /// As text that people and `openssl crl` read: the address, the CA's certificate, the list.
+    pub fn to_text(&self) -> Result<Vec<u8>, ErrorStack> {
+        let mut text = format!("url: {}\n", self.place.url);
+        let also = self.place.also.iter().filter(|also| !also.contains(char::is_control));
+        also.for_each(|also| text += &format!("also: {also}\n"));
+        let mut text = text.into_bytes();
+        text.extend(self.place.issuer.to_pem()?);
+        if let Some(crl) = &self.crl {
+            text.extend(crl.list.to_pem()?);
+        }
+        Ok(text)
+    }
+
+    /// Reads that text; a list in it that does not count is none.
+    pub fn from_text(text: &[u8]) -> Option<Self> {
+        let issuer = X509::from_pem(text).ok()?;
+        let head = text
+            .split(|&b| b == b'\n')
+            .take_while(|line| !line.starts_with(b"-----"))
+            .map(String::from_utf8_lossy);
+        let (mut url, mut also) = (None, Vec::new());
+        for line in head {
+            match line.split_once(": ") {
+                Some(("url", value)) => url = Some(value.to_owned()),
+                Some(("also", value)) => also.push(value.to_owned()),
+                _ => {}
+            }
+        }
+        let place = Place { url: url?, also, issuer };
+        let crl = Crl::read(text, &place).ok().map(Arc::new);
+        Some(Self { place, crl })
+    }
+}
+
 /// All places that are known, as of one moment.
 #[derive(Debug, Default)]
 pub struct Lists {
     /// Another number, another content.
     pub generation: u64,
-    by_key: HashMap<String, (Stamp, Known)>,
+    by_key: HashMap<String, Known>,
 }
 
 impl Lists {
+    /// These, by the key of their place.
+    pub fn new(generation: u64, by_key: HashMap<String, Known>) -> Self {
+        Self { generation, by_key }
+    }
+
+    /// Whether the place is known.
+    pub fn knows(&self, place: &Place) -> bool {
+        self.by_key.contains_key(&place.key())
+    }
+
     /// The list that is in force for a place.
     pub fn get(&self, place: &Place) -> Option<&Arc<Crl>> {
-        self.by_key.get(&place.key())?.1.crl.as_ref()
+        self.by_key.get(&place.key())?.crl.as_ref()
     }
 
     /// All, by address.
     pub fn all(&self) -> Vec<Known> {
-        let mut all: Vec<Known> = self.by_key.values().map(|(_, known)| known.clone()).collect();
+        let mut all: Vec<Known> = self.by_key.values().cloned().collect();
         all.sort_by(|a, b| a.place.url.cmp(&b.place.url));
         all
     }
-}
-
-/// What [`CrlDirectory::take`] did.
-#[derive(Debug, Clone)]
-pub enum Taken {
-    /// It is in force now.
-    New(Arc<Crl>),
-    /// It is the one that is in force.
-    Same(Arc<Crl>),
-}
-
-/// `pec_crl_directory`: one file for each place, readable by people and by `openssl crl -in FILE`: the
-/// address, the CA's certificate, the list.
-#[derive(Debug)]
-pub struct CrlDirectory {
-    path: PathBuf,
-    seen: Mutex<Seen>,
-}
-
-#[derive(Debug, Default)]
-struct Seen {
-    /// The directory when it was read; `None`: read it again.
-    changed: Option<SystemTime>,
-    lists: Arc<Lists>,
-}
-
-impl CrlDirectory {
-    /// The directory at `path`, which need not be there yet.
-    pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), seen: Mutex::default() }
-    }
-
-    fn error(&self, trouble: io::Error) -> CrlError {
-        CrlError::Directory { path: self.path.display().to_string(), trouble }
-    }
-
-    /// What is in force now.
-    pub fn lists(&self) -> Result<Arc<Lists>, CrlError> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = match fs::metadata(&self.path) {
-            Ok(metadata) => metadata.modified().map_err(|e| self.error(e))?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => SystemTime::UNIX_EPOCH,
-            Err(e) => return Err(self.error(e)),
-        };
-        if seen.changed == Some(changed) {
-            return Ok(Arc::clone(&seen.lists));
-        }
-        let by_key = self.read_all(&seen.lists.by_key).map_err(|e| self.error(e))?;
-        let is_same = by_key.len() == seen.lists.by_key.len()
-            && by_key.iter().all(|(key, (stamp, _))| {
-                seen.lists.by_key.get(key).is_some_and(|(before, _)| before == stamp)
-            });
-        if !is_same {
-            seen.lists = Arc::new(Lists { generation: seen.lists.generation + 1, by_key });
-        }
-        let is_settled = SystemTime::now().duration_since(changed).is_ok_and(|age| age > RECENT);
-        seen.changed = is_settled.then_some(changed);
-        Ok(Arc::clone(&seen.lists))
-    }
-
-    fn read_all(
-        &self,
-        before: &HashMap<String, (Stamp, Known)>,
-    ) -> io::Result<HashMap<String, (Stamp, Known)>> {
-        let mut all = HashMap::new();
-        let entries = match fs::read_dir(&self.path) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(all),
-            Err(e) => return Err(e),
-        };
-        for entry in entries {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Some(key) = name.to_str().and_then(|name| name.strip_suffix(SUFFIX)) else { continue };
-            let stamp = stamp(&entry.metadata()?);
-            let known = match before.get(key) {
-                Some((same, known)) if *same == stamp => known.clone(),
-                _ => match parse(&fs::read(entry.path())?).filter(|known| known.place.key() == key) {
-                    Some(known) => known,
-                    // What somebody else has put there is nobody's list.
-                    None => continue,
-                },
-            };
-            all.insert(key.to_owned(), (stamp, known));
-        }
-        Ok(all)
-    }
-
-    /// Makes a place known, so that it is fetched on schedule from now on.
-    pub fn note(&self, place: &Place) -> Result<(), CrlError> {
-        if self.lists()?.by_key.contains_key(&place.key()) {
-            return Ok(());
-        }
-        self.locked(|| if self.on_disk(place)?.is_none() { self.write(place, None) } else { Ok(()) })
-            .map_err(|e| self.error(e))
-    }
-
-    /// Puts `bytes`, which were fetched from `place` at `now`, in force, if they are a list that counts and
-    /// is not older than the one that is.
-    pub fn take(&self, place: &Place, bytes: &[u8], now: Moment) -> Result<Taken, CrlError> {
-        let crl = Arc::new(Crl::read(bytes, place).map_err(CrlError::Refused)?);
-        if crl.this_update.unix() > now.unix() + AHEAD {
-            return Err(CrlError::Refused(format!("it is of {}, which has not come yet", crl.this_update)));
-        }
-        let mut refused = None;
-        let taken = self.locked(|| {
-            if let Some(old) = self.on_disk(place)?.and_then(|known| known.crl) {
-                if old.list.to_der().ok() == crl.list.to_der().ok() {
-                    return Ok(Taken::Same(old));
-                }
-                refused = old.stays_before(&crl);
-                if refused.is_some() {
-                    return Ok(Taken::Same(old));
-                }
-            }
-            self.write(place, Some(&crl))?;
-            Ok(Taken::New(Arc::clone(&crl)))
-        });
-        let taken = taken.map_err(|e| self.error(e))?;
-        match refused {
-            Some(why) => Err(CrlError::Refused(format!(
-                "{why}; to go back all the same, remove the file of {}",
-                self.file(place).display()
-            ))),
-            None => Ok(taken),
-        }
-    }
-
-    /// Where a place's list lies.
-    fn file(&self, place: &Place) -> PathBuf {
-        self.path.join(place.key() + SUFFIX)
-    }
-
-    fn on_disk(&self, place: &Place) -> io::Result<Option<Known>> {
-        match fs::read(self.file(place)) {
-            Ok(text) => Ok(parse(&text)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// Several programs write: one at a time compares and replaces.
-    fn locked<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        if !self.path.exists() {
-            fs::create_dir(&self.path)?;
-            // The administrator's command may be first, and the milters must be able to write here.
-            if let Some(owner) = self.path.parent().and_then(|above| fs::metadata(above).ok()) {
-                let _ = chown(&self.path, Some(owner.uid()), Some(owner.gid()));
-            }
-        }
-        let directory = File::open(&self.path)?;
-        directory.lock()?;
-        let done = work()?;
-        directory.sync_all()?;
-        Ok(done)
-    }
-
-    fn write(&self, place: &Place, crl: Option<&Crl>) -> io::Result<()> {
-        let mut text = format!("url: {}\n", place.url);
-        place
-            .also
-            .iter()
-            .filter(|also| !also.contains(char::is_control))
-            .for_each(|also| text += &format!("also: {also}\n"));
-        let mut text = text.into_bytes();
-        text.extend(place.issuer.to_pem().map_err(io::Error::other)?);
-        if let Some(crl) = crl {
-            text.extend(crl.list.to_pem().map_err(io::Error::other)?);
-        }
-        replace(&self.file(place), |new| new.write_all(&text))
-    }
-}
-
-/// Reads a file of the directory; a list in it that does not count is none.
-fn parse(text: &[u8]) -> Option<Known> {
-    let issuer = X509::from_pem(text).ok()?;
-    let head = text
-        .split(|&b| b == b'\n')
-        .take_while(|line| !line.starts_with(b"-----"))
-        .map(String::from_utf8_lossy);
-    let (mut url, mut also) = (None, Vec::new());
-    for line in head {
-        match line.split_once(": ") {
-            Some(("url", value)) => url = Some(value.to_owned()),
-            Some(("also", value)) => also.push(value.to_owned()),
-            _ => {}
-        }
-    }
-    let place = Place { url: url?, also, issuer };
-    let crl = Crl::read(text, &place).ok().map(Arc::new);
-    Some(Known { place, crl })
 }

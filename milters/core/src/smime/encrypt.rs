@@ -3,9 +3,6 @@
 //!
 //! Promise: what is encrypted is held once more, as its ciphertext in pieces, and never joined.
 
-use std::fs;
-use std::path::Path;
-
 use bytes::Bytes;
 use der::{Decode as _, Encode as _};
 use openssl::pkey::Public;
@@ -14,15 +11,6 @@ use openssl::rsa::{Padding, Rsa};
 use openssl::symm::{Cipher, Crypter, Mode};
 use openssl::x509::X509;
 use x509_cert::Certificate;
-
-/// The certificate cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{parameter} = {path}: {trouble}")]
-pub struct ReaderError {
-    parameter: &'static str,
-    path: String,
-    trouble: String,
-}
 
 /// Something could not be encrypted.
 #[derive(Debug, thiserror::Error)]
@@ -60,20 +48,18 @@ const AES_256_CBC: &[u8] = &[0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x0
 const BLOCK: usize = 16;
 
 impl Reader {
-    /// Reads the certificate (PEM) that `parameter` names.
-    pub fn read(parameter: &'static str, file: &Path) -> Result<Self, ReaderError> {
-        let error = |trouble: String| ReaderError { parameter, path: file.display().to_string(), trouble };
-        let pem = fs::read(file).map_err(|e| error(e.to_string()))?;
-        let certificate = X509::from_pem(&pem).map_err(|_| error("is no certificate in PEM".to_owned()))?;
+    /// The holder of the key to this certificate (PEM).
+    pub fn from_pem(pem: &[u8]) -> Result<Self, String> {
+        let certificate = X509::from_pem(pem).map_err(|_| "is no certificate in PEM")?;
         let key = certificate
             .public_key()
             .and_then(|key| key.rsa())
-            .map_err(|_| error("the certificate's key is not RSA".to_owned()))?;
+            .map_err(|_| "the certificate's key is not RSA")?;
         let name = || {
             let parsed = Certificate::from_der(&certificate.to_der().ok()?).ok()?.tbs_certificate;
             Some(wrap(SEQUENCE, &[&parsed.issuer.to_der().ok()?, &parsed.serial_number.to_der().ok()?]))
         };
-        let name = name().ok_or_else(|| error("the certificate names no issuer".to_owned()))?;
+        let name = name().ok_or("the certificate names no issuer")?;
         Ok(Self { key, name })
     }
 
@@ -149,19 +135,12 @@ mod tests {
     fn openssl_opens_it_whatever_its_size_and_its_pieces() {
         let directory = tempfile::tempdir().unwrap();
         let pki = Pki::new(directory.path());
-        let reader = Reader::read("pec_infected_certificate_file", &pki.auditor_file()).unwrap();
+        let reader = Reader::from_pem(&std::fs::read(pki.auditor_file()).unwrap()).unwrap();
         for pieces in [&[][..], &[1], &[15, 1], &[16, 0, 17], &[100], &[40_000, 3, 70_001]] {
             let pieces: Vec<Bytes> = pieces.iter().map(|&length| Bytes::from(vec![b'x'; length])).collect();
             let encrypted = reader.encrypt(&pieces).unwrap().concat();
             assert_eq!(pki.opened(&encrypted), pieces.concat());
         }
-        let refused = Reader::read("pec_infected_certificate_file", &directory.path().join("none.pem"))
-            .unwrap_err()
-            .to_string();
-        assert!(
-            refused.starts_with("pec_infected_certificate_file = ")
-                && refused.contains("none.pem: No such file"),
-            "{refused}"
-        );
+        assert_eq!(Reader::from_pem(b"nothing").unwrap_err(), "is no certificate in PEM");
     }
 }

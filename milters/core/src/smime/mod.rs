@@ -16,10 +16,6 @@ pub mod sign;
 pub mod signing_time;
 pub mod verify;
 
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
-
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
@@ -74,16 +70,4 @@ pub(crate) fn moment(time: &Asn1TimeRef) -> Result<Moment, String> {
     let epoch = Asn1Time::from_unix(0).map_err(|e| e.to_string())?;
     let since = epoch.diff(time).map_err(|e| e.to_string())?;
     Ok(Moment::from_unix(i64::from(since.days) * 86_400 + i64::from(since.secs)))
-}
-
-/// A secret's file, a key or a PIN, is not for every user of this machine. The error does not name the file.
-pub fn closed_to_others(file: &Path) -> Result<(), String> {
-    let mode = fs::metadata(file).map_err(|e| e.to_string())?.mode();
-    if mode & 0o007 != 0 {
-        return Err(format!(
-            "every user of this machine may open it (mode {:o}); chmod 600 is needed",
-            mode & 0o777
-        ));
-    }
-    Ok(())
 }

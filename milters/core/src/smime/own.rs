@@ -1,6 +1,5 @@
 //! Our own certificate, and what it must be before anything is signed in its name.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use der::Decode;
@@ -17,7 +16,6 @@ use super::sign::Identity;
 use super::{certificate_addresses, certificate_hash, certificates_from_pem, common_name, moment};
 use crate::clock::Moment;
 use crate::identifier::hex;
-use crate::maillog;
 
 /// How long our RSA key may be, in bits.
 pub const KEY_BITS: std::ops::RangeInclusive<u32> = 2048..=4096;
@@ -57,13 +55,18 @@ pub struct OwnCertificate {
 }
 
 impl OwnCertificate {
-    /// Reads `file` (our certificate, then those above it) and makes sure that it is one to sign with at
-    /// `now` for `address` and the provider of this name: of an RSA key of 2048 to 4096 bits, valid in time,
+    /// Reads the PEM text of `file` (our certificate, then those above it) and makes sure that it is one to
+    /// sign with at `now` for `address` and the provider of this name: of an RSA key of 2048 to 4096 bits, valid in time,
     /// with `address` in the subjectAltName (RFC 6109 s. 2.1), and of the profile of section 5.5.
-    pub fn read(file: &Path, address: &str, provider_name: &str, now: Moment) -> Result<Self, KeyError> {
+    pub fn from_pem(
+        file: &Path,
+        pem: &[u8],
+        address: &str,
+        provider_name: &str,
+        now: Moment,
+    ) -> Result<Self, KeyError> {
         let error = |trouble: String| KeyError::of_certificate(file, trouble);
-        let pem = fs::read(file).map_err(|e| error(e.to_string()))?;
-        let mut certificates = certificates_from_pem(&pem).map_err(error)?;
+        let mut certificates = certificates_from_pem(pem).map_err(error)?;
         let certificate = certificates.remove(0);
         check_validity(&certificate, now).map_err(error)?;
         let public_key = certificate
@@ -121,13 +124,6 @@ impl OwnCertificate {
     pub fn ends_soon(&self, now: Moment) -> Option<i64> {
         let days = (self.identity.not_after.unix() - now.unix()).div_euclid(86_400);
         (days < WARN_DAYS).then_some(days)
-    }
-
-    /// Warns in the log if the administrator should know at `now` how many days are left.
-    pub fn warn_of_end(&self, now: Moment) {
-        if let Some(days) = self.ends_soon(now) {
-            maillog::certificate_ends(days, self.identity.not_after, &self.file);
-        }
     }
 
     /// The key whose private half signs.

@@ -1,13 +1,11 @@
 //! A provider's key in a PEM file, for trying out: an accredited provider keeps it in an HSM (RFC 6109 s.
 //! 5.1).
 
-use std::fs;
 use std::path::Path;
 
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
 
-use super::closed_to_others;
 use super::own::{KeyError, OwnCertificate};
 use super::sign::{Identity, SignError, Signer};
 
@@ -18,17 +16,13 @@ pub struct PemSigner {
 }
 
 impl PemSigner {
-    /// Reads `key_file` (without passphrase, closed to other users) and makes sure that it is the
-    /// certificate's key.
-    pub fn read(certificate: OwnCertificate, key_file: &Path) -> Result<Self, KeyError> {
-        let error = |trouble: String| KeyError::of_key(key_file.display(), trouble);
-        let key = private_key(key_file).map_err(error)?;
-        closed_to_others(key_file).map_err(error)?;
+    /// The key that was read from `key_file`; it must be the certificate's.
+    pub fn new(certificate: OwnCertificate, key: PKey<Private>, key_file: &Path) -> Result<Self, KeyError> {
         if !certificate.public_key().public_eq(&key) {
-            return Err(error(format!(
-                "is not the key of the certificate in {}",
-                certificate.file().display()
-            )));
+            return Err(KeyError::of_key(
+                key_file.display(),
+                format!("is not the key of the certificate in {}", certificate.file().display()),
+            ));
         }
         Ok(Self { key, certificate })
     }
@@ -44,11 +38,10 @@ impl Signer for PemSigner {
     }
 }
 
-/// The private key in a PEM file without passphrase. The error does not name the file.
-pub fn private_key(file: &Path) -> Result<PKey<Private>, String> {
-    let pem = fs::read(file).map_err(|e| e.to_string())?;
+/// The private key in a PEM text without passphrase.
+pub fn private_key_from_pem(pem: &[u8]) -> Result<PKey<Private>, String> {
     // An empty passphrase, so that OpenSSL does not ask for one on the terminal.
-    PKey::private_key_from_pem_passphrase(&pem, b"")
+    PKey::private_key_from_pem_passphrase(pem, b"")
         .map_err(|_| "holds no readable PEM private key without passphrase".to_owned())
 }
 

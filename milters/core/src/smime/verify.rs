@@ -10,8 +10,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::fs;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,11 +21,10 @@ use openssl::x509::store::{X509Store, X509StoreBuilder};
 use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509PurposeId, X509Ref, X509StoreContext};
 
-use super::crl::{Crl, CrlDirectory, Lists, Place, Places};
+use super::crl::{Crl, Lists, Place, Places};
 use super::profile::breaches;
-use super::{certificate_addresses, certificate_hash, certificates_from_pem, common_name, moment};
+use super::{certificate_addresses, certificate_hash, common_name, moment};
 use crate::clock::Moment;
-use crate::maillog;
 
 /// How many chains are remembered. There are some dozens of providers; whoever has a signature of theirs can
 /// add other certificates to it, and each makes another chain.
@@ -44,22 +41,41 @@ pub enum TooOld {
     Believe,
 }
 
+/// What believing a signature asks of the world around it.
+pub trait Revocations: Send + Sync {
+    /// What the CAs say of revoked certificates, now. The error says why that is not known.
+    fn lists(&self) -> Result<Arc<Lists>, String>;
+
+    /// An administrator should know this. It is said once for each.
+    fn remark(&self, remark: &Remark<'_>);
+}
+
+/// What an administrator should know of a signature that is believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remark<'a> {
+    /// The certificate of this provider breaks rules of RFC 6109 s. 5.5 that do not make it worthless.
+    ProfileBroken {
+        /// Whose.
+        provider: &'a str,
+        /// SHA-1 of the certificate, lower-case hexadecimal.
+        sha1: &'a str,
+        /// Which rules.
+        breaches: String,
+    },
+    /// Whether a certificate is revoked is not known: why.
+    PerhapsRevoked(&'a str),
+    /// This address of a list is not asked, since it is no `http://` one.
+    Skipped(&'a str),
+}
+
 /// The CAs that are believed, and what they say of revoked certificates.
 pub struct TrustedCas {
     certificates: Vec<X509>,
-    crls: Option<(Arc<CrlDirectory>, TooOld)>,
+    crls: Option<(Arc<dyn Revocations>, TooOld)>,
     looks_back: bool,
     chains: Mutex<HashMap<[u8; 32], Arc<Chain>>>,
     warned: Mutex<HashSet<String>>,
     looks: AtomicUsize,
-}
-
-/// `pec_ca_file` is not usable.
-#[derive(Debug, thiserror::Error)]
-#[error("pec_ca_file = {path}: {trouble}")]
-pub struct CaError {
-    path: String,
-    trouble: String,
 }
 
 /// What is known of who signed.
@@ -174,17 +190,8 @@ struct Revocation {
 }
 
 impl TrustedCas {
-    /// Reads the PEM file of the CAs. Certificates that can be revoked are not known to be good until
-    /// [`Self::asking`] says where the lists lie.
-    pub fn read(file: &Path) -> Result<Self, CaError> {
-        let error = |trouble: String| CaError { path: file.display().to_string(), trouble };
-        let pem = fs::read(file).map_err(|e| error(e.to_string()))?;
-        let cas = Self::of(certificates_from_pem(&pem).map_err(error)?);
-        cas.store(Moment::from_unix(0)).map_err(|e| error(e.to_string()))?;
-        Ok(cas)
-    }
-
-    /// These CAs.
+    /// These CAs. Certificates that can be revoked are not known to be good until [`Self::asking`] says who
+    /// knows the lists.
     pub fn of(certificates: Vec<X509>) -> Self {
         Self {
             certificates,
@@ -196,8 +203,13 @@ impl TrustedCas {
         }
     }
 
+    /// Whether OpenSSL can work with them. The error is OpenSSL's.
+    pub fn check(&self) -> Result<(), String> {
+        self.store(Moment::from_unix(0)).map(drop).map_err(|e| e.to_string())
+    }
+
     /// The same, with these revocation lists.
-    pub fn asking(self, crls: Arc<CrlDirectory>, too_old: TooOld) -> Self {
+    pub fn asking(self, crls: Arc<dyn Revocations>, too_old: TooOld) -> Self {
         Self { crls: Some((crls, too_old)), ..self }
     }
 
@@ -290,7 +302,7 @@ impl TrustedCas {
     pub fn not_revoked(&self, signed_by: &SignedBy, at: Moment) -> Result<(), VerifyError> {
         let chain = &signed_by.chain;
         let (lists, too_old) = match &self.crls {
-            Some((crls, too_old)) => (crls.lists().map_err(|e| chain.not_known(e.to_string()))?, *too_old),
+            Some((crls, too_old)) => (crls.lists().map_err(|e| chain.not_known(e))?, *too_old),
             None => (Arc::default(), TooOld::Wait),
         };
         let said = {
@@ -324,14 +336,18 @@ impl TrustedCas {
         Ok(())
     }
 
-    /// Has the log name the rules of RFC 6109 s. 5.5 that the certificate of a provider of this name breaks,
+    /// Remarks on the rules of RFC 6109 s. 5.5 that the certificate of a provider of this name breaks,
     /// once. Those that decide about belief have been looked at: what is left is the CA's mistake, not the
     /// sender's.
     pub fn name_breaches(&self, signed_by: &SignedBy, provider_name: &str) {
         if self.is_first(format!("{} {provider_name}", signed_by.sha256)) {
             let breaches = breaches(&signed_by.certificate, provider_name).unwrap_or_else(|why| vec![why]);
             if !breaches.is_empty() {
-                maillog::profile_broken(provider_name, &signed_by.sha1, &breaches.join("; "));
+                self.remark(&Remark::ProfileBroken {
+                    provider: provider_name,
+                    sha1: &signed_by.sha1,
+                    breaches: breaches.join("; "),
+                });
             }
         }
     }
@@ -339,13 +355,19 @@ impl TrustedCas {
     /// Says something once, not for each message.
     fn warn_once(&self, words: String) {
         if self.is_first(words.clone()) {
-            maillog::crl_warning(&words);
+            self.remark(&Remark::PerhapsRevoked(&words));
         }
     }
 
     fn skipped_once(&self, url: &str) {
         if self.is_first(format!("skipped {url}")) {
-            maillog::crl_skipped(url);
+            self.remark(&Remark::Skipped(url));
+        }
+    }
+
+    fn remark(&self, remark: &Remark<'_>) {
+        if let Some((crls, _)) = &self.crls {
+            crls.remark(remark);
         }
     }
 

@@ -3,9 +3,9 @@
 use pec_core::clock::Moment;
 use pec_core::daticert::Errore;
 use pec_core::identifier::{fresh, hex};
-use pec_core::parameters::{Settings, Socket};
-use pec_milter::LARGE;
-use pec_milter::mailbox::Mailboxes;
+use pec_host::parameters::{Settings, Socket};
+use pec_program::LARGE;
+use pec_program::mailbox::Mailboxes;
 use pec_state::handover::Begun;
 use pec_state::rows::PassedKind;
 use pec_test_support::lmtp::bring_one;

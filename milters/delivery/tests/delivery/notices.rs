@@ -5,7 +5,8 @@ use pec_core::clock::Moment;
 use pec_core::identifier::{fresh, hex};
 use pec_state::authentic::Authentic;
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{Custody, Fact, FactKind, Made, TimeSource, trigger_name};
+use pec_state::rows::{Custody, Fact, FactKind, Made, TimeSource};
+use pec_state::trigger::Trigger;
 use pec_test_support::log::Log;
 use pec_test_support::network::{LETTER, Network, envelope};
 use pec_test_support::pki::NOW;
@@ -38,13 +39,14 @@ pub(crate) async fn held(
         message_id: format!("{}@gestore.test", fresh().unwrap()),
     };
     delivery.database.hold_fact(&fact).await.unwrap();
-    let name = trigger_name(kind, &fact.id);
+    let trigger = Trigger::notice(kind, &fact.id);
+    let name = trigger.name();
     let mail = Mail::submitted(
         "",
         &[&format!("{name}@notices.pec.internal")],
         b"From: x@y.test\nSubject: x\n\nwords\n",
     );
-    delivery.database.insert_trigger_bodies(&[name], &openssl::sha::sha256(&mail.body)).await.unwrap();
+    delivery.database.insert_trigger_bodies(&[trigger], &openssl::sha::sha256(&mail.body)).await.unwrap();
     (fact, mail)
 }
 

@@ -3,7 +3,8 @@
 use pec_core::clock::Moment;
 use pec_core::header::Field;
 use pec_core::identifier::{fresh, hex};
-use pec_state::rows::{FactKind, trigger_name};
+use pec_state::rows::FactKind;
+use pec_state::trigger::Trigger;
 use pec_test_support::log::Log;
 use pec_test_support::network::{Network, daticert_of, envelope};
 use pec_test_support::pki::NOW;
@@ -116,7 +117,7 @@ async fn nobody_but_our_programs_makes_a_trigger_work() {
         ("a real id of a fact and other bytes", other_bytes(&errore)),
         (
             "a real id of a fact and the envelope's bytes",
-            of(&trigger_name(FactKind::ErroreConsegna, &fact.id)),
+            of(&Trigger::notice(FactKind::ErroreConsegna, &fact.id).name()),
         ),
         (
             "a real id of a notice and the bytes of another trigger",

@@ -218,7 +218,7 @@ mod tests {
     use super::super::postfix::tests::shipped_postfix;
     use super::super::seen::tests::seen;
     use super::*;
-    use pec_milter::kernel_clock::KernelClock;
+    use pec_host::kernel_clock::KernelClock;
 
     /// What the check finds once `change` has changed what was seen.
     fn found(check: fn(&Seen) -> Vec<Finding>, change: impl FnOnce(&mut Seen)) -> Vec<String> {
@@ -280,7 +280,7 @@ mod tests {
             found(scanner, |seen| seen.scanner = Some(Err("refused".into())))[0]
                 .contains("pec_clamd = refused")
         );
-        let examined = |seen: &mut Seen, change: fn(&mut pec_milter::clamd::Examination)| {
+        let examined = |seen: &mut Seen, change: fn(&mut pec_program::scanner::Examination)| {
             change(seen.scanner.as_mut().unwrap().as_mut().unwrap())
         };
         assert!(

@@ -1,6 +1,6 @@
 //! Where mail goes: domains, maps, the DNS.
 
-use pec_core::parameters::split_list;
+use pec_host::parameters::split_list;
 
 use super::Finding;
 use super::seen::{Seen, asks_dns, is_table};

@@ -3,7 +3,7 @@
 //! Promise: a server that may say 250 without the message being in the mailbox is named, as far as it can be
 //! told from what it says; of one that is not known it is said that it is not.
 
-use pec_core::parameters::Socket;
+use pec_host::parameters::Socket;
 
 use super::Finding;
 use super::seen::Seen;

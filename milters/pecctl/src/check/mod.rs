@@ -21,9 +21,8 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use pec_core::clock::{Clock as _, SystemClock};
-use serde_json::json;
-
 use seen::Seen;
+use serde_json::json;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {

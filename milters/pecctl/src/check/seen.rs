@@ -19,12 +19,14 @@ use pec_core::clock::{Moment, SystemClock};
 use pec_core::directory::Directory;
 use pec_core::identifier::fresh;
 use pec_core::notices::service_address;
-use pec_core::parameters::{Settings, SigningKey, Socket, TABLE, split_list};
-use pec_core::smime::crl::CrlDirectory;
-use pec_milter::clamd::{Examination, Scanner};
-use pec_milter::kernel_clock::{KernelClock, kernel_clock};
-use pec_milter::mailbox::Mailboxes;
-use pec_milter::world::World;
+use pec_host::crl_directory::CrlDirectory;
+use pec_host::kernel_clock::{KernelClock, kernel_clock};
+use pec_host::parameters::{Settings, SigningKey, Socket, TABLE, split_list};
+use pec_host::read;
+use pec_program::life;
+use pec_program::mailbox::Mailboxes;
+use pec_program::scanner::{Examination, Scanner};
+use pec_program::world::World;
 use pec_state::authentic::RowKeys;
 use pec_state::database::Database;
 
@@ -142,7 +144,7 @@ impl Seen {
 
     /// What our own parameters lead to.
     async fn read_ours(&mut self, settings: &Settings) {
-        self.directory = Directory::read(&settings.directory_file).map_err(words);
+        self.directory = read::directory(&settings.directory_file).map_err(words);
         if let Ok(directory) = &self.directory {
             self.in_clear = in_clear(&self.postfix, policy_domains(directory, settings));
         }
@@ -165,7 +167,7 @@ impl Seen {
         let database = Database::connect(settings, "pecctl").await;
         self.database = database.as_ref().map(|_| ()).map_err(words);
         if let Ok(database) = database {
-            self.world = World::new(settings.clone(), Arc::new(SystemClock), database)
+            self.world = World::new(settings.clone(), life::Process::quiet(Arc::new(SystemClock)), database)
                 .map(|_| ())
                 .map_err(|e| format!("{e:#}"));
         }

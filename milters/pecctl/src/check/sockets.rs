@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use pec_core::parameters::{Settings, Socket};
+use pec_host::parameters::{Settings, Socket};
 
 use super::Finding;
 use super::seen::{Known, Seen, output, words};

@@ -254,8 +254,9 @@ mod tests {
 
     use pec_core::header::Header;
     use pec_register::sealer::Sealer;
-    use pec_state::database::{Database, connect_reader};
+    use pec_state::database::Database;
     use pec_state::log::{Entry, Event};
+    use pec_state::pool::connect_reader;
     use pec_test_support::network::{Network, daticert_of};
     use pec_test_support::pki::NOW;
 

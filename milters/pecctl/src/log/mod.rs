@@ -20,14 +20,13 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use pec_core::clock::{Clock as _, SystemClock};
-use pec_core::notices::service_address;
-use pec_core::parameters::Settings;
-use pec_core::smime::own::OwnCertificate;
-use pec_milter::world::signer;
+use pec_host::outages::Outages;
+use pec_host::parameters::Settings;
+use pec_program::world::own_signer;
 use pec_register::prover::signature_of;
 use pec_register::row::Row;
 use pec_register::rows::each_row;
-use pec_state::database::connect_reader;
+use pec_state::pool::connect_reader;
 use tokio_postgres::Client;
 
 #[derive(Debug, clap::Args)]
@@ -79,11 +78,7 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
             }
             (Some(Verb::Extract(extract)), _) => {
                 let now = SystemClock.now();
-                let address = service_address(&settings.service_domain);
-                let signer = signer(
-                    &settings,
-                    OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, now)?,
-                )?;
+                let signer = own_signer(&settings, now, &Outages::default())?;
                 let rows = extract::run(
                     &reading::begin(&settings).await?,
                     extract,

@@ -8,9 +8,10 @@ use std::fs;
 use anyhow::Context as _;
 use pec_core::clock::{Clock as _, SystemClock};
 use pec_core::identifier::fresh;
-use pec_core::parameters::Settings;
-use pec_state::database::{Database, connect_reader};
+use pec_host::parameters::Settings;
+use pec_state::database::Database;
 use pec_state::log::{Entry, Event};
+use pec_state::pool::connect_reader;
 use tokio_postgres::Client;
 
 /// Characters of a command line that are kept.

@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 
 use pec_core::clock::{Clock as _, SystemClock};
-use pec_core::parameters::Settings;
+use pec_host::parameters::Settings;
 use pec_register::sealer::recover;
 use pec_state::database::Database;
 use pec_state::log::{Entry, Event};

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use pec_core::clock::{Clock as _, SystemClock};
-use pec_core::parameters::Settings;
+use pec_host::parameters::Settings;
 use pec_register::retire::{due, retire};
 use tokio_postgres::NoTls;
 

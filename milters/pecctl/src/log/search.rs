@@ -93,8 +93,9 @@ mod tests {
     use pec_core::clock::Moment;
     use pec_core::header::Header;
     use pec_register::row::Row;
-    use pec_state::database::{Database, connect_reader};
+    use pec_state::database::Database;
     use pec_state::log::{Entry, Event};
+    use pec_state::pool::connect_reader;
     use pec_test_support::network::{Network, column, daticert_of, run as sql};
 
     use super::*;

@@ -97,8 +97,9 @@ pub(super) fn legal_time(time: &str) -> String {
 mod tests {
     use pec_core::header::Header;
     use pec_register::row::Row;
-    use pec_state::database::{Database, connect_reader};
+    use pec_state::database::Database;
     use pec_state::log::{Entry, Event};
+    use pec_state::pool::connect_reader;
     use pec_test_support::network::{Network, daticert_of};
 
     use super::*;

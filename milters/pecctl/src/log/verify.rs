@@ -14,9 +14,9 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 use pec_core::clock::{Clock as _, SystemClock};
-use pec_core::parameters::Settings;
-use pec_core::smime::crl::CrlDirectory;
-use pec_core::smime::verify::TrustedCas;
+use pec_host::crl_directory::CrlDirectory;
+use pec_host::parameters::Settings;
+use pec_host::read;
 use pec_register::checkpoint::origin;
 use pec_register::checkpoint::{Checkpoint, LogKey};
 use pec_register::tree::Tiles;
@@ -52,7 +52,7 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let settings_of = &settings.register;
     let crls = Arc::new(CrlDirectory::new(&settings.crl_directory));
-    let cas = TrustedCas::read(&settings.ca_file)?.asking(crls, settings.crl_too_old).looking_back();
+    let cas = read::trusted_cas(&settings.ca_file)?.asking(crls, settings.crl_too_old).looking_back();
     let tsa =
         settings_of.timestamps.as_ref().map(|timestamps| TsaCas::read(&timestamps.ca_file)).transpose()?;
     // Who has not the key itself, an auditor, goes by what the provider has signed of it (log.key).

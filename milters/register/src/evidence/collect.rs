@@ -11,11 +11,11 @@ use openssl::sha::sha256;
 use openssl::x509::X509;
 use pec_core::clock::Moment;
 use pec_core::identifier::hex;
-use pec_core::parameters::Settings;
 use pec_core::smime::certificates_from_pem;
-use pec_core::smime::crl::CrlDirectory;
 use pec_core::smime::sign::{SignError, detached};
 use pec_core::smime::signing_time::signed_at;
+use pec_host::crl_directory::CrlDirectory;
+use pec_host::parameters::Settings;
 use tokio_postgres::Client;
 
 use super::readme::{Facts, Present, Signed};

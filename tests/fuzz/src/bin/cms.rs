@@ -11,15 +11,16 @@ use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use pec_core::clock::Moment;
-use pec_core::smime::crl::CrlDirectory;
 use pec_core::smime::verify::{TooOld, TrustedCas};
+use pec_host::crl_directory::CrlDirectory;
+use pec_host::read;
 
 /// `pec_test_support::pki::NOW`: the seeds' certificates are valid then.
 const NOW: i64 = 1_795_000_000;
 
 static CAS: LazyLock<TrustedCas> = LazyLock::new(|| {
     let file = env::var("PEC_FUZZ_CA").unwrap_or_else(|_| panic!("PEC_FUZZ_CA names no file of CAs"));
-    let cas = TrustedCas::read(Path::new(&file)).unwrap_or_else(|e| panic!("{e}"));
+    let cas = read::trusted_cas(Path::new(&file)).unwrap_or_else(|e| panic!("{e}"));
     // Of what names no list here it is not known whether it is good.
     cas.asking(Arc::new(CrlDirectory::new(&Path::new(&file).with_file_name("crl"))), TooOld::Believe)
 });

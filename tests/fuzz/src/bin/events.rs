@@ -23,6 +23,8 @@ use pec_core::notices::Notice;
 use pec_milter::callbacks::{InHand, serve};
 use pec_milter::transaction::MOST_FIELDS;
 use pec_milter::{Connection, Edits, Keeps, Point, Recipient, Reply, Transaction, Verdict};
+use pec_state::rows::FactKind;
+use pec_state::trigger::Trigger;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::runtime::{Builder, Runtime};
 
@@ -143,7 +145,7 @@ impl Point for Judge {
                 } else {
                     edits.delete_recipients(&transaction.recipients)
                 };
-                Verdict::Change(edits.add_trigger("accettazione+1"))
+                Verdict::Change(edits.add_trigger(&Trigger::notice(FactKind::Accettazione, "1")))
             }
         };
         seen.let_go_on += 1;

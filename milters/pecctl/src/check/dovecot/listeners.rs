@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use pec_core::parameters::Socket;
+use pec_host::parameters::Socket;
 
 use super::super::Finding;
 use super::super::seen::{Ours, Seen};

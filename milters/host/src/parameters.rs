@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::address::{Address, is_domain};
-use crate::smime::pkcs11::Pkcs11Uri;
-use crate::smime::verify::TooOld;
+use pec_core::address::{Address, is_domain};
+use pec_core::smime::pkcs11::Pkcs11Uri;
+use pec_core::smime::verify::TooOld;
 
 /// What a value may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

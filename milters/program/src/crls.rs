@@ -9,14 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pec_core::clock::Moment;
-use pec_core::maillog;
-use pec_core::smime::crl::{CrlDirectory, CrlError, Known, Place, Taken};
+use pec_core::smime::crl::{Known, Place};
+use pec_host::crl_directory::{CrlDirectory, CrlError, Taken};
+use pec_host::http::{Http, Limits};
+use pec_host::maillog;
 use pec_state::log::Event;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use crate::facts;
-use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
+use crate::facts::Facts;
 
 /// How long a CA's server may take, from the connection to the last byte.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,27 +37,18 @@ const RETRY: i64 = 300;
 /// Fetches lists into the directory.
 #[derive(Clone)]
 pub struct Crls {
-    agent: ureq::Agent,
+    http: Http,
+    facts: Facts,
     directory: Arc<CrlDirectory>,
     /// When each place (its key) was asked last, and whether it had a list that counts.
     asked: Arc<Mutex<HashMap<String, (Moment, bool)>>>,
 }
 
 impl Crls {
-    /// Who fetches into `directory`. `http_proxy` of the environment holds.
-    pub fn new(directory: Arc<CrlDirectory>) -> Self {
-        // A server may send us on to https, for which ureq must be told what to use. Lists are signed anyway.
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::NativeTls)
-            .root_certs(RootCerts::PlatformVerifier)
-            .build();
-        let agent = ureq::Agent::config_builder()
-            .tls_config(tls)
-            .timeout_global(Some(PATIENCE))
-            .max_redirects(REDIRECTS)
-            .build()
-            .new_agent();
-        Self { agent, directory, asked: Arc::default() }
+    /// Who fetches into `directory`; each new list is noted in `facts`.
+    pub fn new(directory: Arc<CrlDirectory>, facts: Facts) -> Self {
+        let limits = Limits { patience: PATIENCE, redirects: REDIRECTS, largest: LARGEST };
+        Self { http: Http::new(limits), directory, asked: Arc::default(), facts }
     }
 
     /// Where they lie.
@@ -127,7 +119,7 @@ impl Crls {
         let taken = tokio::task::spawn_blocking(move || {
             // Known first: where it cannot be fetched now, the schedule tries on.
             this.directory.note(&place_of_task).map_err(|e| e.to_string())?;
-            let bytes = this.fetch(&place_of_task.url)?;
+            let bytes = this.http.get(&place_of_task.url)?.body;
             this.directory.take(&place_of_task, &bytes, now).map_err(|e| e.to_string())
         });
         let taken = taken.await.unwrap_or_else(|e| Err(e.to_string()));
@@ -141,7 +133,11 @@ impl Crls {
                     crl.next_update,
                     crl.len()
                 );
-                facts::note_once(Event::ListaRevoche, format!("{} {}", place.url, crl.this_update), &words);
+                self.facts.note_once(
+                    Event::ListaRevoche,
+                    format!("{} {}", place.url, crl.this_update),
+                    &words,
+                );
             }
             Ok(Taken::Same(_)) => {}
             Err(why) => {
@@ -151,11 +147,6 @@ impl Crls {
             }
         }
         taken
-    }
-
-    fn fetch(&self, url: &str) -> Result<Vec<u8>, String> {
-        let mut response = self.agent.get(url).call().map_err(|e| e.to_string())?;
-        response.body_mut().with_config().limit(LARGEST).read_to_vec().map_err(|e| e.to_string())
     }
 }
 

@@ -11,6 +11,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use pec_core::clock::Moment;
+use pec_core::daticert::Daticert;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -18,8 +20,6 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::NO_QUEUE_ID;
-use crate::clock::Moment;
-use crate::daticert::Daticert;
 
 /// Writes the log to standard error, one line an event. Under systemd each line carries its priority, which
 /// journald takes off again.

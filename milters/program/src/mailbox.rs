@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pec_core::address::Address;
-use pec_core::parameters::{Settings, Socket};
+use pec_host::parameters::{Settings, Socket};
 use pec_lmtp::{Answer, Failure, Options, Outgoing, Peer, Pool, Protocol, Reply, Step};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;

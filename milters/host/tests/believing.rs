@@ -10,11 +10,13 @@ use der::asn1::Ia5String;
 use openssl::sha::sha256;
 use openssl::x509::{X509, X509Extension};
 use pec_core::clock::Moment;
-use pec_core::maillog;
 use pec_core::smime::common_name;
-use pec_core::smime::crl::{CrlDirectory, CrlError, Place, Places, Taken};
+use pec_core::smime::crl::{Place, Places};
 use pec_core::smime::sign::detached;
 use pec_core::smime::verify::{SignedBy, TooOld, TrustedCas, VerifyError};
+use pec_host::crl_directory::{CrlDirectory, CrlError, Taken};
+use pec_host::maillog;
+use pec_host::read;
 use pec_test_support::pki::{Ca, Keys, NOW, Revoked, crl_at, extension, only_for};
 use tempfile::TempDir;
 use x509_cert::ext::pkix::NameConstraints;
@@ -57,7 +59,7 @@ impl Cas {
     fn trusting(&self, ca: &Ca) -> TrustedCas {
         let file = self.path().join("ca.pem");
         fs::write(&file, ca.certificate.to_pem().unwrap()).unwrap();
-        TrustedCas::read(&file).unwrap()
+        read::trusted_cas(&file).unwrap()
     }
 
     /// Alfa, whose certificate can be asked about at [`URL`].
@@ -177,7 +179,7 @@ fn rfc6109_2_2_2_revoked_is_not_believed_and_without_a_list_nobody_can_say() {
     let cas = Cas::new();
     let (alfa, beta) = (cas.alfa(), cas.alfa());
     let crls = cas.crls();
-    let trusted = cas.trusting(&cas.root).asking(Arc::clone(&crls), TooOld::Wait);
+    let trusted = cas.trusting(&cas.root).asking(crls.clone(), TooOld::Wait);
     not_known(judged(&trusted, &alfa, NOW), &format!("the CRL {URL} is not here"));
     let Err(VerifyError::NotKnown(wanted)) = judged(&trusted, &alfa, NOW) else { panic!("not known") };
     assert_eq!(wanted.wanted, [[cas.place()]]);
@@ -200,7 +202,7 @@ fn rfc6109_2_2_2_revoked_is_not_believed_and_without_a_list_nobody_can_say() {
     // On a list is revoked, whatever our clock says: it may be slow.
     not_verified(judged(&trusted, &alfa, NOW + 9), "was revoked on");
     // What came before is as good as it was: `pecctl verify` asks for the time in the message.
-    let looking_back = cas.trusting(&cas.root).asking(Arc::clone(&crls), TooOld::Wait).looking_back();
+    let looking_back = cas.trusting(&cas.root).asking(crls.clone(), TooOld::Wait).looking_back();
     judged(&looking_back, &alfa, NOW + 9).unwrap();
     not_verified(judged(&looking_back, &alfa, NOW + 10), URL);
     // In a list that is there it counts, though its date be in the future.
@@ -222,8 +224,8 @@ fn rfc6109_2_2_2_a_list_that_is_too_old_is_waited_for_or_believed_as_set() {
     let certificate = beta.certificate();
     let list = Revoked { certificates: &[(&certificate, NOW)], ..Revoked::NOBODY };
     crls.take(&cas.place(), &cas.issuing.crl(&list), at(NOW)).unwrap();
-    let waiting = cas.trusting(&cas.root).asking(Arc::clone(&crls), TooOld::Wait);
-    let believing = cas.trusting(&cas.root).asking(Arc::clone(&crls), TooOld::Believe);
+    let waiting = cas.trusting(&cas.root).asking(crls.clone(), TooOld::Wait);
+    let believing = cas.trusting(&cas.root).asking(crls.clone(), TooOld::Believe);
     judged(&waiting, &alfa, NOW + DAY).unwrap();
     not_known(
         judged(&waiting, &alfa, NOW + DAY + 1),
@@ -280,7 +282,7 @@ fn every_ca_below_the_anchor_is_asked_about() {
     let cas = Cas::constrained(&[crl_at(&[ROOT_URL])]);
     let alfa = cas.alfa();
     let crls = cas.crls();
-    let trusted = cas.trusting(&cas.root).asking(Arc::clone(&crls), TooOld::Wait);
+    let trusted = cas.trusting(&cas.root).asking(crls.clone(), TooOld::Wait);
     not_known(
         judged(&trusted, &alfa, NOW),
         &format!("the CRL {URL} is not here, the CRL {ROOT_URL} is not here"),
@@ -332,7 +334,7 @@ fn an_ldap_address_beside_one_with_http_is_skipped_with_a_word() {
     let keys = cas.issuing.provider(cas.path(), ALFA, ADDRESS, &[crl_at(&[ldap, URL])]);
     let crls = cas.crls();
     let place = Places::of(&keys.certificate(), &cas.issuing.certificate).http.remove(0);
-    let trusted = cas.trusting(&cas.root).asking(Arc::clone(&crls), TooOld::Wait);
+    let trusted = cas.trusting(&cas.root).asking(crls.clone(), TooOld::Wait);
     let log = maillog::captured(false, || {
         not_known(judged(&trusted, &keys, NOW), &format!("the CRL {URL} is not here"));
         crls.take(&place, &cas.issuing.crl(&Revoked::NOBODY), at(NOW)).unwrap();
@@ -441,7 +443,7 @@ fn an_older_list_never_takes_the_place_of_a_newer_one() {
             .contains("its number is 6, and the one in force has 7")
     );
     assert!(refusal(crls.take(&place, &list(8, NOW - 1, &[]), at(NOW))).contains("the one in force is of"));
-    let trusted = cas.trusting(&cas.root).asking(Arc::clone(&crls), TooOld::Wait);
+    let trusted = cas.trusting(&cas.root).asking(crls.clone(), TooOld::Wait);
     not_verified(judged(&trusted, &alfa, NOW), "was revoked on");
     // A hold is lifted: the next list says so.
     crls.take(&place, &list(8, NOW, &[]), at(NOW)).unwrap();
@@ -453,7 +455,7 @@ fn lists_outlive_the_programs_and_are_one_for_all_of_them() {
     let cas = Cas::new();
     let alfa = cas.alfa();
     let (one, other) = (cas.crls(), cas.crls());
-    let trusted = cas.trusting(&cas.root).asking(Arc::clone(&one), TooOld::Wait);
+    let trusted = cas.trusting(&cas.root).asking(one.clone(), TooOld::Wait);
     not_known(judged(&trusted, &alfa, NOW), "is not here");
     one.note(&cas.place()).unwrap();
     assert_eq!(
@@ -493,7 +495,7 @@ fn chain_and_lists_are_looked_at_once_for_each_signer_and_list_not_for_each_mess
     let (alfa, beta) = (cas.alfa(), cas.alfa());
     let (crls, place) = (cas.crls(), cas.place());
     crls.take(&place, &cas.issuing.crl(&Revoked::NOBODY), at(NOW)).unwrap();
-    let trusted = cas.trusting(&cas.root).asking(Arc::clone(&crls), TooOld::Wait);
+    let trusted = cas.trusting(&cas.root).asking(crls.clone(), TooOld::Wait);
     let of_alfa = signature(&alfa, ADDRESS);
     for now in 0..50 {
         trusted.verify(b"x", &of_alfa, at(NOW + now)).unwrap();

@@ -15,20 +15,20 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
+use openssl::pkey::{PKey, Private};
 use openssl::sha::Sha256;
 use openssl::x509::X509;
 use pec_core::clock::Moment;
 use pec_core::directory::changes::{Change, changes, much_smaller};
 use pec_core::directory::{Directory, Provider, signed};
-use pec_core::files::{Stamp, beside, replace, stamp};
 use pec_core::identifier::hex;
-use pec_core::maillog;
-use pec_core::parameters::{DirectorySource, Settings};
-use pec_core::smime::pem::private_key;
-use pec_core::smime::{certificates_from_pem, closed_to_others};
+use pec_host::files::{Stamp, beside, replace, stamp};
+use pec_host::http::{Answer, Http, Limits, Tls};
+use pec_host::maillog;
+use pec_host::parameters::{DirectorySource, Settings};
+use pec_host::read;
 use pec_state::database::Database;
 use pec_state::log::Entry;
-use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, TlsProvider};
 
 /// How long the server may take, from the connection to the last byte.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -102,7 +102,7 @@ impl InForce {
         let file = settings.directory_file.clone();
         // First, so that a change while it is being read is seen.
         let seen = stamp_of(&file).ok();
-        let directory = Directory::read(&file)?;
+        let directory = read::directory(&file)?;
         let (name, unit) = (settings.provider_name.clone(), settings.provider_unit.clone());
         let this =
             Self { file, name, unit, directory: ArcSwap::from_pointee(directory), seen: Mutex::new(seen) };
@@ -127,7 +127,7 @@ impl InForce {
         if seen.replace(now) == Some(now) {
             return;
         }
-        let read = Directory::read(&self.file).map_err(anyhow::Error::from);
+        let read = read::directory(&self.file).map_err(anyhow::Error::from);
         match read.and_then(|directory| self.own_record(&directory).map(drop).map(|()| directory)) {
             Ok(directory) => {
                 log_content(&directory);
@@ -178,7 +178,7 @@ pub struct Directories(Arc<Inner>);
 
 struct Inner {
     source: DirectorySource,
-    agent: ureq::Agent,
+    http: Http,
     signers: Vec<X509>,
     file: PathBuf,
     name: String,
@@ -222,25 +222,12 @@ impl Tried {
     }
 }
 
-fn read_pem(name: &str, file: &Path) -> anyhow::Result<Vec<X509>> {
-    let read = fs::read(file).map_err(|e| e.to_string()).and_then(|pem| certificates_from_pem(&pem));
-    read.map_err(|e| anyhow::anyhow!("{name} = {}: {e}", file.display()))
-}
-
-fn client_key(file: &Path) -> anyhow::Result<PrivateKey<'static>> {
+fn client_key(file: &Path) -> anyhow::Result<PKey<Private>> {
     let read = || {
-        closed_to_others(file)?;
-        let pem = private_key(file)?.private_key_to_pem_pkcs8().map_err(|e| e.to_string())?;
-        PrivateKey::from_pem(&pem).map_err(|e| e.to_string())
+        read::closed_to_others(file)?;
+        read::private_key(file)
     };
-    read().map_err(|e: String| anyhow::anyhow!("pec_directory_client_key_file = {}: {e}", file.display()))
-}
-
-fn for_tls(certificates: &[X509]) -> anyhow::Result<Vec<Certificate<'static>>> {
-    certificates
-        .iter()
-        .map(|certificate| Ok(Certificate::from_der(&certificate.to_der()?).to_owned()))
-        .collect()
+    read().map_err(|e| anyhow::anyhow!("pec_directory_client_key_file = {}: {e}", file.display()))
 }
 
 impl Directories {
@@ -248,23 +235,20 @@ impl Directories {
     /// environment holds. The error names the file that does not do.
     pub fn new(settings: &Settings, database: Database) -> anyhow::Result<Option<Self>> {
         let Some(source) = settings.directory_source.clone() else { return Ok(None) };
-        let signers = read_pem("pec_directory_signer_file", &source.signer_file)?;
-        let cas = for_tls(&read_pem("pec_directory_ca_file", &source.ca_file)?)?;
-        let client = for_tls(&read_pem("pec_directory_client_certificate_file", &source.certificate_file)?)?;
-        let client = ClientCert::new_with_certs(&client, client_key(&source.key_file)?);
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::NativeTls)
-            .root_certs(RootCerts::new_with_certs(&cas))
-            .client_cert(Some(client))
-            .build();
-        let agent = ureq::Agent::config_builder()
-            .tls_config(tls)
-            .https_only(true)
-            .timeout_global(Some(PATIENCE))
-            .max_redirects(REDIRECTS);
+        let signers = read::certificates("pec_directory_signer_file", &source.signer_file)?;
+        let tls = Tls {
+            cas: &read::certificates("pec_directory_ca_file", &source.ca_file)?,
+            certificates: &read::certificates(
+                "pec_directory_client_certificate_file",
+                &source.certificate_file,
+            )?,
+            key: &client_key(&source.key_file)?,
+        };
+        let limits = Limits { patience: PATIENCE, redirects: REDIRECTS, largest: LARGEST };
+        let http = Http::over_tls(&tls, limits).map_err(anyhow::Error::msg)?;
         Ok(Some(Self(Arc::new(Inner {
             source,
-            agent: agent.build().new_agent(),
+            http,
             signers,
             file: settings.directory_file.clone(),
             name: settings.provider_name.clone(),
@@ -383,7 +367,7 @@ impl Inner {
             return Ok(None);
         }
         // Whatever lies there otherwise is of no use.
-        let before = Directory::read(&self.file).ok();
+        let before = read::directory(&self.file).ok();
         if let Some(fewer) = before.as_ref().and_then(|before| much_smaller(before, &after))
             && !accept_smaller
         {
@@ -401,12 +385,9 @@ impl Inner {
     /// The signed LDIF, and of when it is: when it was signed, or, if that does not stand in it, what the
     /// server says.
     fn fetch(&self, now: Moment) -> anyhow::Result<(Vec<u8>, Option<Moment>)> {
-        let mut response = self.agent.get(&self.source.url).call()?;
-        let modified = response
-            .headers()
-            .get("Last-Modified")
-            .and_then(|value| Moment::from_rfc5322(value.to_str().ok()?));
-        let p7m = response.body_mut().with_config().limit(LARGEST).read_to_vec()?;
+        let Answer { last_modified, body: p7m, .. } =
+            self.http.get(&self.source.url).map_err(anyhow::Error::msg)?;
+        let modified = last_modified.and_then(|value| Moment::from_rfc5322(&value));
         let signed = signed::open(p7m, &self.signers, now).map_err(anyhow::Error::msg)?;
         let of = signed.at.or(modified);
         if let Some(of) = of.filter(|of| of.unix() > now.unix() + AHEAD) {

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pec_core::clock::Clock;
-use pec_core::maillog;
+use pec_host::maillog;
 use pec_state::database::Database;
 use pec_state::log::Entry;
 
-use crate::clamd::{Examination, Scanner};
+use crate::scanner::{Examination, Scanner};
 
 /// How often the age of the signatures is looked at.
 const EVERY: Duration = Duration::from_secs(3600);

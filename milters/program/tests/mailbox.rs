@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use pec_core::address::Address;
-use pec_core::parameters::{Settings, Socket};
-use pec_milter::mailbox::{Handed, MailboxError, Mailboxes, Quota};
+use pec_host::parameters::{Settings, Socket};
+use pec_program::mailbox::{Handed, MailboxError, Mailboxes, Quota};
 use pec_test_support::mail_server::Taken;
 use pec_test_support::network::{Host, Network};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};

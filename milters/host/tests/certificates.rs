@@ -10,9 +10,11 @@ use der::{Decode as _, Encode as _};
 use openssl::x509::X509;
 use pec_core::clock::{Clock as _, Moment, SystemClock};
 use pec_core::smime::own::OwnCertificate;
-use pec_core::smime::pem::{private_key, sign};
+use pec_core::smime::pem::sign;
 use pec_core::smime::profile::breaches;
 use pec_core::smime::request::{Subject, request};
+use pec_host::read;
+use pec_host::read::private_key;
 use pec_test_support::pki::{NOW, Pki};
 use tempfile::TempDir;
 use x509_cert::certificate::{Certificate, TbsCertificate, Version};
@@ -80,7 +82,7 @@ impl Ca {
     fn read(&self, certificate: &X509) -> Result<OwnCertificate, String> {
         let file = self.directory.path().join("own.pem");
         fs::write(&file, certificate.to_pem().unwrap()).unwrap();
-        OwnCertificate::read(&file, ADDRESS, NAME, SystemClock.now()).map_err(|e| e.to_string())
+        read::certificate(&file, ADDRESS, NAME, SystemClock.now()).map_err(|e| e.to_string())
     }
 }
 
@@ -270,7 +272,7 @@ fn rfc6109_5_5_our_own_certificate_is_refused_by_rule_and_looked_at_in_time() {
     let day = 86_400;
     let keys = pki.provider_valid(NAME, ADDRESS, NOW - day, NOW + 365 * day);
     let read =
-        |file: &Path, name: &str, now: i64| OwnCertificate::read(file, ADDRESS, name, Moment::from_unix(now));
+        |file: &Path, name: &str, now: i64| read::certificate(file, ADDRESS, name, Moment::from_unix(now));
     let error = read(&keys.certificate_file, "Beta Posta S.r.l.", NOW).unwrap_err().to_string();
     assert!(
         error.starts_with("pec_certificate_file = ")

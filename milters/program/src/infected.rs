@@ -6,8 +6,9 @@
 use bytes::Bytes;
 use pec_core::header::Header;
 use pec_core::message::Body;
-use pec_core::parameters::Settings;
 use pec_core::smime::encrypt::Reader;
+use pec_host::parameters::Settings;
+use pec_host::read;
 use pec_state::store::Store;
 
 use crate::LARGE;
@@ -22,7 +23,7 @@ pub struct InfectedStore {
 impl InfectedStore {
     /// Opens it.
     pub fn open(settings: &Settings) -> anyhow::Result<Self> {
-        let auditor = Reader::read("pec_infected_certificate_file", &settings.infected_certificate_file)?;
+        let auditor = read::auditor(&settings.infected_certificate_file)?;
         Ok(Self { store: Store::open("pec_infected_store", &settings.infected_store)?, auditor })
     }
 

@@ -6,17 +6,19 @@
 //! words.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pec_core::clock::{Clock, Moment};
-use pec_core::maillog;
-use pec_core::outages;
-use pec_core::parameters::Settings;
-use pec_state::database::{Database, DatabaseError};
+use pec_host::maillog;
+use pec_host::outages::Outages;
+use pec_host::parameters::Settings;
+use pec_state::database::Database;
 use pec_state::log::{Entry, Event};
+use pec_state::pool::DatabaseError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 
@@ -54,8 +56,11 @@ impl Job {
     }
 }
 
-/// Who says what happens in this process.
-struct Facts {
+/// Says what happens in this program. One that was not begun ([`Facts::default`]) writes nothing.
+#[derive(Clone, Default)]
+pub struct Facts(Option<Arc<Writer>>);
+
+struct Writer {
     /// PROGRAM@HOST.
     place: String,
     provider: String,
@@ -63,69 +68,80 @@ struct Facts {
     jobs: UnboundedSender<Job>,
 }
 
-static FACTS: OnceLock<Facts> = OnceLock::new();
-
-/// This process is `program`, and takes up its work.
-pub fn begin(program: &str, version: &str, settings: &Settings, clock: Arc<dyn Clock>, database: Database) {
-    let (jobs, queue) = unbounded_channel();
-    let place = format!("{program}@{}", settings.hostname);
-    let facts = Facts { place, provider: settings.provider_name.clone(), clock, jobs };
-    if FACTS.set(facts).is_err() {
-        return;
-    }
-    tokio::spawn(write_all(queue, database));
-    outages::listen(|thing, why| match why {
-        Some(why) => note(Event::Interruzione, &format!("{}: does not answer: {why}", thing.name())),
-        None => note(Event::Ripristino, &format!("{}: answers again", thing.name())),
-    });
-    note(Event::Avvio, &format!("version {version}"));
-}
-
-/// What is in force, at the start and at each reload.
-pub fn configured(settings: &Settings, config_directory: &Path, database: &Database) {
-    let Some(facts) = FACTS.get() else { return };
-    facts.send(Job::Database(database.clone()));
-    let entry =
-        facts.entry(Event::Configurazione, facts.place.clone(), &writer(&config_directory.join("main.cf")));
-    facts.send(Job::Configuration(Box::new(entry), settings.values.clone()));
-}
-
-/// The certificate under which this program signs.
-pub fn signs_with(sha256: &str, not_after: Moment) {
-    let Some(facts) = FACTS.get() else { return };
-    let entry = facts.entry(
-        Event::CertificatoGestore,
-        facts.place.clone(),
-        &format!("signs with the certificate of SHA-256 {sha256}, until {not_after}"),
-    );
-    facts.send(Job::Changed(Box::new(entry)));
-}
-
-/// Something happened in this program.
-pub fn note(event: Event, words: &str) {
-    let Some(facts) = FACTS.get() else { return };
-    facts.send(Job::Row(Box::new(facts.entry(event, facts.place.clone(), words))));
-}
-
-/// Something happened that others may have seen too: the first who writes it down does. `identificativo` is
-/// the same for all.
-pub fn note_once(event: Event, identificativo: String, words: &str) {
-    let Some(facts) = FACTS.get() else { return };
-    facts.send(Job::Once(Box::new(facts.entry(event, identificativo, words))));
-}
-
-/// This process ends. Waits a little for its last rows.
-pub async fn end() {
-    let Some(facts) = FACTS.get() else { return };
-    note(Event::Arresto, "ends");
-    let (done, written) = oneshot::channel();
-    facts.send(Job::Last(done));
-    if tokio::time::timeout(LAST_WAIT, written).await.is_err() {
-        maillog::fact_lost("the end of this program, and what happened shortly before");
-    }
-}
+/// Rows that nobody writes yet.
+pub struct Waiting(UnboundedReceiver<Job>);
 
 impl Facts {
+    /// Those of `program`. What is noted waits until [`Waiting::begin`].
+    pub fn of(program: &str, settings: &Settings, clock: Arc<dyn Clock>) -> (Self, Waiting) {
+        let (jobs, queue) = unbounded_channel();
+        let place = format!("{program}@{}", settings.hostname);
+        let writer = Writer { place, provider: settings.provider_name.clone(), clock, jobs };
+        (Self(Some(Arc::new(writer))), Waiting(queue))
+    }
+
+    /// Whatever stops answering, and answers again, becomes a row.
+    pub fn outages(&self) -> Outages {
+        let facts = self.clone();
+        Outages::told_to(move |thing, why| match why {
+            Some(why) => {
+                facts.note(Event::Interruzione, &format!("{}: does not answer: {why}", thing.name()));
+            }
+            None => facts.note(Event::Ripristino, &format!("{}: answers again", thing.name())),
+        })
+    }
+
+    /// What is in force, at the start and at each reload.
+    pub fn configured(&self, settings: &Settings, config_directory: &Path, database: &Database) {
+        let Some(writer) = &self.0 else { return };
+        writer.send(Job::Database(database.clone()));
+        let file = config_directory.join("main.cf");
+        let entry = writer.entry(Event::Configurazione, writer.place.clone(), &last_writer(&file));
+        writer.send(Job::Configuration(Box::new(entry), settings.values.clone()));
+    }
+
+    /// The certificate under which this program signs.
+    pub fn signs_with(&self, sha256: &str, not_after: Moment) {
+        let Some(writer) = &self.0 else { return };
+        let words = format!("signs with the certificate of SHA-256 {sha256}, until {not_after}");
+        let entry = writer.entry(Event::CertificatoGestore, writer.place.clone(), &words);
+        writer.send(Job::Changed(Box::new(entry)));
+    }
+
+    /// Something happened in this program.
+    pub fn note(&self, event: Event, words: &str) {
+        let Some(writer) = &self.0 else { return };
+        writer.send(Job::Row(Box::new(writer.entry(event, writer.place.clone(), words))));
+    }
+
+    /// Something happened that others may have seen too: the first who writes it down does.
+    /// `identificativo` is the same for all.
+    pub fn note_once(&self, event: Event, identificativo: String, words: &str) {
+        let Some(writer) = &self.0 else { return };
+        writer.send(Job::Once(Box::new(writer.entry(event, identificativo, words))));
+    }
+
+    /// This program ends. Waits a little for its last rows.
+    pub async fn end(&self) {
+        let Some(writer) = &self.0 else { return };
+        self.note(Event::Arresto, "ends");
+        let (done, written) = oneshot::channel();
+        writer.send(Job::Last(done));
+        if tokio::time::timeout(LAST_WAIT, written).await.is_err() {
+            maillog::fact_lost("the end of this program, and what happened shortly before");
+        }
+    }
+}
+
+impl Waiting {
+    /// The program of these facts takes up its work: from now on they are written.
+    pub fn begin(self, facts: &Facts, version: &str, database: Database) {
+        tokio::spawn(write_all(self.0, database));
+        facts.note(Event::Avvio, &format!("version {version}"));
+    }
+}
+
+impl Writer {
     fn entry(&self, event: Event, identificativo: String, words: &str) -> Entry {
         Entry::of_fact(event, identificativo, words.to_owned(), &self.provider, self.clock.now())
     }
@@ -134,6 +150,12 @@ impl Facts {
         if self.jobs.send(job).is_err() {
             maillog::fact_lost("the writer of facts has ended");
         }
+    }
+}
+
+impl fmt::Debug for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Facts").field(&self.0.as_ref().map(|writer| &writer.place)).finish()
     }
 }
 
@@ -201,7 +223,7 @@ fn changes(before: Option<&str>, now: &BTreeMap<String, String>) -> Option<Strin
 }
 
 /// When and by whom a file was written, as far as the file system knows.
-fn writer(file: &Path) -> String {
+fn last_writer(file: &Path) -> String {
     match std::fs::metadata(file) {
         Ok(found) => format!(
             "{} was changed at {}, its owner is uid {}",

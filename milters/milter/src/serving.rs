@@ -15,16 +15,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use indymilter::{EitherListener, Listener};
-use pec_core::maillog;
-use pec_core::parameters::{Settings, Socket};
+use pec_host::maillog;
+use pec_host::parameters::{Settings, Socket};
+use pec_program::life::{self, Life, Sign};
+use pec_program::world::{VERSION, World};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 
 use crate::Point;
 use crate::callbacks::{InHand, serve};
-use crate::life::{self, Life, Sign};
 use crate::together::Together;
-use crate::world::{VERSION, World};
 
 /// How long SIGTERM waits for messages in hand; what is still there then gets 451.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(60);
@@ -57,7 +57,7 @@ pub fn run_with<P: Point, D: Copy>(
     others: impl Fn(&Settings) -> Vec<(D, &'static str, Socket)>,
     serve: impl Fn(D, UnixListener, Arc<ArcSwap<P>>, watch::Receiver<bool>) -> Server,
 ) -> ExitCode {
-    let make = move |settings, clock, database| point(World::new(settings, clock, database)?);
+    let make = move |settings, process, database| point(World::new(settings, process, database)?);
     life::run(program, make, async |life, settings, point| {
         live(life, settings, point, doors, others, serve).await
     })

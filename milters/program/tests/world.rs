@@ -3,7 +3,7 @@
 
 use std::net::TcpListener;
 
-use pec_core::parameters::Socket;
+use pec_host::parameters::Socket;
 use pec_test_support::network::{Network, column, eventually};
 
 #[tokio::test(flavor = "multi_thread")]

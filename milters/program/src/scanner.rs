@@ -12,10 +12,10 @@ use bytes::Bytes;
 use encodify::base64;
 use pec_core::clock::Moment;
 use pec_core::header::{Field, Header};
-use pec_core::maillog;
 use pec_core::message::Body;
-use pec_core::outages::{self, Thing};
-use pec_core::parameters::Socket;
+use pec_host::maillog;
+use pec_host::outages::{Outages, Thing};
+use pec_host::parameters::Socket;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
@@ -59,12 +59,18 @@ pub struct ScanError {
 pub struct Scanner {
     clamd: Option<Socket>,
     patience: Duration,
+    outages: Outages,
 }
 
 impl Scanner {
     /// The one that listens there; `None` where the administrator has said `pec_clamd = none`.
     pub fn new(clamd: Option<Socket>) -> Self {
-        Self { clamd, patience: PATIENCE }
+        Self { clamd, patience: PATIENCE, outages: Outages::default() }
+    }
+
+    /// The same; when it does not answer, `outages` hears of it.
+    pub fn telling(self, outages: &Outages) -> Self {
+        Self { outages: outages.clone(), ..self }
     }
 
     /// Scans a message. Nothing of it is copied but the header.
@@ -99,8 +105,8 @@ impl Scanner {
             Err(_) => Err(self.error(socket, format!("no answer in {} seconds", self.patience.as_secs()))),
         };
         match &answered {
-            Ok(_) => outages::up(Thing::Scanner),
-            Err(e) => outages::down(Thing::Scanner, &e.to_string()),
+            Ok(_) => self.outages.up(Thing::Scanner),
+            Err(e) => self.outages.down(Thing::Scanner, &e.to_string()),
         }
         answered
     }
@@ -344,7 +350,7 @@ mod tests {
                 }
             }
         });
-        (Scanner { clamd: Some(socket), patience: Duration::from_secs(3) }, streamed)
+        (Scanner { patience: Duration::from_secs(3), ..Scanner::new(Some(socket)) }, streamed)
     }
 
     fn message(size: usize) -> (Header, Body) {

@@ -5,24 +5,26 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pec_core::clock::Clock;
+use pec_core::clock::{Clock, Moment};
 use pec_core::directory::{Directory, Provider};
 use pec_core::notices::{Issuer, service_address};
-use pec_core::parameters::{Settings, SigningKey, Token};
-use pec_core::smime::crl::CrlDirectory;
 use pec_core::smime::own::OwnCertificate;
-use pec_core::smime::pem::PemSigner;
 use pec_core::smime::sign::Signer;
 use pec_core::smime::verify::TrustedCas;
+use pec_host::crl_directory::CrlDirectory;
+use pec_host::outages::Outages;
+use pec_host::parameters::{Settings, SigningKey, Token};
+use pec_host::read;
 use pec_state::database::Database;
 use pec_token::TokenSigner;
 use tokio::sync::{Semaphore, watch};
 
-use crate::clamd::Scanner;
 use crate::crls::Crls;
 use crate::directories::{Directories, InForce, log_content, own_record};
 use crate::infected::InfectedStore;
+use crate::life::Process;
 use crate::mailbox::Mailboxes;
+use crate::scanner::Scanner;
 use crate::signatures::ScannerWatch;
 
 /// Names the bytes that this program makes: with another version or certificate a notice may come out
@@ -65,27 +67,37 @@ pub struct World {
     in_force: watch::Sender<()>,
 }
 
-/// The key of `pec_signing_key`, for this certificate.
-pub fn signer(settings: &Settings, certificate: OwnCertificate) -> anyhow::Result<Box<dyn Signer>> {
+/// The key of `pec_signing_key`, for this certificate; a token that does not answer is one of `outages`.
+fn signer(
+    settings: &Settings,
+    certificate: OwnCertificate,
+    outages: &Outages,
+) -> anyhow::Result<Box<dyn Signer>> {
     Ok(match &settings.signing_key {
-        SigningKey::File(file) => Box::new(PemSigner::read(certificate, file)?),
-        SigningKey::Token(token) => Box::new(TokenSigner::open(certificate, Token::clone(token))?),
+        SigningKey::File(file) => Box::new(read::signer(certificate, file)?),
+        SigningKey::Token(token) => {
+            Box::new(TokenSigner::open(certificate, Token::clone(token))?.telling(outages))
+        }
     })
+}
+
+/// The same, for our certificate as its file has it.
+pub fn own_signer(settings: &Settings, now: Moment, outages: &Outages) -> anyhow::Result<Box<dyn Signer>> {
+    signer(settings, read::own_certificate(settings, now)?, outages)
 }
 
 impl World {
     /// Reads all that the settings name and makes sure that it fits together. Errors are one line.
-    pub fn new(settings: Settings, clock: Arc<dyn Clock>, database: Database) -> anyhow::Result<Self> {
-        let address = service_address(&settings.service_domain);
-        let certificate =
-            OwnCertificate::read(&settings.certificate_file, &address, &settings.provider_name, clock.now())?;
-        certificate.warn_of_end(clock.now());
+    pub fn new(settings: Settings, process: Process, database: Database) -> anyhow::Result<Self> {
+        let Process { clock, facts, outages } = process;
+        let certificate = read::own_certificate(&settings, clock.now())?;
+        read::warn_of_end(&certificate, clock.now());
         let hashes = certificate.hashes();
-        let signer = signer(&settings, certificate)?;
+        let signer = signer(&settings, certificate, &outages)?;
         let turns = Semaphore::new(SIGN_AT_ONCE);
-        let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)));
+        let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)), facts);
         let cas =
-            TrustedCas::read(&settings.ca_file)?.asking(Arc::clone(crls.directory()), settings.crl_too_old);
+            read::trusted_cas(&settings.ca_file)?.asking(crls.directory().clone(), settings.crl_too_old);
         let directories = Directories::new(&settings, database.clone())?;
         let in_file = Arc::new(InForce::read(&settings)?);
         let directory = in_file.now();
@@ -105,7 +117,7 @@ impl World {
             );
         }
         let infected = InfectedStore::open(&settings)?;
-        let scanner = Scanner::new(settings.clamd.clone());
+        let scanner = Scanner::new(settings.clamd.clone()).telling(&outages);
         let mailboxes = Mailboxes::new(&settings);
         // Said when everything is in order: an error at the start is one line.
         log_content(&directory);

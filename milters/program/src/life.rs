@@ -10,16 +10,18 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::facts;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use pec_core::clock::{Clock, SystemClock};
-use pec_core::maillog;
-use pec_core::notices::service_address;
-use pec_core::parameters::Settings;
-use pec_core::smime::own::OwnCertificate;
 use pec_core::smime::sign::SignError;
-use pec_state::database::{ConnectError, Database};
+use pec_host::maillog;
+use pec_host::outages::Outages;
+use pec_host::parameters::Settings;
+use pec_host::read;
+use pec_state::database::Database;
+use pec_state::pool::ConnectError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::facts::Facts;
 
 /// How long a start waits for the database, and for the token, before it gives up and leaves the next try to
 /// systemd or Docker.
@@ -45,15 +47,33 @@ struct Arguments {
     check: bool,
 }
 
+/// What a program has from start to end, whatever configuration is in force.
+#[derive(Debug, Clone)]
+pub struct Process {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Who writes down what happens in it.
+    pub facts: Facts,
+    /// What does not answer.
+    pub outages: Outages,
+}
+
+impl Process {
+    /// One of which nothing is written down.
+    pub fn quiet(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, facts: Facts::default(), outages: Outages::default() }
+    }
+}
+
 /// How the work `W` is made from a configuration, at start and at each reload.
-type Make<W> = Box<dyn Fn(Settings, Arc<dyn Clock>, Database) -> anyhow::Result<W>>;
+type Make<W> = Box<dyn Fn(Settings, Process, Database) -> anyhow::Result<W>>;
 
 /// A program that runs.
 pub struct Life<W> {
     /// Its name.
     pub program: &'static str,
     config_directory: PathBuf,
-    clock: Arc<dyn Clock>,
+    process: Process,
     make: Make<W>,
     terminated: Signal,
     interrupted: Signal,
@@ -72,7 +92,7 @@ pub enum Sign {
 /// Runs a program from start to end: `make` makes its work, `live` does it until the end.
 pub fn run<W>(
     program: &'static str,
-    make: impl Fn(Settings, Arc<dyn Clock>, Database) -> anyhow::Result<W> + 'static,
+    make: impl Fn(Settings, Process, Database) -> anyhow::Result<W> + 'static,
     live: impl AsyncFnOnce(Life<W>, Settings, W) -> anyhow::Result<()>,
 ) -> ExitCode {
     // The name is that of the program, not of this library.
@@ -109,7 +129,7 @@ async fn start<W>(
     let mut life = Life {
         program,
         config_directory: arguments.config_directory,
-        clock: Arc::new(SystemClock),
+        process: Process::quiet(Arc::new(SystemClock)),
         make,
         // From the first moment on, so that a signal during a long wait for the database is not the end.
         terminated: signal(SignalKind::terminate())?,
@@ -127,14 +147,18 @@ async fn start<W>(
         }
     };
     if arguments.check {
-        (life.make)(settings, Arc::clone(&life.clock), database)?;
+        (life.make)(settings, life.process, database)?;
         return Ok(());
     }
+    let (facts, waiting) = Facts::of(program, &settings, Arc::clone(&life.process.clock));
+    life.process.outages = facts.outages();
+    life.process.facts = facts.clone();
+    let database = database.telling(&life.process.outages);
     let Some(work) = life.first(&settings, &database).await? else { return Ok(()) };
-    facts::begin(program, env!("CARGO_PKG_VERSION"), &settings, Arc::clone(&life.clock), database.clone());
+    waiting.begin(&facts, env!("CARGO_PKG_VERSION"), database.clone());
     life.in_force(&settings, &database);
     let lived = live(life, settings, work).await;
-    facts::end().await;
+    facts.end().await;
     lived
 }
 
@@ -145,7 +169,7 @@ impl<W> Life<W> {
         let started = tokio::time::Instant::now();
         let mut said = false;
         loop {
-            match (self.make)(settings.clone(), Arc::clone(&self.clock), database.clone()) {
+            match (self.make)(settings.clone(), self.process.clone(), database.clone()) {
                 Err(e)
                     if matches!(e.downcast_ref(), Some(SignError::Away(_)))
                         && started.elapsed() < START_WAIT =>
@@ -167,16 +191,10 @@ impl<W> Life<W> {
 
     /// Says in the retained log what this program goes by from now on.
     fn in_force(&self, settings: &Settings, database: &Database) {
-        facts::configured(settings, &self.config_directory, database);
-        let address = service_address(&settings.service_domain);
+        self.process.facts.configured(settings, &self.config_directory, database);
         // It has just been read; pec-clock, which signs for no message, may do without.
-        if let Ok(own) = OwnCertificate::read(
-            &settings.certificate_file,
-            &address,
-            &settings.provider_name,
-            self.clock.now(),
-        ) {
-            facts::signs_with(&own.hashes()[0], own.identity().not_after);
+        if let Ok(own) = read::own_certificate(settings, self.process.clock.now()) {
+            self.process.facts.signs_with(&own.hashes()[0], own.identity().not_after);
         }
     }
 
@@ -193,8 +211,8 @@ impl<W> Life<W> {
     pub async fn reload(&self) -> Option<(Settings, W)> {
         let read = async {
             let settings = Settings::read(&self.config_directory)?;
-            let database = Database::connect(&settings, self.program).await?;
-            let work = (self.make)(settings.clone(), Arc::clone(&self.clock), database.clone())?;
+            let database = Database::connect(&settings, self.program).await?.telling(&self.process.outages);
+            let work = (self.make)(settings.clone(), self.process.clone(), database.clone())?;
             self.in_force(&settings, &database);
             anyhow::Ok((settings, work))
         };
