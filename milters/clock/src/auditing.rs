@@ -85,7 +85,7 @@ pub async fn round(
         known.insert(violation.clone());
     }
     known.retain(|violation| found.contains(violation));
-    if let Some(file) = &settings.register.metrics_file {
+    if let Some(file) = &settings.metrics_file {
         write_metrics(file, &client, &found, now).await?;
     }
     Ok(())

@@ -85,7 +85,7 @@ impl Clockwork {
         let options = Options { connections: 1, ..Options::default() };
         let delivery =
             Pool::new(peer(&settings.triggers_lmtp), Protocol::Lmtp, settings.hostname.clone(), options);
-        if let Some(timestamps) = &settings.register.timestamps {
+        if let Some(timestamps) = &settings.timestamps {
             TsaCas::read(&timestamps.ca_file)?;
         }
         let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)), process.facts.clone());

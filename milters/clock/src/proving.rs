@@ -90,14 +90,14 @@ impl Proving {
 
     /// The same, with this `sendmail`.
     pub fn sending(settings: &Settings, process: Process, sendmail: &Path) -> anyhow::Result<Self> {
-        let tsa = settings.register.timestamps.as_ref().map(Tsa::new).transpose()?.map(Arc::new);
+        let tsa = settings.timestamps.as_ref().map(Tsa::new).transpose()?.map(Arc::new);
         if tsa.is_none() {
             maillog::no_timestamps();
         }
         Ok(Self {
             settings: settings.clone(),
             process,
-            tiles: Tiles::new(&settings.register.directory),
+            tiles: Tiles::new(&settings.register),
             tsa,
             signer: None,
             public: None,
@@ -141,7 +141,7 @@ impl Proving {
         let client = match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
             None => {
-                let client = connect_registrar(&self.settings.register, "pec-clock").await?;
+                let client = connect_registrar(&self.settings, "pec-clock").await?;
                 if !client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?.get::<_, bool>(0) {
                     return Ok(None);
                 }
@@ -162,7 +162,7 @@ impl Proving {
 
     fn attest(&self, at_once: bool, now: Moment) -> anyhow::Result<()> {
         if let Some(text) = self.tiles.checkpoint()?
-            && let Some(size) = attest::take(&self.settings.register.directory, &text, at_once, now)?
+            && let Some(size) = attest::take(&self.settings.register, &text, at_once, now)?
         {
             maillog::checkpoint_attested(size);
         }
@@ -181,7 +181,7 @@ impl Proving {
                 Err(e) => return (None, public, Err(e)),
             };
             let prover = Prover { signer: &*signer, tsa: tsa.as_deref(), now };
-            let register = &settings.register.directory;
+            let register = &settings.register;
             let public = public.map_or_else(|| LogKey::read(&settings).map(|key| key.public()), Ok);
             let key = match &public {
                 Ok(public) => {

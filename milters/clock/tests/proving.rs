@@ -34,7 +34,7 @@ impl Provider {
     async fn new() -> Self {
         let mut network = Network::new().await;
         let tsa = Tsa::start();
-        network.alfa.settings.register.timestamps = Some(tsa.settings());
+        network.alfa.settings.timestamps = Some(tsa.settings());
         let sendmail = network.directory.path().join("sendmail");
         let mail = network.directory.path().join("mail");
         fs::write(
@@ -57,7 +57,7 @@ impl Provider {
     }
 
     fn register(&self) -> &Path {
-        &self.network.alfa.settings.register.directory
+        &self.network.alfa.settings.register
     }
 
     fn mail(&self) -> PathBuf {
@@ -100,7 +100,7 @@ impl Provider {
     }
 
     fn witnessed(&self) -> Vec<Witnessed> {
-        witnessed(self.register(), &self.network.alfa.settings.register.witnesses)
+        witnessed(self.register(), &self.network.alfa.settings.witnesses)
             .unwrap()
             .into_iter()
             .map(Result::unwrap)
@@ -209,7 +209,7 @@ impl Drop for Independent {
 async fn a_witness_cosigns_what_goes_on_from_before_and_nothing_else() {
     let mut provider = Provider::new().await;
     let independent = Independent::start(&LogKey::read(&provider.network.alfa.settings).unwrap().public());
-    provider.network.alfa.settings.register.witnesses = vec![independent.witness.clone()];
+    provider.network.alfa.settings.witnesses = vec![independent.witness.clone()];
     provider.rows(0, 3).await;
     let mut proving = provider.proving();
     independent.behaves("away", true);
@@ -257,14 +257,14 @@ async fn a_witness_cosigns_what_goes_on_from_before_and_nothing_else() {
 async fn another_past_is_refused_by_a_witness_whoever_has_the_keys() {
     let mut provider = Provider::new().await;
     let independent = Independent::start(&LogKey::read(&provider.network.alfa.settings).unwrap().public());
-    provider.network.alfa.settings.register.witnesses = vec![independent.witness.clone()];
+    provider.network.alfa.settings.witnesses = vec![independent.witness.clone()];
     provider.rows(0, 3).await;
     provider.proving().round().await;
     // The same key, another database: other rows, more of them, and nothing on disk that remembers.
     let other = Provider::new().await;
     let mut settings = other.network.alfa.settings.clone();
-    settings.register.key = provider.network.alfa.settings.register.key.clone();
-    settings.register.witnesses = vec![independent.witness.clone()];
+    settings.register_key = provider.network.alfa.settings.register_key.clone();
+    settings.witnesses = vec![independent.witness.clone()];
     let insert = "INSERT INTO log (happened_at, event, identificativo, mittente, destinatari, gestore, \
         certified_by, recipients, queue_id, time_source) \
                   SELECT now(), 'accettazione', 'x', 'y', '{}', 'Alfa', 'Alfa', '{}', 'Q', 'submission' \
@@ -291,7 +291,7 @@ async fn another_past_is_refused_by_a_witness_whoever_has_the_keys() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mailbox_gets_checkpoints_and_a_full_queue_is_tried_again() {
     let mut provider = Provider::new().await;
-    provider.network.alfa.settings.register.witnesses = vec![Witness::parse("notaio@studio.test").unwrap()];
+    provider.network.alfa.settings.witnesses = vec![Witness::parse("notaio@studio.test").unwrap()];
     provider.rows(0, 3).await;
     let full = provider.mail().with_extension("full");
     fs::write(&full, "").unwrap();

@@ -243,7 +243,7 @@ fn rfc6109_2_2_2_a_list_that_is_too_old_is_waited_for_or_believed_as_set() {
 #[test]
 fn rfc6109_5_5_2_what_x509_allows_and_the_profile_does_not_is_believed_and_logged_once() {
     let cas = Cas::new();
-    let trusted = cas.trusting(&cas.root);
+    let trusted = cas.trusting(&cas.root).asking(cas.crls(), TooOld::Wait);
     let signed_by = trusted
         .verify(b"x", &signature(&cas.issuing.provider(cas.path(), ALFA, ADDRESS, &[]), ADDRESS), at(NOW))
         .unwrap();

@@ -372,7 +372,8 @@ async fn while_the_mailbox_server_is_down_envelopes_are_taken_and_other_mail_wai
 #[tokio::test(flavor = "multi_thread")]
 async fn dm_2_11_2005_art_14_ordinary_mail_may_be_refused_and_what_a_provider_signed_never() {
     let mut network = Network::new().await;
-    network.beta.settings.refuse_ordinary_mail = OrdinaryMail::parse("altri.test, Bruno@pec.beta.test");
+    network.beta.settings.refuse_ordinary_mail =
+        OrdinaryMail::parse("altri.test, Bruno@pec.beta.test").unwrap();
     let incoming = beta(&network).await;
     let ordinary = Mail { account: None, ..Mail::submitted("x@posta.test", &[BRUNO], LETTER.as_bytes()) };
     let refused = ordinary.clone().give_to(incoming).await.rejected();

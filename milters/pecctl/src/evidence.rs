@@ -110,7 +110,7 @@ async fn make(
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    let tsa = settings.register.timestamps.as_ref().map(Tsa::new).transpose()?;
+    let tsa = settings.timestamps.as_ref().map(Tsa::new).transpose()?;
     let prover = Prover { signer, tsa: tsa.as_ref(), now };
     Ok(collect(&Sources { settings, client, prover: &prover }, msgid, lines).await?)
 }

@@ -19,7 +19,7 @@ use pec_core::notices::service_address;
 use pec_core::smime::own::{KEY_BITS, fits};
 use pec_core::smime::pem::sign;
 use pec_core::smime::request::{Subject, request};
-use pec_host::parameters::{Settings, SigningKey, Token};
+use pec_host::parameters::{Settings, SigningKey};
 use pec_host::read::private_key;
 use pec_register::checkpoint::LogKey;
 use pec_state::authentic::RowKeys;
@@ -95,7 +95,7 @@ fn certificate(settings: &Settings, arguments: &Request) -> anyhow::Result<()> {
         address: &service_address(&settings.service_domain),
     };
     let unfit = |why| anyhow::anyhow!("{}: the key {why}", arguments.key);
-    let der = match settings.pkcs11.key(&arguments.key)? {
+    let der = match SigningKey::parse("pec_signing_key", &arguments.key)? {
         SigningKey::File(file) => {
             let existing = || private_key(&file).map_err(|why| anyhow::anyhow!("{}: {why}", file.display()));
             let key = if arguments.existing {
@@ -107,11 +107,12 @@ fn certificate(settings: &Settings, arguments: &Request) -> anyhow::Result<()> {
             fits(&public_key).map_err(unfit)?;
             request(&subject, &public_key, |data| sign(&key, data))?
         }
-        SigningKey::Token(token) => {
+        SigningKey::Token(uri) => {
+            let token = settings.pkcs11.token(&uri)?;
             let mut key = if arguments.existing {
-                TokenKey::open(*token)?
+                TokenKey::open(token)?
             } else {
-                TokenKey::make(*token, arguments.bits)?
+                TokenKey::make(token, arguments.bits)?
             };
             let public_key = key.public_key().clone();
             fits(&public_key).map_err(unfit)?;
@@ -129,9 +130,9 @@ fn certificate(settings: &Settings, arguments: &Request) -> anyhow::Result<()> {
 /// The log key, and its public half as C2SP's tools and witnesses read it.
 fn log(settings: &Settings, existing: bool) -> anyhow::Result<()> {
     if !existing {
-        match &settings.register.key {
+        match &settings.register_key {
             SigningKey::File(file) => drop(make_key(file, PKey::generate_ed25519)?),
-            SigningKey::Token(token) => drop(TokenLogKey::make(Token::clone(token))?),
+            SigningKey::Token(uri) => drop(TokenLogKey::make(settings.pkcs11.token(uri)?)?),
         }
     }
     println!("{}", LogKey::read(settings)?.public());

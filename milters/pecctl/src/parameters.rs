@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use pec_host::parameters::{TABLE, markdown, names_set};
+use pec_host::parameters::{markdown, names_set, table};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -24,7 +24,7 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
         let named: String = names_set(config_directory)?.iter().map(|name| format!("${{{name}?}}")).collect();
         println!("{named}");
     } else {
-        for parameter in TABLE {
+        for parameter in table() {
             println!("{}\n    {}\n", parameter.name, parameter.meaning);
         }
     }

@@ -13,7 +13,7 @@ use pec_core::smime::sign::Signer;
 use pec_core::smime::verify::TrustedCas;
 use pec_host::crl_directory::CrlDirectory;
 use pec_host::outages::Outages;
-use pec_host::parameters::{Settings, SigningKey, Token};
+use pec_host::parameters::{Settings, SigningKey};
 use pec_host::read;
 use pec_state::database::Database;
 use pec_token::TokenSigner;
@@ -75,8 +75,8 @@ fn signer(
 ) -> anyhow::Result<Box<dyn Signer>> {
     Ok(match &settings.signing_key {
         SigningKey::File(file) => Box::new(read::signer(certificate, file)?),
-        SigningKey::Token(token) => {
-            Box::new(TokenSigner::open(certificate, Token::clone(token))?.telling(outages))
+        SigningKey::Token(uri) => {
+            Box::new(TokenSigner::open(certificate, settings.pkcs11.token(uri)?)?.telling(outages))
         }
     })
 }

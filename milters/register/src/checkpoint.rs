@@ -47,10 +47,10 @@ pub struct LogKey {
 impl LogKey {
     /// The key of `pec_register_key`.
     pub fn read(settings: &Settings) -> Result<Self, LogKeyError> {
-        match &settings.register.key {
+        match &settings.register_key {
             SigningKey::File(file) => Ok(Self::new(settings, Box::new(InFile::read(file)?))),
-            SigningKey::Token(token) => {
-                let key = token.uri.to_string();
+            SigningKey::Token(uri) => {
+                let key = uri.to_string();
                 let error = |e: SignError| {
                     let words = match e {
                         SignError::Key(words) | SignError::Away(words) => words,
@@ -62,7 +62,8 @@ impl LogKey {
                         .map_or(words.clone(), str::to_owned);
                     LogKeyError { key: key.clone(), trouble }
                 };
-                let key = TokenLogKey::open(pec_host::parameters::Token::clone(token)).map_err(error)?;
+                let token = settings.pkcs11.token(uri).map_err(|e| error(SignError::Key(e.to_string())))?;
+                let key = TokenLogKey::open(token).map_err(error)?;
                 let public = key.public_key().map_err(error)?;
                 Ok(Self::new(settings, Box::new(OnToken { key, public })))
             }

@@ -235,7 +235,7 @@ async fn prove(
 
     let mut proved = Proved { rows: 0, first: lowest, last: highest, files: Vec::new() };
     for day in &days {
-        let file = file_of(&settings.register.directory, day);
+        let file = file_of(&settings.register, day);
         let mut entries = Vec::new();
         let (header, sha256) = each_line(&file, |_, entry| entries.push(*entry))
             .map_err(|fault: Fault| not(fault.to_string()))?;
@@ -278,8 +278,7 @@ async fn prove(
                 )));
             }
         }
-        let name =
-            file.strip_prefix(directory(&settings.register.directory)).unwrap_or(&file).display().to_string();
+        let name = file.strip_prefix(directory(&settings.register)).unwrap_or(&file).display().to_string();
         proved.files.push((name, hex(&digest(&file).map_err(ProveError::file(&file))?)));
     }
     if proved.rows != rows.unsigned_abs() {
@@ -320,18 +319,13 @@ impl<E: Into<RetireError>> From<E> for Unproved {
 
 /// The files of these days are all there and verify, each with a timestamp where there is a TSA.
 fn check_files(settings: &Settings, days: &BTreeSet<String>) -> Result<(), Unproved> {
-    let register = &settings.register.directory;
+    let register = &settings.register;
     let files: Vec<PathBuf> = days.iter().map(|day| file_of(register, day)).collect();
     if let Some(missing) = files.iter().find(|file| !file.exists()) {
         return Err(Unproved::Why(format!("{} is missing", missing.display())));
     }
     let cas = read::trusted_cas(&settings.ca_file)?;
-    let tsa = settings
-        .register
-        .timestamps
-        .as_ref()
-        .map(|timestamps| TsaCas::read(&timestamps.ca_file))
-        .transpose()?;
+    let tsa = settings.timestamps.as_ref().map(|timestamps| TsaCas::read(&timestamps.ca_file)).transpose()?;
     let trust = Trust { cas: &cas, tsa: tsa.as_ref(), log_keys: &[] };
     let keys = proofs(register, &origin(settings), &trust, &[])?.keys;
     if keys.is_empty() {
@@ -371,7 +365,7 @@ pub async fn lines_that_left(
     }
     let mut found = Vec::new();
     for name in files {
-        let file = directory(&settings.register.directory).join(name);
+        let file = directory(&settings.register).join(name);
         let read = each_line(&file, |line, _| {
             if words.iter().any(|word| line.contains(word.as_str()))
                 && Row::from_line(line).is_ok_and(|row| is_wanted(&row))

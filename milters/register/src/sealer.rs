@@ -220,11 +220,11 @@ impl Sealer {
     /// Takes up where the last seal is, and brings the files up to it. `None`: another process seals.
     pub async fn open(settings: &Settings, program: &str) -> Result<Option<Self>, SealError> {
         let key = LogKey::read(settings)?;
-        let client = connect_registrar(&settings.register, program).await?;
+        let client = connect_registrar(settings, program).await?;
         if !client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?.get::<_, bool>(0) {
             return Ok(None);
         }
-        let tiles = Tiles::new(&settings.register.directory);
+        let tiles = Tiles::new(&settings.register);
         let mut sealer = Self { client, tiles, key, last: None, waiting: Vec::new(), months_seen: None };
         sealer.last = last_seal(&sealer.client).await?;
         sealer.bring_up().await?;
@@ -475,11 +475,11 @@ pub async fn recover(
     now: Moment,
 ) -> Result<Option<Recovered>, SealError> {
     let key = LogKey::read(settings)?;
-    let client = connect_registrar(&settings.register, program).await?;
+    let client = connect_registrar(settings, program).await?;
     if !client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?.get::<_, bool>(0) {
         return Err(SealError::Overtaken);
     }
-    let tiles = Tiles::new(&settings.register.directory);
+    let tiles = Tiles::new(&settings.register);
     let Some(text) = tiles.checkpoint()? else { return Ok(None) };
     let file = || tiles.directory().join("checkpoint").display().to_string();
     // It must be ours: nobody else can make us go on from somewhere.

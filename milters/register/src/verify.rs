@@ -207,8 +207,8 @@ pub async fn verify(
     now: Moment,
     mut progress: impl FnMut(u64, u64),
 ) -> Result<Outcome, SealError> {
-    let client = connect_registrar(&settings.register, "pecctl").await?;
-    let tiles = Tiles::new(&settings.register.directory);
+    let client = connect_registrar(settings, "pecctl").await?;
+    let tiles = Tiles::new(&settings.register);
     let mut outcome = Outcome::default();
     let retired = retired(&client, now, &mut outcome).await?;
     // What is sealed meanwhile waits for the next time.
@@ -338,7 +338,7 @@ async fn read(
     let client = match idle {
         Some(client) => client,
         None => {
-            let client = connect_registrar(&settings.register, "pecctl").await?;
+            let client = connect_registrar(&settings, "pecctl").await?;
             // The index gives the rows in order; sorting a month would take its time and a disk.
             client.batch_execute("SET enable_sort = off; SET max_parallel_workers_per_gather = 0").await?;
             client

@@ -151,9 +151,9 @@ impl Witnesses {
             .timeout_global(Some(PATIENCE))
             .http_status_as_error(false);
         Self {
-            register: settings.register.directory.clone(),
-            witnesses: settings.register.witnesses.clone(),
-            every: settings.register.witness_interval,
+            register: settings.register.clone(),
+            witnesses: settings.witnesses.clone(),
+            every: settings.witness_interval,
             agent: agent.build().new_agent(),
             sendmail: sendmail.to_owned(),
             sender: service_address(&settings.service_domain),

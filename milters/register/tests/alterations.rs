@@ -85,7 +85,7 @@ impl Scene {
             session_replication_role = replica",
             )
             .await;
-        copy(&scene.settings().register.directory, &scene.saved_files());
+        copy(&scene.settings().register, &scene.saved_files());
         scene
     }
 
@@ -144,7 +144,7 @@ impl Scene {
     }
 
     fn restore_files(&self) {
-        let directory = &self.settings().register.directory;
+        let directory = &self.settings().register;
         fs::remove_dir_all(directory).unwrap();
         copy(&self.saved_files(), directory);
     }
@@ -380,8 +380,8 @@ impl Scene {
     /// The history written anew over the rows as they are now, with the log key that was stolen.
     async fn forge(&self) {
         self.sql("DELETE FROM seal").await;
-        fs::remove_dir_all(&self.settings().register.directory).unwrap();
-        fs::create_dir(&self.settings().register.directory).unwrap();
+        fs::remove_dir_all(&self.settings().register).unwrap();
+        fs::create_dir(&self.settings().register).unwrap();
         let sealed = self.wanted_sizes().await;
         let mut sealer = eventually(async || Sealer::open(self.settings(), "test").await.unwrap()).await;
         // The same seals as before, so that nothing but the roots gives it away.
@@ -490,7 +490,7 @@ async fn yesterdays_database_is_told_by_the_checkpoint_on_disk() {
 #[tokio::test]
 async fn spoilt_files_are_named() {
     let scene = Scene::new().await;
-    let directory = scene.settings().register.directory.clone();
+    let directory = scene.settings().register.clone();
     let tile = directory.join("tile/0/000");
     let mut bytes = fs::read(&tile).unwrap();
     bytes[32 * 7 + 3] ^= 1;

@@ -48,7 +48,7 @@ impl Register {
     }
 
     fn directory(&self) -> &Path {
-        &self.host().settings.register.directory
+        &self.host().settings.register
     }
 
     fn date(&self, day: i64) -> String {
@@ -89,7 +89,7 @@ impl Register {
 
     async fn close(&self, now: Moment) -> Result<Vec<Closed>, String> {
         let settings = &self.host().settings;
-        let client = connect_registrar(&settings.register, "test").await.unwrap();
+        let client = connect_registrar(settings, "test").await.unwrap();
         let tiles = Tiles::new(self.directory());
         days::restore(&client, &tiles, &origin(settings)).await.map_err(|e| e.to_string())?;
         let mut closed = Vec::new();
@@ -181,7 +181,7 @@ async fn a_day_waits_for_its_rows_to_be_sealed_and_what_comes_later_is_in_a_late
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_takes_no_seal_of_a_closed_day_and_no_file_of_an_open_one() {
     let register = Register::three_days().await;
-    let client = connect_registrar(&register.host().settings.register, "test").await.unwrap();
+    let client = connect_registrar(&register.host().settings, "test").await.unwrap();
     let seal = "INSERT INTO seal SELECT number + 1, size, size + 1, seqs, high, gaps, day, root, \
         checkpoint, lost, sealed_at FROM seal ORDER BY number DESC LIMIT 1";
     let error = client.execute(seal, &[]).await.unwrap_err();

@@ -45,7 +45,7 @@ impl Scene {
         let mut network = Network::new().await;
         network.certify_alfa(&[crl_at(&[CRL_URL])]);
         let server = TsaServer::start();
-        network.alfa.settings.register.timestamps = Some(server.settings());
+        network.alfa.settings.timestamps = Some(server.settings());
         let signer = network.signer(&network.alfa);
         let scene = Self { network, server, signer };
         scene.crl(&Revoked::NOBODY);
@@ -113,7 +113,7 @@ impl Scene {
     fn attest(&self) {
         let tsa = self.tsa();
         let prover = Prover { signer: &self.signer, tsa: Some(&tsa), now: Moment::from_unix(NOW) };
-        let register = &self.network.alfa.settings.register.directory;
+        let register = &self.network.alfa.settings.register;
         attest::take(register, &Tiles::new(register).checkpoint().unwrap().unwrap(), true, prover.now)
             .unwrap();
         attest::complete(register, &prover).unwrap();

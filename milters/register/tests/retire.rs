@@ -39,7 +39,7 @@ impl Scene {
     async fn new() -> Self {
         let mut network = Network::new().await;
         let server = TsaServer::start();
-        network.alfa.settings.register.timestamps = Some(server.settings());
+        network.alfa.settings.timestamps = Some(server.settings());
         let (owner, connection) =
             tokio_postgres::connect(&network.alfa.settings.database, NoTls).await.unwrap();
         tokio::spawn(connection);
@@ -62,7 +62,7 @@ impl Scene {
             }
         }
         drop(sealer);
-        let client = connect_registrar(&settings.register, "test").await.unwrap();
+        let client = connect_registrar(settings, "test").await.unwrap();
         while days::close_next(&client, &scene.tiles(), &origin(settings), Moment::from_unix(NOW))
             .await
             .unwrap()
@@ -77,7 +77,7 @@ impl Scene {
     }
 
     fn directory(&self) -> &Path {
-        &self.network.alfa.settings.register.directory
+        &self.network.alfa.settings.register
     }
 
     fn file(&self, day: &str) -> PathBuf {
@@ -88,7 +88,7 @@ impl Scene {
     fn complete(&self) {
         let settings = &self.network.alfa.settings;
         let signer = self.network.signer(&self.network.alfa);
-        let tsa = Tsa::new(settings.register.timestamps.as_ref().unwrap()).unwrap();
+        let tsa = Tsa::new(settings.timestamps.as_ref().unwrap()).unwrap();
         let prover = Prover { signer: &signer, tsa: Some(&tsa), now: Moment::from_unix(NOW) };
         days::complete(self.directory(), &prover).unwrap();
         attest::endorse(self.directory(), &LogKey::read(settings).unwrap().public(), &prover).unwrap();

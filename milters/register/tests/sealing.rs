@@ -38,7 +38,7 @@ async fn sealer(settings: &Settings) -> Sealer {
 /// All that a reader can check: every seal follows from the one before and from its rows, and its checkpoint
 /// says its root.
 async fn check_everything(settings: &Settings) -> u64 {
-    let client = connect_registrar(&settings.register, "test").await.unwrap();
+    let client = connect_registrar(settings, "test").await.unwrap();
     let public = LogKey::read(settings).unwrap().public();
     let mut edge = Edge::default();
     let mut seen = Ranges::default();
@@ -55,7 +55,7 @@ async fn check_everything(settings: &Settings) -> u64 {
         let checkpoint = Checkpoint::open(&seal.checkpoint, &public).unwrap();
         assert_eq!((checkpoint.size, checkpoint.root), (seal.size, seal.root));
     }
-    let tiles = Tiles::new(&settings.register.directory);
+    let tiles = Tiles::new(&settings.register);
     let published = tiles
         .checkpoint()
         .unwrap()
@@ -210,7 +210,7 @@ async fn a_seal_in_another_ones_place_is_refused() {
 async fn files_that_a_crash_left_out_are_made_up_from_the_rows() {
     let network = Network::new().await;
     let settings = &network.alfa.settings;
-    let directory = &settings.register.directory;
+    let directory = &settings.register;
     for count in [300, 20, 600] {
         // Killed after the seal's commit: nothing of it is on disk.
         let kept = tempfile::tempdir().unwrap();
@@ -247,8 +247,8 @@ async fn rows_that_are_not_those_that_were_sealed_stop_the_making_up() {
         oggetto = 'x' WHERE seq = 2",
     )
     .await;
-    std::fs::remove_dir_all(&settings.register.directory).unwrap();
-    std::fs::create_dir(&settings.register.directory).unwrap();
+    std::fs::remove_dir_all(&settings.register).unwrap();
+    std::fs::create_dir(&settings.register).unwrap();
     let error = loop {
         match Sealer::open(settings, "test").await {
             Ok(None) => {}
@@ -272,10 +272,7 @@ async fn an_older_database_is_noticed_and_goes_on_after_recover_without_a_contra
     let name = column(&settings.database, "SELECT current_database()").await[0].clone();
     let restored = Settings {
         database: settings.database.replace(&name, &backup),
-        register: pec_host::parameters::Register {
-            database: settings.database.replace(&name, &backup),
-            ..settings.register.clone()
-        },
+        register_database: settings.register_database.replace(&name, &backup),
         ..settings.clone()
     };
     // Yesterday's database, today's files.
@@ -296,9 +293,9 @@ async fn an_older_database_is_noticed_and_goes_on_after_recover_without_a_contra
     assert_eq!((seal.first, seal.size, seal.number), (340, 345, 2));
     assert!(seal.seqs.iter().next().unwrap().0 > sealed.high, "no number comes twice");
     // The checkpoint that was published before is the beginning of the tree of today.
-    let tiles = Tiles::new(&settings.register.directory);
+    let tiles = Tiles::new(&settings.register);
     assert_eq!(tiles.root(340).unwrap(), sealed.root);
-    let client = connect_registrar(&restored.register, "test").await.unwrap();
+    let client = connect_registrar(&restored, "test").await.unwrap();
     assert_eq!(last_seal(&client).await.unwrap().unwrap().size, 345);
     tlog_tiles::check_tree(
         &tiles.consistency(340, 345, seal.root).unwrap(),
@@ -328,7 +325,7 @@ async fn another_history_is_noticed() {
     run(&settings.database, &rows_sql(3)).await;
     sealer(settings).await.seal(now()).await.unwrap().unwrap();
     let checkpoint = LogKey::read(settings).unwrap().checkpoint(3, EMPTY, now()).unwrap();
-    Tiles::new(&settings.register.directory).set_checkpoint(&checkpoint).unwrap();
+    Tiles::new(&settings.register).set_checkpoint(&checkpoint).unwrap();
     let error = loop {
         match Sealer::open(settings, "test").await {
             Ok(None) => {}

@@ -11,7 +11,7 @@ use deadpool_postgres::{
     Manager, ManagerConfig, Object, Pool, PoolError, QueueMode, RecyclingMethod, Runtime, Timeouts,
 };
 use pec_host::outages::{Outages, Thing};
-use pec_host::parameters::{ParameterError, Register, Settings};
+use pec_host::parameters::{ParameterError, Settings};
 use tokio::time::timeout;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls};
@@ -181,8 +181,14 @@ async fn check_schema(client: &Client, parameter: &'static str, value: &str) -> 
 }
 
 /// One connection as the role that seals (`pec_register_database`).
-pub async fn connect_registrar(settings: &Register, program: &str) -> Result<Client, ConnectError> {
-    connect_one("pec_register_database", &settings.database, settings.password_file.as_deref(), program).await
+pub async fn connect_registrar(settings: &Settings, program: &str) -> Result<Client, ConnectError> {
+    connect_one(
+        "pec_register_database",
+        &settings.register_database,
+        settings.register_password_file.as_deref(),
+        program,
+    )
+    .await
 }
 
 /// One connection as the role of the milters (`pec_database`), to read what they wrote.

@@ -10,7 +10,7 @@ use pec_register::checkpoint::{Checkpoint, LogKey};
 use pec_register::tree::EMPTY;
 use pec_test_support::network::Network;
 use pec_test_support::pki::NOW;
-use pec_test_support::softhsm::SoftHsm;
+use pec_test_support::softhsm::{SoftHsm, reached};
 use pec_token::{TokenKey, TokenLogKey};
 
 const URI: &str = "pkcs11:token=alfa;object=log";
@@ -25,7 +25,8 @@ async fn a_checkpoint_is_signed_on_the_token() {
     let hsm = SoftHsm::new(network.directory.path());
     hsm.new_token("alfa");
     let settings = &mut network.alfa.settings;
-    settings.register.key = SigningKey::Token(Box::new(hsm.token(program(), URI)));
+    settings.pkcs11 = reached(hsm.token(program(), URI));
+    settings.register_key = SigningKey::Token(URI.parse().unwrap());
     let error = LogKey::read(settings).err().unwrap().to_string();
     assert_eq!(
         error,

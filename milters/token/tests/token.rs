@@ -23,7 +23,7 @@ use pec_test_support::judges::openssl_verify;
 use pec_test_support::network::{LETTER, Network};
 use pec_test_support::pki::{Keys, NOW, Pki};
 use pec_test_support::postfix::{Mail, Outcome, start};
-use pec_test_support::softhsm::{PIN, SoftHsm};
+use pec_test_support::softhsm::{PIN, SoftHsm, reached};
 use pec_token::{TokenKey, TokenSigner};
 use tempfile::TempDir;
 
@@ -403,7 +403,8 @@ async fn access(network: &mut Network, time_limit: Duration) -> (SoftHsm, std::n
     hsm.import(&network.alfa.keys, "alfa", "pec", "01");
     let token =
         Token { module: tapped_library(network.directory.path()), time_limit, ..hsm.token(program(), KEY) };
-    network.alfa.settings.signing_key = SigningKey::Token(Box::new(token));
+    network.alfa.settings.signing_key = SigningKey::Token(token.uri.clone());
+    network.alfa.settings.pkcs11 = reached(token);
     let point = AccessPoint::new(network.world(&network.alfa).await);
     (hsm, start(point, ()).await)
 }

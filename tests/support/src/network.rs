@@ -1,6 +1,5 @@
 //! Two providers, Alfa and Beta, as worlds for the programs: keys, directory, mailboxes, and a database each.
 
-use std::collections::HashSet;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -19,8 +18,7 @@ use pec_core::message::Body;
 use pec_core::notices::busta::busta;
 use pec_core::notices::{Issuer, Notice};
 use pec_core::smime::pem::PemSigner;
-use pec_core::smime::verify::TooOld;
-use pec_host::parameters::{OrdinaryMail, Pkcs11, Register, Settings, SigningKey, Socket};
+use pec_host::parameters::{Settings, SigningKey};
 use pec_program::life::Process;
 use pec_program::world::World;
 use pec_state::database::Database;
@@ -157,63 +155,46 @@ async fn host(pki: &Pki, directory: &Path, name: &str, service_domain: &str, dom
     let server = |name: &str| MailServer::start(directory, &format!("{name}-{service_domain}"));
     let (mailboxes, mailboxes_no_quota, outgoing) =
         (server("lmtp"), server("lmtp-no-quota"), server("outgoing"));
-    let mut local_domains: HashSet<String> = domains.iter().map(|d| (*d).to_owned()).collect();
-    local_domains.insert(service_domain.to_owned());
-    let unused = Socket::Inet("127.0.0.1:1".to_owned());
-    let settings = Settings {
-        service_domain: service_domain.to_owned(),
-        provider_name: name.to_owned(),
-        provider_unit: None,
-        certificate_file: keys.certificate_file.clone(),
-        signing_key: SigningKey::File(keys.key_file.clone()),
-        pkcs11: Pkcs11::default(),
-        ca_file: pki.ca_file(),
-        crl_directory: directory.join(format!("crl-{service_domain}")),
-        crl_refresh: Duration::from_secs(3600),
-        crl_too_old: TooOld::Wait,
-        directory_file: directory.join("igpec.ldif"),
-        directory_source: None,
-        directory_refresh: Duration::from_secs(12 * 3600),
-        database: database.clone(),
-        database_password_file: None,
-        register: Register {
-            directory: register,
-            key: SigningKey::File(log_key),
-            database,
-            password_file: None,
-            timestamps: None,
-            witnesses: Vec::new(),
-            witness_interval: Duration::from_secs(3600),
-            metrics_file: None,
-        },
-        log_months: 30,
-        access_milter: unused.clone(),
-        incoming_milter: unused.clone(),
-        local_milter: unused.clone(),
-        reports_milter: unused.clone(),
-        delivery_lmtp: unused.clone(),
-        triggers_lmtp: unused,
-        mailbox_lmtp: mailboxes.socket(),
-        mailbox_lmtp_no_quota: mailboxes_no_quota.socket(),
-        outgoing_smtpd: outgoing.socket(),
-        row_keys_file,
-        message_size_limit: 30 * 1024 * 1024,
-        total_size_limit: 100 * 1024 * 1024,
-        recipient_limit: 500,
-        refuse_ordinary_mail: OrdinaryMail::default(),
-        require_tls: false,
-        delivery_memory_limit: 64 * 1024 * 1024,
-        mx_hosts: HashSet::new(),
-        clamd: None,
-        clamd_max_age: Duration::from_secs(6 * 3600),
-        infected_store,
-        infected_certificate_file: pki.auditor_file(),
-        values: [("pec_service_domain".to_owned(), service_domain.to_owned())].into(),
-        blocked_attachments: HashSet::new(),
-        envelope_size_limit: 20 * 1024 * 1024,
-        hostname: format!("mail.{service_domain}"),
-        local_domains,
-    };
+    let hostname = format!("mail.{service_domain}");
+    // What nothing in these tests listens at.
+    let unused = "inet:127.0.0.1:1";
+    let lines = [
+        ("pec_service_domain", service_domain.to_owned()),
+        ("pec_provider_name", name.to_owned()),
+        ("pec_certificate_file", shown(&keys.certificate_file)),
+        ("pec_signing_key", shown(&keys.key_file)),
+        ("pec_ca_file", shown(&pki.ca_file())),
+        ("pec_crl_directory", shown(&directory.join(format!("crl-{service_domain}")))),
+        ("pec_directory_file", shown(&directory.join("igpec.ldif"))),
+        ("pec_database", database.clone()),
+        ("pec_register", shown(&register)),
+        ("pec_register_key", shown(&log_key)),
+        ("pec_register_database", database),
+        ("pec_access_milter", unused.to_owned()),
+        ("pec_incoming_milter", unused.to_owned()),
+        ("pec_local_milter", unused.to_owned()),
+        ("pec_reports_milter", unused.to_owned()),
+        ("pec_delivery_lmtp", "unix:unused".to_owned()),
+        ("pec_triggers_lmtp", "unix:unused".to_owned()),
+        ("pec_mailbox_lmtp", mailboxes.socket().to_string()),
+        ("pec_mailbox_lmtp_no_quota", mailboxes_no_quota.socket().to_string()),
+        ("pec_outgoing_smtpd", outgoing.socket().to_string()),
+        ("pec_row_keys_file", shown(&row_keys_file)),
+        ("pec_delivery_memory_limit", (64 * 1024 * 1024).to_string()),
+        ("pec_clamd", "none".to_owned()),
+        ("pec_infected_store", shown(&infected_store)),
+        ("pec_infected_certificate_file", shown(&pki.auditor_file())),
+        ("myhostname", hostname),
+        ("queue_directory", shown(directory)),
+        ("virtual_mailbox_domains", format!("{service_domain} {}", domains.join(" "))),
+        ("message_size_limit", "0".to_owned()),
+        ("smtpd_recipient_limit", "1000".to_owned()),
+    ];
+    let lines: String = lines.iter().map(|(name, value)| format!("{name} = {value}\n")).collect();
+    let mut settings = Settings::of_lines(&directory.join("main.cf"), &lines).unwrap();
+    // Smaller than Postfix could have it, so that tests of large messages are quick.
+    settings.envelope_size_limit = 20 * 1024 * 1024;
+    settings.values = [("pec_service_domain".to_owned(), service_domain.to_owned())].into();
     Host { settings, keys, mailboxes, mailboxes_no_quota, outgoing }
 }
 
@@ -373,4 +354,8 @@ pub async fn insert_ricevuta(database: &Database, ricevuta: &Ricevuta, log: &Ent
         .insert_ricevuta(ricevuta, log, (&passed(PassedKind::RicevutaDovuta), &passed(PassedKind::Ricevuta)))
         .await
         .unwrap()
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
 }

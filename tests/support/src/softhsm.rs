@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use pec_host::parameters::Token;
+use pec_host::parameters::{Pkcs11, Token};
 
 use crate::pki::Keys;
 
@@ -102,5 +102,16 @@ impl SoftHsm {
             time_limit: Duration::from_secs(20),
             program: wrapper,
         }
+    }
+}
+
+/// How the programs reach this token.
+pub fn reached(token: Token) -> Pkcs11 {
+    Pkcs11 {
+        module: Some(token.module),
+        pin_file: Some(token.pin_file),
+        time_limit: token.time_limit,
+        program: token.program,
+        main_cf: "main.cf".to_owned(),
     }
 }

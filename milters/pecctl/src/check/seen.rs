@@ -21,7 +21,7 @@ use pec_core::identifier::fresh;
 use pec_core::notices::service_address;
 use pec_host::crl_directory::CrlDirectory;
 use pec_host::kernel_clock::{KernelClock, kernel_clock};
-use pec_host::parameters::{Settings, SigningKey, Socket, TABLE, split_list};
+use pec_host::parameters::{Settings, SigningKey, Socket, split_list, table};
 use pec_host::read;
 use pec_program::life;
 use pec_program::mailbox::Mailboxes;
@@ -181,15 +181,14 @@ impl Seen {
         let secret = settings.database_password_file.as_ref().map(|f| ("pec_database_password_file", f));
         // The PIN is as good as the key; the token guards itself.
         let key = match &settings.signing_key {
-            SigningKey::File(file) => ("pec_signing_key", file),
-            SigningKey::Token(token) => ("pec_pkcs11_pin_file", &token.pin_file),
+            SigningKey::File(file) => Some(("pec_signing_key", file)),
+            SigningKey::Token(_) => settings.pkcs11_pin_file.as_ref().map(|f| ("pec_pkcs11_pin_file", f)),
         };
         let owned = [
-            key,
             ("pec_row_keys_file", &settings.row_keys_file),
             ("pec_infected_store", &settings.infected_store),
         ];
-        for (parameter, path) in owned.into_iter().chain(secret) {
+        for (parameter, path) in key.into_iter().chain(owned).chain(secret) {
             let state = std::fs::metadata(path).map(|m| (m.mode(), m.uid())).map_err(words);
             self.owned.push(Owned { parameter, path: path.clone(), state });
         }
@@ -325,7 +324,7 @@ pub(super) fn output(command: &mut Command) -> Known<String> {
 
 fn read_postfix(config_directory: &Path) -> anyhow::Result<Postfix> {
     // Ours are known to postconf only where another parameter names them.
-    let named: String = TABLE
+    let named: String = table()
         .iter()
         .map(|p| p.name)
         .chain(leftovers::parameters())

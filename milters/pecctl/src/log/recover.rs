@@ -14,7 +14,7 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     match recover(settings, "pecctl", now).await? {
         None => println!(
             "nothing is lost: the database has every row that the checkpoint in {} has",
-            settings.register.directory.display()
+            settings.register.display()
         ),
         Some(lost) => {
             let what = format!(

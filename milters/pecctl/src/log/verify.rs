@@ -50,24 +50,22 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let settings_of = &settings.register;
     let crls = Arc::new(CrlDirectory::new(&settings.crl_directory));
     let cas = read::trusted_cas(&settings.ca_file)?.asking(crls, settings.crl_too_old).looking_back();
-    let tsa =
-        settings_of.timestamps.as_ref().map(|timestamps| TsaCas::read(&timestamps.ca_file)).transpose()?;
+    let tsa = settings.timestamps.as_ref().map(|timestamps| TsaCas::read(&timestamps.ca_file)).transpose()?;
     // Who has not the key itself, an auditor, goes by what the provider has signed of it (log.key).
     let own: Vec<_> = LogKey::read(settings).iter().map(LogKey::public).collect();
     let trust = Trust { cas: &cas, tsa: tsa.as_ref(), log_keys: &own };
-    let kept = proofs(&settings_of.directory, &origin(settings), &trust, &settings_of.witnesses)?;
+    let kept = proofs(&settings.register, &origin(settings), &trust, &settings.witnesses)?;
     if !arguments.files.is_empty() {
         let trust = Trust { log_keys: &kept.keys, ..trust };
-        return Ok(files(arguments, &trust, &Tiles::new(&settings_of.directory)));
+        return Ok(files(arguments, &trust, &Tiles::new(&settings.register)));
     }
     if kept.keys.is_empty() {
         anyhow::bail!(
             "whose the checkpoints are is not known: pec_register_key cannot be read, and {} has no log.key \
             that the provider has signed",
-            settings_of.directory.display()
+            settings.register.display()
         );
     }
     let mut wanted = Wanted { keys: kept.keys.clone(), checkpoints: kept.checkpoints.clone(), since: None };
@@ -137,7 +135,7 @@ fn table(settings: &Settings, outcome: &Outcome, kept: &Proofs, seconds: f64) ->
     for gap in &kept.gaps {
         let _ = writeln!(out, "OPEN   {gap}");
     }
-    if settings.register.timestamps.is_none() {
+    if settings.timestamps.is_none() {
         let _ = writeln!(out, "OPEN   pec_tsa_url is not set: nothing is timestamped");
     }
     let root = outcome.root.map_or_else(String::new, |root| root.to_string());

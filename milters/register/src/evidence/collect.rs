@@ -128,12 +128,8 @@ pub async fn collect(
         return Err(EvidenceError::Unsealed);
     };
 
-    let tsa_cas = settings
-        .register
-        .timestamps
-        .as_ref()
-        .map(|timestamps| TsaCas::read(&timestamps.ca_file))
-        .transpose()?;
+    let tsa_cas =
+        settings.timestamps.as_ref().map(|timestamps| TsaCas::read(&timestamps.ca_file)).transpose()?;
     let mut notes = Notes::default();
     let checkpoint = put_checkpoint(sources, last, tsa_cas.as_ref(), &mut members, &mut notes)?;
     put_rows(settings, &rows, &checkpoint.read, &mut members)?;
@@ -188,7 +184,7 @@ pub async fn are_sealed(
     lines: &[String],
 ) -> Result<bool, EvidenceError> {
     // The files come a moment after the seal.
-    let published = Tiles::new(&settings.register.directory).published()?;
+    let published = Tiles::new(&settings.register).published()?;
     for line in lines {
         if leaf_of(client, Row::from_line(line)?.seq).await?.is_none_or(|leaf| leaf >= published) {
             return Ok(false);
@@ -246,7 +242,7 @@ fn put_checkpoint(
     members: &mut Members,
     notes: &mut Notes,
 ) -> Result<Chosen, EvidenceError> {
-    let register = &sources.settings.register.directory;
+    let register = &sources.settings.register;
     let is_complete =
         |file: &Path| signature_of(file).exists() && (tsa_cas.is_none() || timestamp_of(file).exists());
     let attested =
@@ -341,7 +337,7 @@ fn put_rows(
     checkpoint: &Checkpoint,
     members: &mut Members,
 ) -> Result<(), EvidenceError> {
-    let tiles = Tiles::new(&settings.register.directory);
+    let tiles = Tiles::new(&settings.register);
     let mut log = String::new();
     for (number, row, line) in rows {
         let path = tiles.proof(*number, checkpoint.size, checkpoint.root)?;
