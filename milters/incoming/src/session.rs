@@ -1,9 +1,12 @@
 //! One arrival, from MAIL FROM to custody.
 
 use std::collections::HashSet;
+use std::ops::Range;
 
+use bytes::Bytes;
 use openssl::sha::sha256;
 use pec_core::address::Address;
+use pec_core::clock::Moment;
 use pec_core::daticert::{Daticert, Tipo};
 use pec_core::directory::{Directory, Provider};
 use pec_core::header::Header;
@@ -65,49 +68,57 @@ impl IncomingPoint {
     async fn arrived(
         &self,
         connection: &Connection,
-        mut transaction: Transaction,
+        transaction: Transaction,
         is_spam: bool,
     ) -> anyhow::Result<Verdict> {
-        let world = &self.world;
+        if let Some(reply) = self.cannot_be_taken(&transaction) {
+            return Ok(Verdict::Refuse(reply));
+        }
+        let mail = Mail::new(connection, transaction).to_be_judged();
+        let arrived = self.judge(&mail).await?;
+        if let Some(why) = self.came_in_clear_text(&mail, &arrived) {
+            return Ok(Verdict::Wait(why));
+        }
+        match arrived {
+            Arrived::Busta { daticert, content, provider } => {
+                self.busta(mail, daticert, content, provider).await
+            }
+            Arrived::Ricevuta { daticert, content, provider } => {
+                self.ricevuta(&mail, &daticert, content, &provider).await
+            }
+            Arrived::Anomalia => self.own_anomalia(&mail).await,
+            Arrived::NotKnown(not_known) => Ok(Verdict::Wait(not_known.to_string())),
+            Arrived::Anomalous { provider: None, .. } if is_spam => {
+                let text = "the message looks like spam; certified mail is never refused for that";
+                Ok(Verdict::refuse("550", "5.7.1", text))
+            }
+            Arrived::Anomalous { errore, provider, .. } => {
+                self.anomalous(&mail, &errore, provider.as_ref()).await
+            }
+        }
+    }
+
+    /// Why a message cannot be taken, whatever it is.
+    fn cannot_be_taken(&self, transaction: &Transaction) -> Option<Reply> {
         if let Some(why) = transaction.header_refused {
-            return Ok(Verdict::Refuse(Reply::refuse("554", "5.6.0", why.to_string())));
+            return Some(Reply::refuse("554", "5.6.0", why.to_string()));
         }
         if transaction.too_large {
-            let limit = world.settings.envelope_size_limit;
-            return Ok(Verdict::Refuse(Reply::refuse(
-                "552",
-                "5.3.4",
-                format!("larger than the {limit} bytes for which a receipt can be written"),
-            )));
+            let limit = self.world.settings.envelope_size_limit;
+            let text = format!("larger than the {limit} bytes for which a receipt can be written");
+            return Some(Reply::refuse("552", "5.3.4", text));
         }
-        let recipients: Vec<Address> =
-            transaction.recipients.iter().filter_map(|r| r.address.clone()).collect();
-        if let Some(stranger) = recipients.iter().find(|r| !world.is_local(&r.domain())) {
-            return Ok(Verdict::Refuse(Reply::refuse(
-                "550",
-                "5.7.1",
-                format!("{stranger}: no recipient of this provider"),
-            )));
-        }
-        let body = std::mem::take(&mut transaction.body);
-        // What may be signed came in one piece; of what is not, only the header matters.
-        let body =
-            if may_be_signed(&transaction.header) { Body::from_bytes(body.into_bytes()) } else { body };
-        let whole = body.pieces().first().cloned().unwrap_or_default();
-        let now = world.clock.now();
+        let mut addresses = transaction.recipients.iter().filter_map(|r| r.address.as_ref());
+        let stranger = addresses.find(|r| !self.world.is_local(&r.domain()))?;
+        Some(Reply::refuse("550", "5.7.1", format!("{stranger}: no recipient of this provider")))
+    }
+
+    /// What the message is. A signer may be missing in our directory, then a list of its CA, or that first and
+    /// then a domain: each is asked for once.
+    async fn judge(&self, mail: &Mail<'_>) -> anyhow::Result<Arrived> {
+        let (world, now) = (&self.world, self.world.clock.now());
         let mut directory = world.directory.now();
-        let decide = async |directory: &Directory| {
-            let judge = Judge { cas: &world.cas, directory, our_name: &world.settings.provider_name, now };
-            let decide =
-                || judge.decide(&transaction.header, &whole, transaction.sender.as_ref(), &recipients);
-            if whole.len() < LARGE {
-                return Ok(decide());
-            }
-            let _turn = self.large.acquire().await?;
-            anyhow::Ok(tokio::task::block_in_place(decide))
-        };
-        let mut arrived = decide(&directory).await?;
-        // A signer may be missing in our directory, then a list of its CA, or that first and then a domain.
+        let mut arrived = self.judge_by(&directory, mail, now).await?;
         for _ in 0..2 {
             match &arrived {
                 Arrived::NotKnown(not_known) => world.crls.fetch_wanted(&not_known.wanted, now).await,
@@ -119,90 +130,108 @@ impl IncomingPoint {
                 }
                 _ => break,
             }
-            arrived = decide(&directory).await?;
+            arrived = self.judge_by(&directory, mail, now).await?;
         }
-        if let Arrived::Busta { provider, .. } | Arrived::Ricevuta { provider, .. } = &arrived
-            && transaction.tls.is_none()
-        {
-            let name = &provider.name;
-            if world.settings.require_tls {
-                return Ok(Verdict::Wait(format!(
-                    "{name} sent certified mail without TLS, which pec_require_tls = yes does not take"
-                )));
-            }
-            maillog::clear_text(transaction.queue_id(), name);
+        Ok(arrived)
+    }
+
+    async fn judge_by(&self, directory: &Directory, mail: &Mail<'_>, now: Moment) -> anyhow::Result<Arrived> {
+        let judge =
+            Judge { cas: &self.world.cas, directory, our_name: &self.world.settings.provider_name, now };
+        let whole = mail.whole();
+        let decide = || {
+            let sender = mail.transaction.sender.as_ref();
+            judge.decide(&mail.transaction.header, &whole, sender, &mail.recipients)
+        };
+        if whole.len() < LARGE {
+            return Ok(decide());
         }
-        match arrived {
-            Arrived::Busta { daticert, content, provider } => {
-                let content_sha256 = sha256(&whole[content.clone()]);
-                let taken =
-                    world.database.taken(&provider.name, &daticert.identificativo, &content_sha256).await?;
-                if taken.other_content {
-                    let errore = Errore::new(
-                        "un altro messaggio con lo stesso identificativo è già stato preso in carico",
-                        "another message with the same identifier has been taken in charge before",
-                    );
-                    return self
-                        .anomalous(connection, &transaction, body, &errore, Some(&provider), &recipients)
-                        .await;
-                }
-                let Some(recipients) =
-                    not_taken(transaction.queue_id(), &daticert, &provider, recipients, &taken.recipients)
-                else {
-                    return Ok(Verdict::Consume);
-                };
-                let scanned = self.scanned_signed(&transaction, &body, content).await?;
-                if let Some(reply) = scanned.refusal(transaction.queue_id()) {
-                    return Ok(Verdict::Refuse(reply));
-                }
-                let infected = if let Scanned::Infected(infected) = scanned { Some(infected) } else { None };
-                let envelope = Envelope {
-                    daticert,
-                    body_sha256: sha256(&whole),
-                    content_sha256,
-                    recipients,
-                    provider,
-                    infected,
-                };
-                self.take_in_charge(connection, &transaction, envelope).await
-            }
-            Arrived::Ricevuta { daticert, content, provider } => {
-                if let Some(reply) = self.no_such_mailbox(&recipients, true).await? {
-                    return Ok(Verdict::Refuse(reply));
-                }
-                let scanned = self.scanned_signed(&transaction, &body, content.clone()).await?;
-                if let Some(reply) = scanned.refusal_of_receipt(transaction.queue_id(), &provider.name) {
-                    return Ok(Verdict::Refuse(reply));
-                }
-                let hashes = Hashes { body: sha256(&whole), content: sha256(&whole[content]) };
-                self.pass_receipt(connection, &transaction, &daticert, &provider, hashes).await
-            }
-            Arrived::Anomalia => {
-                if let Some(reply) = self.not_admitted(&transaction, &body, None, &recipients).await? {
-                    return Ok(Verdict::Refuse(reply));
-                }
-                let errore = Errore::new(
-                    "busta di anomalia di questo gestore",
-                    "an anomaly envelope of this provider",
-                );
-                let anomaly = Anomaly {
-                    connection: Some(connection),
-                    transaction: &transaction,
-                    errore: &errore,
-                    provider: None,
-                };
-                Ok(Verdict::Change(anomaly.pass_unwrapped(world, &sha256(&whole)).await?))
-            }
-            Arrived::Anomalous { provider: None, .. } if is_spam => Ok(Verdict::Refuse(Reply::refuse(
-                "550",
-                "5.7.1",
-                "the message looks like spam; certified mail is never refused for that",
-            ))),
-            Arrived::NotKnown(not_known) => Ok(Verdict::Wait(not_known.to_string())),
-            Arrived::Anomalous { errore, provider, .. } => {
-                self.anomalous(connection, &transaction, body, &errore, provider.as_ref(), &recipients).await
-            }
+        let _turn = self.large.acquire().await?;
+        Ok(tokio::task::block_in_place(decide))
+    }
+
+    /// Certified mail that came without TLS: why it waits, if the administrator wants that; a line in the log
+    /// otherwise.
+    fn came_in_clear_text(&self, mail: &Mail<'_>, arrived: &Arrived) -> Option<String> {
+        let (Arrived::Busta { provider, .. } | Arrived::Ricevuta { provider, .. }) = arrived else {
+            return None;
+        };
+        let name = &provider.name;
+        if mail.transaction.tls.is_some() {
+            return None;
         }
+        if self.world.settings.require_tls {
+            let why = "sent certified mail without TLS, which pec_require_tls = yes does not take";
+            return Some(format!("{name} {why}"));
+        }
+        maillog::clear_text(mail.transaction.queue_id(), name);
+        None
+    }
+
+    /// A correct envelope: taken in charge for those for whom it is not in custody yet.
+    async fn busta(
+        &self,
+        mut mail: Mail<'_>,
+        daticert: Daticert,
+        content: Range<usize>,
+        provider: Provider,
+    ) -> anyhow::Result<Verdict> {
+        let whole = mail.whole();
+        let content_sha256 = sha256(&whole[content.clone()]);
+        let identificativo = &daticert.identificativo;
+        let taken = self.world.database.taken(&provider.name, identificativo, &content_sha256).await?;
+        if taken.other_content {
+            let errore = Errore::new(
+                "un altro messaggio con lo stesso identificativo è già stato preso in carico",
+                "another message with the same identifier has been taken in charge before",
+            );
+            return self.anomalous(&mail, &errore, Some(&provider)).await;
+        }
+        let recipients = std::mem::take(&mut mail.recipients);
+        let queue_id = mail.transaction.queue_id();
+        let Some(recipients) = not_taken(queue_id, &daticert, &provider, recipients, &taken.recipients)
+        else {
+            return Ok(Verdict::Consume);
+        };
+        let scanned = self.scanned_signed(&mail, content).await?;
+        if let Some(reply) = scanned.refusal(queue_id) {
+            return Ok(Verdict::Refuse(reply));
+        }
+        let infected = if let Scanned::Infected(infected) = scanned { Some(infected) } else { None };
+        let body_sha256 = sha256(&whole);
+        let envelope = Envelope { daticert, body_sha256, content_sha256, recipients, provider, infected };
+        self.take_in_charge(mail.connection, &mail.transaction, envelope).await
+    }
+
+    /// A correct receipt or notice of a provider.
+    async fn ricevuta(
+        &self,
+        mail: &Mail<'_>,
+        daticert: &Daticert,
+        content: Range<usize>,
+        provider: &Provider,
+    ) -> anyhow::Result<Verdict> {
+        if let Some(reply) = self.no_such_mailbox(&mail.recipients, true).await? {
+            return Ok(Verdict::Refuse(reply));
+        }
+        let scanned = self.scanned_signed(mail, content.clone()).await?;
+        if let Some(reply) = scanned.refusal_of_receipt(mail.transaction.queue_id(), &provider.name) {
+            return Ok(Verdict::Refuse(reply));
+        }
+        let whole = mail.whole();
+        let hashes = Hashes { body: sha256(&whole), content: sha256(&whole[content]) };
+        self.pass_receipt(mail.connection, &mail.transaction, daticert, provider, hashes).await
+    }
+
+    /// A busta di anomalia of ours that comes from outside: as it came.
+    async fn own_anomalia(&self, mail: &Mail<'_>) -> anyhow::Result<Verdict> {
+        if let Some(reply) = self.not_admitted(mail, None).await? {
+            return Ok(Verdict::Refuse(reply));
+        }
+        let errore =
+            Errore::new("busta di anomalia di questo gestore", "an anomaly envelope of this provider");
+        let anomaly = mail.anomaly(&errore, None);
+        Ok(Verdict::Change(anomaly.pass_unwrapped(&self.world, &sha256(&mail.whole())).await?))
     }
 
     /// What a program of this host put into the queue: to a certified mailbox it comes in a busta di
@@ -211,7 +240,7 @@ impl IncomingPoint {
     async fn arrived_locally(
         &self,
         connection: &Connection,
-        mut transaction: Transaction,
+        transaction: Transaction,
     ) -> anyhow::Result<Verdict> {
         let world = &self.world;
         let is_certified =
@@ -228,7 +257,7 @@ impl IncomingPoint {
         if transaction.too_large {
             let is_for_us = recipients.iter().any(|r| world.is_local(&r.domain()));
             return Ok(if is_for_us {
-                Verdict::Refuse(Reply::refuse("552", "5.3.4", "too large for a mailbox here"))
+                Verdict::refuse("552", "5.3.4", "too large for a mailbox here")
             } else {
                 Verdict::pass()
             });
@@ -243,68 +272,55 @@ impl IncomingPoint {
         if !recipients.iter().all(is_certified) {
             let text = "a program's message to certified and to ordinary mailboxes at once; send it to each \
                 kind apart";
-            return Ok(Verdict::Refuse(Reply::refuse("554", "5.7.1", text)));
+            return Ok(Verdict::refuse("554", "5.7.1", text));
         }
         if let Some(why) = transaction.header_refused {
-            return Ok(Verdict::Refuse(Reply::refuse("554", "5.6.0", why.to_string())));
+            return Ok(Verdict::refuse("554", "5.6.0", why.to_string()));
         }
-        let body = std::mem::take(&mut transaction.body);
         let errore = Errore::new(
             "il messaggio è stato immesso da un programma del sistema e non proviene da un gestore di posta \
             certificata",
             "the message was submitted by a program of this host and does not come from a certified mail \
             provider",
         );
-        self.anomalous(connection, &transaction, body, &errore, None, &recipients).await
+        self.anomalous(&Mail::new(connection, transaction), &errore, None).await
     }
 
     /// What is no correct certified mail, if it is let in: delivered in an envelope that says so (RFC 6109 s.
-    /// 3.2.2).
+    /// 3.2.2). `provider`: who has signed it all the same.
     async fn anomalous(
         &self,
-        connection: &Connection,
-        transaction: &Transaction,
-        body: Body,
+        mail: &Mail<'_>,
         errore: &Errore,
         provider: Option<&Provider>,
-        recipients: &[Address],
     ) -> anyhow::Result<Verdict> {
-        if let Some(reply) = self.not_admitted(transaction, &body, provider, recipients).await? {
+        if let Some(reply) = self.not_admitted(mail, provider).await? {
             return Ok(Verdict::Refuse(reply));
         }
-        let anomaly = Anomaly {
-            connection: Some(connection),
-            transaction,
-            errore,
-            provider: provider.map(|p| p.name.as_str()),
-        };
-        Ok(Verdict::Change(anomaly.wrap(&self.world, PassedKind::Anomalia, body).await?.0))
+        let anomaly = mail.anomaly(errore, provider.map(|p| p.name.as_str()));
+        Ok(Verdict::Change(anomaly.wrap(&self.world, PassedKind::Anomalia, mail.body.clone()).await?.0))
     }
 
-    /// Why what is no correct certified mail is not let in, if it is not. `provider`: who has signed it all
-    /// the same.
+    /// Why what is no correct certified mail is not let in, if it is not.
     async fn not_admitted(
         &self,
-        transaction: &Transaction,
-        body: &Body,
+        mail: &Mail<'_>,
         provider: Option<&Provider>,
-        recipients: &[Address],
     ) -> anyhow::Result<Option<Reply>> {
         if provider.is_none()
-            && let Some(reply) = self.refuses_ordinary_mail(transaction, recipients)
+            && let Some(reply) = self.refuses_ordinary_mail(&mail.transaction, &mail.recipients)
         {
             return Ok(Some(reply));
         }
-        if let Some(reply) = self.no_such_mailbox(recipients, provider.is_some()).await? {
+        if let Some(reply) = self.no_such_mailbox(&mail.recipients, provider.is_some()).await? {
             return Ok(Some(reply));
         }
-        Ok(match self.scanned(transaction, body).await? {
-            Scanned::Infected(infected) => Some(Reply::refuse(
-                "554",
-                "5.7.1",
-                format!("the message carries a virus: {}", infected.virus),
-            )),
-            scanned => scanned.refusal(transaction.queue_id()),
+        Ok(match self.scanned(mail).await? {
+            Scanned::Infected(infected) => {
+                let text = format!("the message carries a virus: {}", infected.virus);
+                Some(Reply::refuse("554", "5.7.1", text))
+            }
+            scanned => scanned.refusal(mail.transaction.queue_id()),
         })
     }
 
@@ -504,6 +520,43 @@ impl IncomingPoint {
             |domain: &str| directory.provider_of_domain(domain).is_some_and(|p| p.name == provider.name);
         let is_served = |r: &Address| addressed.contains(&r.key()) && serves(&r.domain());
         recipients.iter().filter(|r| Address::parse(r).is_some_and(|r| is_served(&r))).cloned().collect()
+    }
+}
+
+/// A message that has arrived: from here on its bytes are in one representation.
+pub(crate) struct Mail<'a> {
+    /// Who brought it.
+    pub(crate) connection: &'a Connection,
+    /// Its header and SMTP envelope; the body is taken out of it.
+    pub(crate) transaction: Transaction,
+    /// Those of its recipients that are addresses.
+    pub(crate) recipients: Vec<Address>,
+    /// The body.
+    pub(crate) body: Body,
+}
+
+impl<'a> Mail<'a> {
+    fn new(connection: &'a Connection, mut transaction: Transaction) -> Self {
+        let body = std::mem::take(&mut transaction.body);
+        let recipients = transaction.recipients.iter().filter_map(|r| r.address.clone()).collect();
+        Self { connection, transaction, recipients, body }
+    }
+
+    /// The same, its body in one piece if the message may be signed. (Of what is not, only the header matters.)
+    fn to_be_judged(mut self) -> Self {
+        if may_be_signed(&self.transaction.header) {
+            self.body = Body::from_bytes(self.body.into_bytes());
+        }
+        self
+    }
+
+    /// The body of a message [to be judged](Self::to_be_judged) that may be signed.
+    fn whole(&self) -> Bytes {
+        self.body.pieces().first().cloned().unwrap_or_default()
+    }
+
+    fn anomaly<'b>(&'b self, errore: &'b Errore, provider: Option<&'b str>) -> Anomaly<'b> {
+        Anomaly { connection: Some(self.connection), transaction: &self.transaction, errore, provider }
     }
 }
 

@@ -20,7 +20,7 @@ use pec_state::authentic::Authentic;
 use pec_state::rows::{Custody, FactKind, Sent};
 use pec_state::trigger::Trigger;
 
-use crate::session::IncomingPoint;
+use crate::session::{IncomingPoint, Mail};
 
 /// What the scanner says of an arrival.
 pub(crate) enum Scanned {
@@ -76,10 +76,10 @@ fn around(virus: &str) -> Reply {
 
 impl IncomingPoint {
     /// Scans a message that arrives.
-    pub(crate) async fn scanned(&self, transaction: &Transaction, body: &Body) -> anyhow::Result<Scanned> {
-        Ok(match self.world.scanner.scan(&transaction.header, body).await? {
+    pub(crate) async fn scanned(&self, mail: &Mail<'_>) -> anyhow::Result<Scanned> {
+        Ok(match self.world.scanner.scan(&mail.transaction.header, &mail.body).await? {
             Scan::Clean => Scanned::Clean,
-            Scan::Found(virus) => Scanned::Infected(Infected { virus, body: body.clone() }),
+            Scan::Found(virus) => Scanned::Infected(Infected { virus, body: mail.body.clone() }),
             Scan::NotScanned(why) => Scanned::Beyond(why),
         })
     }
@@ -88,24 +88,21 @@ impl IncomingPoint {
     /// and epilogue, is anybody's who has the message.
     pub(crate) async fn scanned_signed(
         &self,
-        transaction: &Transaction,
-        body: &Body,
+        mail: &Mail<'_>,
         content: Range<usize>,
     ) -> anyhow::Result<Scanned> {
-        let infected = match self.scanned(transaction, body).await? {
+        let infected = match self.scanned(mail).await? {
             Scanned::Infected(infected) => infected,
             other => return Ok(other),
         };
-        let whole = body.clone().into_bytes();
+        let whole = mail.body.clone().into_bytes();
         let signed = part(&whole, content)?;
-        Ok(
-            match self.world.scanner.scan(&signed.header, &Body::from_bytes(whole.slice(signed.body))).await?
-            {
-                Scan::Found(_) => Scanned::Infected(infected),
-                Scan::Clean => Scanned::Around(infected.virus),
-                Scan::NotScanned(why) => Scanned::Beyond(why),
-            },
-        )
+        let body = Body::from_bytes(whole.slice(signed.body));
+        Ok(match self.world.scanner.scan(&signed.header, &body).await? {
+            Scan::Found(_) => Scanned::Infected(infected),
+            Scan::Clean => Scanned::Around(infected.virus),
+            Scan::NotScanned(why) => Scanned::Beyond(why),
+        })
     }
 
     /// An envelope in custody becomes the triggers of its notices: presa in carico, and a rilevazione virus

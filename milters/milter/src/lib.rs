@@ -74,6 +74,11 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Never: `code`, enhanced status code, text.
+    pub fn refuse(code: &'static str, status: &'static str, text: impl Into<String>) -> Self {
+        Self::Refuse(Reply::refuse(code, status, text))
+    }
+
     /// It goes on as it is.
     pub fn pass() -> Self {
         Self::Change(Edits::default())

@@ -30,11 +30,11 @@ use pec_program::world::World;
 use pec_state::authentic::RowKeys;
 use pec_state::database::Database;
 
+use crate::directory::policy_domains;
 use super::dovecot::Dovecot;
 use super::postfix::Postfix;
 use super::sockets::{Door, Group, Process, Side};
 use super::{dns, leftovers, shipped, sockets};
-use crate::directory::policy_domains;
 
 /// What a thing is, or why it could not be looked at.
 pub(super) type Known<T> = Result<T, String>;
