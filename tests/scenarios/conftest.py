@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+pytest_plugins = ["tiers"]
 
 from network import Network  # noqa: E402
 

@@ -7,6 +7,8 @@ import pytest
 import verifiers
 from network import ALDO, ANNA, BRUNO, CARLA
 
+pytestmark = pytest.mark.both
+
 SERVICE_ADDRESS = "posta-certificata@gestore.alfa.test"
 
 

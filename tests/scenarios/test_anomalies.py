@@ -36,6 +36,7 @@ def check(net, message):
     return message.text, message.original
 
 
+@pytest.mark.both
 def test_rfc6109_3_2_2_ordinary_mail(net):
     raw, msgid = ordinary(net, ANNA, ALDO)
     bring(net, raw, [ANNA, ALDO])
@@ -53,6 +54,7 @@ def test_rfc6109_3_2_2_ordinary_mail(net):
     assert not any(m.kind in ("avvenuta-consegna", "presa-in-carico") for _, m in net.all_about(msgid))
 
 
+@pytest.mark.both
 def test_ordinary_mail_for_nobody_is_refused_and_never_bounced(net):
     raw, msgid = ordinary(net, ANNA, "nessuno@pec.alfa.test")
     with pytest.raises(smtplib.SMTPDataError) as refused:
@@ -128,6 +130,7 @@ def refusing(net):
     net.reload_postfix("posta")
 
 
+@pytest.mark.both
 @pytest.mark.parametrize(("nobody", "says"), [("refused@posta.test", "un avviso del sistema di posta"), ("nobody@posta.test", "Firma non presente")])
 def test_what_an_ordinary_server_gives_back_comes_as_an_anomaly(net, refusing, nobody, says):
     """No raw report of a mail system reaches a certified mailbox, whoever's it is."""

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.both
+
 # What may be found on a network without DNS, public signatures and a clock of its own, with a container for each program.
 HERE = {"the system clock", "the age of clamd's signatures", "the MX of our domains", "whether pec-delivery may enter /var/spool/postfix/public"}
 

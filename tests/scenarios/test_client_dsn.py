@@ -7,6 +7,8 @@ import pytest
 from network import ANNA, BRUNO, PROTOCOLLO, SERVICE
 from test_smuggling import Client
 
+pytestmark = pytest.mark.both
+
 DOORS = {"25": ("BETA", "SMTP"), "587": ("ALFA", "SUBMISSION"), "465": ("ALFA", "SUBMISSIONS")}
 SEGRETERIA, NOBODY = "segreteria@comune.example", "nessuno@comune.example"
 WORDS = {

@@ -18,6 +18,7 @@ def check(net, program, *settings, prepare=""):
     return net.execute("alfa", "postfix", "sh", "-c", script, "sh", *settings, check=False)
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_shipped_configuration_is_good(net, program):
     done = check(net, program)
@@ -56,6 +57,7 @@ def test_what_is_wrong_is_one_line_and_a_failure(net, what):
     assert len(lines) == 1 and lines[0].startswith("pec-access: ") and says in lines[0], done.stderr
 
 
+@pytest.mark.both
 def test_a_key_and_the_request_for_its_certificate(net):
     ask = "pecctl key request --bits 2048 --state Ancona /tmp/new.key"
     done = net.execute("alfa", "postfix", "sh", "-c", f"rm -f /tmp/new.key; {ask} > /tmp/new.csr; stat -c %a /tmp/new.key; openssl req -in /tmp/new.csr -verify -noout -text 2>&1")
@@ -114,6 +116,7 @@ def test_sighup_takes_a_new_limit(net):
         net.reload_programs("alfa", "access")
 
 
+@pytest.mark.both
 def test_certified_domains_are_added_by_one_line_or_map_entry_and_a_reload(net):
     by_line, by_entry = new = ["dora@nuovo.example", "elio@mappa.example"]
     domains = net.execute("alfa", "postfix", "postconf", "-h", "virtual_mailbox_domains").stdout.strip()

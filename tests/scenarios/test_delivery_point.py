@@ -7,6 +7,8 @@ import pytest
 import verifiers
 from network import ALDO, ANNA, BRUNO, NESSUNO, SERVICE
 
+pytestmark = pytest.mark.both
+
 NOBODY = "nessuno@pec.alfa.test"
 
 

@@ -46,6 +46,7 @@ def wait_for(what, seconds=30):
         time.sleep(0.1)
 
 
+@pytest.mark.both
 def test_rfc6109_5_3_without_tls_mail_to_another_provider_waits_and_goes_on_when_tls_is_back(net, policy):
     asked = shell(net, "alfa", f"postmap -q pec.beta.test $(postconf -h default_database_type):{POLICY}").stdout
     assert asked == "encrypt protocols=>=TLSv1.2 ciphers=high\n"
@@ -100,6 +101,7 @@ def test_without_the_policy_a_failing_handshake_ends_in_clear_text(net, old_tls)
     net.wait_for_log("beta", "incoming", "clear text: provider=Alfa PEC S.p.A. sent certified mail without TLS", since)
 
 
+@pytest.mark.both
 def test_rfc6109_5_3_a_failing_handshake_with_another_provider_waits(net, policy, old_tls):
     since = net.now()
     msgid, _ = net.submit(ANNA, [BRUNO])

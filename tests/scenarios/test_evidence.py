@@ -57,6 +57,7 @@ def evidence(net, host, msgid, directory):
         return here, {name: archive.read(name) for name in archive.namelist()}
 
 
+@pytest.mark.both
 def test_the_readme_is_followed_where_there_is_openssl_alone(net, base, tmp_path):
     msgid, _ = net.submit(ANNA, [BRUNO])
     net.expect(ANNA, "avvenuta-consegna", msgid, BRUNO)

@@ -114,6 +114,7 @@ def test_memory_is_bounded_however_a_message_is_built(net, raised, how, header, 
     assert all(peak[key] - idle[key] <= bound for key in peak), report
 
 
+@pytest.mark.slow
 def test_50_mb_to_five_recipients(net, raised):
     restart(net)
     idle = memory(net, "VmRSS")

@@ -130,6 +130,7 @@ def few_processes(net, host):
         net.execute(host, "dovecot", "sh", "-c", dovecot.format(before[0]))
 
 
+@pytest.mark.slow
 def test_process_limits_below_the_demand_slow_and_never_stop(net):
     with few_processes(net, "alfa"), few_processes(net, "beta"):
         begun = time.monotonic()

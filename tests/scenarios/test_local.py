@@ -4,6 +4,8 @@ import pytest
 import verifiers
 from network import ALDO, ANNA, CARLA
 
+pytestmark = pytest.mark.both
+
 SERVICE_ADDRESS = "posta-certificata@gestore.alfa.test"
 
 

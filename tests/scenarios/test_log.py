@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from network import ANNA, BRUNO
 from test_viruses import EICAR, attached
 
@@ -33,6 +34,7 @@ def test_a_message_is_found_by_what_is_known_of_it_and_the_reading_is_in_the_log
     assert any(row["error"] == f"pecctl log {msgid}" for row in readings)
 
 
+@pytest.mark.both
 def test_an_extract_verifies_with_openssl(net):
     msgid, _ = net.submit(ANNA, [BRUNO])
     net.expect(ANNA, "avvenuta-consegna", msgid)
@@ -52,6 +54,7 @@ def test_the_report_counts_and_the_programs_have_started(net):
     assert report["mailboxes"] >= 1 and report["events"]["avvio"] >= 4 and str(report["events"].get("accettazione", 0)) == counted[0]
 
 
+@pytest.mark.both
 def test_rfc6109_2_2_4_the_infected_store_opens_with_the_auditors_key_alone(net):
     msgid, _ = net.submit(ANNA, [BRUNO], **attached("relazione.txt", EICAR))
     net.expect(ANNA, "non-accettazione", msgid)

@@ -9,6 +9,8 @@ import verifiers
 from ledger import HEARD_WITHIN
 from network import ALDO, ANNA, BRUNO, CARLA, NESSUNO, PROTOCOLLO, SERVICE
 
+pytestmark = pytest.mark.both
+
 FIVE = [BRUNO, PROTOCOLLO, ALDO, NESSUNO, CARLA]
 
 

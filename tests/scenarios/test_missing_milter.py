@@ -8,6 +8,9 @@ from contextlib import contextmanager
 import pytest
 from network import ALDO, ANNA, CARLA
 
+pytestmark = pytest.mark.both
+
+
 @contextmanager
 def set_for_a_while(net, option, value, back):
     net.execute("alfa", "postfix", "postconf", "-P", f"{option}={value}")

@@ -65,6 +65,7 @@ def check(net, raw, msgid):
     return envelope
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("name", ORIGINALS)
 def test_is_carried_byte_for_byte(net, name):
     extra, body = ORIGINALS[name]
@@ -125,6 +126,7 @@ def test_rfc6109_3_3_2_2_eight_bits_reach_an_ordinary_server_untouched(net):
     verifiers.verify(envelope.raw, net.deployment.home / "ca/ca.pem")
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("length", [999, 2047, 2049, 5000, 100_000])
 def test_rfc5321_4_5_3_1_6_a_longer_line_is_refused(net, length):
     head, msgid = net.letter(ANNA, [BRUNO], text="")
@@ -154,6 +156,7 @@ def test_what_cannot_be_carried_untouched_is_not_accepted(net, name):
     assert [row["event"] for row in net.story("alfa", msgid)] == ["non-accettazione"]
 
 
+@pytest.mark.both
 @pytest.mark.parametrize(("extra", "body"), [("", b"a\nb\r\n"), ("", b"a\0b\r\n"), ("X-A: a\0b\r\n", b"Ciao\r\n"), ("X-A\0: b\r\n", b"Ciao\r\n")])
 def test_what_postfix_would_change_before_a_milter_sees_it_is_refused(net, extra, body):
     """A bare LF might begin a smuggled message; a NUL would cut a header field."""
@@ -164,6 +167,7 @@ def test_what_postfix_would_change_before_a_milter_sees_it_is_refused(net, extra
     assert net.story("alfa", msgid) == []
 
 
+@pytest.mark.both
 def test_submission_does_not_announce_8bitmime(net):
     for service in ("SUBMISSION", "SUBMISSIONS"):
         host, port = net.deployment.address("ALFA", service)
@@ -175,6 +179,7 @@ def test_submission_does_not_announce_8bitmime(net):
             assert not client.has_extn("8bitmime") and not client.has_extn("chunking") and not client.has_extn("smtputf8")
 
 
+@pytest.mark.both
 def test_pop3_gives_out_the_same_bytes(net):
     import poplib
 

@@ -9,6 +9,8 @@ import time
 import pytest
 from network import ANNA, HERE, run
 
+pytestmark = pytest.mark.both
+
 ADDRESS = "nuova@pec.alfa.test"
 GOOD = "un ravanello legge Tolstoj"
 FAIL2BAN = HERE.parent.parent / "dovecot-conf/fail2ban"
@@ -110,6 +112,7 @@ def test_who_guesses_is_slowed_and_named_to_fail2ban(net, tmp_path):
     assert len(set(hosts)) == 1 and "192.0.2.1" not in hosts, hosts
 
 
+@pytest.mark.slow
 def test_who_goes_on_guessing_waits_longer_and_is_kept_out(net, tmp_path):
     """Dovecot makes each guess slower; the shipped jail lets four pass, and bans with the fifth."""
     since = net.now()

@@ -59,6 +59,7 @@ def test_rfc6109_2_3_a_reader_of_the_tile_format_that_is_not_ours_computes_the_s
     assert done.returncode == 0 and str(found["size"]) in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.both
 def test_rfc6109_2_3_the_roles_of_the_programs_change_nothing(net, msgid):
     for user, password in (("pec", "database"), ("registrar", "registrar")):
         for statement in (
@@ -102,6 +103,7 @@ def test_a_dishonest_administrator_is_found_whatever_he_changes(net, msgid):
     assert sealed(net)["wrong"] == 0 and sealed(net)["size"] >= before["size"]
 
 
+@pytest.mark.both
 def test_yesterdays_database_is_noticed_and_recovered_from_by_the_documented_commands(net, msgid):
     """On a copy of everything: the database from its dump, the register's directory, a main.cf for both."""
     postgres = "cd /var/lib/postgresql && "

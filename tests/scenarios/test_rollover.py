@@ -79,6 +79,7 @@ def signer(raw):
     return openssl("x509", "-noout", "-fingerprint", "-sha1", input=printed.stdout).decode().split("=")[1].replace(":", "").strip()
 
 
+@pytest.mark.slow
 def test_rfc6109_2_2_4_a_certificate_is_replaced_while_mail_flows(net, second):
     writers = [Writer(net) for _ in range(WRITERS)]
     for writer in writers:

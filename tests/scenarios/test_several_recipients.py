@@ -23,6 +23,7 @@ def home(address):
     return f"/var/mail/pec/{domain}/{local_part}"
 
 
+@pytest.mark.both
 def test_each_recipient_has_his_own_outcome(net, taps):
     tap, held = taps["beta"], {SLOW: f"lmtp.busta.dot {SLOW}", KILLED: f"lmtp.busta.saved {KILLED}"}
     first, _ = net.submit(ANNA, [FULL, SLOW, ONCE, KILLED])

@@ -6,6 +6,8 @@ import socket
 import pytest
 from network import ANNA, BRUNO, CARLA, NESSUNO
 
+pytestmark = pytest.mark.both
+
 # What some server somewhere takes for the end of a message; "\r\n.\r\n" alone is it.
 ENDS = {
     "LF dot LF": b"\n.\n", "LF dot CRLF": b"\n.\r\n", "CRLF dot LF": b"\r\n.\n", "CR dot CR": b"\r.\r", "CR dot CRLF": b"\r.\r\n",

@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.both
+
 OURS = ("access", "incoming", "local", "reports", "delivery", "triggers")
 MAY = {
     **{f"pec/{name}": {"root", "pec", "postfix", "pec-delivery"} for name in OURS},

@@ -5,6 +5,8 @@ import smtplib
 import pytest
 from network import ANNA, BRUNO, CARLA, HERE, run
 
+pytestmark = pytest.mark.both
+
 # What Rspamd takes for spam here, by a rule of this test's, and the text that it would otherwise refuse whatever it is told.
 WARES = "offerta imperdibile"
 GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"

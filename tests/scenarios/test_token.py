@@ -68,6 +68,7 @@ class Counter:
                 self.then()
 
 
+@pytest.mark.slow
 def test_rfc6109_5_1_the_token_is_pulled_while_two_hundred_messages_are_under_way(net, token):
     here, pulled = token
     since = net.now()

@@ -37,6 +37,7 @@ def count(net):
     return {address: len(net.deployment.messages(address)) for address in net.deployment.passwords}, net.sql("alfa", "SELECT count(*) FROM fact")
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("host", ["ALFA", "BETA"])
 def test_from_port_25(net, real, host):
     for target in targets(real):
@@ -48,6 +49,7 @@ def test_from_port_25(net, real, host):
             assert code // 100 == 5, (target, code, text)
 
 
+@pytest.mark.both
 def test_from_an_authenticated_submission(net, real):
     for target in targets(real):
         with smtplib.SMTP_SSL(*net.deployment.address("ALFA", "SUBMISSIONS"), context=net.deployment.tls, timeout=30) as client:
@@ -90,6 +92,7 @@ def test_neither_socket_takes_what_the_other_one_is_for(net, real):
     assert count(net) == before
 
 
+@pytest.mark.both
 def test_postfixs_smtpd_for_notices_takes_no_trigger(net, real):
     _, envelope, _ = real
     for target in targets(real):
@@ -97,6 +100,7 @@ def test_postfixs_smtpd_for_notices_takes_no_trigger(net, real):
         assert code // 100 == 5, (target, code, text)
 
 
+@pytest.mark.both
 def test_a_report_that_a_local_user_made_up(net, real):
     """sendmail does not reach the socket of Postfix's own reports: no receipt comes of it."""
     _, envelope, _ = real

@@ -79,6 +79,7 @@ def limit(net, host, setting):
         restart_clamd(net, host)
 
 
+@pytest.mark.both
 def test_rfc6109_3_1_3_a_virus_in_a_submission_becomes_the_notice_to_its_sender(net):
     since = now()
     msgid, _ = net.submit(ANNA, [BRUNO, CARLA], **attached("relazione.txt", EICAR))
@@ -155,6 +156,7 @@ def test_rfc6109_3_2_3_a_virus_in_an_envelope_and_rfc6109_3_2_4_the_sender_hears
     assert "virus in an envelope, not delivered" in net.logs("beta", "incoming", since)
 
 
+@pytest.mark.both
 def test_rfc6109_2_2_2_ordinary_mail_with_a_virus_is_refused(net):
     raw, msgid = net.letter(CARLA, [BRUNO], **attached("relazione.txt", EICAR))
     with smtplib.SMTP(*net.deployment.address("BETA", "SMTP"), timeout=30) as client, pytest.raises(smtplib.SMTPDataError) as refused:
@@ -163,6 +165,7 @@ def test_rfc6109_2_2_2_ordinary_mail_with_a_virus_is_refused(net):
     assert net.story("beta", msgid) == []
 
 
+@pytest.mark.both
 def test_what_clamd_will_never_scan_is_refused_clearly(net):
     """At the default of a fresh clamd, messages that Postfix takes would be refused at every attempt, or count as clean."""
     letter = net.letter(ANNA, [BRUNO], text="una riga di testo\r\n" * 100_000)
@@ -178,6 +181,7 @@ def test_what_clamd_will_never_scan_is_refused_clearly(net):
     net.expect(BRUNO, "posta-certificata", letter[1])
 
 
+@pytest.mark.both
 def test_limits_that_let_a_virus_pass_are_noticed_at_the_start(net):
     """`MaxFileSize` without `AlertExceedsMax`, as Debian ships it: what is larger counts as clean."""
     with limit(net, "alfa", "MaxFileSize 1M"), limit(net, "alfa", "AlertExceedsMax no"):
@@ -186,6 +190,7 @@ def test_limits_that_let_a_virus_pass_are_noticed_at_the_start(net):
         net.wait_for_log("alfa", "access", "which is allowed, it finds no virus: the EICAR test file passes", since)
 
 
+@pytest.mark.both
 def test_the_scanner_as_it_is_set_up_finds_a_virus_in_the_largest_message(net):
     since = now()
     net.hangup("alfa", "access", "incoming")

@@ -26,6 +26,7 @@ CLIENT_WAITS = {("alfa", process) for process in ("access", "postgres", "clamd",
 NOBODY_WAITS = {("alfa", "incoming"), ("beta", "access")}
 
 
+@pytest.mark.both
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize(("host", "recipient"), [("alfa", ALDO), ("beta", BRUNO)])
 def test_a_stopped_process_is_waited_for(net, ledger, host, recipient, process):
@@ -106,6 +107,7 @@ def test_a_dead_external_server_delays_nobody_else(net, ledger):
         ledger.check(msgid, ANNA, [ALDO, BRUNO], failed=[NESSUNO], external=[CARLA])
 
 
+@pytest.mark.both
 def test_dovecot_that_refuses_for_a_while(net, ledger):
     """A mailbox that cannot be written is a 4xx of LMTP: the message waits, no avviso is made."""
     home = "/var/mail/pec/pec.beta.test/bruno"
@@ -141,6 +143,7 @@ def in_betas_queue(net, *recipients):
         net.wait_until_up("beta", "delivery")
 
 
+@pytest.mark.both
 def test_what_postsuper_requeues_is_the_same_message(net, ledger):
     """An envelope and its trigger, under another queue id and past every milter."""
     with in_betas_queue(net, BRUNO, NESSUNO) as msgid:
@@ -169,6 +172,7 @@ def read_only(net, host):
         net.sql(host, again)
 
 
+@pytest.mark.both
 def test_a_database_that_takes_no_rows_makes_no_copies(net, ledger):
     with ExitStack() as stack:
         with in_betas_queue(net, BRUNO) as msgid:
@@ -187,6 +191,7 @@ def test_a_database_that_takes_no_rows_makes_no_copies(net, ledger):
     assert ledger.check(msgid, ANNA, [BRUNO]) == 0
 
 
+@pytest.mark.both
 def test_a_users_file_that_is_empty_for_a_moment_makes_no_mancata_consegna(net, ledger):
     """Somebody writes it anew, say. Dovecot says meanwhile of everybody that there is no such mailbox."""
     net.execute("beta", "dovecot", "cp", "/etc/dovecot/users", "/etc/dovecot/users.new")

@@ -7,6 +7,8 @@ import pytest
 import verifiers
 from network import ANNA, BRUNO, CARLA, PROTOCOLLO
 
+pytestmark = pytest.mark.both
+
 NOWHERE = "dora@nowhere.invalid"
 
 # Alfa knows these hosts by a file and asks nobody: "no such host" must not hang on the name servers of the machine that tests.

@@ -7,6 +7,8 @@ import xml.etree.ElementTree as ET
 import pytest
 from network import run
 
+pytestmark = pytest.mark.both
+
 PORTS = {
     "SMTP": (25, ["--starttls-smtp"]),
     "SUBMISSION": (587, ["--starttls-smtp"]),

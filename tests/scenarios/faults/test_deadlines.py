@@ -79,6 +79,7 @@ def text_of(message):
     return " ".join(plain.get_content().split()), " ".join(html.get_content().split())
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("when", WHEN)
 def test_rfc6109_3_1_6_both_notices_come_and_what_comes_later_passes(net, alfa, when):
     with nobody_answers_at_beta(net):

@@ -80,6 +80,7 @@ def taps(net):
         restart_clamd(net, "beta")
 
 
+@pytest.mark.sampled(9, lambda story, host, killed, **_: (story, host, killed is None))
 @pytest.mark.parametrize(("story", "host", "step", "killed"), CELLS, ids=lambda value: value or "connection")
 def test_a_lost_answer_makes_no_second_notice(net, taps, story, host, step, killed):
     tap, client = taps[host], somebody(net, story)
