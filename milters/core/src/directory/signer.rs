@@ -3,9 +3,9 @@
 //! Promise: signature and chain first, then the directory, then the revocation lists: nobody but a provider
 //! waits for one.
 
+use super::{Directory, Provider};
 use crate::clock::Moment;
 use crate::smime::verify::{SignedBy, TrustedCas, VerifyError};
-use super::{Directory, Provider};
 
 /// Why no provider of the directory has signed something.
 #[derive(Debug)]

@@ -1,11 +1,11 @@
 //! Ricevuta di accettazione: tells the sender that the message was accepted and sent on (RFC 6109 s. 3.1.4).
 
-use crate::daticert::{Daticert, Tipo};
-use crate::smime::sign::SignError;
 use super::testo::{
     Lingua, Testo, destinatari_con_tipo, identificativo, il_giorno, message_identifier, oggetto, on_the_day,
 };
 use super::{Issuer, Notice, receipt_header, signed};
+use crate::daticert::{Daticert, Tipo};
+use crate::smime::sign::SignError;
 
 /// The receipt for the envelope with these data, of the same second as the envelope (RFC 6109 s. 4.1).
 pub fn accettazione(issuer: Issuer<'_>, busta: &Daticert, message_id: &str) -> Result<Notice, SignError> {

@@ -4,12 +4,12 @@
 //! Promise: it certifies nothing. It carries no daticert.xml, and the message inside is every byte that
 //! arrived.
 
+use super::testo::{Lingua, Testo, il_giorno, on_the_day};
+use super::{Issuer, Notice, assembled, per_conto_di, subject};
 use crate::clock::Moment;
 use crate::header::{Field, Header};
 use crate::message::Body;
 use crate::smime::sign::SignError;
-use super::testo::{Lingua, Testo, il_giorno, on_the_day};
-use super::{Issuer, Notice, assembled, per_conto_di, subject};
 
 /// What the envelope inherits as it is.
 const INHERITED: [&str; 6] = ["Received", "To", "Cc", "Return-Path", "Message-ID", "Reply-To"];

@@ -1,11 +1,11 @@
 //! Ricevuta di avvenuta consegna: tells the sender that the mailbox has the message (RFC 6109 s. 3.3.2).
 
+use super::testo::{Lingua, Testo, identificativo, il_giorno, message_identifier, oggetto, on_the_day};
+use super::{Issuer, Notice, receipt_header, signed};
 use crate::clock::Moment;
 use crate::daticert::{Daticert, Tipo, TipoRicevuta};
 use crate::message::Body;
 use crate::smime::sign::SignError;
-use super::testo::{Lingua, Testo, identificativo, il_giorno, message_identifier, oggetto, on_the_day};
-use super::{Issuer, Notice, receipt_header, signed};
 
 /// The receipt for `consegna`, whose mailbox saved the message at `moment`. With the `original`
 /// (postacert.eml as it came) it is complete, with what [`crate::breve`] makes of it brief, without it

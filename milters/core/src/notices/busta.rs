@@ -1,13 +1,13 @@
 //! Busta di trasporto: the envelope in which the Access Point sends the original on (RFC 6109 s. 3.1.5).
 
-use crate::daticert::Daticert;
-use crate::header::{Field, Header};
-use crate::message::Body;
-use crate::smime::sign::SignError;
 use super::testo::{
     Lingua, Testo, destinatari, identificativo, il_giorno, message_identifier, oggetto, on_the_day,
 };
 use super::{Issuer, Notice, per_conto_di, signed, subject};
+use crate::daticert::Daticert;
+use crate::header::{Field, Header};
+use crate::message::Body;
+use crate::smime::sign::SignError;
 
 /// What the envelope inherits from the original as it is (RFC 6109 s. 2.1.1.2).
 const INHERITED: [&str; 4] = ["Received", "To", "Cc", "Reply-To"];

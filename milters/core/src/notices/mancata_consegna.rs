@@ -1,12 +1,12 @@
 //! Avviso di mancata consegna: tells the sender that a recipient will not get the message (RFC 6109 s. 3.3.3,
 //! for viruses s. 3.2.4).
 
+use super::testo::{Lingua, Testo, identificativo, il_giorno, message_identifier, oggetto, on_the_day};
+use super::{Issuer, Notice, receipt_header, signed};
 use crate::clock::Moment;
 use crate::daticert::{Daticert, Errore, Tipo};
 use crate::header::Field;
 use crate::smime::sign::SignError;
-use super::testo::{Lingua, Testo, identificativo, il_giorno, message_identifier, oggetto, on_the_day};
-use super::{Issuer, Notice, receipt_header, signed};
 
 /// Why a delivery failed, in the common coding of the providers (AgID, Note integrative, nota 12).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,13 +1,13 @@
 //! Avviso di non accettazione: tells the sender that the message goes nowhere (RFC 6109 s. 3.1.2, for viruses
 //! s. 3.1.3).
 
-use crate::daticert::{Daticert, Errore};
-use crate::header::Field;
-use crate::smime::sign::SignError;
 use super::testo::{
     Lingua, Testo, destinatari, identificativo, il_giorno, message_identifier, oggetto, on_the_day,
 };
 use super::{Issuer, Notice, receipt_header, signed};
+use crate::daticert::{Daticert, Errore};
+use crate::header::Field;
+use crate::smime::sign::SignError;
 
 /// The notice with these data, whose `errore-esteso` says in Italian what `inglese` says in English. `errore`
 /// decides which of the two notices it is: `virus`, or a formal exception.

@@ -1,11 +1,11 @@
 //! Avviso di mancata consegna per superamento dei tempi massimi: tells the sender that nobody has certified
 //! the delivery within 12 hours, then within 24 (RFC 6109 s. 3.1.6; DM 2/11/2005 art. 13).
 
+use super::testo::{Lingua, Testo, identificativo, il_giorno, message_identifier, oggetto, on_the_day};
+use super::{Issuer, Notice, receipt_header, signed};
 use crate::clock::Moment;
 use crate::daticert::{Daticert, Errore, Tipo};
 use crate::smime::sign::SignError;
-use super::testo::{Lingua, Testo, identificativo, il_giorno, message_identifier, oggetto, on_the_day};
-use super::{Issuer, Notice, receipt_header, signed};
 
 /// Which deadline is over. Both notices have the same header and the same tipo; programs tell them apart by
 /// `errore-esteso` alone, which begins with 5.4.1 in the second and must not in the first.

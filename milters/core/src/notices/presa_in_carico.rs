@@ -1,10 +1,10 @@
 //! Ricevuta di presa in carico: tells the sender's provider that its envelope was taken (RFC 6109 s. 3.2.1).
 
+use super::testo::{Lingua, Testo, identificativo, il_giorno, message_identifier, oggetto, on_the_day};
+use super::{Issuer, Notice, receipt_header, signed};
 use crate::clock::Moment;
 use crate::daticert::{Daticert, Tipo};
 use crate::smime::sign::SignError;
-use super::testo::{Lingua, Testo, identificativo, il_giorno, message_identifier, oggetto, on_the_day};
-use super::{Issuer, Notice, receipt_header, signed};
 
 /// The receipt to `to` (the other provider's `mailReceipt`) for the copy of the envelope that came for
 /// `ricezione`.

@@ -1,12 +1,12 @@
 //! Avviso di rilevazione virus: tells the sender's provider that its envelope carries a virus and was not
 //! delivered (RFC 6109 s. 3.2.3). One for each recipient.
 
+use super::testo::{Lingua, Testo, identificativo, il_giorno, message_identifier, oggetto, on_the_day};
+use super::{Issuer, Notice, receipt_header, signed};
 use crate::clock::Moment;
 use crate::daticert::{Daticert, Errore, Tipo};
 use crate::header::Field;
 use crate::smime::sign::SignError;
-use super::testo::{Lingua, Testo, identificativo, il_giorno, message_identifier, oggetto, on_the_day};
-use super::{Issuer, Notice, receipt_header, signed};
 
 /// The notice to `to` (the other provider's `mailReceipt`) about the recipient `consegna`; `virus` is the
 /// scanner's name for what it found.

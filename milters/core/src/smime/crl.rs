@@ -21,9 +21,9 @@ use x509_cert::ext::pkix::crl::dp::IssuingDistributionPoint;
 use x509_cert::ext::pkix::name::{DistributionPointName, GeneralName};
 use x509_cert::time::Time;
 
+use super::{common_name, moment};
 use crate::clock::Moment;
 use crate::identifier::hex;
-use super::{common_name, moment};
 
 /// How far ahead a CA's clock may be, in seconds.
 const AHEAD: i64 = 3600;

@@ -11,11 +11,11 @@ use openssl::sign::Verifier;
 use openssl::x509::{X509, X509Ref, X509VerifyResult};
 use x509_cert::Certificate;
 
-use crate::clock::Moment;
-use crate::identifier::hex;
 use super::profile::breaches;
 use super::sign::Identity;
 use super::{certificate_addresses, certificate_hash, certificates_from_pem, common_name, moment};
+use crate::clock::Moment;
+use crate::identifier::hex;
 
 /// How long our RSA key may be, in bits.
 pub const KEY_BITS: std::ops::RangeInclusive<u32> = 2048..=4096;

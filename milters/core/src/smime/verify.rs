@@ -21,10 +21,10 @@ use openssl::x509::store::{X509Store, X509StoreBuilder};
 use openssl::x509::verify::X509VerifyFlags;
 use openssl::x509::{X509, X509PurposeId, X509Ref, X509StoreContext};
 
-use crate::clock::Moment;
 use super::crl::{Crl, Lists, Place, Places};
 use super::profile::breaches;
 use super::{certificate_addresses, certificate_hash, common_name, moment};
+use crate::clock::Moment;
 
 /// How many chains are remembered. There are some dozens of providers; whoever has a signature of theirs can
 /// add other certificates to it, and each makes another chain.
