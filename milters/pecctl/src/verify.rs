@@ -5,7 +5,6 @@
 //! if it were.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -25,6 +24,8 @@ use pec_host::read;
 use pec_program::crls::Crls;
 use pec_program::facts::Facts;
 use serde_json::json;
+
+use crate::status::Status;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -56,8 +57,7 @@ enum Failed {
     NotKnown(NotKnown),
 }
 
-/// Exit status 0: verified; 1: it is not what it should be; 2: that cannot be known now.
-pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<Status> {
     let settings = Settings::read(config_directory)?;
     let message = std::fs::read(&arguments.file).with_context(|| arguments.file.display().to_string())?;
     let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)), Facts::default());
@@ -73,11 +73,11 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
         judged = judge(message, &cas, &directory);
     }
     println!("{}", if arguments.json { json_of(&judged).to_string() } else { text(&judged) });
-    Ok(ExitCode::from(match judged {
-        Ok(_) => 0,
-        Err(Failed::No(_)) => 1,
-        Err(Failed::NotKnown(_)) => 2,
-    }))
+    Ok(match judged {
+        Ok(_) => Status::Good,
+        Err(Failed::No(_)) => Status::Bad,
+        Err(Failed::NotKnown(_)) => Status::NotKnown,
+    })
 }
 
 fn judge(message: Vec<u8>, cas: &TrustedCas, directory: &Directory) -> Result<Verified, Failed> {

@@ -12,7 +12,6 @@ mod look;
 mod sample;
 
 use std::path::Path;
-use std::process::ExitCode;
 
 use anyhow::Context as _;
 use pec_core::clock::{Clock as _, SystemClock};
@@ -20,6 +19,7 @@ use pec_core::clock::{Clock as _, SystemClock};
 use crate::check::finding::{Finding, Level};
 use crate::check::judge::TABLE;
 use crate::check::look::Seen;
+use crate::status::Status;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -32,16 +32,16 @@ pub(crate) struct Arguments {
     list: bool,
 }
 
-pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<Status> {
     if arguments.list {
         TABLE.iter().for_each(|check| println!("{:<12}{}", check.name, check.looks_at));
-        return Ok(ExitCode::SUCCESS);
+        return Ok(Status::Good);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
     let seen = runtime.block_on(Seen::look(config_directory, SystemClock.now()))?;
     let findings = judge::judge(&seen);
     print(&findings, arguments.json);
-    Ok(ExitCode::from(status(&findings)))
+    Ok(status(&findings))
 }
 
 fn print(findings: &[(&str, Finding)], json: bool) {
@@ -57,10 +57,14 @@ fn print(findings: &[(&str, Finding)], json: bool) {
     }
 }
 
-/// Exit status 0: nothing found; 1: something is wrong; 2: nothing is, and something could not be looked at.
-fn status(findings: &[(&str, Finding)]) -> u8 {
+/// What is wrong goes before what could not be looked at.
+fn status(findings: &[(&str, Finding)]) -> Status {
     let has = |level| findings.iter().any(|(_, f)| f.level == level);
-    if has(Level::Wrong) { 1 } else { u8::from(has(Level::NotSeen)) * 2 }
+    match () {
+        () if has(Level::Wrong) => Status::Bad,
+        () if has(Level::NotSeen) => Status::NotKnown,
+        () => Status::Good,
+    }
 }
 
 #[cfg(test)]
@@ -73,9 +77,9 @@ mod tests {
     #[test]
     fn the_exit_status_never_calls_good_what_was_not_seen() {
         let (wrong, unseen) = (Finding::wrong("a", "b", "c", ""), Finding::not_seen("a", "b", ""));
-        assert_eq!(status(&[]), 0);
-        assert_eq!(status(&[("x", unseen.clone())]), 2);
-        assert_eq!(status(&[("x", unseen), ("y", wrong)]), 1);
+        assert_eq!(status(&[]), Status::Good);
+        assert_eq!(status(&[("x", unseen.clone())]), Status::NotKnown);
+        assert_eq!(status(&[("x", unseen), ("y", wrong)]), Status::Bad);
     }
 
     /// The source files below this directory: module path, such as `look::dns`, and text without its tests.
