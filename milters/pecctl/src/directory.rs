@@ -218,12 +218,18 @@ fn json_of_change(change: &Change) -> Value {
         Change::CertificateGone { record, hash } => {
             json!({"change": "certificate-gone", "record": record, "hash": hash})
         }
-        Change::DomainsNew { record, domains } => {
-            json!({"change": "domains-new", "record": record, "count": domains.count, "domains": domains.first})
-        }
-        Change::DomainsGone { record, domains } => {
-            json!({"change": "domains-gone", "record": record, "count": domains.count, "domains": domains.first})
-        }
+        Change::DomainsNew { record, domains } => json!({
+            "change": "domains-new",
+            "record": record,
+            "count": domains.count,
+            "domains": domains.first,
+        }),
+        Change::DomainsGone { record, domains } => json!({
+            "change": "domains-gone",
+            "record": record,
+            "count": domains.count,
+            "domains": domains.first,
+        }),
     }
 }
 
@@ -241,11 +247,15 @@ fn show(directory: &Directory, json: bool) {
         let [certificates, domains] = [&certificates, &domains]
             .map(|counts| counts.get(&std::ptr::from_ref(provider)).copied().unwrap_or(0));
         if json {
-            let (name, unit, receipt) = (&provider.name, &provider.unit, provider.mail_receipt.as_str());
-            println!(
-                "{}",
-                json!({"name": name, "unit": unit, "mail_receipt": receipt, "location": provider.location, "certificates": certificates, "domains": domains})
-            );
+            let record = json!({
+                "name": provider.name,
+                "unit": provider.unit,
+                "mail_receipt": provider.mail_receipt.as_str(),
+                "location": provider.location,
+                "certificates": certificates,
+                "domains": domains,
+            });
+            println!("{record}");
         } else {
             println!(
                 "{}: certificates: {certificates}, domains: {domains}, mailReceipt: {}",
@@ -332,8 +342,16 @@ impl Found<'_> {
     }
 
     fn json(&self) -> Value {
-        let answer = |(why, p): &(String, &Provider)| json!({"why": why, "name": p.name, "unit": p.unit, "mail_receipt": p.mail_receipt.as_str()});
-        json!({"what": self.what, "ours": self.is_ours, "answers": self.answers.iter().map(answer).collect::<Vec<_>>()})
+        let answer = |(why, p): &(String, &Provider)| {
+            json!({
+                "why": why,
+                "name": p.name,
+                "unit": p.unit,
+                "mail_receipt": p.mail_receipt.as_str(),
+            })
+        };
+        let answers: Vec<Value> = self.answers.iter().map(answer).collect();
+        json!({"what": self.what, "ours": self.is_ours, "answers": answers})
     }
 }
 

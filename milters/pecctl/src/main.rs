@@ -1,7 +1,7 @@
 //! pecctl: the administrator's command. One file for each verb.
 //!
-//! Promise: output is for people, `--json` for programs. What cannot be done is one line on standard error. The
-//! exit status means the same for all verbs ([`Status`]). docs/commands.md lists them.
+//! Promise: output is for people, `--json` for programs. What cannot be done is one line on standard error.
+//! The exit status means the same for all verbs ([`Status`]). docs/commands.md lists them.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod check;

@@ -62,7 +62,14 @@ impl Finding {
 
     pub(crate) fn json(&self, check: &str) -> serde_json::Value {
         let level = if self.level == Level::Wrong { "wrong" } else { "not seen" };
-        json!({"check": check, "level": level, "what": self.what, "value": self.value, "allowed": self.allowed, "mend": self.mend})
+        json!({
+            "check": check,
+            "level": level,
+            "what": self.what,
+            "value": self.value,
+            "allowed": self.allowed,
+            "mend": self.mend,
+        })
     }
 }
 

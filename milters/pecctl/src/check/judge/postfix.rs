@@ -26,8 +26,9 @@ enum Rule {
 const TLS: &[&str] = &[">=TLSv1.2", ">=TLSv1.3"];
 const HOUR: u64 = 3600;
 
-/// All other parameters of the shipped main.cf must be as they are there.
-const LOOSER: &[(&str, Rule)] = &[
+/// Parameters of the shipped main.cf that may differ from it, and how far. All others must be as they are
+/// there.
+const MAY_DIFFER: &[(&str, Rule)] = &[
     ("milter_protocol", Rule::AtLeast(6)),
     ("authorized_submit_users", Rule::Without("static:")),
     // Whom they concern is looked at by the check of the maps.
@@ -95,7 +96,7 @@ fn unit_of(name: &str) -> char {
 
 /// What `value` would have to be; `None`: it is good.
 fn judge(postfix: &Postfix, name: &str, value: &str, shipped: &str) -> Option<String> {
-    let rule = LOOSER.iter().find(|(n, _)| *n == name).map(|(_, rule)| rule);
+    let rule = MAY_DIFFER.iter().find(|(n, _)| *n == name).map(|(_, rule)| rule);
     let (good, allowed) = match rule {
         None if shipped.is_empty() => (value.is_empty(), "empty".to_owned()),
         None => (words(value) == words(shipped), shipped.to_owned()),
@@ -173,7 +174,7 @@ pub(crate) fn main_cf(seen: &Seen) -> Vec<Finding> {
         let reason = parameter.because();
         for (value, service) in postfix.everywhere(name) {
             let Some(allowed) = judge(postfix, name, value, &shipped) else { continue };
-            let mend = if LOOSER.iter().any(|(n, _)| *n == name) { &parameter.value } else { &shipped };
+            let mend = if MAY_DIFFER.iter().any(|(n, _)| *n == name) { &parameter.value } else { &shipped };
             match service {
                 None => out.push(Finding::wrong(
                     name,
@@ -186,7 +187,7 @@ pub(crate) fn main_cf(seen: &Seen) -> Vec<Finding> {
                 Some(s) if s.program == "smtpd" && shipped_options().contains(&name.to_owned()) => {}
                 Some(s)
                     if shipped::services().iter().any(|t| t.id() == s.id() && t.option(name).is_some()) => {}
-                Some(s) => out.push(undone(s, name, value, &format!("{allowed}{reason}"))),
+                Some(s) => out.push(overridden(s, name, value, &format!("{allowed}{reason}"))),
             }
         }
     }
@@ -194,7 +195,7 @@ pub(crate) fn main_cf(seen: &Seen) -> Vec<Finding> {
 }
 
 /// A service says otherwise than main.cf.
-fn undone(service: &Service, name: &str, value: &str, allowed: &str) -> Finding {
+fn overridden(service: &Service, name: &str, value: &str, allowed: &str) -> Finding {
     let id = service.id();
     Finding::wrong(
         format!("master.cf {id}: -o {name}"),
@@ -414,7 +415,7 @@ pub(crate) fn listeners(seen: &Seen) -> Vec<Finding> {
         // Another milter may stand before pec-incoming; a submission or a trigger comes as it is.
         let left_out: &[&str] = if milter == "$pec_incoming_milter" { &["smtpd_milters"] } else { &[] };
         out.extend(options(postfix, service, template, left_out));
-        out.extend(undoes_main_cf(postfix, service, template));
+        out.extend(overrides(postfix, service, template));
     }
     for template in &shipped {
         let milter = milter_of(template);
@@ -434,7 +435,7 @@ pub(crate) fn listeners(seen: &Seen) -> Vec<Finding> {
 
 /// What only other listeners may say otherwise than main.cf: who may relay, TLS, passwords, what clients are
 /// told of DSN.
-fn undoes_main_cf(postfix: &Postfix, service: &Service, template: &Service) -> Vec<Finding> {
+fn overrides(postfix: &Postfix, service: &Service, template: &Service) -> Vec<Finding> {
     let of_others = shipped_options();
     let mut out = Vec::new();
     for parameter in shipped::parameters()
@@ -443,7 +444,12 @@ fn undoes_main_cf(postfix: &Postfix, service: &Service, template: &Service) -> V
     {
         let Some(value) = service.option(&parameter.name) else { continue };
         if let Some(allowed) = judge(postfix, &parameter.name, value, &postfix.expanded(&parameter.value)) {
-            out.push(undone(service, &parameter.name, value, &format!("{allowed}{}", parameter.because())));
+            out.push(overridden(
+                service,
+                &parameter.name,
+                value,
+                &format!("{allowed}{}", parameter.because()),
+            ));
         }
     }
     out

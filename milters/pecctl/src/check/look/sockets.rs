@@ -191,8 +191,8 @@ fn answer(socket: &Socket) -> Known<Answer> {
     Ok(Answer { greeting, lhlo })
 }
 
-/// The process that listens at a unix socket. Asked of the kernel, since a unit file gives a process groups that its user
-/// is not in.
+/// The process that listens at a unix socket. Asked of the kernel, since a unit file gives a process groups
+/// that its user is not in.
 pub(crate) fn process_behind(socket: &Socket) -> Known<Process> {
     let Socket::Unix(path) = socket else { return Err("it listens at a port".to_owned()) };
     let stream = UnixStream::connect(path).map_err(reason)?;
