@@ -199,8 +199,14 @@ fn json_of(file: &Path, evidence: &Evidence) -> Value {
 
 fn check(arguments: &Verify) -> anyhow::Result<Status> {
     let read = |file: &Path| fs::read(file).with_context(|| file.display().to_string());
-    let unpacked = unpack(&read(&arguments.file)?)
-        .with_context(|| format!("{} is no zip file", arguments.file.display()))?;
+    // A file that was damaged is wrong; one that cannot be read is not known.
+    let unpacked = match unpack(&read(&arguments.file)?) {
+        Ok(unpacked) => unpacked,
+        Err(e) => {
+            eprintln!("pecctl: {} is no zip file: {:#}", arguments.file.display(), anyhow::Error::from(e));
+            return Ok(Status::Bad);
+        }
+    };
     let trusted = match &arguments.ca {
         Some(file) => Some(
             certificates_from_pem(&read(file)?).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?,
@@ -254,5 +260,19 @@ mod tests {
         write(&file, b"first").unwrap();
         write(&file, b"second").unwrap_err();
         assert_eq!(fs::read(&file).unwrap(), b"first");
+    }
+
+    #[test]
+    fn a_damaged_file_is_wrong_and_one_that_cannot_be_read_is_not_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("evidence.zip");
+        let arguments = |file: &Path| Verify { file: file.to_owned(), ca: None, json: true };
+        check(&arguments(&file)).unwrap_err();
+        fs::write(&file, b"no zip").unwrap();
+        assert_eq!(check(&arguments(&file)).unwrap(), Status::Bad);
+        let verdict = Verdict { findings: Vec::new(), found: vec!["3 rows".to_owned()] };
+        assert_eq!(text_of_verdict(Path::new("x.zip"), &verdict), "3 rows\nx.zip: right\n");
+        let expected = json!({"file": "x.zip", "wrong": 0, "findings": [], "found": ["3 rows"]});
+        assert_eq!(json_of_verdict(Path::new("x.zip"), &verdict), expected);
     }
 }
