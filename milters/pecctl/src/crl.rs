@@ -1,7 +1,6 @@
 //! `pecctl crl`: the CAs' revocation lists that are in force; `pecctl crl refresh` fetches them now.
 
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -12,7 +11,9 @@ use pec_host::crl_directory::{CrlDirectory, Taken};
 use pec_host::parameters::Settings;
 use pec_program::crls::Crls;
 use pec_program::facts::Facts;
-use serde_json::json;
+use serde_json::{Value, json};
+
+use crate::status::Status;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -27,34 +28,76 @@ pub(crate) struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// Fetch all that are known, and say of each what came. Exit status 1 if one did not come.
-    Refresh,
+    Refresh {
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
-pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<Status> {
     let settings = Settings::read(config_directory)?;
     let directory = Arc::new(CrlDirectory::new(&settings.crl_directory));
     let known = directory.lists()?.all();
     let now = SystemClock.now();
-    if arguments.verb.is_none() {
-        for known in &known {
-            println!("{}", if arguments.json { json_of(known, now).to_string() } else { line(known, now) });
-        }
-        return Ok(ExitCode::SUCCESS);
+    if let Some(Verb::Refresh { json }) = arguments.verb {
+        return refresh(directory, &known, now, json || arguments.json);
     }
+    for known in &known {
+        println!("{}", if arguments.json { json_of(known, now).to_string() } else { line(known, now) });
+    }
+    Ok(Status::Good)
+}
+
+fn refresh(directory: Arc<CrlDirectory>, known: &[Known], now: Moment, json: bool) -> anyhow::Result<Status> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
     let crls = Crls::new(directory, Facts::default());
-    let mut code = ExitCode::SUCCESS;
-    for Known { place, .. } in &known {
-        match runtime.block_on(crls.refresh(place, now)) {
-            Ok(Taken::New(crl)) => println!("new        {}, until {}", place.url, crl.next_update),
-            Ok(Taken::Same(crl)) => println!("unchanged  {}, until {}", place.url, crl.next_update),
-            Err(why) => {
-                println!("not taken  {}: {why}", place.url);
-                code = ExitCode::FAILURE;
-            }
+    let mut status = Status::Good;
+    for Known { place, .. } in known {
+        let taken = runtime.block_on(crls.refresh(place, now));
+        if taken.is_err() {
+            status = Status::Bad;
+        }
+        let came = Came::of(&place.url, taken);
+        println!("{}", if json { came.json().to_string() } else { came.line() });
+    }
+    Ok(status)
+}
+
+/// What came of a list that was fetched.
+#[derive(Debug)]
+struct Came<'a> {
+    url: &'a str,
+    result: &'static str,
+    /// Until when the list is good, or why it is not taken.
+    until: Result<Moment, String>,
+}
+
+impl<'a> Came<'a> {
+    fn of(url: &'a str, taken: Result<Taken, String>) -> Self {
+        let (result, until) = match taken {
+            Ok(Taken::New(crl)) => ("new", Ok(crl.next_update)),
+            Ok(Taken::Same(crl)) => ("unchanged", Ok(crl.next_update)),
+            Err(why) => ("not taken", Err(why)),
+        };
+        Self { url, result, until }
+    }
+
+    fn line(&self) -> String {
+        match &self.until {
+            Ok(until) => format!("{:<11}{}, until {until}", self.result, self.url),
+            Err(why) => format!("{:<11}{}: {why}", self.result, self.url),
         }
     }
-    Ok(code)
+
+    fn json(&self) -> Value {
+        json!({
+            "result": self.result,
+            "url": self.url,
+            "next_update": self.until.as_ref().ok().map(ToString::to_string),
+            "why": self.until.as_ref().err(),
+        })
+    }
 }
 
 fn state(known: &Known, now: Moment) -> &'static str {
@@ -79,7 +122,7 @@ fn line(known: &Known, now: Moment) -> String {
     format!("{:<8} {} ({}): {what}", state(known, now), place.url, common_name(&place.issuer))
 }
 
-fn json_of(known: &Known, now: Moment) -> serde_json::Value {
+fn json_of(known: &Known, now: Moment) -> Value {
     let crl = known.crl.as_ref();
     json!({
         "state": state(known, now),
@@ -123,5 +166,19 @@ mod tests {
         assert_eq!(shown(NOW + 90_000), [format!("too old  {}", said.replace("2 h", "25 h"))]);
         let json = json_of(&crls.lists().unwrap().all()[0], Moment::from_unix(NOW));
         assert_eq!((json["state"].as_str(), json["revoked"].as_u64()), (Some("good"), Some(0)));
+    }
+
+    #[test]
+    fn what_came_of_each_list_is_a_line_or_an_object() {
+        let came = |until| Came { url: "http://ca.test/crl", result: "not taken", until };
+        let not_taken = came(Err("no answer".to_owned()));
+        assert_eq!(not_taken.line(), "not taken  http://ca.test/crl: no answer");
+        assert_eq!(
+            (not_taken.json()["why"].as_str(), not_taken.json()["next_update"].is_null()),
+            (Some("no answer"), true)
+        );
+        let new = Came { result: "new", ..came(Ok(Moment::from_unix(NOW))) };
+        assert_eq!(new.line(), format!("new        http://ca.test/crl, until {}", Moment::from_unix(NOW)));
+        assert_eq!(new.json()["next_update"].as_str(), Some(Moment::from_unix(NOW).to_string().as_str()));
     }
 }

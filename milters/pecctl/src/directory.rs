@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
 use anyhow::Context as _;
 use openssl::hash::MessageDigest;
@@ -27,13 +27,23 @@ use pec_program::world::own_signer;
 use pec_state::database::Database;
 use serde_json::{Value, json};
 
+use crate::status::Status;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     verb: Option<Verb>,
 
     /// One JSON object a line.
-    #[arg(long, global = true)]
+    #[arg(long)]
+    json: bool,
+}
+
+/// `--json` behind the verb that prints something.
+#[derive(Debug, clap::Args)]
+struct Json {
+    /// One JSON object a line.
+    #[arg(long)]
     json: bool,
 }
 
@@ -45,6 +55,8 @@ enum Verb {
         /// looked.
         #[arg(long)]
         accept_smaller: bool,
+        #[command(flatten)]
+        json: Json,
     },
     /// Print what is different: between what is in force and what can be fetched, or between two files.
     Diff {
@@ -53,11 +65,15 @@ enum Verb {
         old: Option<PathBuf>,
         /// Another one.
         new: Option<PathBuf>,
+        #[command(flatten)]
+        json: Json,
     },
     /// Tell who answers for something, and why. Exit status 1: nobody.
     Lookup {
         /// A domain, a mail address, a certificate's hash (SHA-1 or SHA-256) or a file with a certificate.
         what: String,
+        #[command(flatten)]
+        json: Json,
     },
     /// Write our own record, signed, ready to be handed in: this operating environment, and the others that
     /// are in force.
@@ -93,12 +109,15 @@ struct Record {
     location: Option<String>,
 }
 
-pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<Status> {
     let settings = Settings::read(config_directory)?;
     match &arguments.verb {
         None => show(&read::directory(&settings.directory_file)?, arguments.json),
-        Some(Verb::Refresh { accept_smaller }) => return refresh(&settings, *accept_smaller, arguments.json),
-        Some(Verb::Diff { old, new }) => {
+        Some(Verb::Refresh { accept_smaller, json }) => {
+            return refresh(&settings, *accept_smaller, arguments.json || json.json);
+        }
+        Some(Verb::Diff { old, new, json }) => {
+            let json = arguments.json || json.json;
             let (old, new) = match (old, new) {
                 (Some(old), Some(new)) => (read(&settings, old)?, read(&settings, new)?),
                 _ => {
@@ -108,17 +127,13 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
                     (read::directory(&settings.directory_file)?, new)
                 }
             };
-            changes(&old, &new, usize::MAX).iter().for_each(|change| print_change(change, arguments.json));
+            changes(&old, &new, usize::MAX).iter().for_each(|change| print_change(change, json));
         }
-        Some(Verb::Lookup { what }) => {
+        Some(Verb::Lookup { what, json }) => {
             let directory = read::directory(&settings.directory_file)?;
             let found = lookup(&directory, &settings, what)?;
-            println!("{}", if arguments.json { found.json().to_string() } else { found.line() });
-            return Ok(if found.answers.is_empty() && !found.is_ours {
-                ExitCode::FAILURE
-            } else {
-                ExitCode::SUCCESS
-            });
+            println!("{}", if arguments.json || json.json { found.json().to_string() } else { found.line() });
+            return Ok(if found.answers.is_empty() && !found.is_ours { Status::Bad } else { Status::Good });
         }
         Some(Verb::Record(record)) => write_record(&settings, record)?,
         Some(Verb::TlsPolicy { write }) => {
@@ -129,7 +144,7 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
             }
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Status::Good)
 }
 
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -161,7 +176,7 @@ fn read(settings: &Settings, file: &Path) -> anyhow::Result<Directory> {
     Directory::parse(&opened.ldif).map_err(anyhow::Error::msg).with_context(name)
 }
 
-fn refresh(settings: &Settings, accept_smaller: bool, json: bool) -> anyhow::Result<ExitCode> {
+fn refresh(settings: &Settings, accept_smaller: bool, json: bool) -> anyhow::Result<Status> {
     let runtime = runtime()?;
     let database = runtime.block_on(Database::connect(settings, "pecctl"))?;
     let directories = directories(settings, database)?;
@@ -180,10 +195,10 @@ fn refresh(settings: &Settings, accept_smaller: bool, json: bool) -> anyhow::Res
                 "{}",
                 if json { json!({"not_taken": why}).to_string() } else { format!("not taken  {why}") }
             );
-            return Ok(ExitCode::FAILURE);
+            return Ok(Status::Bad);
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Status::Good)
 }
 
 fn print_change(change: &Change, json: bool) {
@@ -203,12 +218,18 @@ fn json_of_change(change: &Change) -> Value {
         Change::CertificateGone { record, hash } => {
             json!({"change": "certificate-gone", "record": record, "hash": hash})
         }
-        Change::DomainsNew { record, domains } => {
-            json!({"change": "domains-new", "record": record, "count": domains.count, "domains": domains.first})
-        }
-        Change::DomainsGone { record, domains } => {
-            json!({"change": "domains-gone", "record": record, "count": domains.count, "domains": domains.first})
-        }
+        Change::DomainsNew { record, domains } => json!({
+            "change": "domains-new",
+            "record": record,
+            "count": domains.count,
+            "domains": domains.first,
+        }),
+        Change::DomainsGone { record, domains } => json!({
+            "change": "domains-gone",
+            "record": record,
+            "count": domains.count,
+            "domains": domains.first,
+        }),
     }
 }
 
@@ -226,11 +247,15 @@ fn show(directory: &Directory, json: bool) {
         let [certificates, domains] = [&certificates, &domains]
             .map(|counts| counts.get(&std::ptr::from_ref(provider)).copied().unwrap_or(0));
         if json {
-            let (name, unit, receipt) = (&provider.name, &provider.unit, provider.mail_receipt.as_str());
-            println!(
-                "{}",
-                json!({"name": name, "unit": unit, "mail_receipt": receipt, "location": provider.location, "certificates": certificates, "domains": domains})
-            );
+            let record = json!({
+                "name": provider.name,
+                "unit": provider.unit,
+                "mail_receipt": provider.mail_receipt.as_str(),
+                "location": provider.location,
+                "certificates": certificates,
+                "domains": domains,
+            });
+            println!("{record}");
         } else {
             println!(
                 "{}: certificates: {certificates}, domains: {domains}, mailReceipt: {}",
@@ -317,8 +342,16 @@ impl Found<'_> {
     }
 
     fn json(&self) -> Value {
-        let answer = |(why, p): &(String, &Provider)| json!({"why": why, "name": p.name, "unit": p.unit, "mail_receipt": p.mail_receipt.as_str()});
-        json!({"what": self.what, "ours": self.is_ours, "answers": self.answers.iter().map(answer).collect::<Vec<_>>()})
+        let answer = |(why, p): &(String, &Provider)| {
+            json!({
+                "why": why,
+                "name": p.name,
+                "unit": p.unit,
+                "mail_receipt": p.mail_receipt.as_str(),
+            })
+        };
+        let answers: Vec<Value> = self.answers.iter().map(answer).collect();
+        json!({"what": self.what, "ours": self.is_ours, "answers": answers})
     }
 }
 

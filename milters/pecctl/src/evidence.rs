@@ -5,7 +5,6 @@ use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -17,15 +16,17 @@ use pec_host::parameters::Settings;
 use pec_program::world::own_signer;
 use pec_register::evidence::archive::{pack, unpack};
 use pec_register::evidence::collect::{Evidence, Sources, are_sealed, collect};
-use pec_register::evidence::verify::verify;
+use pec_register::evidence::verify::{Verdict, verify};
 use pec_register::prover::Prover;
 use pec_register::retire::lines_that_left;
 use pec_register::row::Row;
 use pec_register::tsa::Tsa;
+use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use crate::log::reading;
 use crate::log::story::story;
+use crate::status::Status;
 
 /// For how many seconds rows are waited for that are not sealed yet.
 const PATIENCE: u32 = 60;
@@ -57,6 +58,10 @@ struct Make {
     /// stays.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+
+    /// One JSON object that says what is in the file.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -68,9 +73,13 @@ struct Verify {
     /// file count, and are named.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
+
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
-pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<Status> {
     match (&arguments.verb, &arguments.make) {
         (Some(Verb::Verify(arguments)), _) => check(arguments),
         (None, Some(arguments)) => {
@@ -84,12 +93,16 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
                 let evidence = make(&settings, &client, &*signer, now, &arguments.msgid).await?;
                 let file = arguments.output.clone().unwrap_or_else(|| name_of(&arguments.msgid));
                 write(&file, &pack(&evidence.members).context("packing")?)?;
-                print!("{}", told(&file, &evidence));
-                Ok(ExitCode::SUCCESS)
+                if arguments.json {
+                    println!("{}", json_of(&file, &evidence));
+                } else {
+                    print!("{}", told(&file, &evidence));
+                }
+                Ok(Status::Good)
             })
         }
         // clap has said what is missing.
-        (None, None) => Ok(ExitCode::FAILURE),
+        (None, None) => Ok(Status::Usage),
     }
 }
 
@@ -174,10 +187,26 @@ fn told(file: &Path, evidence: &Evidence) -> String {
     out
 }
 
-fn check(arguments: &Verify) -> anyhow::Result<ExitCode> {
+fn json_of(file: &Path, evidence: &Evidence) -> Value {
+    json!({
+        "file": file.display().to_string(),
+        "rows": evidence.rows,
+        "size": evidence.size,
+        "timestamp": evidence.timestamp.map(|at| at.to_string()),
+        "unsealed": evidence.unsealed,
+    })
+}
+
+fn check(arguments: &Verify) -> anyhow::Result<Status> {
     let read = |file: &Path| fs::read(file).with_context(|| file.display().to_string());
-    let unpacked = unpack(&read(&arguments.file)?)
-        .with_context(|| format!("{} is no zip file", arguments.file.display()))?;
+    // A file that was damaged is wrong; one that cannot be read is not known.
+    let unpacked = match unpack(&read(&arguments.file)?) {
+        Ok(unpacked) => unpacked,
+        Err(e) => {
+            eprintln!("pecctl: {} is no zip file: {:#}", arguments.file.display(), anyhow::Error::from(e));
+            return Ok(Status::Bad);
+        }
+    };
     let trusted = match &arguments.ca {
         Some(file) => Some(
             certificates_from_pem(&read(file)?).map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?,
@@ -185,19 +214,29 @@ fn check(arguments: &Verify) -> anyhow::Result<ExitCode> {
         None => None,
     };
     let verdict = verify(&unpacked, trusted.as_deref());
-    for found in &verdict.found {
-        println!("{found}");
+    if arguments.json {
+        println!("{}", json_of_verdict(&arguments.file, &verdict));
+    } else {
+        print!("{}", text_of_verdict(&arguments.file, &verdict));
     }
-    for finding in &verdict.findings {
-        println!("WRONG: {finding}");
-    }
-    let is_right = verdict.findings.is_empty();
-    println!(
-        "{}: {}",
-        arguments.file.display(),
-        if is_right { "right" } else { "NOT what it was, or not believed" }
-    );
-    Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if verdict.findings.is_empty() { Status::Good } else { Status::Bad })
+}
+
+fn text_of_verdict(file: &Path, verdict: &Verdict) -> String {
+    let mut out = String::new();
+    verdict.found.iter().for_each(|found| out += &format!("{found}\n"));
+    verdict.findings.iter().for_each(|finding| out += &format!("WRONG: {finding}\n"));
+    let judged = if verdict.findings.is_empty() { "right" } else { "NOT what it was, or not believed" };
+    out + &format!("{}: {judged}\n", file.display())
+}
+
+fn json_of_verdict(file: &Path, verdict: &Verdict) -> Value {
+    json!({
+        "file": file.display().to_string(),
+        "wrong": verdict.findings.len(),
+        "findings": verdict.findings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "found": verdict.found,
+    })
 }
 
 #[cfg(test)]
@@ -221,5 +260,19 @@ mod tests {
         write(&file, b"first").unwrap();
         write(&file, b"second").unwrap_err();
         assert_eq!(fs::read(&file).unwrap(), b"first");
+    }
+
+    #[test]
+    fn a_damaged_file_is_wrong_and_one_that_cannot_be_read_is_not_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("evidence.zip");
+        let arguments = |file: &Path| Verify { file: file.to_owned(), ca: None, json: true };
+        check(&arguments(&file)).unwrap_err();
+        fs::write(&file, b"no zip").unwrap();
+        assert_eq!(check(&arguments(&file)).unwrap(), Status::Bad);
+        let verdict = Verdict { findings: Vec::new(), found: vec!["3 rows".to_owned()] };
+        assert_eq!(text_of_verdict(Path::new("x.zip"), &verdict), "3 rows\nx.zip: right\n");
+        let expected = json!({"file": "x.zip", "wrong": 0, "findings": [], "found": ["3 rows"]});
+        assert_eq!(json_of_verdict(Path::new("x.zip"), &verdict), expected);
     }
 }

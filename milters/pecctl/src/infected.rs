@@ -15,13 +15,18 @@ use pec_host::parameters::Settings;
 use pec_state::database::Database;
 use pec_state::log::Event;
 use pec_state::store::Store;
+use serde_json::json;
 
 use crate::log::reading;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
     /// Print what is kept: id, bytes, PEC identifier, sender. What was found in it: pecctl log IDENTIFIER.
-    List,
+    List {
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print a message as it came, virus and all.
     Show {
         /// As `pecctl infected list` and the milters' log name it.
@@ -37,14 +42,14 @@ pub(crate) fn run(config_directory: &Path, verb: &Verb) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
     let shown = runtime.block_on(async {
         match verb {
-            Verb::List => anyhow::Ok(list(&settings).await?.into_bytes()),
+            Verb::List { json } => anyhow::Ok(list(&settings, *json).await?.into_bytes()),
             Verb::Show { id, key } => show(&settings, id, key).await,
         }
     })?;
     std::io::stdout().write_all(&shown).context("writing")
 }
 
-async fn list(settings: &Settings) -> anyhow::Result<String> {
+async fn list(settings: &Settings, json: bool) -> anyhow::Result<String> {
     reading::write(settings, Event::LetturaInfetti, "pecctl infected list").await?;
     let database = Database::connect(settings, "pecctl").await?;
     let mut out = String::new();
@@ -55,9 +60,15 @@ async fn list(settings: &Settings) -> anyhow::Result<String> {
             None => database.not_accepted(&id).await?.map(|refused| refused.daticert.clone()),
         };
         let about = daticert.and_then(|xml| Daticert::parse(xml.as_bytes()).ok());
-        let (identificativo, mittente) =
-            about.as_ref().map_or(("no row", ""), |d| (&d.identificativo, &d.mittente));
-        out += &format!("{id} {bytes:>10}  {identificativo}  {mittente}\n");
+        let (identificativo, mittente) = about.map(|d| (d.identificativo, d.mittente)).unzip();
+        out += &if json {
+            json!({"id": id, "bytes": bytes, "identificativo": identificativo, "mittente": mittente})
+                .to_string()
+        } else {
+            let identificativo = identificativo.as_deref().unwrap_or("no row");
+            format!("{id} {bytes:>10}  {identificativo}  {}", mittente.as_deref().unwrap_or_default())
+        };
+        out += "\n";
     }
     Ok(out)
 }
@@ -120,7 +131,9 @@ mod tests {
         let large = Body::from_bytes(Bytes::from("virus\r\n".repeat(300_000)));
         InfectedStore::open(settings).unwrap().put_message("abcd", &header, &large).await.unwrap();
 
-        assert!(list(settings).await.unwrap().starts_with("abcd "));
+        assert!(list(settings, false).await.unwrap().starts_with("abcd "));
+        let listed: serde_json::Value = serde_json::from_str(&list(settings, true).await.unwrap()).unwrap();
+        assert_eq!((listed["id"].as_str(), listed["mittente"].is_null()), (Some("abcd"), true));
         let shown = show(settings, "abcd", &network.pki.auditor_key_file()).await.unwrap();
         assert_eq!(shown, [&b"Subject: Prova\r\n\r\n"[..], &large.into_bytes()].concat());
         let other = show(settings, "abcd", &network.beta.keys.key_file).await.unwrap_err();
@@ -128,6 +141,6 @@ mod tests {
         let rows =
             column(&settings.database, "SELECT error FROM log WHERE event = 'lettura-infetti' ORDER BY seq")
                 .await;
-        assert_eq!(rows, ["pecctl infected list", "pecctl infected show abcd"]);
+        assert_eq!(rows, ["pecctl infected list", "pecctl infected list", "pecctl infected show abcd"]);
     }
 }

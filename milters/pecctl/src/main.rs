@@ -1,7 +1,7 @@
 //! pecctl: the administrator's command. One file for each verb.
 //!
-//! Output is for people; `--json` is for programs. Exit status 0: done; 1: not found or not possible, one
-//! line says why. `check` and `verify` have their own.
+//! Promise: output is for people, `--json` for programs. What cannot be done is one line on standard error.
+//! The exit status means the same for all verbs ([`Status`]). docs/commands.md lists them.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod check;
@@ -15,16 +15,19 @@ mod log;
 mod parameters;
 mod report;
 mod schema;
+mod status;
 mod user;
 mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::status::Status;
 
 #[derive(Debug, Parser)]
-#[command(version, about = "Administers a PEC provider")]
+#[command(version, about = "Administers a PEC provider", after_help = Status::help())]
 struct Arguments {
     /// Directory of the main.cf that holds the pec_ parameters.
     #[arg(short = 'c', long, value_name = "DIR", default_value = "/etc/postfix", global = true)]
@@ -66,43 +69,50 @@ enum Verb {
     #[command(subcommand)]
     User(user::Verb),
     /// Tell of a message in a file whether it is a PEC message that verifies, who signed it and what it says.
-    /// Exit status 0: it verifies; 1: it does not; 2: that cannot be known now.
     Verify(verify::Arguments),
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let has_its_own = matches!(arguments.verb, Verb::Check(_) | Verb::Verify(_));
-    let done = match arguments.verb {
-        Verb::Check(check) => check::run(&arguments.config_directory, &check),
-        Verb::Crl(crl) => crl::run(&arguments.config_directory, &crl),
-        Verb::Directory(directory) => directory::run(&arguments.config_directory, &directory),
-        Verb::Evidence(evidence) => evidence::run(&arguments.config_directory, &evidence),
-        Verb::Infected(verb) => infected::run(&arguments.config_directory, &verb).map(|()| ExitCode::SUCCESS),
-        Verb::Key(verb) => key::run(&arguments.config_directory, &verb).map(|()| ExitCode::SUCCESS),
-        Verb::Log(log) => log::run(&arguments.config_directory, &log),
-        Verb::Parameters(parameters) => {
-            parameters::run(&arguments.config_directory, &parameters).map(|()| ExitCode::SUCCESS)
-        }
-        Verb::Report(report) => report::run(&arguments.config_directory, &report).map(|()| ExitCode::SUCCESS),
-        Verb::Schema(schema) => schema::run(&schema).map(|()| ExitCode::SUCCESS),
-        Verb::User(verb) => user::run(&arguments.config_directory, &verb).map(|()| ExitCode::SUCCESS),
-        Verb::Verify(verify) => verify::run(&arguments.config_directory, &verify),
+    let matches = Arguments::command().get_matches();
+    let Arguments { config_directory, verb } =
+        Arguments::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
+    run(&config_directory, &verb).unwrap_or_else(|e| {
+        eprintln!("pecctl: {e:#}");
+        Status::of_failure(&path_of(&matches)).into()
+    })
+}
+
+fn run(config_directory: &Path, verb: &Verb) -> anyhow::Result<ExitCode> {
+    let good = |()| Status::Good;
+    let status = match verb {
+        Verb::Check(check) => check::run(config_directory, check)?,
+        Verb::Crl(crl) => crl::run(config_directory, crl)?,
+        Verb::Directory(directory) => directory::run(config_directory, directory)?,
+        Verb::Evidence(evidence) => evidence::run(config_directory, evidence)?,
+        Verb::Infected(verb) => infected::run(config_directory, verb).map(good)?,
+        Verb::Key(verb) => key::run(config_directory, verb).map(good)?,
+        Verb::Log(log) => return log::run(config_directory, log),
+        Verb::Parameters(parameters) => parameters::run(config_directory, parameters).map(good)?,
+        Verb::Report(report) => report::run(config_directory, report).map(good)?,
+        Verb::Schema(schema) => schema::run(schema).map(good)?,
+        Verb::User(verb) => user::run(config_directory, verb).map(good)?,
+        Verb::Verify(verify) => verify::run(config_directory, verify)?,
     };
-    match done {
-        Ok(code) => code,
-        Err(e) => {
-            eprintln!("pecctl: {e:#}");
-            // What could not be looked at is not what was found wrong.
-            ExitCode::from(if has_its_own { 2 } else { 1 })
-        }
+    Ok(status.into())
+}
+
+/// The verb with the verbs below it: `log verify`.
+fn path_of(matches: &ArgMatches) -> String {
+    let (mut path, mut matches) = (Vec::new(), matches);
+    while let Some((verb, below)) = matches.subcommand() {
+        path.push(verb);
+        matches = below;
     }
+    path.join(" ")
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -30,7 +30,7 @@ const STRENGTH: Score = Score::Four;
 const COST: (u32, u32) = (19_456, 2);
 
 /// Characters of a password that we make: 59 letters and digits that nobody mixes up, to the power of 20.
-const MADE: usize = 20;
+const GENERATED: usize = 20;
 const LETTERS: &[u8] = b"abcdefghijkmnopqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ23456789-_";
 
 #[derive(Debug, clap::Subcommand)]
@@ -82,10 +82,10 @@ pub(crate) fn run(config_directory: &Path, verb: &Verb) -> anyhow::Result<()> {
             account.file.display()
         );
     }
-    let password = if account.generate { made()? } else { asked()? };
-    judge(&password, &[&address, &settings.provider_name, &settings.service_domain])
+    let password = if account.generate { generated()? } else { typed()? };
+    check_strength(&password, &[&address, &settings.provider_name, &settings.service_domain])
         .map_err(|why| anyhow::anyhow!("the password {why}"))?;
-    let hash = format!("{{ARGON2ID}}{}", hashed(&password)?);
+    let hash = format!("{{ARGON2ID}}{}", argon2id(&password)?);
     passwd.write(&address, &hash)?;
     if account.generate {
         println!("{password}");
@@ -94,7 +94,7 @@ pub(crate) fn run(config_directory: &Path, verb: &Verb) -> anyhow::Result<()> {
 }
 
 /// Why a password is not good enough, if it is not. `about`: what everybody knows of its owner.
-fn judge(password: &str, about: &[&str]) -> Result<(), String> {
+fn check_strength(password: &str, about: &[&str]) -> Result<(), String> {
     let length = password.chars().count();
     if !(SHORTEST..=LONGEST).contains(&length) {
         return Err(format!("has {length} characters; {SHORTEST} to {LONGEST} are allowed"));
@@ -122,7 +122,7 @@ fn judge(password: &str, about: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-fn hashed(password: &str) -> anyhow::Result<String> {
+fn argon2id(password: &str) -> anyhow::Result<String> {
     let mut salt = [0; 16];
     openssl::rand::rand_bytes(&mut salt)?;
     let salt = SaltString::encode_b64(&salt).map_err(|e| anyhow::anyhow!("{e}"))?;
@@ -133,9 +133,9 @@ fn hashed(password: &str) -> anyhow::Result<String> {
 }
 
 /// A password that nobody chose.
-fn made() -> anyhow::Result<String> {
+fn generated() -> anyhow::Result<String> {
     let mut password = String::new();
-    while password.len() < MADE {
+    while password.len() < GENERATED {
         let mut byte = [0];
         openssl::rand::rand_bytes(&mut byte)?;
         // What is beyond the letters is drawn again, so that all are equally likely.
@@ -145,7 +145,7 @@ fn made() -> anyhow::Result<String> {
 }
 
 /// Typed twice at a terminal, or the first line of standard input.
-fn asked() -> anyhow::Result<String> {
+fn typed() -> anyhow::Result<String> {
     if !io::stdin().is_terminal() {
         let mut line = String::new();
         io::stdin().lock().read_line(&mut line).context("standard input")?;
@@ -212,21 +212,21 @@ mod tests {
             ("anna.rossi@pec.alfa.test", "can be guessed within about 10^"),
             ("zxq vbnm\tkwyt lk", "control characters"),
         ] {
-            let refused = judge(password, &ABOUT).expect_err(password);
+            let refused = check_strength(password, &ABOUT).expect_err(password);
             assert!(refused.contains(why), "{password}: {refused}");
         }
         for password in
             ["corretto cavallo batteria graffetta", "Wq7-rTz_9mLk2p", "il gatto mangia ravioli a Vercelli"]
         {
-            judge(password, &ABOUT).unwrap();
+            check_strength(password, &ABOUT).unwrap();
         }
     }
 
     #[test]
     fn what_we_make_is_good_and_never_the_same() {
-        let made: HashSet<String> = (0..50).map(|_| made().unwrap()).collect();
+        let made: HashSet<String> = (0..50).map(|_| generated().unwrap()).collect();
         assert_eq!(made.len(), 50);
-        made.iter().for_each(|password| judge(password, &ABOUT).unwrap());
+        made.iter().for_each(|password| check_strength(password, &ABOUT).unwrap());
     }
 
     #[test]

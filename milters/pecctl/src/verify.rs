@@ -5,13 +5,12 @@
 //! if it were.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use pec_core::clock::{Clock as _, Moment, SystemClock};
-use pec_core::daticert::{Daticert, Tipo};
+use pec_core::daticert::{Daticert, Destinatario, Tipo};
 use pec_core::directory::Directory;
 use pec_core::directory::signer::NoSigner;
 use pec_core::envelope::{EnvelopeError, claimed_type, contents, signed_parts};
@@ -25,6 +24,8 @@ use pec_host::read;
 use pec_program::crls::Crls;
 use pec_program::facts::Facts;
 use serde_json::json;
+
+use crate::status::Status;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -52,12 +53,13 @@ struct Verified {
 /// Why it does not.
 #[derive(Debug)]
 enum Failed {
-    No(String),
+    /// It is not what it should be, and why.
+    NotVerified(String),
+    /// That cannot be known now, and why.
     NotKnown(NotKnown),
 }
 
-/// Exit status 0: verified; 1: it is not what it should be; 2: that cannot be known now.
-pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<Status> {
     let settings = Settings::read(config_directory)?;
     let message = std::fs::read(&arguments.file).with_context(|| arguments.file.display().to_string())?;
     let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)), Facts::default());
@@ -73,15 +75,15 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
         judged = judge(message, &cas, &directory);
     }
     println!("{}", if arguments.json { json_of(&judged).to_string() } else { text(&judged) });
-    Ok(ExitCode::from(match judged {
-        Ok(_) => 0,
-        Err(Failed::No(_)) => 1,
-        Err(Failed::NotKnown(_)) => 2,
-    }))
+    Ok(match judged {
+        Ok(_) => Status::Good,
+        Err(Failed::NotVerified(_)) => Status::Bad,
+        Err(Failed::NotKnown(_)) => Status::NotKnown,
+    })
 }
 
 fn judge(message: Vec<u8>, cas: &TrustedCas, directory: &Directory) -> Result<Verified, Failed> {
-    let no = |why: String| Failed::No(why);
+    let no = |why: String| Failed::NotVerified(why);
     let message = with_crlf(message);
     let (end, begins) = header_end(&message).ok_or_else(|| no("it has no header and body".to_owned()))?;
     let header = Header::parse(&message[..end]).map_err(|e| no(e.to_string()))?;
@@ -145,7 +147,7 @@ fn with_crlf(message: Vec<u8>) -> Vec<u8> {
 fn text(judged: &Result<Verified, Failed>) -> String {
     let Verified { what, at, provider, signed_by, daticert } = match judged {
         Ok(verified) => verified,
-        Err(Failed::No(why)) => return format!("not verified: {why}"),
+        Err(Failed::NotVerified(why)) => return format!("not verified: {why}"),
         Err(Failed::NotKnown(why)) => return format!("not known: {why}"),
     };
     let mut lines = vec![
@@ -179,7 +181,7 @@ fn text(judged: &Result<Verified, Failed>) -> String {
 fn json_of(judged: &Result<Verified, Failed>) -> serde_json::Value {
     let Verified { what, at, provider, signed_by, daticert } = match judged {
         Ok(verified) => verified,
-        Err(Failed::No(why)) => return json!({"verified": false, "known": true, "why": why}),
+        Err(Failed::NotVerified(why)) => return json!({"verified": false, "known": true, "why": why}),
         Err(Failed::NotKnown(why)) => {
             return json!({"verified": false, "known": false, "why": why.to_string()});
         }
@@ -197,7 +199,7 @@ fn json_of(judged: &Result<Verified, Failed>) -> serde_json::Value {
             "identificativo": d.identificativo,
             "msgid": d.msgid,
             "mittente": d.mittente,
-            "destinatari": d.destinatari.iter().map(|d| json!({"indirizzo": d.indirizzo, "tipo": d.tipo.as_str()})).collect::<Vec<_>>(),
+            "destinatari": d.destinatari.iter().map(json_of_recipient).collect::<Vec<_>>(),
             "oggetto": d.oggetto,
             "gestore_emittente": d.gestore_emittente,
             "consegna": d.consegna,
@@ -208,10 +210,14 @@ fn json_of(judged: &Result<Verified, Failed>) -> serde_json::Value {
     })
 }
 
+fn json_of_recipient(recipient: &Destinatario) -> serde_json::Value {
+    json!({"indirizzo": recipient.indirizzo, "tipo": recipient.tipo.as_str()})
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pec_core::daticert::{Destinatario, Errore, TipoDestinatario, TipoRicevuta};
+    use pec_core::daticert::{Errore, TipoDestinatario, TipoRicevuta};
     use pec_core::header::Field;
     use pec_core::message::Body;
     use pec_core::notices::Issuer;
@@ -361,7 +367,7 @@ mod tests {
         assert!(judge(lf, &cas, &directory).is_ok());
 
         let no = |message: Vec<u8>, directory: &Directory| match judge(message, &cas, directory) {
-            Err(Failed::No(why)) => why,
+            Err(Failed::NotVerified(why)) => why,
             other => panic!("{other:?}"),
         };
         let replaced = |from: &str, to: &str| {

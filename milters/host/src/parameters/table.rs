@@ -37,8 +37,10 @@ pub struct Parameter {
     pub name: &'static str,
     /// What it may be.
     pub allowed: String,
-    /// What holds where it is not set.
-    pub unset: String,
+    /// Whether the programs do not start without it.
+    pub required: bool,
+    /// The value that holds where it is not set; empty: an empty list; nothing: what it is about is not used.
+    pub default: Option<&'static str>,
     /// What it means.
     pub meaning: &'static str,
 }
@@ -54,8 +56,8 @@ pub(super) trait Unset: Copy {
     /// The field; nothing where it must be set and is not.
     fn field<T>(self, value: Option<T>) -> Option<Self::Field<T>>;
 
-    /// In words, for docs/configuration.md.
-    fn words(self) -> String;
+    /// Whether it must be set.
+    fn is_required(self) -> bool;
 }
 
 /// The programs do not start.
@@ -83,8 +85,8 @@ impl Unset for Required {
         value
     }
 
-    fn words(self) -> String {
-        "required".to_owned()
+    fn is_required(self) -> bool {
+        true
     }
 }
 
@@ -99,8 +101,8 @@ impl Unset for Optional {
         Some(value)
     }
 
-    fn words(self) -> String {
-        "not used".to_owned()
+    fn is_required(self) -> bool {
+        false
     }
 }
 
@@ -115,8 +117,8 @@ impl Unset for Or {
         value
     }
 
-    fn words(self) -> String {
-        if self.0.is_empty() { "not used".to_owned() } else { format!("`{}`", self.0) }
+    fn is_required(self) -> bool {
+        false
     }
 }
 
@@ -153,7 +155,8 @@ macro_rules! settings {
             vec![$(Parameter {
                 name: concat!("pec_", stringify!($name)),
                 allowed: $kind.allowed(),
-                unset: $unset.words(),
+                required: $unset.is_required(),
+                default: $unset.default(),
                 meaning: $meaning,
             },)*]
         }
@@ -504,7 +507,12 @@ impl Settings {
 pub fn markdown() -> String {
     let mut out = String::from("| parameter | value | if not set | meaning |\n| --- | --- | --- | --- |\n");
     for p in table() {
-        let _ = writeln!(out, "| `{}` | {} | {} | {} |", p.name, p.allowed, p.unset, p.meaning);
+        let unset = match p.default {
+            _ if p.required => "required".to_owned(),
+            None | Some("") => "not used".to_owned(),
+            Some(value) => format!("`{value}`"),
+        };
+        let _ = writeln!(out, "| `{}` | {} | {unset} | {} |", p.name, p.allowed, p.meaning);
     }
     out
 }

@@ -29,6 +29,8 @@ use pec_register::rows::each_row;
 use pec_state::pool::connect_reader;
 use tokio_postgres::Client;
 
+use crate::status::Status;
+
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Arguments {
@@ -95,7 +97,7 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
             }
             (None, Some(story)) => print!("{}", story::run(&reading::begin(&settings).await?, story).await?),
             // clap has said what is missing.
-            (None, None) => return Ok(ExitCode::FAILURE),
+            (None, None) => return Ok(Status::Usage.into()),
         }
         Ok(ExitCode::SUCCESS)
     })

@@ -18,6 +18,11 @@ use pec_host::crl_directory::CrlDirectory;
 use pec_host::parameters::Settings;
 use tokio_postgres::Client;
 
+use super::readme::{Facts, Present, Signed};
+use super::{
+    CA, CHECKPOINT, KEY, LOG, MANIFEST, MANIFEST_SIGNATURE, Members, README, SIGNERS, TSA_CA, beside, proof,
+    proof_of, readme, to_pem,
+};
 use crate::attest;
 use crate::checkpoint::{Checkpoint, LogKey, LogKeyError};
 use crate::prover::{ProveError, Prover, signature_of, timestamp_of};
@@ -25,11 +30,6 @@ use crate::row::{LineError, Row, entry, leaf};
 use crate::sealer::{SealError, last_seal, seals};
 use crate::tree::{Tiles, TreeError};
 use crate::tsa::{TsaCaError, TsaCas, certificates_of};
-use super::readme::{Facts, Present, Signed};
-use super::{
-    CA, CHECKPOINT, KEY, LOG, MANIFEST, MANIFEST_SIGNATURE, Members, README, SIGNERS, TSA_CA, beside, proof,
-    proof_of, readme, to_pem,
-};
 
 /// No evidence file can be made.
 #[derive(Debug, thiserror::Error)]

@@ -12,8 +12,8 @@ use std::fmt::Write as _;
 use openssl::x509::X509;
 use pec_core::clock::Moment;
 
-use crate::checkpoint::Checkpoint;
 use super::{KEY, LOG, Members, TSA_CA, beside, named};
+use crate::checkpoint::Checkpoint;
 
 /// When something was signed, and timestamped.
 #[derive(Debug, Clone, Copy)]

@@ -20,15 +20,15 @@ use pec_core::smime::verify::{SignedBy, TrustedCas};
 use pec_core::smime::{certificates_from_pem, common_name};
 use tlog_tiles::check_record;
 
-use crate::checkpoint::Checkpoint;
-use crate::row::{Row, entry, leaf};
-use crate::tsa::{Timestamp, TsaCas};
 use super::archive::Unpacked;
 use super::collect::certificates_in;
 use super::{
     CA, CHECKPOINT, KEY, LOG, MANIFEST, MANIFEST_SIGNATURE, Members, README, SIGNERS, TSA_CA, beside, named,
     proof, proof_of,
 };
+use crate::checkpoint::Checkpoint;
+use crate::row::{Row, entry, leaf};
+use crate::tsa::{Timestamp, TsaCas};
 
 /// A member that is not as it must be.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::seen::Known;
+use crate::check::look::ask::Known;
 
 /// How long one server may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const AT_ONCE: usize = 50;
 
 /// The servers of this machine.
-pub(super) fn servers() -> Vec<SocketAddr> {
+pub(crate) fn servers() -> Vec<SocketAddr> {
     let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     text.lines()
         .filter_map(|line| line.trim().strip_prefix("nameserver"))
@@ -29,7 +29,7 @@ pub(super) fn servers() -> Vec<SocketAddr> {
 }
 
 /// The MX hosts of each domain in lower case; none where the DNS knows none.
-pub(super) async fn mx(
+pub(crate) async fn mx(
     mut domains: Vec<String>,
     servers: &[SocketAddr],
 ) -> Vec<(String, Known<Vec<String>>)> {

@@ -1,15 +1,13 @@
 //! What an earlier design needed and nothing needs any more, where it would do harm if it were still set.
 //!
-//! Promise: [`LIST`] is all of it, and the one place that knows these names.
+//! Promise: [`FORMER_PARAMETERS`] and [`LIST`] are all of it; no other place knows these names.
 
-use super::Finding;
-use super::seen::Seen;
-use super::shipped::Service;
+use crate::check::finding::Finding;
+use crate::check::look::Seen;
+use crate::check::look::postfix::{FORMER_PARAMETERS, Service};
 
 /// Where something may be left.
 enum Place {
-    /// A parameter of ours in main.cf.
-    Ours(&'static str),
     /// A parameter of Postfix with this in its value, in main.cf or for a service.
     Postfix(&'static str, &'static str),
     /// A service in master.cf.
@@ -31,13 +29,6 @@ const MARK: &str =
     "absent: no program writes or reads this mark any more, so whoever writes it is somebody else";
 
 const LIST: &[(Place, &str)] = &[
-    (Place::Ours("pec_doveadm_key_file"), UNKNOWN),
-    (Place::Ours("pec_doveadm_url"), UNKNOWN),
-    (Place::Ours("pec_internal_milter"), UNKNOWN),
-    (Place::Ours("pec_notices_memory_limit"), UNKNOWN),
-    (Place::Ours("pec_notices_smtpd"), UNKNOWN),
-    (Place::Ours("pec_store"), UNKNOWN),
-    (Place::Ours("pec_triggers_milter"), UNKNOWN),
     // pec-notify-both and pec-notify-failure rewrote RCPT TO; so may any other.
     (Place::Postfix("smtpd_command_filter", ""), COMMANDS),
     // It looked for X-Pec-Notice; whatever it looks for, it may have sent elsewhere, or dropped.
@@ -52,21 +43,20 @@ const LIST: &[(Place, &str)] = &[
     (Place::InDovecot("X-Pec-Notice"), MARK),
 ];
 
-/// Parameters of ours that are no more; `postconf` tells only of those that it is asked for by name.
-pub(super) fn parameters() -> impl Iterator<Item = &'static str> {
-    LIST.iter().filter_map(|(place, _)| match place {
-        Place::Ours(name) => Some(*name),
-        _ => None,
-    })
-}
-
 /// Whether a service (`name/type`) is one of those that nothing needs.
-pub(super) fn has_service(id: &str) -> bool {
+pub(crate) fn has_service(id: &str) -> bool {
     LIST.iter().any(|(place, _)| matches!(place, Place::Service(name) if *name == id))
 }
 
-pub(super) fn leftovers(seen: &Seen) -> Vec<Finding> {
-    LIST.iter().flat_map(|(place, allowed)| of(seen, place, allowed)).collect()
+pub(crate) fn leftovers(seen: &Seen) -> Vec<Finding> {
+    let parameters = FORMER_PARAMETERS.iter().filter_map(|name| parameter(seen, name));
+    parameters.chain(LIST.iter().flat_map(|(place, allowed)| of(seen, place, allowed))).collect()
+}
+
+/// A parameter of ours that is no more, and set in main.cf.
+fn parameter(seen: &Seen, name: &str) -> Option<Finding> {
+    let value = seen.postfix.main(name);
+    (!value.is_empty()).then(|| Finding::wrong(name, value, UNKNOWN, format!("postconf -X {name}")))
 }
 
 fn of(seen: &Seen, place: &Place, allowed: &str) -> Vec<Finding> {
@@ -82,10 +72,6 @@ fn of(seen: &Seen, place: &Place, allowed: &str) -> Vec<Finding> {
     };
     let has = |value: &str, part: &str| value.to_ascii_lowercase().contains(&part.to_ascii_lowercase());
     match place {
-        Place::Ours(name) if postfix.main(name).is_empty() => Vec::new(),
-        Place::Ours(name) => {
-            vec![Finding::wrong(*name, postfix.main(name), allowed, format!("postconf -X {name}"))]
-        }
         Place::Postfix(name, part) => {
             let set = postfix
                 .everywhere(name)
@@ -125,12 +111,11 @@ fn of(seen: &Seen, place: &Place, allowed: &str) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::dovecot::Dovecot;
-    use super::super::dovecot::tests::{shipped_dovecot, with_written};
-    use super::super::postfix::Postfix;
-    use super::super::postfix::tests::shipped_postfix;
-    use super::super::seen::tests::seen;
     use super::*;
+    use crate::check::judge::postfix;
+    use crate::check::look::dovecot::Dovecot;
+    use crate::check::look::postfix::Postfix;
+    use crate::check::sample::{seen, shipped_dovecot, shipped_postfix, with_written};
 
     fn found(postfix: Postfix, dovecot: Option<Dovecot>) -> Vec<String> {
         let mut seen = seen(postfix);
@@ -148,7 +133,7 @@ mod tests {
 
     #[test]
     fn what_is_left_of_it_in_postfix_is_named() {
-        for name in parameters() {
+        for name in FORMER_PARAMETERS {
             let found = found(shipped_postfix().with(name, "/x"), None);
             let says = format!(
                 "wrong: {name} = /x: it must be absent: the programs know it no more and do not start. \
@@ -156,7 +141,6 @@ mod tests {
             );
             assert_eq!(found, [says]);
         }
-        assert_eq!(parameters().count(), 7);
         for (name, value, says) in [
             (
                 "smtpd_command_filter",
@@ -196,7 +180,7 @@ mod tests {
                 found.len() == 1 && found[0].ends_with(&format!("Mend: postconf -MX {name}/inet")),
                 "{found:?}"
             );
-            let all = super::super::postfix::listeners(&seen(shipped_postfix().with_service(name, "smtpd")));
+            let all = postfix::listeners(&seen(shipped_postfix().with_service(name, "smtpd")));
             assert!(all.is_empty(), "named once: {all:?}");
         }
     }

@@ -1,28 +1,13 @@
-//! Where mail goes: domains, maps, the DNS.
+//! Where mail goes: domains, routes, aliases, access tables.
 
 use pec_host::parameters::split_list;
 
-use super::Finding;
-use super::seen::{Seen, asks_dns, is_table};
+use crate::check::finding::Finding;
+use crate::check::look::Seen;
+use crate::check::look::postfix::{WITH_TABLES, is_table};
 
 /// Lists of domains that make mail for them ordinary.
 const ORDINARY: [&str; 3] = ["mydestination", "virtual_alias_domains", "relay_domains"];
-
-/// Parameters in which lookup tables are looked into.
-pub(super) const PLACES: &[&str] = &[
-    "mydestination",
-    "virtual_alias_domains",
-    "relay_domains",
-    "transport_maps",
-    "virtual_alias_maps",
-    "smtpd_client_restrictions",
-    "smtpd_helo_restrictions",
-    "smtpd_sender_restrictions",
-    "smtpd_relay_restrictions",
-    "smtpd_recipient_restrictions",
-    "smtpd_data_restrictions",
-    "smtpd_end_of_data_restrictions",
-];
 
 /// Where the copies go that become notices.
 const TRIGGERS: &str = "notices.pec.internal";
@@ -31,7 +16,7 @@ const TRIGGERS: &str = "notices.pec.internal";
 const ACTIONS: [&str; 6] = ["BCC", "DISCARD", "FILTER", "HOLD", "PREPEND", "REDIRECT"];
 
 /// A domain is certified or ordinary, and other providers know it as ours.
-pub(super) fn domains(seen: &Seen) -> Vec<Finding> {
+pub(crate) fn domains(seen: &Seen) -> Vec<Finding> {
     let Ok(ours) = &seen.ours else { return Vec::new() };
     let mut out = Vec::new();
     for list in ORDINARY {
@@ -86,10 +71,10 @@ pub(super) fn domains(seen: &Seen) -> Vec<Finding> {
 }
 
 /// Routes, and what access tables do.
-pub(super) fn maps(seen: &Seen) -> Vec<Finding> {
+pub(crate) fn maps(seen: &Seen) -> Vec<Finding> {
     let mut out = Vec::new();
     let mut looked_at = std::collections::HashSet::new();
-    for name in PLACES.iter().filter(|name| name.ends_with("_restrictions")) {
+    for name in WITH_TABLES.iter().filter(|name| name.ends_with("_restrictions")) {
         for (value, service) in seen.postfix.everywhere(name) {
             let place = service.map_or((*name).to_owned(), |s| format!("master.cf {}: {name}", s.id()));
             for table in split_list(value).into_iter().filter(|w| is_table(w)) {
@@ -235,54 +220,12 @@ fn is_of_patterns(table: &str) -> bool {
     ["regexp:", "pcre:", "cidr:"].iter().any(|kind| table.starts_with(kind))
 }
 
-/// The DNS sends mail for our domains to us.
-pub(super) fn mx(seen: &Seen) -> Vec<Finding> {
-    let Ok(ours) = &seen.ours else { return Vec::new() };
-    if !asks_dns(&seen.postfix) {
-        let why = "smtp_dns_support_level = disabled: this Postfix finds other servers without the DNS, so \
-            it was not asked";
-        return vec![Finding::not_seen("the MX of our domains", why, "")];
-    }
-    let mut names: Vec<&str> = ours.mx_hosts.iter().map(String::as_str).collect();
-    names.sort_unstable();
-    let allowed = format!(
-        "{} (myhostname and pec_mx_hosts): mail for a certified domain comes here and nowhere else",
-        names.join(" or ")
-    );
-    let mut out = Vec::new();
-    for (domain, hosts) in &seen.mx {
-        let what = format!("the MX of {domain}");
-        match hosts {
-            Err(why) => out.push(Finding::not_seen(what, why, "")),
-            Ok(hosts) if hosts.is_empty() => {
-                out.push(Finding::wrong(what, "none", &allowed, "set it in the DNS"))
-            }
-            Ok(hosts) => {
-                let foreign = hosts.iter().filter(|host| !ours.mx_hosts.contains(*host));
-                out.extend(foreign.map(|host| {
-                    Finding::wrong(
-                        &what,
-                        host,
-                        &allowed,
-                        "change it in the DNS, or name the host in pec_mx_hosts",
-                    )
-                }));
-            }
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::postfix::tests::shipped_postfix;
-    use super::super::seen::tests::seen;
-    use super::super::seen::{Known, Table};
     use super::*;
-
-    fn lines(findings: Vec<Finding>) -> Vec<String> {
-        findings.iter().map(ToString::to_string).collect()
-    }
+    use crate::check::look::ask::Known;
+    use crate::check::look::postfix::Table;
+    use crate::check::sample::{lines, seen, shipped_postfix};
 
     fn routes_of(seen: &mut Seen) -> &mut Known<Table> {
         seen.tables.get_mut(seen.postfix.main("transport_maps")).unwrap()
@@ -291,7 +234,7 @@ mod tests {
     #[test]
     fn the_shipped_configuration_is_good() {
         let seen = seen(shipped_postfix());
-        assert_eq!(lines([domains(&seen), maps(&seen), mx(&seen)].concat()), Vec::<String>::new());
+        assert_eq!(lines([domains(&seen), maps(&seen)].concat()), Vec::<String>::new());
     }
 
     #[test]
@@ -451,29 +394,5 @@ mod tests {
         }
         let found = lines(maps(&seen(shipped_postfix().with("myorigin", "pec.alfa.test"))));
         assert!(found[0].starts_with("wrong: myorigin = pec.alfa.test"), "{found:?}");
-    }
-
-    #[test]
-    fn a_foreign_mx_is_named_and_a_look_up_that_fails_is_said() {
-        let mut seen = seen(shipped_postfix());
-        seen.mx = vec![
-            ("a.test".into(), Ok(vec!["mail.gestore.alfa.test".into(), "mx.elsewhere.test".into()])),
-            ("b.test".into(), Ok(Vec::new())),
-            ("c.test".into(), Err("192.0.2.1 does not answer".into())),
-        ];
-        let found = lines(mx(&seen));
-        assert_eq!(found.len(), 3);
-        assert!(found[0].starts_with(
-            "wrong: the MX of a.test = mx.elsewhere.test: it must be \
-            mail.gestore.alfa.test (myhostname and pec_mx_hosts)"
-        ));
-        assert!(found[1].starts_with("wrong: the MX of b.test = none"));
-        assert_eq!(found[2], "not seen: the MX of c.test: 192.0.2.1 does not answer");
-        let without =
-            super::super::seen::tests::seen(shipped_postfix().with("smtp_dns_support_level", "disabled"));
-        assert!(
-            lines(mx(&without))[0]
-                .starts_with("not seen: the MX of our domains: smtp_dns_support_level = disabled")
-        );
     }
 }

@@ -3,8 +3,8 @@
 //! Promise: what may drop, forward, alter or hide what LMTP took is named: plugins, scripts, another server,
 //! another place.
 
-use super::super::Finding;
-use super::{Dovecot, Setting, driver_of, in_block, value};
+use crate::check::finding::Finding;
+use crate::check::look::dovecot::{Dovecot, Setting, driver_of, in_block, value};
 
 /// Plugins of delivery that may drop, forward, alter or remove messages.
 const HARMFUL: &[(&str, &str)] = &[
@@ -59,7 +59,7 @@ const PROXIES: &[&str] = &["destuser", "host", "hostip", "proxy", "proxy_maybe"]
 /// Where accounts are kept that cannot be listed.
 const UNLISTED: &[&str] = &["checkpassword", "dict", "ldap", "lua", "sql"];
 
-pub(super) fn storing(dovecot: &Dovecot) -> Vec<Finding> {
+pub(crate) fn storing(dovecot: &Dovecot) -> Vec<Finding> {
     let mut out = Vec::new();
     for plugin in dovecot.plugins() {
         out.extend(judge_plugin(
@@ -75,7 +75,7 @@ pub(super) fn storing(dovecot: &Dovecot) -> Vec<Finding> {
 }
 
 /// What is to be said of a plugin of delivery that `place` names.
-pub(super) fn judge_plugin(place: &str, plugin: &str, from: &str) -> Option<Finding> {
+pub(crate) fn judge_plugin(place: &str, plugin: &str, from: &str) -> Option<Finding> {
     let what = format!("Dovecot: {place}");
     if let Some((_, why)) = HARMFUL.iter().find(|(name, _)| *name == plugin) {
         return Some(Finding::wrong(
@@ -325,7 +325,8 @@ fn place(dovecot: &Dovecot) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{changed, found, put, shipped_dovecot};
+    use crate::check::judge::dovecot::tests::found;
+    use crate::check::sample::{changed, put, shipped_dovecot};
 
     #[test]
     fn a_plugin_that_may_drop_forward_or_alter_is_named_and_one_that_nobody_knows_is_said() {

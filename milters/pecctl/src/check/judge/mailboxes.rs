@@ -5,47 +5,48 @@
 
 use pec_host::parameters::Socket;
 
-use super::Finding;
-use super::seen::Seen;
-use super::sockets::{Said, Side};
+use crate::check::finding::Finding;
+use crate::check::judge::sockets::{is_loopback, somebody_else};
+use crate::check::look::Seen;
+use crate::check::look::sockets::{Answer, Listener};
 
 /// What `pec_mailbox_lmtp` must be.
 const ALLOWED: &str = "the mailbox server's own LMTP: a receipt certifies that what it answers with 250 is \
     stored and can be read";
 
 /// Who answers for the mailboxes, and which mailboxes there are.
-pub(super) fn mailboxes(seen: &Seen) -> Vec<Finding> {
+pub(crate) fn mailboxes(seen: &Seen) -> Vec<Finding> {
     let mut out = Vec::new();
-    for door in seen.doors.iter().filter(|door| door.side == Side::Mailboxes) {
+    for endpoint in seen.endpoints.iter().filter(|endpoint| endpoint.listener == Listener::MailboxServer) {
         let mend = format!(
             "postconf -e '{} = unix:pec/...', where the mailbox server listens (dovecot-conf)",
-            door.parameter
+            endpoint.parameter
         );
-        let wrong = |value: String| Finding::wrong(door.parameter, value, ALLOWED, &mend);
-        if let Some(other) = somebody_else(seen, &door.socket) {
-            out.push(wrong(format!("{}, which is {other}", door.socket)));
+        let wrong = |value: String| Finding::wrong(endpoint.parameter, value, ALLOWED, &mend);
+        if let Some(other) = somebody_else(seen, &endpoint.socket) {
+            out.push(wrong(format!("{}, which is {other}", endpoint.socket)));
             continue;
         }
-        let Ok(said) = &door.said else { continue };
+        let Ok(said) = &endpoint.answer else { continue };
         if !said.greeting.starts_with("220") {
-            out.push(wrong(format!("{}, which greets with {}", door.socket, said.greeting)));
+            out.push(wrong(format!("{}, which greets with {}", endpoint.socket, said.greeting)));
         } else if is_relay(said) {
-            out.push(wrong(format!("{}, where an SMTP server answers ({})", door.socket, said.greeting)));
+            out.push(wrong(format!("{}, where an SMTP server answers ({})", endpoint.socket, said.greeting)));
         } else if !said.lhlo.starts_with("250") {
-            out.push(wrong(format!("{}, where LHLO is answered with {}", door.socket, said.lhlo)));
-        } else if !is_dovecot(seen, &door.socket, said) {
+            out.push(wrong(format!("{}, where LHLO is answered with {}", endpoint.socket, said.lhlo)));
+        } else if !is_dovecot(seen, &endpoint.socket, said) {
             let why = format!(
                 "{}, where {} answers, which is not Dovecot: whether its 250 means stored",
-                door.socket, said.greeting
+                endpoint.socket, said.greeting
             );
             out.push(Finding::not_seen(
-                door.parameter,
+                endpoint.parameter,
                 why,
                 "make sure that it keeps no queue, runs no scripts of users and hands nothing on",
             ));
-        } else if let Some(why) = configured_elsewhere(seen, &door.socket) {
-            let why = format!("{}: {why}: whether its 250 means stored", door.socket);
-            out.push(Finding::not_seen(door.parameter, why, "run this where its configuration is"));
+        } else if let Some(why) = configured_elsewhere(seen, &endpoint.socket) {
+            let why = format!("{}: {why}: whether its 250 means stored", endpoint.socket);
+            out.push(Finding::not_seen(endpoint.parameter, why, "run this where its configuration is"));
         }
     }
     match &seen.nobody {
@@ -85,29 +86,15 @@ pub(super) fn mailboxes(seen: &Seen) -> Vec<Finding> {
     out
 }
 
-/// Who else than a mailbox server this socket belongs to, as far as the configuration says.
-pub(super) fn somebody_else(seen: &Seen, socket: &Socket) -> Option<String> {
-    if let Some(other) =
-        seen.doors.iter().find(|other| other.side != Side::Mailboxes && other.socket == *socket)
-    {
-        return Some(other.parameter.to_owned());
-    }
-    // `private/NAME` and `public/NAME` are sockets of Postfix's own, where master.cf has such a service.
-    let Socket::Unix(path) = socket else { return None };
-    let below = path.strip_prefix(seen.postfix.main("queue_directory")).ok()?.to_str()?;
-    let name = below.strip_prefix("private/").or_else(|| below.strip_prefix("public/"))?;
-    seen.postfix.has_service(name, "unix").then(|| format!("the service {name}/unix of Postfix"))
-}
-
 /// Who speaks SMTP takes mail into a queue, and 250 says no more than that.
-fn is_relay(said: &Said) -> bool {
+fn is_relay(said: &Answer) -> bool {
     // Behind the code and the host's name.
     let server = said.greeting.splitn(3, ' ').nth(2).unwrap_or_default().to_ascii_lowercase();
     server.contains("smtp") || server.contains("postfix")
 }
 
 /// Dovecot says so, or has this listener.
-fn is_dovecot(seen: &Seen, socket: &Socket, said: &Said) -> bool {
+fn is_dovecot(seen: &Seen, socket: &Socket, said: &Answer) -> bool {
     said.greeting.contains("Dovecot") || has_listener(seen, socket)
 }
 
@@ -120,9 +107,7 @@ fn has_listener(seen: &Seen, socket: &Socket) -> bool {
 fn configured_elsewhere(seen: &Seen, socket: &Socket) -> Option<&'static str> {
     match (&seen.dovecot, socket) {
         (Err(_), _) => None,
-        (Ok(_), Socket::Inet(address)) if !super::sockets::is_loopback(address) => {
-            Some("a Dovecot on another host")
-        }
+        (Ok(_), Socket::Inet(address)) if !is_loopback(address) => Some("a Dovecot on another host"),
         (Ok(_), Socket::Inet(_)) => None,
         (Ok(_), Socket::Unix(_)) if has_listener(seen, socket) => None,
         (Ok(_), Socket::Unix(_)) => Some("no listener of the Dovecot that doveconf tells of"),
@@ -131,10 +116,8 @@ fn configured_elsewhere(seen: &Seen, socket: &Socket) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::dovecot::tests::shipped_dovecot;
-    use super::super::postfix::tests::shipped_postfix;
-    use super::super::seen::tests::seen;
     use super::*;
+    use crate::check::sample::{seen, shipped_dovecot, shipped_postfix};
 
     fn found(change: impl FnOnce(&mut Seen)) -> Vec<String> {
         let mut seen = seen(shipped_postfix());
@@ -144,14 +127,19 @@ mod tests {
 
     fn says(greeting: &str, lhlo: &str) -> impl FnOnce(&mut Seen) {
         move |seen| {
-            let door = seen.doors.iter_mut().find(|door| door.parameter == "pec_mailbox_lmtp").unwrap();
-            door.said = Ok(Said { greeting: greeting.into(), lhlo: lhlo.into() });
+            let endpoint =
+                seen.endpoints.iter_mut().find(|endpoint| endpoint.parameter == "pec_mailbox_lmtp").unwrap();
+            endpoint.answer = Ok(Answer { greeting: greeting.into(), lhlo: lhlo.into() });
         }
     }
 
     fn listens_at(socket: Socket) -> impl FnOnce(&mut Seen) {
         move |seen| {
-            seen.doors.iter_mut().find(|door| door.parameter == "pec_mailbox_lmtp").unwrap().socket = socket
+            seen.endpoints
+                .iter_mut()
+                .find(|endpoint| endpoint.parameter == "pec_mailbox_lmtp")
+                .unwrap()
+                .socket = socket
         }
     }
 

@@ -1,25 +1,27 @@
 //! What `postfix-conf` ships, compiled in: the same text that `postfix-conf/apply` sets is what a Postfix is
 //! held against.
 
-const MAIN_CF: &str = include_str!("../../../../postfix-conf/main.cf");
-const MASTER_CF: &str = include_str!("../../../../postfix-conf/master.cf");
+use crate::check::look::postfix::Service;
+
+const MAIN_CF: &str = include_str!("../../../../../postfix-conf/main.cf");
+const MASTER_CF: &str = include_str!("../../../../../postfix-conf/master.cf");
 
 /// Tables beside main.cf, which must be the shipped ones.
-pub(super) const FILES: &[(&str, &str)] =
-    &[("pec-internal-domains", include_str!("../../../../postfix-conf/pec-internal-domains"))];
+pub(crate) const FILES: &[(&str, &str)] =
+    &[("pec-internal-domains", include_str!("../../../../../postfix-conf/pec-internal-domains"))];
 
 /// A parameter of the shipped main.cf.
 #[derive(Debug)]
-pub(super) struct Parameter {
-    pub(super) name: String,
-    pub(super) value: String,
+pub(crate) struct Parameter {
+    pub(crate) name: String,
+    pub(crate) value: String,
     /// The comment above it.
     reason: String,
 }
 
 impl Parameter {
     /// The comment above it, as it stands behind what is allowed.
-    pub(super) fn because(&self) -> String {
+    pub(crate) fn because(&self) -> String {
         if self.reason.is_empty() {
             String::new()
         } else {
@@ -29,7 +31,7 @@ impl Parameter {
 }
 
 /// The shipped main.cf, our own parameters left out.
-pub(super) fn parameters() -> Vec<Parameter> {
+pub(crate) fn parameters() -> Vec<Parameter> {
     let (mut out, mut reason, mut in_comment) = (Vec::<Parameter>::new(), String::new(), false);
     for line in MAIN_CF.lines() {
         if let Some(comment) = line.strip_prefix('#') {
@@ -60,34 +62,8 @@ pub(super) fn parameters() -> Vec<Parameter> {
     out
 }
 
-/// A service of a master.cf.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Service {
-    /// `smtp`, `127.0.0.1:25`.
-    pub(super) name: String,
-    /// `inet`, `unix`, `pass`.
-    pub(super) kind: String,
-    /// `smtpd`.
-    pub(super) program: String,
-    /// How many processes at most; 0: as many as come. Nothing: Postfix's default.
-    pub(super) processes: Option<u32>,
-    /// `-o name=value`.
-    pub(super) options: Vec<(String, String)>,
-}
-
-impl Service {
-    /// As `postconf -P` names it: `smtp/inet`.
-    pub(super) fn id(&self) -> String {
-        format!("{}/{}", self.name, self.kind)
-    }
-
-    pub(super) fn option(&self, name: &str) -> Option<&str> {
-        self.options.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
-    }
-}
-
 /// The shipped master.cf.
-pub(super) fn services() -> Vec<Service> {
+pub(crate) fn services() -> Vec<Service> {
     let mut lines: Vec<String> = Vec::new();
     for line in MASTER_CF.lines().filter(|l| !l.starts_with('#') && !l.trim().is_empty()) {
         match lines.last_mut().filter(|_| line.starts_with([' ', '\t'])) {
@@ -114,6 +90,7 @@ fn service(line: &str) -> Option<Service> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::look::postfix;
 
     #[test]
     fn the_shipped_files_are_read_with_their_reasons() {
@@ -122,6 +99,11 @@ mod tests {
         assert_eq!((of("relayhost").value.as_str(), of("recipient_delimiter").value.as_str()), ("", ""));
         assert!(of("recipient_delimiter").reason.starts_with("A certified mailbox is a mailbox"));
         assert!(of("transport_maps").value.starts_with("inline:{ {"));
+        assert_eq!(
+            FILES.iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+            postfix::FILES,
+            "all are looked at"
+        );
         let services = services();
         let submission = services.iter().find(|s| s.name == "submission").unwrap();
         assert_eq!((submission.kind.as_str(), submission.program.as_str()), ("inet", "smtpd"));

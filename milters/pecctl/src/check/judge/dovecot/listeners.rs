@@ -5,14 +5,16 @@ use std::path::Path;
 
 use pec_host::parameters::Socket;
 
-use super::super::Finding;
-use super::super::seen::{Ours, Seen};
-use super::{Dovecot, Setting, storing};
+use crate::check::finding::Finding;
+use crate::check::judge::dovecot::storing;
+use crate::check::look::Seen;
+use crate::check::look::dovecot::{Dovecot, Setting};
+use crate::check::look::ours::Ours;
 
 /// Who may connect where nothing is written: Dovecot's own listener is for everybody.
 const DEFAULT_MODES: (&str, u32) = ("lmtp", 0o666);
 
-pub(super) fn listeners(seen: &Seen, dovecot: &Dovecot) -> Vec<Finding> {
+pub(crate) fn listeners(seen: &Seen, dovecot: &Dovecot) -> Vec<Finding> {
     let Ok(ours) = &seen.ours else { return Vec::new() };
     let mut out = no_quota(dovecot, ours).into_iter().collect::<Vec<_>>();
     for service in services(dovecot, ours) {
@@ -162,7 +164,8 @@ fn open(dovecot: &Dovecot, service: &str, ours: &Ours) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{changed, found, put};
+    use crate::check::judge::dovecot::tests::found;
+    use crate::check::sample::{changed, put};
 
     #[test]
     fn the_listener_for_receipts_knows_no_quota() {

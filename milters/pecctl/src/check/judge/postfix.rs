@@ -1,93 +1,10 @@
-//! Postfix as `postconf` tells it, held against what `postfix-conf` ships.
+//! Postfix, held against what `postfix-conf` ships.
 
-use std::collections::HashMap;
-
-use super::seen::Seen;
-use super::shipped::{self, Service};
-use super::{Finding, leftovers};
-
-/// What is in force in a Postfix.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Postfix {
-    /// `postconf -x`: every parameter, expanded.
-    main: HashMap<String, String>,
-    /// `postconf -F -x` and `postconf -P -x`.
-    services: Vec<Service>,
-}
-
-impl Postfix {
-    /// Reads the output of `postconf -x`, `postconf -F -x */*/command */*/process_limit` and `postconf -P
-    /// -x`.
-    pub(super) fn parse(main: &str, fields: &str, options: &str) -> Self {
-        let pair = |line: &str| line.split_once('=').map(|(n, v)| (n.trim().to_owned(), v.trim().to_owned()));
-        let mut services: Vec<Service> = Vec::new();
-        let field = |what: &'static str| {
-            let of_service = move |(path, value): (String, String)| {
-                let (name, kind) = path.strip_suffix(what)?.rsplit_once('/')?;
-                Some((name.to_owned(), kind.to_owned(), value))
-            };
-            fields.lines().filter_map(pair).filter_map(of_service)
-        };
-        for (name, kind, command) in field("/command") {
-            let program = command.split_whitespace().next().unwrap_or_default().to_owned();
-            services.push(Service { name, kind, program, processes: None, options: Vec::new() });
-        }
-        for (name, kind, processes) in field("/process_limit") {
-            if let Some(service) = services.iter_mut().find(|s| s.name == name && s.kind == kind) {
-                service.processes = processes.parse().ok();
-            }
-        }
-        for (path, value) in options.lines().filter_map(pair) {
-            let mut parts = path.rsplitn(3, '/');
-            if let (Some(option), Some(kind), Some(name)) = (parts.next(), parts.next(), parts.next())
-                && let Some(service) = services.iter_mut().find(|s| s.name == name && s.kind == kind)
-            {
-                service.options.push((option.to_owned(), value));
-            }
-        }
-        Self { main: main.lines().filter_map(pair).collect(), services }
-    }
-
-    /// The same with another value in main.cf.
-    pub(super) fn with(mut self, name: &str, value: &str) -> Self {
-        self.main.insert(name.to_owned(), value.to_owned());
-        self
-    }
-
-    /// The value in main.cf.
-    pub(super) fn main(&self, name: &str) -> &str {
-        self.main.get(name).map_or("", String::as_str)
-    }
-
-    /// Whether master.cf has a service of this name and type.
-    pub(super) fn has_service(&self, name: &str, kind: &str) -> bool {
-        self.services.iter().any(|s| s.name == name && s.kind == kind)
-    }
-
-    /// The value that a service goes by.
-    fn of<'a>(&'a self, service: &'a Service, name: &str) -> &'a str {
-        service.option(name).unwrap_or_else(|| self.main(name))
-    }
-
-    /// What every process of Postfix goes by: (value, the service that says so or none).
-    pub(super) fn everywhere(&self, name: &str) -> Vec<(&str, Option<&Service>)> {
-        let options = self.services.iter().filter_map(|s| s.option(name).map(|value| (value, Some(s))));
-        std::iter::once((self.main(name), None)).chain(options).collect()
-    }
-
-    /// A value of a shipped file with `$name` replaced.
-    fn expanded(&self, text: &str) -> String {
-        let mut out = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('$') {
-            let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(after.len());
-            out += before;
-            out += self.main(&after[..end]);
-            rest = &after[end..];
-        }
-        out + rest
-    }
-}
+use crate::check::finding::Finding;
+use crate::check::judge::leftovers;
+use crate::check::judge::shipped;
+use crate::check::look::Seen;
+use crate::check::look::postfix::{Postfix, Service};
 
 /// What a value may be where it need not be the shipped one.
 enum Rule {
@@ -109,8 +26,9 @@ enum Rule {
 const TLS: &[&str] = &[">=TLSv1.2", ">=TLSv1.3"];
 const HOUR: u64 = 3600;
 
-/// All other parameters of the shipped main.cf must be as they are there.
-const LOOSER: &[(&str, Rule)] = &[
+/// Parameters of the shipped main.cf that may differ from it, and how far. All others must be as they are
+/// there.
+const MAY_DIFFER: &[(&str, Rule)] = &[
     ("milter_protocol", Rule::AtLeast(6)),
     ("authorized_submit_users", Rule::Without("static:")),
     // Whom they concern is looked at by the check of the maps.
@@ -151,7 +69,7 @@ const LOOSER: &[(&str, Rule)] = &[
 ];
 
 /// A time of Postfix's in seconds; `unit` is the unit of those without one.
-pub(super) fn seconds(text: &str, unit: char) -> Option<u64> {
+pub(crate) fn seconds(text: &str, unit: char) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, written) = text.split_at(digits);
     let unit =
@@ -178,7 +96,7 @@ fn unit_of(name: &str) -> char {
 
 /// What `value` would have to be; `None`: it is good.
 fn judge(postfix: &Postfix, name: &str, value: &str, shipped: &str) -> Option<String> {
-    let rule = LOOSER.iter().find(|(n, _)| *n == name).map(|(_, rule)| rule);
+    let rule = MAY_DIFFER.iter().find(|(n, _)| *n == name).map(|(_, rule)| rule);
     let (good, allowed) = match rule {
         None if shipped.is_empty() => (value.is_empty(), "empty".to_owned()),
         None => (words(value) == words(shipped), shipped.to_owned()),
@@ -209,17 +127,27 @@ fn judge(postfix: &Postfix, name: &str, value: &str, shipped: &str) -> Option<St
 }
 
 /// Who fetches the directory is in the network, and sends to its providers over TLS or not at all.
-pub(super) fn tls_policy(seen: &Seen) -> Vec<Finding> {
+pub(crate) fn tls_policy(seen: &Seen) -> Vec<Finding> {
     let postfix = &seen.postfix;
     let maps = postfix.main("smtp_tls_policy_maps");
     let allowed = "a table of what pecctl directory tls-policy prints: towards other providers mail waits \
         for TLS (RFC 6109 s. 5.3)";
     let mend = "see \"The directory of providers\" in docs/configuration.md";
-    match &seen.in_clear {
+    match &seen.tls_levels {
         _ if maps.is_empty() && postfix.main("pec_directory_url").is_empty() => Vec::new(),
         _ if maps.is_empty() => vec![Finding::wrong("smtp_tls_policy_maps", "", allowed, mend)],
-        Ok(domains) if domains.is_empty() => Vec::new(),
-        Ok(domains) => {
+        Ok(levels) => {
+            let wants_tls = |level: &String| {
+                matches!(level.as_str(), "encrypt" | "dane-only" | "fingerprint" | "verify" | "secure")
+            };
+            let domains: Vec<&String> = levels
+                .iter()
+                .filter(|(_, levels)| !levels.iter().any(wants_tls))
+                .map(|(domain, _)| domain)
+                .collect();
+            if domains.is_empty() {
+                return Vec::new();
+            }
             let value = format!(
                 "{maps}, without {} domains of other providers, such as {}",
                 domains.len(),
@@ -237,7 +165,7 @@ pub(super) fn tls_policy(seen: &Seen) -> Vec<Finding> {
 }
 
 /// What postfix-conf/main.cf sets, in main.cf and wherever a service says otherwise.
-pub(super) fn main_cf(seen: &Seen) -> Vec<Finding> {
+pub(crate) fn main_cf(seen: &Seen) -> Vec<Finding> {
     let postfix = &seen.postfix;
     let mut out = Vec::new();
     for parameter in shipped::parameters() {
@@ -246,7 +174,7 @@ pub(super) fn main_cf(seen: &Seen) -> Vec<Finding> {
         let reason = parameter.because();
         for (value, service) in postfix.everywhere(name) {
             let Some(allowed) = judge(postfix, name, value, &shipped) else { continue };
-            let mend = if LOOSER.iter().any(|(n, _)| *n == name) { &parameter.value } else { &shipped };
+            let mend = if MAY_DIFFER.iter().any(|(n, _)| *n == name) { &parameter.value } else { &shipped };
             match service {
                 None => out.push(Finding::wrong(
                     name,
@@ -259,7 +187,7 @@ pub(super) fn main_cf(seen: &Seen) -> Vec<Finding> {
                 Some(s) if s.program == "smtpd" && shipped_options().contains(&name.to_owned()) => {}
                 Some(s)
                     if shipped::services().iter().any(|t| t.id() == s.id() && t.option(name).is_some()) => {}
-                Some(s) => out.push(undone(s, name, value, &format!("{allowed}{reason}"))),
+                Some(s) => out.push(overridden(s, name, value, &format!("{allowed}{reason}"))),
             }
         }
     }
@@ -267,7 +195,7 @@ pub(super) fn main_cf(seen: &Seen) -> Vec<Finding> {
 }
 
 /// A service says otherwise than main.cf.
-fn undone(service: &Service, name: &str, value: &str, allowed: &str) -> Finding {
+fn overridden(service: &Service, name: &str, value: &str, allowed: &str) -> Finding {
     let id = service.id();
     Finding::wrong(
         format!("master.cf {id}: -o {name}"),
@@ -288,7 +216,7 @@ fn shipped_options() -> Vec<String> {
 }
 
 /// The services that are not listeners.
-pub(super) fn services(seen: &Seen) -> Vec<Finding> {
+pub(crate) fn services(seen: &Seen) -> Vec<Finding> {
     let postfix = &seen.postfix;
     let mut out = Vec::new();
     for shipped in shipped::services().iter().filter(|s| s.program != "smtpd") {
@@ -423,7 +351,7 @@ fn outgoing(postfix: &Postfix, service: &Service, shipped: &Service) -> Vec<Find
 }
 
 /// Every smtpd: which of our milters it has, and that it is set as that one must be.
-pub(super) fn listeners(seen: &Seen) -> Vec<Finding> {
+pub(crate) fn listeners(seen: &Seen) -> Vec<Finding> {
     let postfix = &seen.postfix;
     let (ways_out, shipped): (Vec<Service>, Vec<Service>) =
         shipped::services().into_iter().filter(|s| s.program == "smtpd").partition(is_outgoing);
@@ -487,7 +415,7 @@ pub(super) fn listeners(seen: &Seen) -> Vec<Finding> {
         // Another milter may stand before pec-incoming; a submission or a trigger comes as it is.
         let left_out: &[&str] = if milter == "$pec_incoming_milter" { &["smtpd_milters"] } else { &[] };
         out.extend(options(postfix, service, template, left_out));
-        out.extend(undoes_main_cf(postfix, service, template));
+        out.extend(overrides(postfix, service, template));
     }
     for template in &shipped {
         let milter = milter_of(template);
@@ -507,7 +435,7 @@ pub(super) fn listeners(seen: &Seen) -> Vec<Finding> {
 
 /// What only other listeners may say otherwise than main.cf: who may relay, TLS, passwords, what clients are
 /// told of DSN.
-fn undoes_main_cf(postfix: &Postfix, service: &Service, template: &Service) -> Vec<Finding> {
+fn overrides(postfix: &Postfix, service: &Service, template: &Service) -> Vec<Finding> {
     let of_others = shipped_options();
     let mut out = Vec::new();
     for parameter in shipped::parameters()
@@ -516,14 +444,19 @@ fn undoes_main_cf(postfix: &Postfix, service: &Service, template: &Service) -> V
     {
         let Some(value) = service.option(&parameter.name) else { continue };
         if let Some(allowed) = judge(postfix, &parameter.name, value, &postfix.expanded(&parameter.value)) {
-            out.push(undone(service, &parameter.name, value, &format!("{allowed}{}", parameter.because())));
+            out.push(overridden(
+                service,
+                &parameter.name,
+                value,
+                &format!("{allowed}{}", parameter.because()),
+            ));
         }
     }
     out
 }
 
 /// Times and limits that contradict each other.
-pub(super) fn times(seen: &Seen) -> Vec<Finding> {
+pub(crate) fn times(seen: &Seen) -> Vec<Finding> {
     // Name, its unit, from, to (seconds), why.
     const TIMES: &[(&str, u64, u64, &str)] = &[
         ("queue_run_delay", 1, HOUR / 4, "the end of a message's time is seen at an attempt only"),
@@ -556,76 +489,9 @@ pub(super) fn times(seen: &Seen) -> Vec<Finding> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::super::seen::tests::seen;
+mod tests {
     use super::*;
-
-    /// `postconf -x` of a Postfix on which postfix-conf/apply was run, as far as it matters here.
-    pub(in super::super) fn shipped_postfix() -> Postfix {
-        let mut main = "pec_access_milter = unix:pec/access\npec_incoming_milter = \
-            unix:pec/incoming\npec_reports_milter = unix:pec/reports\n\
-            pec_local_milter = unix:pec/local\npec_delivery_lmtp = unix:pec/delivery\npec_triggers_lmtp = \
-            unix:pec/triggers\n\
-            pec_outgoing_smtpd = unix:public/pecoutgoing\nmyorigin = \
-            mail.gestore.alfa.test\nqueue_directory = /var/spool/postfix\n\
-            default_process_limit = 100\npec_service_domain = gestore.alfa.test\nconfig_directory = \
-            /etc/postfix\nqueue_run_delay = 300s\n\
-            minimal_backoff_time = 300s\nmilter_content_timeout = 300s\nmilter_connect_timeout = \
-            30s\nmilter_command_timeout = 30s\n\
-            header_size_limit = 102400\nvirtual_mailbox_domains = gestore.alfa.test \
-            pec.alfa.test\nmyhostname = mail.gestore.alfa.test\n\
-            smtpd_tls_wrappermode = no\nsmtpd_milters =\n"
-            .to_owned();
-        let empty = Postfix::parse(&main, "", "");
-        for parameter in shipped::parameters() {
-            main += &format!("{} = {}\n", parameter.name, empty.expanded(&parameter.value));
-        }
-        let (mut fields, mut options) = (String::from("smtp/unix/command = smtp\n"), String::new());
-        for service in shipped::services() {
-            let (id, processes) = (service.id(), service.processes.map_or("-".to_owned(), |n| n.to_string()));
-            fields +=
-                &format!("{id}/command = {} -o x=y\n{id}/process_limit = {processes}\n", service.program);
-            for (name, value) in service.options {
-                options += &format!("{id}/{name} = {}\n", empty.expanded(&value));
-            }
-        }
-        Postfix::parse(&main, &fields, &options)
-    }
-
-    impl Postfix {
-        pub(in super::super) fn with_option(
-            mut self,
-            service: &str,
-            name: &str,
-            value: Option<&str>,
-        ) -> Self {
-            let service = self.services.iter_mut().find(|s| s.id() == service).unwrap();
-            service.options.retain(|(n, _)| n != name);
-            service.options.extend(value.map(|v| (name.to_owned(), v.to_owned())));
-            self
-        }
-
-        pub(in super::super) fn with_service(mut self, name: &str, program: &str) -> Self {
-            self.services.push(Service {
-                name: name.into(),
-                kind: "inet".into(),
-                program: program.into(),
-                processes: None,
-                options: Vec::new(),
-            });
-            self
-        }
-
-        fn with_processes(mut self, name: &str, processes: Option<u32>) -> Self {
-            self.services.iter_mut().find(|s| s.name == name).unwrap().processes = processes;
-            self
-        }
-
-        fn without_service(mut self, name: &str) -> Self {
-            self.services.retain(|s| s.name != name);
-            self
-        }
-    }
+    use crate::check::sample::{seen, shipped_postfix};
 
     fn found(postfix: Postfix) -> Vec<String> {
         let seen = seen(postfix);
@@ -648,7 +514,13 @@ pub(super) mod tests {
         let with_table = || fetches().with("smtp_tls_policy_maps", "lmdb:/etc/postfix/pec-tls-policy");
         assert!(says(with_table()).is_empty());
         let mut stale = seen(with_table());
-        stale.in_clear = Ok(vec!["nuovo.example".into(), "pec.beta.test".into()]);
+        let levels = |levels: &[&str]| levels.iter().map(|&level| level.to_owned()).collect();
+        stale.tls_levels = Ok([
+            ("altro.example".into(), levels(&["may", "encrypt"])),
+            ("nuovo.example".into(), levels(&[])),
+            ("pec.beta.test".into(), levels(&["may"])),
+        ]
+        .into());
         let finding = tls_policy(&stale)[0].to_string();
         assert!(
             finding.contains(

@@ -1,0 +1,91 @@
+//! The virus scanner: clamd, its limits, its signatures.
+
+use crate::check::finding::Finding;
+use crate::check::look::Seen;
+
+/// clamd, its limits, its signatures.
+pub(crate) fn scanner(seen: &Seen) -> Vec<Finding> {
+    const MEND: &str = "see The virus scanner in docs/configuration.md";
+    let Ok(ours) = &seen.ours else { return Vec::new() };
+    let examination = match &seen.scanner {
+        None => {
+            return vec![Finding::wrong(
+                "pec_clamd",
+                "none",
+                "where clamd listens: a PEC provider scans for viruses",
+                "postconf -e 'pec_clamd = unix:/run/clamav/clamd.ctl'",
+            )];
+        }
+        Some(Err(why)) => {
+            return vec![Finding::wrong("pec_clamd", why, "answered: mail waits until it is", "start clamd")];
+        }
+        Some(Ok(examination)) => examination,
+    };
+    let mut out = Vec::new();
+    if let Some((size, what)) = &examination.blind {
+        let allowed =
+            "such that a virus in it is found: StreamMaxLength, MaxFileSize, MaxScanSize, AlertExceedsMax";
+        out.push(Finding::wrong(
+            "clamd's limits",
+            format!("in a message of {size} bytes it {what}"),
+            allowed,
+            MEND,
+        ));
+    }
+    match examination.signatures {
+        None => out.push(Finding::not_seen(
+            "the age of clamd's signatures",
+            format!("{} names no date", examination.version),
+            "",
+        )),
+        Some(_) if examination.is_fresh(seen.now, ours.clamd_max_age) => {}
+        Some(date) => {
+            let allowed =
+                format!("at most {} minutes old (pec_clamd_max_age)", ours.clamd_max_age.as_secs() / 60);
+            out.push(Finding::wrong(
+                "clamd's signatures",
+                format!("of {date}"),
+                allowed,
+                "start freshclam, or raise pec_clamd_max_age",
+            ));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use pec_core::clock::Moment;
+    use pec_program::scanner::Examination;
+
+    use super::*;
+    use crate::check::sample::found;
+
+    #[test]
+    fn where_all_is_well_nothing_is_found() {
+        assert_eq!(found(scanner, |_| {}), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_scanner_that_does_not_do_its_work_is_named() {
+        assert!(found(scanner, |seen| seen.scanner = None)[0].starts_with("wrong: pec_clamd = none"));
+        assert!(
+            found(scanner, |seen| seen.scanner = Some(Err("refused".into())))[0]
+                .contains("pec_clamd = refused")
+        );
+        let examined = |seen: &mut Seen, change: fn(&mut Examination)| {
+            change(seen.scanner.as_mut().unwrap().as_mut().unwrap())
+        };
+        assert!(
+            found(scanner, |seen| examined(seen, |e| e.blind = Some((5, "finds no virus".into()))))[0]
+                .contains("a message of 5 bytes it finds no virus")
+        );
+        assert!(
+            found(scanner, |seen| examined(seen, |e| e.signatures = None))[0]
+                .starts_with("not seen: the age of clamd's signatures")
+        );
+        let old =
+            found(scanner, |seen| examined(seen, |e| e.signatures = Some(Moment::from_unix(1_799_900_000))));
+        assert!(old[0].contains("at most 360 minutes old (pec_clamd_max_age)"), "{old:?}");
+    }
+}
