@@ -12,7 +12,7 @@ use pec_core::notices::busta::busta;
 use pec_core::notices::non_accettazione::non_accettazione;
 use pec_core::notices::{Issuer, Notice};
 use pec_host::maillog;
-use pec_milter::{Connection, Edits, Keeps, Point, Recipient, Reply, Transaction, Verdict};
+use pec_milter::{Connection, Edits, KeepBody, Point, Recipient, Reply, Transaction, Verdict};
 use pec_program::LARGE;
 use pec_program::world::World;
 use pec_state::log::{Entry, Event};
@@ -269,9 +269,9 @@ impl AccessPoint {
 impl Point for AccessPoint {
     type Door = ();
 
-    fn keeps(&self, (): (), _: &Header) -> Keeps {
+    fn keep_body(&self, (): (), _: &Header) -> KeepBody {
         // In one piece, for the search for attachments.
-        Keeps::Whole(self.world.settings.message_size_limit)
+        KeepBody::Whole(self.world.settings.message_size_limit)
     }
 
     fn mail(&self, (): (), _: &Connection, transaction: &Transaction) -> Result<(), Reply> {

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use pec_core::header::Header;
 use pec_lmtp::{Options, Pool, Protocol};
-use pec_milter::{Connection, Keeps, Point, Recipient, Reply, Transaction, Verdict};
+use pec_milter::{Connection, KeepBody, Point, Recipient, Reply, Transaction, Verdict};
 use pec_program::mailbox::peer;
 use pec_program::world::World;
 use tokio::sync::Semaphore;
@@ -71,8 +71,8 @@ impl DeliveryPoint {
 impl Point for DeliveryPoint {
     type Door = ();
 
-    fn keeps(&self, (): (), _: &Header) -> Keeps {
-        Keeps::Whole(u64::MAX)
+    fn keep_body(&self, (): (), _: &Header) -> KeepBody {
+        KeepBody::Whole(u64::MAX)
     }
 
     fn mail(&self, (): (), _: &Connection, _: &Transaction) -> Result<(), Reply> {

@@ -15,7 +15,7 @@ use pec_core::message::Body;
 use pec_core::notices::anomalia::Errore;
 use pec_host::maillog;
 use pec_milter::passing::{Anomaly, let_pass, passed};
-use pec_milter::{Connection, Edits, Keeps, Point, Recipient, Reply, SPAM_FIELD, Transaction, Verdict};
+use pec_milter::{Connection, Edits, KeepBody, Point, Recipient, Reply, SPAM_FIELD, Transaction, Verdict};
 use pec_program::LARGE;
 use pec_program::world::World;
 use pec_state::log::{Entry, Event};
@@ -582,10 +582,10 @@ struct Envelope {
 impl Point for IncomingPoint {
     type Door = Door;
 
-    fn keeps(&self, door: Door, header: &Header) -> Keeps {
+    fn keep_body(&self, door: Door, header: &Header) -> KeepBody {
         match door {
-            Door::Port25 if may_be_signed(header) => Keeps::Whole(self.world.settings.envelope_size_limit),
-            Door::Port25 | Door::Local => Keeps::Pieces(self.world.settings.envelope_size_limit),
+            Door::Port25 if may_be_signed(header) => KeepBody::Whole(self.world.settings.envelope_size_limit),
+            Door::Port25 | Door::Local => KeepBody::Pieces(self.world.settings.envelope_size_limit),
         }
     }
 

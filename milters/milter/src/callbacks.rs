@@ -88,7 +88,7 @@ impl<P: Point> Message<P> {
     fn end_header(&mut self, door: P::Door) {
         if !self.header_ended {
             self.header_ended = true;
-            self.transaction.keep(self.point.keeps(door, &self.transaction.header));
+            self.transaction.keep(self.point.keep_body(door, &self.transaction.header));
         }
     }
 }
@@ -315,31 +315,31 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
-    use crate::Keeps;
+    use crate::KeepBody;
 
     /// Lets everything pass that was kept as it said.
     struct Keeping;
 
     impl Point for Keeping {
-        type Door = Keeps;
+        type Door = KeepBody;
 
-        fn keeps(&self, door: Keeps, _: &Header) -> Keeps {
+        fn keep_body(&self, door: KeepBody, _: &Header) -> KeepBody {
             door
         }
 
-        fn mail(&self, _: Keeps, _: &Connection, _: &Transaction) -> Result<(), Reply> {
+        fn mail(&self, _: KeepBody, _: &Connection, _: &Transaction) -> Result<(), Reply> {
             Ok(())
         }
 
-        fn rcpt(&self, _: Keeps, _: &Transaction, _: &Recipient) -> Result<(), Reply> {
+        fn rcpt(&self, _: KeepBody, _: &Transaction, _: &Recipient) -> Result<(), Reply> {
             Ok(())
         }
 
-        async fn end_of_message(&self, door: Keeps, _: &Connection, transaction: Transaction) -> Verdict {
+        async fn end_of_message(&self, door: KeepBody, _: &Connection, transaction: Transaction) -> Verdict {
             let as_said = match door {
-                Keeps::Pieces(_) => transaction.body.pieces().len() == 2,
-                Keeps::Whole(3) => transaction.body.is_empty() && transaction.too_large,
-                Keeps::Whole(_) => transaction.body.pieces().len() == 1,
+                KeepBody::Pieces(_) => transaction.body.pieces().len() == 2,
+                KeepBody::Whole(3) => transaction.body.is_empty() && transaction.too_large,
+                KeepBody::Whole(_) => transaction.body.pieces().len() == 1,
             };
             if as_said { Verdict::pass() } else { Verdict::Wait("it was kept in another way".to_owned()) }
         }
@@ -347,7 +347,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_kept_of_a_body_does_not_wait_for_the_end_of_the_header() {
-        for keeps in [Keeps::Pieces(12), Keeps::Whole(12), Keeps::Whole(3)] {
+        for keeps in [KeepBody::Pieces(12), KeepBody::Whole(12), KeepBody::Whole(3)] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             tokio::spawn(serve(

@@ -1,4 +1,4 @@
-//! What pec-access, pec-incoming and pec-delivery share, and with pec-clock their [`life`].
+//! The milter protocol, as pec-access, pec-incoming and pec-delivery speak it.
 //!
 //! Promise: callbacks carry, points decide. The callbacks ([`callbacks`]) collect Postfix's events into a
 //! [`Transaction`] and hand it whole to a [`Point`]; the point answers with a [`Verdict`]; the callbacks
@@ -6,10 +6,10 @@
 //! database) is 451 or no answer, which Postfix treats as 451: the mail waits.
 
 pub mod callbacks;
+mod coalesced;
 pub mod edits;
 pub mod passing;
 pub mod serving;
-mod together;
 pub mod transaction;
 
 use pec_core::address::Address;
@@ -91,7 +91,7 @@ pub trait Point: Send + Sync + 'static {
     type Door: Copy + Send + Sync + 'static;
 
     /// What is kept of a body that comes through `door` under this header.
-    fn keeps(&self, door: Self::Door, header: &Header) -> Keeps;
+    fn keep_body(&self, door: Self::Door, header: &Header) -> KeepBody;
 
     /// At MAIL FROM.
     fn mail(&self, door: Self::Door, connection: &Connection, transaction: &Transaction)
@@ -111,7 +111,7 @@ pub trait Point: Send + Sync + 'static {
 
 /// What a point needs of a message's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keeps {
+pub enum KeepBody {
     /// All bytes, in the pieces in which they came, as long as the message has at most so many; beyond,
     /// nothing is kept and [`Transaction::too_large`] says so.
     Pieces(u64),

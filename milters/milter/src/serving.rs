@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 use crate::Point;
 use crate::callbacks::{InHand, serve};
-use crate::together::Together;
+use crate::coalesced::Coalesced;
 
 /// How long SIGTERM waits for messages in hand; what is still there then gets 451.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(60);
@@ -79,7 +79,7 @@ async fn live<P: Point, D: Copy>(
     let mut serving = tokio::task::JoinSet::new();
     for (door, parameter, socket) in doors(&settings) {
         let listener = listen(&socket).with_context(|| format!("{parameter} = {socket}"))?;
-        let listener = Together(Closable { inner: Some(listener), closed: stop_accepting.subscribe() });
+        let listener = Coalesced(Closable { inner: Some(listener), closed: stop_accepting.subscribe() });
         let (point, in_hand, mut stopped) = (Arc::clone(&shared), in_hand.clone(), stop.subscribe());
         maillog::started(program, VERSION, &socket.to_string());
         serving.spawn(async move {

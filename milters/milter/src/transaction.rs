@@ -9,7 +9,7 @@ use pec_core::message::Body;
 use pec_host::NO_QUEUE_ID;
 use pec_state::log::Arrival;
 
-use crate::Keeps;
+use crate::KeepBody;
 
 /// Postfix cuts a header field at this many bytes, silently, before a milter sees it (KLUDGE_HEADER_LIMIT).
 pub const HEADER_FIELD_LIMIT: usize = 60_000;
@@ -109,7 +109,7 @@ pub struct Transaction {
     pub too_large: bool,
     /// Something in the header that cannot be taken.
     pub header_refused: Option<HeaderRefused>,
-    keeps: Keeps,
+    keeps: KeepBody,
     whole: Vec<u8>,
     size: u64,
 }
@@ -138,7 +138,7 @@ impl Transaction {
             body: Body::default(),
             too_large: false,
             header_refused: None,
-            keeps: Keeps::Pieces(u64::MAX),
+            keeps: KeepBody::Pieces(u64::MAX),
             whole: Vec::new(),
             size: 0,
         }
@@ -199,7 +199,7 @@ impl Transaction {
     }
 
     /// The header is complete: of the body this is kept.
-    pub fn keep(&mut self, keeps: Keeps) {
+    pub fn keep(&mut self, keeps: KeepBody) {
         self.keeps = keeps;
         self.count(0);
     }
@@ -210,8 +210,8 @@ impl Transaction {
         match self.keeps {
             _ if self.too_large => {}
             // One buffer that grows, not pieces that are joined later: a large message is in memory once.
-            Keeps::Whole(_) => self.whole.extend_from_slice(&piece),
-            Keeps::Pieces(_) => self.body.push(piece),
+            KeepBody::Whole(_) => self.whole.extend_from_slice(&piece),
+            KeepBody::Pieces(_) => self.body.push(piece),
         }
     }
 
@@ -222,7 +222,7 @@ impl Transaction {
 
     fn count(&mut self, bytes: usize) {
         self.size += bytes as u64;
-        let (Keeps::Pieces(limit) | Keeps::Whole(limit)) = self.keeps;
+        let (KeepBody::Pieces(limit) | KeepBody::Whole(limit)) = self.keeps;
         if self.size > limit {
             self.too_large = true;
             self.body = Body::default();
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn what_is_too_large_is_not_held() {
         let mut transaction = Transaction::new("<>");
-        transaction.keep(Keeps::Pieces(10));
+        transaction.keep(KeepBody::Pieces(10));
         transaction.push_body(Bytes::from_static(b"0123456789"));
         assert!(!transaction.too_large);
         transaction.push_body(Bytes::from_static(b"0"));
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn a_whole_body_is_one_piece() {
         let mut transaction = Transaction::new("<a@x.test>");
-        transaction.keep(Keeps::Whole(10));
+        transaction.keep(KeepBody::Whole(10));
         for piece in ["ab", "c"] {
             transaction.push_body(Bytes::from_static(piece.as_bytes()));
         }

@@ -48,7 +48,7 @@ impl Store {
         Ok(Self(files.with_fsync(true)))
     }
 
-    /// Keeps what `pieces` are together under `id`, without joining them. Encrypted: its name ends in `.p7m`.
+    /// KeepBody what `pieces` are together under `id`, without joining them. Encrypted: its name ends in `.p7m`.
     pub async fn put_pieces(&self, id: &str, pieces: Vec<Bytes>) -> Result<(), StoreError> {
         self.0.put(&key(id), pieces.into_iter().collect::<PutPayload>()).await?;
         Ok(())

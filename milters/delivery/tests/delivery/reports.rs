@@ -62,7 +62,7 @@ impl Delivery {
         assert!(matches!(report.give_to(self.reports).await, Outcome::Discarded), "{what}");
     }
 
-    async fn keeps(&self, report: &Mail, what: &str) {
+    async fn keep_body(&self, report: &Mail, what: &str) {
         assert!(
             matches!(report.give_to(self.reports).await, Outcome::Deferred(text) if text.starts_with("451")),
             "{what}"
@@ -230,7 +230,7 @@ async fn no_failure_is_certified_while_the_mailbox_may_have_the_message() {
     // Nor of another copy: it is the same message.
     for envid in [ENVID, OTHER_ENVID] {
         let failed = report(Some(envid), &mail, &[(BRUNO, "failed", "4.2.0")], NOW + DAY);
-        beta.keeps(&failed, envid).await;
+        beta.keep_body(&failed, envid).await;
     }
     assert!(beta.facts().await.is_empty());
 }
@@ -244,7 +244,7 @@ async fn an_envelope_stays_in_the_queue_until_its_receipt_is_handed_over() {
     beta.outgoing.answer_message(ANNA, Some("451 4.3.0 not now"));
     beta.waits(&mail, ENVID).await;
     let failed = report(Some(ENVID), &mail, &[(BRUNO, "failed", "4.3.0")], NOW + DAY);
-    beta.keeps(&failed, "the receipt carries the original, which the queue alone has").await;
+    beta.keep_body(&failed, "the receipt carries the original, which the queue alone has").await;
     beta.outgoing.answer_message(ANNA, None);
     beta.delivered(&mail, ENVID).await;
     notice(&network, &beta.sent_out(), "avvenuta-consegna");
@@ -286,7 +286,7 @@ async fn a_report_about_several_recipients_becomes_a_trigger_for_each() {
         &[("a@pec.beta.test", "failed", "4.4.1"), ("b@pec.beta.test", "failed", "4.4.1")],
         NOW + DAY,
     );
-    beta.keeps(&failed, "one of them may have it").await;
+    beta.keep_body(&failed, "one of them may have it").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -448,7 +448,7 @@ async fn what_goes_to_pec_delivery_is_never_given_up() {
         ("beside another one's failure", &[(BRUNO, "failed", "4.4.1"), (trigger, "failed", "4.4.1")]),
     ] {
         for envid in [Some(ENVID), None] {
-            alfa.keeps(&report(envid, &mail, recipients, NOW + DAY), what).await;
+            alfa.keep_body(&report(envid, &mail, recipients, NOW + DAY), what).await;
         }
     }
 }
@@ -476,7 +476,7 @@ async fn reports_about_nothing_of_ours_lead_to_nothing() {
     let mut nobody = report(Some(ENVID), &mail, &[(BRUNO, "failed", "5.1.1")], NOW);
     nobody.body =
         String::from_utf8(nobody.body).unwrap().replace("Final-Recipient", "X-Recipient").into_bytes();
-    beta.keeps(&nobody, "about nobody").await;
+    beta.keep_body(&nobody, "about nobody").await;
     // What is no delivery report goes on as it is, to a service mailbox.
     let service = "postmaster@gestore.beta.test";
     let other =

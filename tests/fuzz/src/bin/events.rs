@@ -22,7 +22,7 @@ use pec_core::message::Body;
 use pec_core::notices::Notice;
 use pec_milter::callbacks::{InHand, serve};
 use pec_milter::transaction::MOST_FIELDS;
-use pec_milter::{Connection, Edits, Keeps, Point, Recipient, Reply, Transaction, Verdict};
+use pec_milter::{Connection, Edits, KeepBody, Point, Recipient, Reply, Transaction, Verdict};
 use pec_state::rows::FactKind;
 use pec_state::trigger::Trigger;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -34,15 +34,19 @@ const LIMIT: u64 = 4096;
 /// What a point of the milters may do.
 #[derive(Debug, Clone, Copy)]
 struct Door {
-    keeps: Keeps,
+    keeps: KeepBody,
     verdict: u8,
     refuses_mail: bool,
     refuses_rcpt: bool,
 }
 
 fn door(byte: u8) -> Door {
-    let keeps = [Keeps::Whole(LIMIT), Keeps::Pieces(LIMIT), Keeps::Whole(u64::MAX), Keeps::Pieces(u64::MAX)]
-        [usize::from(byte & 3)];
+    let keeps = [
+        KeepBody::Whole(LIMIT),
+        KeepBody::Pieces(LIMIT),
+        KeepBody::Whole(u64::MAX),
+        KeepBody::Pieces(u64::MAX),
+    ][usize::from(byte & 3)];
     Door { keeps, verdict: byte >> 2 & 7, refuses_mail: byte & 0x60 == 0x60, refuses_rcpt: byte & 0x80 != 0 }
 }
 
@@ -71,7 +75,7 @@ impl Judge {
 impl Point for Judge {
     type Door = Door;
 
-    fn keeps(&self, door: Door, _: &Header) -> Keeps {
+    fn keep_body(&self, door: Door, _: &Header) -> KeepBody {
         door.keeps
     }
 
@@ -154,13 +158,13 @@ impl Point for Judge {
 }
 
 /// The transaction holds what was to be kept, and no more.
-fn is_kept(keeps: Keeps, transaction: &Transaction) {
+fn is_kept(keeps: KeepBody, transaction: &Transaction) {
     assert!(transaction.header.fields().len() <= 2 * MOST_FIELDS);
     let held = (transaction.header.size() + transaction.body.len()) as u64;
-    let (Keeps::Pieces(limit) | Keeps::Whole(limit)) = keeps;
+    let (KeepBody::Pieces(limit) | KeepBody::Whole(limit)) = keeps;
     assert!(held <= transaction.size() && held <= limit);
     assert!(!transaction.too_large || held == 0);
-    assert!(matches!(keeps, Keeps::Pieces(_)) || transaction.body.pieces().len() <= 1);
+    assert!(matches!(keeps, KeepBody::Pieces(_)) || transaction.body.pieces().len() <= 1);
 }
 
 /// Another header with much of this one in it, and never an empty value, which in the protocol takes a field

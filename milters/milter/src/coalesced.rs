@@ -18,9 +18,9 @@ const MOST: usize = 8 * 1024;
 const PROGRESS: [u8; 5] = [0, 0, 0, 1, b'p'];
 
 /// A listener whose connections do so.
-pub(crate) struct Together<L>(pub(crate) L);
+pub(crate) struct Coalesced<L>(pub(crate) L);
 
-impl<L: Listener> Listener for Together<L> {
+impl<L: Listener> Listener for Coalesced<L> {
     type Io = Held<L::Io>;
 
     fn poll_accept(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Self::Io>> {
@@ -161,7 +161,7 @@ mod tests {
             })
         });
         tokio::spawn(indymilter::run(
-            Together(listener),
+            Coalesced(listener),
             callbacks,
             Config::default(),
             std::future::pending::<()>(),
