@@ -26,10 +26,9 @@ use pec_lmtp::Outgoing;
 use pec_program::LARGE;
 use pec_program::mailbox::{Handed, Quota};
 use pec_state::authentic::{Authentic, Mac};
-use pec_state::database::Known;
 use pec_state::handover::{Attempt, Begun};
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{Custody, Fact, FactKind, Made, NotAccepted, Sent, TimeSource};
+use pec_state::rows::{Custody, Fact, FactKind, Known, Made, NotAccepted, Sent, TimeSource};
 
 use crate::DeliveryPoint;
 use crate::doors::InHand;
