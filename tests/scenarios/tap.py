@@ -198,19 +198,19 @@ WHAT = {}
 # The first words of a statement, and the step; where a kind belongs to it, the value that is an id, and the one that is the kind.
 STATEMENTS = [
     (b"WITH sent AS (INSERT", "db.sent", None, None),
-    (b"WITH refused AS (INSERT", "db.not_accepted", 0, 3),
+    (b"WITH refused AS (INSERT", "db.not_accepted", 5, 8),
     (b"WITH custody AS (INSERT", "db.custody", 1, "busta"),
     (b"INSERT INTO passed", "db.passed", 0, 1),
     (b"WITH passed AS (INSERT", "db.passed", 0, 1),
     (b"WITH fact AS (INSERT", "db.fact.", 0, 3),
     (b"INSERT INTO fact", "db.fact.", 0, 3),
-    (b"WITH fact AS (UPDATE", "db.notice.", 0, None),
+    (b"WITH fact AS (UPDATE", "db.notice.", 3, None),
     (b"WITH begun AS (INSERT", "db.handover.", 0, None),
     (b"INSERT INTO handover", "db.refused.", 0, None),
     (b"WITH ended AS (INSERT", "db.refused.", 0, None),
     (b"WITH taken AS (INSERT", "db.taken.", 0, None),
     (b"INSERT INTO trigger_body", "db.trigger_body", None, None),
-    (b"WITH ricevuta AS (INSERT", "db.ricevuta", 8, 11),
+    (b"WITH ricevuta AS (INSERT", "db.ricevuta", 8, 9),
 ]
 
 

@@ -16,7 +16,7 @@ use pec_milter::{Connection, Edits, KeepBody, Point, Recipient, Reply, Transacti
 use pec_program::LARGE;
 use pec_program::world::World;
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{Custody, Fact, FactKind, Made, NotAccepted, Sent, TimeSource};
+use pec_state::rows::{About, Custody, Fact, FactKind, Made, NotAccepted, Sent};
 use pec_state::trigger::Trigger;
 use pec_state::trigger::is_internal_domain;
 use tokio::sync::Semaphore;
@@ -114,18 +114,12 @@ impl AccessPoint {
     ) -> anyhow::Result<Edits> {
         let world = &self.world;
         let now = world.clock.now();
-        let (id, fact_id) = (fresh()?, fresh()?);
+        let id = fresh()?;
         let about = self.daticert(transaction, sender, now, &id);
         let mut daticert =
             about.about_same_message(Tipo::NonAccettazione, &world.settings.provider_name, now);
         daticert.errore = errore;
         daticert.errore_esteso = Some(italiano);
-        let message_id = pec_identifier(now, &fact_id, &world.settings.service_domain);
-        let notice = world
-            .write(false, |issuer| Ok(non_accettazione(issuer, &daticert, &inglese, &message_id)?))
-            .await?;
-
-        let made = Made { sha256: notice.body.sha256().to_vec(), with: world.made_with() };
         let refused = NotAccepted {
             id,
             provider: world.settings.provider_name.clone(),
@@ -133,20 +127,19 @@ impl AccessPoint {
             inglese,
         };
         let refused = world.database.authentic(refused)?;
-        let fact = Fact {
-            id: fact_id,
-            provider: refused.provider.clone(),
-            identificativo: daticert.identificativo.clone(),
-            kind: FactKind::NonAccettazione,
-            recipient: String::new(),
-            source: refused.id.clone(),
-            source_mac: refused.mac().clone(),
-            happened_at: now,
-            time_source: TimeSource::Clock,
-            status: String::new(),
-            message_id: message_id.clone(),
+        let of_refused = About {
+            provider: &refused.provider,
+            identificativo: &daticert.identificativo,
+            source: &refused.id,
+            source_mac: refused.mac(),
         };
-        let fact_id = fact.id.clone();
+        let fact = Fact::new(FactKind::NonAccettazione, of_refused, now, &world.settings.service_domain)?;
+        let (fact_id, message_id) = (fact.id.clone(), fact.message_id.clone());
+        let notice = world
+            .write(false, |issuer| Ok(non_accettazione(issuer, &daticert, &refused.inglese, &message_id)?))
+            .await?;
+        let made = Made { sha256: notice.body.sha256().to_vec(), with: world.made_with() };
+
         let mut log = Entry::of_arrival(
             Event::Notice(FactKind::NonAccettazione.as_str()),
             &daticert,

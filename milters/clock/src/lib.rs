@@ -28,7 +28,6 @@ use bytes::Bytes;
 use openssl::sha::sha256;
 use pec_core::clock::Moment;
 use pec_core::daticert::Daticert;
-use pec_core::identifier::{fresh, pec_identifier};
 use pec_core::notices::service_address;
 use pec_host::NO_QUEUE_ID;
 use pec_host::crl_directory::CrlDirectory;
@@ -46,7 +45,7 @@ use pec_state::database::Database;
 use pec_state::deadlines::{Deadline, Lock, ToRaise};
 use pec_state::log::Event;
 use pec_state::pool::DatabaseError;
-use pec_state::rows::{Fact, FactKind, TimeSource};
+use pec_state::rows::Fact;
 use pec_state::trigger::NOTICES_DOMAIN;
 use pec_state::trigger::Trigger;
 
@@ -246,7 +245,8 @@ impl Clockwork {
                 if !self.is_ready(ready).await {
                     return Ok(());
                 }
-                self.database.hold_fact(&self.new_fact(deadline, stage.kind, &key, now)?).await?;
+                let fact = Fact::new(stage.kind, &deadline.sent, now, &self.settings.service_domain)?;
+                self.database.hold_fact(&Fact { recipient: key.clone(), ..fact }).await?;
             }
             all_over &= is_over(destinatario.tipo, certified);
         }
@@ -272,30 +272,6 @@ impl Clockwork {
             *known = Some(trouble.is_none());
         }
         *known == Some(true)
-    }
-
-    fn new_fact(
-        &self,
-        deadline: &Deadline,
-        kind: FactKind,
-        recipient: &str,
-        now: Moment,
-    ) -> anyhow::Result<Fact> {
-        let id = fresh()?;
-        let message_id = pec_identifier(now, &id, &self.settings.service_domain);
-        Ok(Fact {
-            id,
-            provider: deadline.sent.provider.clone(),
-            identificativo: deadline.sent.identificativo.clone(),
-            kind,
-            recipient: recipient.to_owned(),
-            source: deadline.sent.id.clone(),
-            source_mac: deadline.sent.mac().clone(),
-            happened_at: now,
-            time_source: TimeSource::Clock,
-            status: String::new(),
-            message_id,
-        })
     }
 
     /// Starts the notices that nobody has started: those of deadlines at once, others when their own trigger

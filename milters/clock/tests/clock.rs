@@ -26,7 +26,7 @@ use pec_program::life::Process;
 use pec_state::authentic::Mac;
 use pec_state::database::Database;
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{Fact, FactKind, Made, Ricevuta, TimeSource};
+use pec_state::rows::{About, Fact, FactKind, Made, Ricevuta};
 use pec_state::trigger::Trigger;
 use pec_test_support::judges::{openssl_verify, xmllint_valid};
 use pec_test_support::mail_server::Taken;
@@ -138,18 +138,18 @@ impl Alfa {
         let at = Moment::from_unix(ACCEPTED + elapsed);
         let source_mac =
             self.database.sent(source).await.unwrap().map_or_else(Mac::default, |sent| sent.mac().clone());
+        let about = About {
+            provider: &daticert.gestore_emittente,
+            identificativo: &daticert.identificativo,
+            source,
+            source_mac: &source_mac,
+        };
         let fact = Fact {
             id: fact_id(kind, recipient, source),
-            provider: daticert.gestore_emittente.clone(),
-            identificativo: daticert.identificativo.clone(),
-            kind,
             recipient: recipient.to_owned(),
-            source: source.to_owned(),
-            source_mac,
-            happened_at: at,
-            time_source: TimeSource::Clock,
             status: "5.1.1".into(),
             message_id: format!("{kind}.{source}@gestore.alfa.test"),
+            ..Fact::new(kind, about, at, "gestore.alfa.test").unwrap()
         };
         if told {
             let log = Entry::new(Event::Notice(kind.as_str()), daticert, at, "4j");

@@ -16,9 +16,9 @@ use pec_host::maillog;
 use pec_lmtp::Reply;
 use pec_program::mailbox::{Handed, Offered, Quota, refusal_status};
 use pec_state::authentic::Authentic;
-use pec_state::database::{InQueue, Known};
+use pec_state::database::InQueue;
 use pec_state::handover::{Attempt, Begun};
-use pec_state::rows::{Custody, FactKind, Passed, TimeSource};
+use pec_state::rows::{Custody, FactKind, Known, Passed, TimeSource};
 
 use crate::DeliveryPoint;
 use crate::doors::{InHand, done};

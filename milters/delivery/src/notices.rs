@@ -10,7 +10,6 @@ use pec_core::breve::breve;
 use pec_core::clock::Moment;
 use pec_core::daticert::{Daticert, TipoRicevuta};
 use pec_core::header::Header;
-use pec_core::identifier::{fresh, pec_identifier};
 use pec_core::message::Body;
 use pec_core::mime::header_end;
 use pec_core::notices::accettazione::accettazione;
@@ -26,10 +25,9 @@ use pec_lmtp::Outgoing;
 use pec_program::LARGE;
 use pec_program::mailbox::{Handed, Quota};
 use pec_state::authentic::{Authentic, Mac};
-use pec_state::database::Known;
 use pec_state::handover::{Attempt, Begun};
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{Custody, Fact, FactKind, Made, NotAccepted, Sent, TimeSource};
+use pec_state::rows::{About, Custody, Fact, FactKind, Known, Made, NotAccepted, Sent, TimeSource};
 
 use crate::DeliveryPoint;
 use crate::doors::InHand;
@@ -117,20 +115,17 @@ impl DeliveryPoint {
         identificativo: &str,
         happened: Happened,
     ) -> anyhow::Result<Fact> {
-        let id = fresh()?;
-        let message_id = pec_identifier(happened.at, &id, &self.world.settings.service_domain);
+        let about = About {
+            provider: source.provider(),
+            identificativo,
+            source: source.id(),
+            source_mac: source.mac(),
+        };
         Ok(Fact {
-            id,
-            provider: source.provider().to_owned(),
-            identificativo: identificativo.to_owned(),
-            kind: happened.kind,
             recipient: happened.recipient,
-            source: source.id().to_owned(),
-            source_mac: source.mac().clone(),
-            happened_at: happened.at,
             time_source: happened.time_source,
             status: happened.status,
-            message_id,
+            ..Fact::new(happened.kind, about, happened.at, &self.world.settings.service_domain)?
         })
     }
 

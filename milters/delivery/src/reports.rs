@@ -24,8 +24,7 @@ use pec_host::maillog;
 use pec_milter::passing::{Anomaly, let_pass};
 use pec_milter::{Edits, Transaction, Verdict};
 use pec_state::authentic::Authentic;
-use pec_state::database::Known;
-use pec_state::rows::{Custody, FactKind, PassedKind, Sent, TimeSource};
+use pec_state::rows::{Custody, FactKind, Known, PassedKind, Sent, TimeSource};
 use pec_state::trigger::Trigger;
 use pec_state::trigger::is_internal_domain;
 

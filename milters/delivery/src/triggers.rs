@@ -12,8 +12,7 @@ use pec_core::dsn::Report;
 use pec_core::header::Header;
 use pec_core::mime::header_end;
 use pec_host::maillog;
-use pec_state::database::Known;
-use pec_state::rows::{FactKind, TimeSource};
+use pec_state::rows::{FactKind, Known, TimeSource};
 use pec_state::trigger::{Trigger, Wanted};
 
 use crate::DeliveryPoint;

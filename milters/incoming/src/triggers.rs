@@ -3,9 +3,8 @@
 //! Promise: a fact is written once, whatever copy of the envelope tells of it; its trigger works with the
 //! bytes in hand alone.
 
-use pec_core::identifier::{fresh, pec_identifier};
-use pec_state::authentic::{Authentic, Mac};
-use pec_state::rows::{Custody, Fact, FactKind, TimeSource};
+use pec_state::authentic::Authentic;
+use pec_state::rows::{About, Custody, Fact, FactKind};
 use pec_state::trigger::Trigger;
 
 use crate::session::IncomingPoint;
@@ -22,14 +21,7 @@ impl IncomingPoint {
     ) -> anyhow::Result<Vec<Trigger>> {
         let mut triggers = vec![Trigger::notice(FactKind::PresaInCarico, &custody.id)];
         for recipient in recipients {
-            let fact = self.fact(
-                kind,
-                &custody.provider,
-                &custody.identificativo,
-                recipient,
-                (&custody.id, custody.mac()),
-                status,
-            )?;
+            let fact = self.fact(kind, custody, recipient, status)?;
             let held = self.world.database.hold_fact(&fact).await?.fact;
             triggers.push(Trigger::notice(held.kind, &held.id));
         }
@@ -41,29 +33,19 @@ impl IncomingPoint {
         Ok(triggers)
     }
 
-    /// A fact of this moment; `source` is the id and the MAC of the row that it is about.
-    pub(crate) fn fact(
+    /// A fact of this moment.
+    pub(crate) fn fact<'a>(
         &self,
         kind: FactKind,
-        provider: &str,
-        identificativo: &str,
+        about: impl Into<About<'a>>,
         recipient: &str,
-        (source, source_mac): (&str, &Mac),
         status: &str,
     ) -> anyhow::Result<Fact> {
-        let (id, now) = (fresh()?, self.world.clock.now());
+        let world = &self.world;
         Ok(Fact {
-            message_id: pec_identifier(now, &id, &self.world.settings.service_domain),
-            id,
-            provider: provider.to_owned(),
-            identificativo: identificativo.to_owned(),
-            kind,
             recipient: recipient.to_ascii_lowercase(),
-            source: source.to_owned(),
-            source_mac: source_mac.clone(),
-            happened_at: now,
-            time_source: TimeSource::Clock,
             status: status.to_owned(),
+            ..Fact::new(kind, about, world.clock.now(), &world.settings.service_domain)?
         })
     }
 }

@@ -141,14 +141,7 @@ impl IncomingPoint {
                 continue;
             }
             let status = virus_status(virus);
-            let fact = self.fact(
-                FactKind::ErroreConsegna,
-                &sent.provider,
-                &sent.identificativo,
-                recipient,
-                (&sent.id, sent.mac()),
-                &status,
-            )?;
+            let fact = self.fact(FactKind::ErroreConsegna, sent, recipient, &status)?;
             let held = self.world.database.hold_fact(&fact).await?;
             // The sender knows: who brings the receipt again, or comes after another cause, tells nothing
             // new.

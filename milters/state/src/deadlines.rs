@@ -5,9 +5,12 @@ use pec_core::clock::Moment;
 use pec_host::maillog;
 
 use crate::authentic::Authentic;
-use crate::database::{Database, FACT, FACT_COLUMNS, Known, SENT};
+use crate::database::Database;
+use crate::fact::{Fact, Known};
 use crate::pool::{Connections, DatabaseError};
-use crate::rows::{Fact, Sent};
+use crate::sent::Sent;
+use crate::sql::{Sql, Time};
+use crate::{fact, sent};
 
 /// Rows of one question; the next page follows.
 const PAGE: i64 = 100;
@@ -28,7 +31,7 @@ pub struct Deadline {
 
 /// Where a page of deadlines ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PageEnd(i64, String);
+pub struct PageEnd(Moment, String);
 
 /// A notice to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,21 +76,28 @@ impl Database {
         after: Option<&PageEnd>,
     ) -> Result<(Vec<Deadline>, Option<PageEnd>), DatabaseError> {
         let (after_at, after_fact) =
-            after.map_or((0, String::new()), |PageEnd(at, fact)| (*at, fact.clone()));
+            after.map_or((Moment::from_unix(0), ""), |PageEnd(at, fact)| (*at, fact.as_str()));
         // The constants are those of the partial index.
-        let sql = format!(
-            "SELECT f.*, s.* FROM (SELECT {FACT} FROM fact \
-                 WHERE kind = 'accettazione' AND deadlines_seen < 2 AND deadlines_seen = $1 AND happened_at \
-            <= to_timestamp($2::int8) \
-                   AND (happened_at, id) > (to_timestamp($3::int8), $4) ORDER BY happened_at, id LIMIT $5) \
-            AS f \
-             JOIN (SELECT {SENT} FROM sent) AS s ON s.id = f.source ORDER BY 8, 1"
-        );
-        let rows = self.query(&sql, &[&seen, &until.unix(), &after_at, &after_fact, &PAGE]).await?;
-        let end = rows.last().map(|r| PageEnd(r.get(7), r.get(0)));
+        let page = Sql::new("SELECT * FROM fact")
+            .text(" WHERE kind = 'accettazione' AND deadlines_seen < 2")
+            .value(" AND deadlines_seen = ", seen)
+            .value(" AND happened_at <= ", Time(until))
+            .value(" AND (happened_at, id) > (", Time(after_at))
+            .value(", ", after_fact)
+            .value(") ORDER BY happened_at, id LIMIT ", PAGE);
+        let sql = Sql::select(&[fact::COLUMNS, sent::COLUMNS])
+            .text(" FROM (")
+            .then(page)
+            .text(") AS fact JOIN sent ON sent.id = fact.source")
+            .text(" ORDER BY fact.happened_at, fact.id");
+        let rows = self.query(sql).await?;
+        let end = rows.last().map(|r| {
+            let Time(at) = r.get("fact.happened_at");
+            PageEnd(at, r.get("fact.id"))
+        });
         let mut deadlines: Vec<Deadline> = Vec::new();
         for r in &rows {
-            let (Ok(fact), Ok(sent)) = (self.fact_row(r, 0), self.sent_row(r, FACT_COLUMNS)) else {
+            let (Ok(fact), Ok(sent)) = (self.fact_row(r), self.sent_row(r)) else {
                 continue;
             };
             if fact.source_mac == *sent.mac() {
@@ -107,7 +117,8 @@ impl Database {
 
     /// Writes how many deadlines of an envelope have been seen to; `fact` is its accettazione.
     pub async fn set_deadlines_seen(&self, fact: &str, seen: i16) -> Result<(), DatabaseError> {
-        self.execute("UPDATE fact SET deadlines_seen = $2 WHERE id = $1", &[&fact, &seen]).await?;
+        let sql = Sql::new("UPDATE fact").value(" SET deadlines_seen = ", seen).value(" WHERE id = ", fact);
+        self.execute(sql).await?;
         Ok(())
     }
 
@@ -117,24 +128,20 @@ impl Database {
     /// avvenuta consegna come with their envelope, which Postfix holds until their notice is handed over.) A
     /// row that is not believed is left out, with its alarm.
     pub async fn to_raise(&self) -> Result<Vec<ToRaise>, DatabaseError> {
-        let accepted_at =
-            "(SELECT extract(epoch FROM signed_at)::int8 FROM sent WHERE sent.id = fact.source)";
-        let condition = "NOT handed_over AND kind IN ('preavviso-12', 'preavviso-24', 'errore-consegna', \
-            'rilevazione-virus') \
-             AND (kind <> 'rilevazione-virus' OR EXISTS (SELECT FROM fact p WHERE p.kind = \
-            'presa-in-carico' AND p.source = fact.source))";
-        let rows = self
-            .query(
-                &format!(
-                    "SELECT {FACT}, {accepted_at} FROM fact WHERE {condition} ORDER BY \
-            kind NOT IN ('preavviso-12', 'preavviso-24'), happened_at, kind, id"
-                ),
-                &[],
-            )
-            .await?;
+        let sql = Sql::select(&[
+            fact::COLUMNS,
+            "(SELECT signed_at FROM sent WHERE sent.id = fact.source) AS accepted_at",
+        ])
+        .text(" FROM fact WHERE NOT handed_over")
+        .text(" AND kind IN ('preavviso-12', 'preavviso-24', 'errore-consegna', 'rilevazione-virus')")
+        .text(" AND (kind <> 'rilevazione-virus' OR EXISTS (SELECT FROM fact AS presa")
+        .text(" WHERE presa.kind = 'presa-in-carico' AND presa.source = fact.source))")
+        .text(" ORDER BY kind NOT IN ('preavviso-12', 'preavviso-24'), happened_at, kind, id");
+        let rows = self.query(sql).await?;
         let to_raise = |r: &tokio_postgres::Row| {
-            let known = self.known(r, 0).ok()?;
-            Some(ToRaise { known, accepted_at: r.get::<_, Option<i64>>(FACT_COLUMNS).map(Moment::from_unix) })
+            let known = self.known(r).ok()?;
+            let accepted_at = r.get::<_, Option<Time>>("accepted_at").map(|Time(at)| at);
+            Some(ToRaise { known, accepted_at })
         };
         Ok(rows.iter().filter_map(to_raise).collect())
     }

@@ -11,13 +11,14 @@ use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_postgres::Statement;
-use tokio_postgres::types::ToSql;
 
 use crate::authentic::Authentic;
-use crate::database::{CustodyValues, LogValues, insert_custody, insert_log};
+use crate::custody::Custody;
 use crate::log::Entry;
 use crate::pool::{Connections, DatabaseError};
-use crate::rows::{Custody, Sent};
+use crate::sent::Sent;
+use crate::sql::Sql;
+use crate::{custody, log, sent};
 
 /// So many share a commit at most. (`join_all` begins so many in their order, before what is joined after
 /// it.)
@@ -104,8 +105,8 @@ async fn write(connections: Connections, mut line: mpsc::Receiver<Waiting>) {
 /// them.
 async fn together(connections: &Connections, waiting: &[Waiting]) -> Result<bool, DatabaseError> {
     let work = async |client: &Object| {
-        let statements = Statements::prepared(client, waiting).await?;
-        match transaction(client, &statements, waiting).await {
+        let envelopes = prepared(client, waiting).await?;
+        match transaction(client, &envelopes).await {
             Ok(()) => Ok(true),
             Err(e) if e.as_db_error().is_some() => Ok(false),
             Err(e) => Err(e),
@@ -115,23 +116,16 @@ async fn together(connections: &Connections, waiting: &[Waiting]) -> Result<bool
 }
 
 async fn alone(connections: &Connections, one: &Waiting) -> Result<(), DatabaseError> {
-    let work = async |client: &Object| {
-        let statements = Statements::prepared(client, std::slice::from_ref(one)).await?;
-        if one.custody.is_some() {
-            return transaction(client, &statements, std::slice::from_ref(one)).await;
-        }
-        insert(client, &statements, one).await
+    let work = async |client: &Object| match &prepared(client, std::slice::from_ref(one)).await?[..] {
+        [envelope] if envelope.custody.is_none() => envelope.insert(client).await,
+        envelopes => transaction(client, envelopes).await,
     };
     connections.with(work).await
 }
 
 /// An error of any row has made the commit a rollback.
-async fn transaction(
-    client: &Object,
-    statements: &Statements,
-    waiting: &[Waiting],
-) -> Result<(), tokio_postgres::Error> {
-    let rows = join_all(waiting.iter().map(|one| insert(client, statements, one)));
+async fn transaction(client: &Object, envelopes: &[Prepared<'_>]) -> Result<(), tokio_postgres::Error> {
+    let rows = join_all(envelopes.iter().map(|envelope| envelope.insert(client)));
     let (begun, rows, committed) =
         tokio::join!(biased; client.batch_execute("BEGIN"), rows, client.batch_execute("COMMIT"));
     begun?;
@@ -140,56 +134,39 @@ async fn transaction(
     rows.into_iter().collect()
 }
 
-struct Statements {
-    sent: Statement,
-    custody: Option<Statement>,
+/// What is written of one envelope, so that nothing has to be waited for between the rows.
+struct Prepared<'a> {
+    sent: (Statement, Sql<'a>),
+    custody: Option<(Statement, Sql<'a>)>,
 }
 
-impl Statements {
-    async fn prepared(client: &Object, waiting: &[Waiting]) -> Result<Self, tokio_postgres::Error> {
-        let sent = client.prepare_cached(&sql()).await?;
-        let with_custody = waiting.iter().any(|one| one.custody.is_some());
-        Ok(Self {
-            sent,
-            custody: if with_custody { Some(client.prepare_cached(&insert_custody()).await?) } else { None },
-        })
-    }
-}
-
-fn sql() -> String {
-    format!(
-        "WITH sent AS (INSERT INTO sent (id, envid, provider, identificativo, daticert, body_sha256, \
-        signed_at, mac) \
-         VALUES ($1, $2, $3, $4, $5, $6, to_timestamp($7::int8), $8)) {}",
-        insert_log(9),
-    )
-}
-
-async fn insert(
+async fn prepared<'a>(
     client: &Object,
-    statements: &Statements,
-    Waiting { sent, log, custody, .. }: &Waiting,
-) -> Result<(), tokio_postgres::Error> {
-    let log = LogValues::new(log);
-    let signed_at = sent.signed_at.unix();
-    let mut values: Vec<&(dyn ToSql + Sync)> = vec![
-        &sent.id,
-        &sent.envid,
-        &sent.provider,
-        &sent.identificativo,
-        &sent.daticert,
-        &sent.body_sha256,
-        &signed_at,
-        sent.mac().column(),
-    ];
-    values.extend(log.values());
-    let Some((statement, (custody, log))) = statements.custody.as_ref().zip(custody.as_ref()) else {
-        return client.execute(&statements.sent, &values).await.map(drop);
-    };
-    let (custody, log) = (CustodyValues::new(custody), LogValues::new(log));
-    let mut more = custody.values();
-    more.extend(log.values());
-    let (sent, custody) =
-        tokio::join!(biased; client.execute(&statements.sent, &values), client.execute(statement, &more));
-    sent.and(custody).map(drop)
+    waiting: &'a [Waiting],
+) -> Result<Vec<Prepared<'a>>, tokio_postgres::Error> {
+    let mut prepared = Vec::with_capacity(waiting.len());
+    for Waiting { sent, log, custody, .. } in waiting {
+        let sent = Sql::with("sent", sent::insert(sent)).then(log::insert(log));
+        let sent = (client.prepare_cached(&sent.statement()).await?, sent);
+        let custody = match custody {
+            Some((custody, log)) => {
+                let custody = custody::insert(custody, log);
+                Some((client.prepare_cached(&custody.statement()).await?, custody))
+            }
+            None => None,
+        };
+        prepared.push(Prepared { sent, custody });
+    }
+    Ok(prepared)
+}
+
+impl Prepared<'_> {
+    async fn insert(&self, client: &Object) -> Result<(), tokio_postgres::Error> {
+        let execute = async |(statement, sql): &(Statement, Sql<'_>)| {
+            client.execute(statement, &sql.values()).await.map(drop)
+        };
+        let Some(custody) = &self.custody else { return execute(&self.sent).await };
+        let (sent, custody) = tokio::join!(biased; execute(&self.sent), execute(custody));
+        sent.and(custody)
+    }
 }

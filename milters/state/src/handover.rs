@@ -8,12 +8,12 @@
 use pec_core::clock::Moment;
 use pec_core::identifier::fresh;
 use tokio_postgres::Row as Columns;
-use tokio_postgres::types::ToSql;
 
 use crate::authentic::{Authentic, Content, Row};
+use crate::custody::Custody;
 use crate::database::{Database, spelled};
 use crate::pool::DatabaseError;
-use crate::rows::Custody;
+use crate::sql::{Insert, Sql, Time, columns};
 
 pec_core::spelled! {
     /// What a row of the table says of one handing over.
@@ -34,7 +34,7 @@ pec_core::spelled! {
 pub struct Attempt {
     message: String,
     recipient: String,
-    pub(crate) id: String,
+    id: String,
 }
 
 impl Attempt {
@@ -95,31 +95,26 @@ pub enum Begun {
     Taken(Moment),
 }
 
-const STEP: &str = "message, recipient, attempt, what, extract(epoch FROM answered_at)::int8, mac";
+const COLUMNS: &str = columns!("handover": "message", "recipient", "attempt", "what", "answered_at", "mac");
 
-/// The insertion of the row that says that one begins: message, recipient, attempt and MAC are these, `rest`
-/// follows.
-pub(crate) fn insert_begun([message, recipient, attempt, mac]: [&str; 4], rest: &str) -> String {
-    format!(
-        "INSERT INTO handover (message, recipient, attempt, what, mac) SELECT {message}, {recipient}::text, \
-        {attempt}::text, 'begun', {mac}::bytea {rest}"
-    )
+/// The insertion of a row, open for a FROM or a WHERE.
+pub(crate) fn insert(step: &Authentic<Step>) -> Sql<'_> {
+    Insert::into("handover")
+        .column("message", &step.attempt.message)
+        .column("recipient", &step.attempt.recipient)
+        .column("attempt", &step.attempt.id)
+        .column("what", step.what.as_str())
+        .column("answered_at", step.at.map(Time))
+        .column("mac", step.mac().column())
+        .sql()
 }
 
-/// The insertion of an answer with the values that [`Answer::values`] has.
-fn insert_answer(what: What) -> String {
-    format!(
-        "INSERT INTO handover (message, recipient, attempt, what, mac, answered_at) VALUES ($1, $2, $3, \
-        '{what}', $4, to_timestamp($5::int8))"
-    )
-}
-
-/// The copies of an envelope, whose provider and identifier are these values.
-fn copies(provider: usize, identificativo: usize) -> String {
-    format!(
-        "(SELECT envid FROM custody WHERE provider = ${provider} AND identificativo = \
-        ${identificativo})"
-    )
+/// The condition for the steps of any copy of an envelope.
+fn of_any_copy(custody: &Custody) -> Sql<'_> {
+    Sql::new("message IN (SELECT envid FROM custody")
+        .value(" WHERE provider = ", &custody.provider)
+        .value(" AND identificativo = ", &custody.identificativo)
+        .text(")")
 }
 
 /// All steps of one or several messages to one recipient.
@@ -155,7 +150,7 @@ impl Steps {
 impl Database {
     /// Begins to hand the message with this ENVID over to `recipient` (a key).
     pub async fn begin_handover(&self, message: &str, recipient: &str) -> Result<Begun, DatabaseError> {
-        self.begin(Attempt::new(message, recipient)?, "message = $1", &[]).await
+        self.begin(Attempt::new(message, recipient)?, Sql::new("message").value(" = ", message)).await
     }
 
     /// The same of an envelope, any copy of which the recipient may have: its provider brings it again where
@@ -165,29 +160,22 @@ impl Database {
         custody: &Custody,
         attempt: &Attempt,
     ) -> Result<Begun, DatabaseError> {
-        let condition = format!("message IN {}", copies(3, 4));
-        self.begin(attempt.clone(), &condition, &[&custody.provider, &custody.identificativo]).await
+        self.begin(attempt.clone(), of_any_copy(custody)).await
     }
 
     /// `messages`: the condition for those of which one may be there.
-    async fn begin(
-        &self,
-        attempt: Attempt,
-        messages: &str,
-        more: &[&(dyn ToSql + Sync)],
-    ) -> Result<Begun, DatabaseError> {
+    async fn begin(&self, attempt: Attempt, messages: Sql<'_>) -> Result<Begun, DatabaseError> {
         let begins = self.authentic(attempt.begins())?;
-        let (id, mac) = (format!("${}", 3 + more.len()), format!("${}", 4 + more.len()));
-        let unless_taken = "WHERE NOT EXISTS (SELECT FROM handover WHERE message = $1 AND recipient = $2 \
-            AND what = 'taken')";
-        let sql = format!(
-            "WITH begun AS ({}) SELECT {STEP} FROM handover WHERE recipient = $2 AND {messages}",
-            insert_begun(["$1::text", "$2", &id, &mac], unless_taken),
-        );
-        let mut values: Vec<&(dyn ToSql + Sync)> = vec![&attempt.message, &attempt.recipient];
-        values.extend(more);
-        values.extend([&attempt.id as &(dyn ToSql + Sync), begins.mac().column()]);
-        let before = self.steps(self.query(&sql, &values).await?)?;
+        let unless_taken = insert(&begins)
+            .value(" WHERE NOT EXISTS (SELECT FROM handover WHERE message = ", &attempt.message)
+            .value(" AND recipient = ", &attempt.recipient)
+            .text(" AND what = 'taken')");
+        let sql = Sql::with("begun", unless_taken)
+            .then(Sql::select(&[COLUMNS]))
+            .value(" FROM handover WHERE recipient = ", &attempt.recipient)
+            .text(" AND")
+            .then(messages);
+        let before = self.steps(self.query(sql).await?)?;
         Ok(match before.taken(&attempt.message) {
             Some(at) => Begun::Taken(at),
             None => Begun::Now { again: before.are_open(), attempt },
@@ -196,74 +184,63 @@ impl Database {
 
     /// When the message with this ENVID was taken from us for `recipient` (a key), if it was.
     pub async fn taken_at(&self, message: &str, recipient: &str) -> Result<Option<Moment>, DatabaseError> {
-        let sql =
-            format!("SELECT {STEP} FROM handover WHERE message = $1 AND recipient = $2 AND what = 'taken'");
-        Ok(self.steps(self.query(&sql, &[&message, &recipient]).await?)?.taken(message))
+        let sql = Sql::select(&[COLUMNS])
+            .value(" FROM handover WHERE message = ", message)
+            .value(" AND recipient = ", recipient)
+            .text(" AND what = 'taken'");
+        Ok(self.steps(self.query(sql).await?)?.taken(message))
     }
 
     /// It was answered no, or nothing was given: it is not open.
     pub async fn end_handover(&self, attempt: &Attempt, at: Moment) -> Result<(), DatabaseError> {
-        let answer = Answer::new(self, attempt, What::No, at)?;
-        self.execute(&insert_answer(What::No), &answer.values()).await?;
+        let ends = self.authentic(attempt.says(What::No, Some(at)))?;
+        self.execute(insert(&ends)).await?;
         Ok(())
     }
 
     /// It was answered that there is no such mailbox. Gives back since when nothing else came of it.
     pub async fn end_without_mailbox(&self, attempt: &Attempt, at: Moment) -> Result<Moment, DatabaseError> {
-        let answer = Answer::new(self, attempt, What::NoMailbox, at)?;
-        let insert = insert_answer(What::NoMailbox);
-        let sql = format!(
-            "WITH ended AS ({insert}) SELECT {STEP} FROM handover WHERE message = $1 AND recipient = $2"
-        );
-        let before = self.steps(self.query(&sql, &answer.values()).await?)?;
+        let ends = self.authentic(attempt.says(What::NoMailbox, Some(at)))?;
+        let sql = Sql::with("ended", insert(&ends))
+            .then(Sql::select(&[COLUMNS]))
+            .value(" FROM handover WHERE message = ", &attempt.message)
+            .value(" AND recipient = ", &attempt.recipient);
+        let before = self.steps(self.query(sql).await?)?;
         Ok(before.no_mailbox_since().unwrap_or(at))
     }
 
     /// It was answered yes at `at`. Of a notice of ours (the message is its fact) nobody has anything to do
     /// any more.
     pub async fn take_handover(&self, attempt: &Attempt, at: Moment) -> Result<(), DatabaseError> {
-        let answer = Answer::new(self, attempt, What::Taken, at)?;
-        let sql = format!(
-            "WITH taken AS ({}) UPDATE fact SET handed_over = true WHERE id = $1",
-            insert_answer(What::Taken)
-        );
-        self.execute(&sql, &answer.values()).await?;
+        let takes = self.authentic(attempt.says(What::Taken, Some(at)))?;
+        let sql = Sql::with("taken", insert(&takes))
+            .then(Sql::new("UPDATE fact SET handed_over = true"))
+            .value(" WHERE id = ", &attempt.message);
+        self.execute(sql).await?;
         Ok(())
     }
 
     /// Whether `recipient` (a key) may have a copy of this envelope, though nobody here heard yes.
     pub async fn is_handover_open(&self, custody: &Custody, recipient: &str) -> Result<bool, DatabaseError> {
-        let sql = format!("SELECT {STEP} FROM handover WHERE recipient = $1 AND message IN {}", copies(2, 3));
-        let steps = self.query(&sql, &[&recipient, &custody.provider, &custody.identificativo]).await?;
-        Ok(self.steps(steps)?.are_open())
+        let sql = Sql::select(&[COLUMNS])
+            .value(" FROM handover WHERE recipient = ", recipient)
+            .text(" AND")
+            .then(of_any_copy(custody));
+        Ok(self.steps(self.query(sql).await?)?.are_open())
     }
 
     fn steps(&self, rows: Vec<Columns>) -> Result<Steps, DatabaseError> {
-        let step = |r: &Columns| {
-            let attempt = Attempt { message: r.get(0), recipient: r.get(1), id: r.get(2) };
-            let what = spelled(r, 3, Step::TABLE, &attempt.message)?;
-            self.believed(
-                Step { attempt, what, at: r.get::<_, Option<i64>>(4).map(Moment::from_unix) },
-                r.get(5),
-            )
+        Ok(Steps(rows.iter().map(|r| self.step(r)).collect::<Result<_, _>>()?))
+    }
+
+    fn step(&self, r: &Columns) -> Result<Authentic<Step>, DatabaseError> {
+        let attempt = Attempt {
+            message: r.get("handover.message"),
+            recipient: r.get("handover.recipient"),
+            id: r.get("handover.attempt"),
         };
-        Ok(Steps(rows.iter().map(step).collect::<Result<_, _>>()?))
-    }
-}
-
-/// An answer to be written.
-struct Answer {
-    step: Authentic<Step>,
-    at: i64,
-}
-
-impl Answer {
-    fn new(database: &Database, attempt: &Attempt, what: What, at: Moment) -> Result<Self, DatabaseError> {
-        Ok(Self { step: database.authentic(attempt.says(what, Some(at)))?, at: at.unix() })
-    }
-
-    fn values(&self) -> [&(dyn ToSql + Sync); 5] {
-        let Attempt { message, recipient, id } = &self.step.attempt;
-        [message, recipient, id, self.step.mac().column(), &self.at]
+        let what = spelled(r, "handover.what", Step::TABLE, &attempt.message)?;
+        let at = r.get::<_, Option<Time>>("handover.answered_at").map(|Time(at)| at);
+        self.believed(Step { attempt, what, at }, r.get("handover.mac"))
     }
 }

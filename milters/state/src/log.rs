@@ -6,7 +6,10 @@ use pec_core::daticert::{Daticert, Destinatario, Errore, Tipo, TipoDestinatario}
 use pec_core::header::Header;
 use pec_host::NO_QUEUE_ID;
 
-use crate::rows::TimeSource;
+use crate::database::Database;
+use crate::fact::TimeSource;
+use crate::pool::DatabaseError;
+use crate::sql::{Insert, Sql, Time};
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,5 +234,71 @@ fn uncertified(identificativo: String, data: Moment) -> Daticert {
         consegna: None,
         ricezione: Vec::new(),
         errore_esteso: None,
+    }
+}
+
+/// Bytes of a Message-ID that the log keeps: it is searched by them, and PostgreSQL's indexes know no longer
+/// ones. No mail program writes one that long; who means harm does.
+const LONGEST_MESSAGE_ID: usize = 2000;
+
+fn beginning(message_id: &str) -> &str {
+    &message_id[..message_id.floor_char_boundary(LONGEST_MESSAGE_ID)]
+}
+
+/// The insertion of a row, open for a WHERE. A new column stands in a migration, in [`Entry`], here, and in
+/// pec-register's `row.rs`, which shows it.
+pub(crate) fn insert(entry: &Entry) -> Sql<'_> {
+    let message = &entry.message;
+    let destinatari = message.destinatari.iter().map(|d| format!("{} ({})", d.indirizzo, d.tipo));
+    Insert::into("log")
+        .column("happened_at", Time(entry.happened_at))
+        .column("event", entry.event.name())
+        .column("identificativo", &message.identificativo)
+        .column("msgid", message.msgid.as_deref().map(beginning))
+        .column("mittente", &message.mittente)
+        .column("destinatari", destinatari.collect::<Vec<_>>())
+        .column("oggetto", &message.oggetto)
+        .column("gestore", &message.gestore_emittente)
+        .column("certified_by", &entry.certified_by)
+        .column("recipients", &entry.recipients)
+        .column("message_id", entry.message_id.as_deref().map(beginning))
+        .column("message_sha256", &entry.message_sha256)
+        .column("queue_id", &entry.queue_id)
+        .column("envid", &entry.envid)
+        .column("account", &entry.account)
+        .column("client_address", &entry.client_address)
+        .column("tls", &entry.tls)
+        .column("time_source", entry.time_source.as_str())
+        .column("error", &entry.error)
+        .sql()
+}
+
+impl Database {
+    /// Writes a log row alone.
+    pub async fn insert_log(&self, log: &Entry) -> Result<(), DatabaseError> {
+        self.execute(insert(log)).await?;
+        Ok(())
+    }
+
+    /// Writes the row unless there is one of this event under this identifier. `true`: it is written now.
+    pub async fn insert_log_once(&self, log: &Entry) -> Result<bool, DatabaseError> {
+        let sql = insert(log)
+            .value(" WHERE NOT EXISTS (SELECT FROM log WHERE event = ", log.event.name())
+            .value(" AND identificativo = ", &log.message.identificativo)
+            .text(")");
+        Ok(self.execute(sql).await? > 0)
+    }
+
+    /// The words of the last row of this event under this identifier.
+    pub async fn last_words(
+        &self,
+        event: &Event,
+        identificativo: &str,
+    ) -> Result<Option<String>, DatabaseError> {
+        let sql = Sql::new("SELECT error FROM log")
+            .value(" WHERE event = ", event.name())
+            .value(" AND identificativo = ", identificativo)
+            .text(" ORDER BY seq DESC LIMIT 1");
+        Ok(self.query_opt(sql).await?.and_then(|row| row.get("error")))
     }
 }

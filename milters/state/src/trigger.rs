@@ -1,8 +1,12 @@
 //! Triggers: addresses that have pec-delivery write a notice when a copy comes round to them.
 //!
-//! Promise: a trigger names a row, and proves nothing by itself.
+//! Promise: a trigger names a row, and proves nothing by itself. It comes round with the bytes of its
+//! envelope, or with a body that the table `trigger_body` names.
 
-use crate::rows::FactKind;
+use crate::database::Database;
+use crate::fact::FactKind;
+use crate::pool::DatabaseError;
+use crate::sql::Sql;
 
 /// Domain of the internal addresses that make pec-delivery write a notice. Routed by `transport_maps` to its
 /// LMTP, in no `relay_domains`, refused from every client.
@@ -66,6 +70,31 @@ impl Trigger {
     /// Its address.
     pub fn address(&self) -> String {
         format!("{}@{NOTICES_DOMAIN}", self.name())
+    }
+}
+
+impl Database {
+    /// Allows these triggers to come round with a body of this hash.
+    pub async fn insert_trigger_bodies(
+        &self,
+        triggers: &[Trigger],
+        body_sha256: &[u8],
+    ) -> Result<(), DatabaseError> {
+        let names: Vec<String> = triggers.iter().map(Trigger::name).collect();
+        let sql = Sql::new("INSERT INTO trigger_body (trigger_name, body_sha256)")
+            .value(" SELECT name, ", body_sha256)
+            .value(" FROM unnest(", names)
+            .text("::text[]) AS name ON CONFLICT DO NOTHING");
+        self.execute(sql).await?;
+        Ok(())
+    }
+
+    /// Whether the trigger `name` may come round with a body of this hash.
+    pub async fn is_trigger_body(&self, name: &str, body_sha256: &[u8]) -> Result<bool, DatabaseError> {
+        let sql = Sql::new("SELECT FROM trigger_body")
+            .value(" WHERE trigger_name = ", name)
+            .value(" AND body_sha256 = ", body_sha256);
+        Ok(self.query_opt(sql).await?.is_some())
     }
 }
 

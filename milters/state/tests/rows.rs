@@ -16,7 +16,7 @@ use pec_state::handover::{Attempt, Begun};
 use pec_state::log::{Entry, Event};
 use pec_state::pool::{ConnectError, DatabaseError};
 use pec_state::rows::{
-    Custody, Fact, FactKind, Made, NotAccepted, Passed, PassedKind, Ricevuta, Sent, TimeSource,
+    About, Custody, Fact, FactKind, Made, NotAccepted, Passed, PassedKind, Ricevuta, Sent,
 };
 use pec_test_support::log::Log;
 use pec_test_support::network::{Network, column, daticert_of, insert_ricevuta, run, sent};
@@ -202,19 +202,14 @@ fn custody(sent: &Sent, id: &str, envid: &str) -> Custody {
 }
 
 fn fact<T>(kind: FactKind, recipient: &str, (source, row): (&str, &Authentic<T>)) -> Fact {
-    Fact {
-        id: fresh().unwrap(),
-        provider: "Alfa PEC S.p.A.".into(),
-        identificativo: "1@gestore.alfa.test".into(),
-        kind,
-        recipient: recipient.into(),
-        source: source.into(),
-        source_mac: row.mac().clone(),
-        happened_at: Moment::from_unix(NOW - 60),
-        time_source: TimeSource::Clock,
-        status: String::new(),
-        message_id: "1@x".into(),
-    }
+    let about = About {
+        provider: "Alfa PEC S.p.A.",
+        identificativo: "1@gestore.alfa.test",
+        source,
+        source_mac: row.mac(),
+    };
+    let fact = Fact::new(kind, about, Moment::from_unix(NOW - 60), "gestore.alfa.test").unwrap();
+    Fact { recipient: recipient.into(), ..fact }
 }
 
 fn made() -> Made {

@@ -2,7 +2,7 @@
 
 use openssl::sha::sha256;
 use pec_core::clock::Moment;
-use pec_core::identifier::{fresh, hex};
+use pec_core::identifier::hex;
 use pec_state::authentic::Authentic;
 use pec_state::log::{Entry, Event};
 use pec_state::rows::{Custody, Fact, FactKind, Made, TimeSource};
@@ -26,17 +26,10 @@ pub(crate) async fn held(
     status: &str,
 ) -> (Fact, Mail) {
     let fact = Fact {
-        id: fresh().unwrap(),
-        provider: custody.provider.clone(),
-        identificativo: custody.identificativo.clone(),
-        kind,
         recipient: recipient.to_owned(),
-        source: custody.id.clone(),
-        source_mac: custody.mac().clone(),
-        happened_at: Moment::from_unix(NOW),
         time_source: TimeSource::Report,
         status: status.to_owned(),
-        message_id: format!("{}@gestore.test", fresh().unwrap()),
+        ..Fact::new(kind, custody, Moment::from_unix(NOW), "gestore.test").unwrap()
     };
     delivery.database.hold_fact(&fact).await.unwrap();
     let trigger = Trigger::notice(kind, &fact.id);

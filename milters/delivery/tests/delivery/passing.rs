@@ -8,7 +8,7 @@ use pec_core::message::Body;
 use pec_core::notices::non_accettazione::non_accettazione;
 use pec_core::notices::{Issuer, service_address};
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{Fact, FactKind, Made, NotAccepted, PassedKind, TimeSource};
+use pec_state::rows::{About, Fact, FactKind, Made, NotAccepted, PassedKind};
 use pec_test_support::lmtp::bring_one;
 use pec_test_support::log::Log;
 use pec_test_support::network::{Network, daticert_of};
@@ -182,18 +182,15 @@ pub(crate) async fn not_accepted(network: &Network, alfa: &Delivery) -> (Mail, S
         inglese: "because".into(),
     };
     let refused = alfa.database.authentic(refused).unwrap();
+    let about = About {
+        provider: &refused.provider,
+        identificativo: &daticert.identificativo,
+        source: &refused.id,
+        source_mac: refused.mac(),
+    };
     let fact = Fact {
-        id: fresh().unwrap(),
-        provider: settings.provider_name.clone(),
-        identificativo: daticert.identificativo.clone(),
-        kind: FactKind::NonAccettazione,
-        recipient: String::new(),
-        source: refused.id.clone(),
-        source_mac: refused.mac().clone(),
-        happened_at: Moment::from_unix(NOW),
-        time_source: TimeSource::Clock,
-        status: String::new(),
         message_id: "2@gestore.alfa.test".into(),
+        ..Fact::new(FactKind::NonAccettazione, about, Moment::from_unix(NOW), "gestore.alfa.test").unwrap()
     };
     let (id, made) = (fact.id.clone(), Made { sha256: notice.body.sha256().to_vec(), with: "x".into() });
     let log = Entry::new(Event::Notice("non-accettazione"), &daticert, fact.happened_at, "4j");
