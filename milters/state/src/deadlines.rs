@@ -1,5 +1,7 @@
 //! What pec-clock asks and writes: deadlines that are over, notices to start.
 
+use std::time::SystemTime;
+
 use deadpool_postgres::{ClientWrapper, Object};
 use pec_core::clock::Moment;
 use pec_host::maillog;
@@ -29,9 +31,10 @@ pub struct Deadline {
     pub certified: Vec<(String, String)>,
 }
 
-/// Where a page of deadlines ended.
+/// Where a page of deadlines ended: the time as the row has it, which another hand may have written with
+/// fractions of a second, and the fact's id.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PageEnd(Moment, String);
+pub struct PageEnd(SystemTime, String);
 
 /// A notice to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,30 +79,31 @@ impl Database {
         after: Option<&PageEnd>,
     ) -> Result<(Vec<Deadline>, Option<PageEnd>), DatabaseError> {
         let (after_at, after_fact) =
-            after.map_or((Moment::from_unix(0), ""), |PageEnd(at, fact)| (*at, fact.as_str()));
+            after.map_or((SystemTime::UNIX_EPOCH, ""), |PageEnd(at, fact)| (*at, fact.as_str()));
         // The constants are those of the partial index.
         let page = Sql::new("SELECT * FROM fact")
             .text(" WHERE kind = 'accettazione' AND deadlines_seen < 2")
             .value(" AND deadlines_seen = ", seen)
             .value(" AND happened_at <= ", Time(until))
-            .value(" AND (happened_at, id) > (", Time(after_at))
+            .value(" AND (happened_at, id) > (", after_at)
             .value(", ", after_fact)
             .value(") ORDER BY happened_at, id LIMIT ", PAGE);
         let sql = Sql::select(&[fact::COLUMNS, sent::COLUMNS])
             .text(" FROM (")
             .then(page)
-            .text(") AS fact JOIN sent ON sent.id = fact.source")
+            // Whatever the source is: a page of facts about nothing is not the last page.
+            .text(") AS fact LEFT JOIN sent ON sent.id = fact.source")
             .text(" ORDER BY fact.happened_at, fact.id");
         let rows = self.query(sql).await?;
-        let end = rows.last().map(|r| {
-            let Time(at) = r.get("fact.happened_at");
-            PageEnd(at, r.get("fact.id"))
-        });
+        let end = rows.last().map(|r| PageEnd(r.get("fact.happened_at"), r.get("fact.id")));
         let mut deadlines: Vec<Deadline> = Vec::new();
         for r in &rows {
-            let (Ok(fact), Ok(sent)) = (self.fact_row(r), self.sent_row(r)) else {
+            let Ok(fact) = self.fact_row(r) else { continue };
+            if r.get::<_, Option<&str>>("sent.id").is_none() {
+                maillog::forged_row("fact", &fact.id);
                 continue;
-            };
+            }
+            let Ok(sent) = self.sent_row(r) else { continue };
             if fact.source_mac == *sent.mac() {
                 deadlines.push(Deadline { fact, sent, certified: Vec::new() });
             } else {
