@@ -16,7 +16,7 @@ use pec_milter::{Connection, Edits, KeepBody, Point, Recipient, Reply, Transacti
 use pec_program::LARGE;
 use pec_program::world::World;
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{About, Custody, Fact, FactKind, Made, NotAccepted, Sent};
+use pec_state::rows::{About, Custody, Fact, FactKind, MadeNotice, NotAccepted, Sent};
 use pec_state::trigger::Trigger;
 use pec_state::trigger::is_internal_domain;
 use tokio::sync::Semaphore;
@@ -138,7 +138,7 @@ impl AccessPoint {
         let notice = world
             .write(false, |issuer| Ok(non_accettazione(issuer, &daticert, &refused.inglese, &message_id)?))
             .await?;
-        let made = Made { sha256: notice.body.sha256().to_vec(), with: world.made_with() };
+        let made = MadeNotice { sha256: notice.body.sha256().to_vec(), with: world.made_with() };
 
         let mut log = Entry::of_arrival(
             Event::Notice(FactKind::NonAccettazione.as_str()),

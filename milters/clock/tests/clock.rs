@@ -26,7 +26,7 @@ use pec_program::life::Process;
 use pec_state::authentic::Mac;
 use pec_state::database::Database;
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{About, Fact, FactKind, Made, Ricevuta};
+use pec_state::rows::{About, Fact, FactKind, MadeNotice, Ricevuta};
 use pec_state::trigger::Trigger;
 use pec_test_support::judges::{openssl_verify, xmllint_valid};
 use pec_test_support::mail_server::Taken;
@@ -155,7 +155,7 @@ impl Alfa {
             let log = Entry::new(Event::Notice(kind.as_str()), daticert, at, "4j");
             let begun = self
                 .database
-                .insert_fact(&fact, &Made { sha256: vec![0], with: "test".into() }, &log, ANNA)
+                .insert_fact(&fact, &MadeNotice { sha256: vec![0], with: "test".into() }, &log, ANNA)
                 .await
                 .unwrap();
             self.database.take_handover(&begun.unwrap(), at).await.unwrap();

@@ -22,7 +22,7 @@ use pec_state::rows::{Custody, FactKind, Known, Passed, TimeSource};
 
 use crate::DeliveryPoint;
 use crate::doors::{InHand, done};
-use crate::notices::{Due, Happened, Source};
+use crate::notices::{DueNotice, FactSeen, Source};
 
 /// The status (RFC 3463) of a delivery to a mailbox that takes no letters.
 const NO_LETTERS: &str = "5.2.1";
@@ -101,7 +101,7 @@ impl DeliveryPoint {
                     custody.identificativo
                 );
             }
-            self.see_to_notice(hand, source, Due::Written(known), Some(original)).await?;
+            self.see_to_notice(hand, source, DueNotice::Written(known), Some(original)).await?;
             return Ok(done());
         }
 
@@ -117,7 +117,7 @@ impl DeliveryPoint {
             // Another copy may be there, or under way at this moment.
             is_certain(mailbox, reply, again || self.world.database.is_handover_open(&custody, &key).await?)?;
         }
-        let happened = |kind, at, time_source, status: &str| Happened {
+        let happened = |kind, at, time_source, status: &str| FactSeen {
             kind,
             recipient: key,
             at,
@@ -146,7 +146,7 @@ impl DeliveryPoint {
         };
         let source =
             if known.fact.source == source.id() { source } else { self.source_of(&known.fact).await? };
-        self.see_to_notice(hand, source, Due::Written(known), Some(original)).await?;
+        self.see_to_notice(hand, source, DueNotice::Written(known), Some(original)).await?;
         Ok(done())
     }
 

@@ -27,7 +27,7 @@ use pec_program::mailbox::{Handed, Quota};
 use pec_state::authentic::{Authentic, Mac};
 use pec_state::handover::{Attempt, Begun};
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{About, Custody, Fact, FactKind, Known, Made, NotAccepted, Sent, TimeSource};
+use pec_state::rows::{About, Custody, Fact, FactKind, Known, MadeNotice, NotAccepted, Sent, TimeSource};
 
 use crate::DeliveryPoint;
 use crate::doors::InHand;
@@ -80,7 +80,7 @@ impl Source {
 }
 
 /// What a fact says, besides being one.
-pub(crate) struct Happened {
+pub(crate) struct FactSeen {
     pub(crate) kind: FactKind,
     /// Key of the recipient, see [`Fact::recipient`].
     pub(crate) recipient: String,
@@ -90,7 +90,7 @@ pub(crate) struct Happened {
 }
 
 /// A fact that there is to be a notice about.
-pub(crate) enum Due {
+pub(crate) enum DueNotice {
     /// It is written already.
     Written(Known),
     /// It is written together with its notice: whatever made it a fact is still there if no notice can be
@@ -98,7 +98,7 @@ pub(crate) enum Due {
     New(Fact),
 }
 
-impl Due {
+impl DueNotice {
     fn fact(&self) -> &Fact {
         match self {
             Self::Written(known) => &known.fact,
@@ -113,7 +113,7 @@ impl DeliveryPoint {
         &self,
         source: &Source,
         identificativo: &str,
-        happened: Happened,
+        happened: FactSeen,
     ) -> anyhow::Result<Fact> {
         let about = About {
             provider: source.provider(),
@@ -172,7 +172,7 @@ impl DeliveryPoint {
         &self,
         hand: &InHand<'_>,
         mut source: Source,
-        mut due: Due,
+        mut due: DueNotice,
         original: Option<Bytes>,
     ) -> anyhow::Result<()> {
         let database = &self.world.database;
@@ -184,23 +184,23 @@ impl DeliveryPoint {
                 format!("{to:?}, to whom the notice {} goes, is no mail address", fact.message_id)
             })?;
             let key = to.key();
-            if matches!(due, Due::Written(Known { made: Some(_), .. }))
+            if matches!(due, DueNotice::Written(Known { made: Some(_), .. }))
                 && database.taken_at(&fact.id, &key).await?.is_some()
             {
                 maillog::handed_over_before(hand.queue_id, &fact.message_id);
                 return Ok(());
             }
             let notice = self.write_notice(&source, &daticert, fact, original.clone()).await?;
-            let made = Made { sha256: notice.body.sha256().to_vec(), with: self.world.made_with() };
+            let made = MadeNotice { sha256: notice.body.sha256().to_vec(), with: self.world.made_with() };
             let log = self.log_entry(hand, &daticert, fact, &source, &made);
             let attempt = match &due {
-                Due::Written(Known { made: Some(before), fact }) if before.sha256 == made.sha256 => {
+                DueNotice::Written(Known { made: Some(before), fact }) if before.sha256 == made.sha256 => {
                     match database.begin_handover(&fact.id, &key).await? {
                         Begun::Now { attempt, .. } => attempt,
                         Begun::Taken(_) => return Ok(()),
                     }
                 }
-                Due::Written(known) => {
+                DueNotice::Written(known) => {
                     if let Some(before) = &known.made {
                         self.explain(hand, &known.fact, before, &made)?;
                     }
@@ -218,12 +218,12 @@ impl DeliveryPoint {
                             "what the notice {} came out as cannot be written down",
                             fact.message_id
                         );
-                        due = Due::Written(now);
+                        due = DueNotice::Written(now);
                         continue;
                     };
                     attempt
                 }
-                Due::New(fact) => {
+                DueNotice::New(fact) => {
                     let Some(attempt) = database.insert_fact(fact, &made, &log, &key).await? else {
                         // Another copy was quicker. Its fact holds, and the notice is about that one.
                         let winner = database
@@ -231,7 +231,7 @@ impl DeliveryPoint {
                             .await?;
                         let winner = winner.context("a fact was neither written nor found")?;
                         source = self.source_of(&winner.fact).await?;
-                        due = Due::Written(winner);
+                        due = DueNotice::Written(winner);
                         continue;
                     };
                     attempt
@@ -398,7 +398,13 @@ impl DeliveryPoint {
     }
 
     /// A notice that was made before comes out differently. If nothing explains that, it stays here.
-    fn explain(&self, hand: &InHand<'_>, fact: &Fact, before: &Made, now: &Made) -> anyhow::Result<()> {
+    fn explain(
+        &self,
+        hand: &InHand<'_>,
+        fact: &Fact,
+        before: &MadeNotice,
+        now: &MadeNotice,
+    ) -> anyhow::Result<()> {
         if before.with == now.with {
             anyhow::bail!(
                 "the notice {} came out differently than the first time, and nothing explains it: it is \
@@ -420,7 +426,7 @@ impl DeliveryPoint {
         busta: &Daticert,
         fact: &Fact,
         source: &Source,
-        made: &Made,
+        made: &MadeNotice,
     ) -> Entry {
         let mut entry = Entry::new(Event::Notice(fact.kind.as_str()), busta, fact.happened_at, hand.queue_id);
         entry.certified_by = self.world.settings.provider_name.clone();

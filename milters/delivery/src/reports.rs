@@ -29,7 +29,7 @@ use pec_state::trigger::Trigger;
 use pec_state::trigger::is_internal_domain;
 
 use crate::DeliveryPoint;
-use crate::notices::{Happened, Source};
+use crate::notices::{FactSeen, Source};
 
 /// How long a notice that its recipient's server does not take is sent again, in seconds from the moment that
 /// it certifies. Each time it has Postfix's queue lifetime (`maximal_queue_lifetime`, a day).
@@ -204,7 +204,7 @@ impl DeliveryPoint {
                 custody.identificativo
             );
         }
-        let happened = Happened {
+        let happened = FactSeen {
             kind: FactKind::ErroreConsegna,
             recipient: key,
             at: written,
@@ -240,7 +240,7 @@ impl DeliveryPoint {
             maillog::failure_contradicted(queue_id, &sent.identificativo, &key);
             return Ok(Outcome::Nothing("the recipient's provider has certified that it has the message"));
         }
-        let happened = Happened {
+        let happened = FactSeen {
             kind,
             recipient: key,
             at: written,

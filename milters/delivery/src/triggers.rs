@@ -17,7 +17,7 @@ use pec_state::trigger::{Trigger, Wanted};
 
 use crate::DeliveryPoint;
 use crate::doors::InHand;
-use crate::notices::{Due, Happened, Source};
+use crate::notices::{DueNotice, FactSeen, Source};
 
 impl DeliveryPoint {
     /// A trigger came round. An error waits.
@@ -38,7 +38,7 @@ impl DeliveryPoint {
                 if hand.body_sha256[..] != sent.body_sha256[..] {
                     return not_believed(OTHER_BYTES);
                 }
-                let happened = Happened {
+                let happened = FactSeen {
                     kind: FactKind::Accettazione,
                     recipient: String::new(),
                     at: sent.signed_at,
@@ -54,7 +54,7 @@ impl DeliveryPoint {
                 }
                 let mut keys: Vec<_> = custody.recipients.iter().map(|r| r.to_ascii_lowercase()).collect();
                 keys.sort();
-                let happened = Happened {
+                let happened = FactSeen {
                     kind: FactKind::PresaInCarico,
                     recipient: keys.join(" "),
                     at: custody.taken_at,
@@ -73,7 +73,7 @@ impl DeliveryPoint {
                     return not_believed(OTHER_BYTES);
                 }
                 let source = self.source_of(&known.fact).await?;
-                self.see_to_notice(hand, source, Due::Written(known), None).await
+                self.see_to_notice(hand, source, DueNotice::Written(known), None).await
             }
             Wanted::Again => {
                 let Some(known) = database.fact_with_id(&trigger.id).await? else {
@@ -92,7 +92,7 @@ impl DeliveryPoint {
         &self,
         hand: &InHand<'_>,
         source: Source,
-        happened: Happened,
+        happened: FactSeen,
     ) -> anyhow::Result<()> {
         let identificativo = source.daticert()?.identificativo;
         let known = self
@@ -101,10 +101,10 @@ impl DeliveryPoint {
             .fact(source.provider(), &identificativo, happened.kind, &happened.recipient)
             .await?;
         let (source, due) = match known {
-            Some(known) => (self.source_of(&known.fact).await?, Due::Written(known)),
+            Some(known) => (self.source_of(&known.fact).await?, DueNotice::Written(known)),
             None => {
                 let fact = self.new_fact(&source, &identificativo, happened)?;
-                (source, Due::New(fact))
+                (source, DueNotice::New(fact))
             }
         };
         self.see_to_notice(hand, source, due, None).await

@@ -44,7 +44,7 @@ pub enum CrlError {
 
 /// What [`CrlDirectory::take`] did.
 #[derive(Debug, Clone)]
-pub enum Taken {
+pub enum ListTaken {
     /// It is in force now.
     New(Arc<Crl>),
     /// It is the one that is in force.
@@ -146,7 +146,7 @@ impl CrlDirectory {
 
     /// Puts `bytes`, which were fetched from `place` at `now`, in force, if they are a list that counts and
     /// is not older than the one that is.
-    pub fn take(&self, place: &Place, bytes: &[u8], now: Moment) -> Result<Taken, CrlError> {
+    pub fn take(&self, place: &Place, bytes: &[u8], now: Moment) -> Result<ListTaken, CrlError> {
         let crl = Arc::new(Crl::read(bytes, place).map_err(CrlError::Refused)?);
         if let Some(why) = crl.not_come(now) {
             return Err(CrlError::Refused(why));
@@ -155,15 +155,15 @@ impl CrlDirectory {
         let taken = self.locked(|| {
             if let Some(old) = self.on_disk(place)?.and_then(|known| known.crl) {
                 if old.is_same(&crl) {
-                    return Ok(Taken::Same(old));
+                    return Ok(ListTaken::Same(old));
                 }
                 refused = old.stays_before(&crl);
                 if refused.is_some() {
-                    return Ok(Taken::Same(old));
+                    return Ok(ListTaken::Same(old));
                 }
             }
             self.write(place, Some(Arc::clone(&crl)))?;
-            Ok(Taken::New(Arc::clone(&crl)))
+            Ok(ListTaken::New(Arc::clone(&crl)))
         });
         let taken = taken.map_err(|e| self.error(e))?;
         match refused {

@@ -14,7 +14,7 @@ use pec_core::smime::common_name;
 use pec_core::smime::crl::{Place, Places};
 use pec_core::smime::sign::detached;
 use pec_core::smime::verify::{SignedBy, TooOld, TrustedCas, VerifyError};
-use pec_host::crl_directory::{CrlDirectory, CrlError, Taken};
+use pec_host::crl_directory::{CrlDirectory, CrlError, ListTaken};
 use pec_host::maillog;
 use pec_host::read;
 use pec_test_support::pki::{Ca, Keys, NOW, Revoked, crl_at, extension, only_for};
@@ -344,7 +344,7 @@ fn an_ldap_address_beside_one_with_http_is_skipped_with_a_word() {
     assert_eq!(skipped, [format!("NOQUEUE: CRL: skipped, since only http: is asked: url={ldap}")]);
 }
 
-fn refusal(taken: Result<Taken, CrlError>) -> String {
+fn refusal(taken: Result<ListTaken, CrlError>) -> String {
     match taken {
         Err(CrlError::Refused(why)) => why,
         other => panic!("{other:?}"),
@@ -436,8 +436,8 @@ fn an_older_list_never_takes_the_place_of_a_newer_one() {
     };
     let revoked: &[(&X509, i64)] = &[(&certificate, NOW)];
     let newest = list(7, NOW, revoked);
-    assert!(matches!(crls.take(&place, &newest, at(NOW)), Ok(Taken::New(_))));
-    assert!(matches!(crls.take(&place, &newest, at(NOW)), Ok(Taken::Same(_))));
+    assert!(matches!(crls.take(&place, &newest, at(NOW)), Ok(ListTaken::New(_))));
+    assert!(matches!(crls.take(&place, &newest, at(NOW)), Ok(ListTaken::Same(_))));
     assert!(
         refusal(crls.take(&place, &list(6, NOW, &[]), at(NOW)))
             .contains("its number is 6, and the one in force has 7")

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use pec_core::clock::{Clock as _, Moment, SystemClock};
 use pec_core::smime::common_name;
 use pec_core::smime::crl::Known;
-use pec_host::crl_directory::{CrlDirectory, Taken};
+use pec_host::crl_directory::{CrlDirectory, ListTaken};
 use pec_host::parameters::Settings;
 use pec_program::crls::Crls;
 use pec_program::facts::Facts;
@@ -74,10 +74,10 @@ struct Came<'a> {
 }
 
 impl<'a> Came<'a> {
-    fn of(url: &'a str, taken: Result<Taken, String>) -> Self {
+    fn of(url: &'a str, taken: Result<ListTaken, String>) -> Self {
         let (result, until) = match taken {
-            Ok(Taken::New(crl)) => ("new", Ok(crl.next_update)),
-            Ok(Taken::Same(crl)) => ("unchanged", Ok(crl.next_update)),
+            Ok(ListTaken::New(crl)) => ("new", Ok(crl.next_update)),
+            Ok(ListTaken::Same(crl)) => ("unchanged", Ok(crl.next_update)),
             Err(why) => ("not taken", Err(why)),
         };
         Self { url, result, until }

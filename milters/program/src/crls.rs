@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pec_core::clock::Moment;
 use pec_core::smime::crl::{Known, Place};
-use pec_host::crl_directory::{CrlDirectory, CrlError, Taken};
+use pec_host::crl_directory::{CrlDirectory, CrlError, ListTaken};
 use pec_host::http::{Http, Limits};
 use pec_host::maillog;
 use pec_state::log::Event;
@@ -114,7 +114,7 @@ impl Crls {
 
     /// Fetches one list and puts it in force if it counts. What happened is in the log; the error says it
     /// too.
-    pub async fn refresh(&self, place: &Place, now: Moment) -> Result<Taken, String> {
+    pub async fn refresh(&self, place: &Place, now: Moment) -> Result<ListTaken, String> {
         let (this, place_of_task) = (self.clone(), place.clone());
         let taken = tokio::task::spawn_blocking(move || {
             // Known first: where it cannot be fetched now, the schedule tries on.
@@ -124,7 +124,7 @@ impl Crls {
         });
         let taken = taken.await.unwrap_or_else(|e| Err(e.to_string()));
         match &taken {
-            Ok(Taken::New(crl)) => {
+            Ok(ListTaken::New(crl)) => {
                 maillog::crl_new(&place.url, crl.this_update, crl.next_update, crl.len());
                 let words = format!(
                     "{}: made at {}, good until {}, revoked certificates: {}",
@@ -139,7 +139,7 @@ impl Crls {
                     &words,
                 );
             }
-            Ok(Taken::Same(_)) => {}
+            Ok(ListTaken::Same(_)) => {}
             Err(why) => {
                 let in_force =
                     self.directory.lists().ok().and_then(|lists| lists.get(place).map(|crl| crl.next_update));

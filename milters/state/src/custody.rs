@@ -65,7 +65,7 @@ impl Row for Custody {
 
 /// What is in custody of an envelope.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Taken {
+pub struct InCustody {
     /// For whom (keys).
     pub recipients: HashSet<String>,
     /// Its provider signed something else under the same identifier, and that is in custody.
@@ -151,13 +151,13 @@ impl Database {
         provider: &str,
         identificativo: &str,
         content_sha256: &[u8],
-    ) -> Result<Taken, DatabaseError> {
+    ) -> Result<InCustody, DatabaseError> {
         let sql = Sql::select(&[fact::COLUMNS, COLUMNS])
             .text(" FROM fact JOIN custody ON custody.id = fact.source")
             .value(" WHERE fact.provider = ", provider)
             .value(" AND fact.identificativo = ", identificativo)
             .text(" AND fact.kind = 'presa-in-carico'");
-        let mut taken = Taken::default();
+        let mut taken = InCustody::default();
         for row in self.query(sql).await? {
             let (known, custody) = (self.known(&row)?, self.custody_row(&row)?);
             if custody.content_sha256 == content_sha256 {

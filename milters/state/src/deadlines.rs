@@ -54,7 +54,7 @@ pub struct Lock {
 impl Lock {
     /// Whether the connection still lives, and with it the lock.
     pub async fn is_held(&self) -> bool {
-        self.connections.patiently(self.client.simple_query("SELECT 1")).await.is_ok()
+        self.connections.in_time(self.client.simple_query("SELECT 1")).await.is_ok()
     }
 }
 
@@ -64,7 +64,7 @@ impl Database {
         // Out of the pool: given back, the connection would keep the lock.
         let client = Object::take(self.connections.get().await?);
         let asked = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]);
-        let is_ours: bool = self.connections.patiently(asked).await?.get(0);
+        let is_ours: bool = self.connections.in_time(asked).await?.get(0);
         let connections = self.connections.clone();
         Ok(is_ours.then_some(Lock { client, connections }))
     }

@@ -169,7 +169,7 @@ impl Row for Fact {
 
 /// What a fact's notice came out as, the first time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Made {
+pub struct MadeNotice {
     /// SHA-256 of the notice's body.
     pub sha256: Vec<u8>,
     /// What makes the bytes: certificates, name, program version.
@@ -178,13 +178,13 @@ pub struct Made {
 
 /// What a fact's notice came out as, under the fact's MAC.
 #[derive(Debug)]
-pub(crate) struct MadeOf<'a> {
+pub(crate) struct NoticeOf<'a> {
     fact: &'a str,
     fact_mac: &'a Mac,
-    made: Made,
+    made: MadeNotice,
 }
 
-impl Row for MadeOf<'_> {
+impl Row for NoticeOf<'_> {
     const TABLE: &'static str = "fact.notice";
 
     fn write(&self, content: &mut Content) {
@@ -202,7 +202,7 @@ pub struct Known {
     /// The fact.
     pub fact: Authentic<Fact>,
     /// What its notice came out as, if it was made before.
-    pub made: Option<Made>,
+    pub made: Option<MadeNotice>,
 }
 
 /// What [`Database::known`] reads.
@@ -212,7 +212,7 @@ pub(crate) const COLUMNS: &str = columns!(
 );
 
 /// The insertion of a fact, with what its notice came out as if it is made.
-pub(crate) fn insert<'a>(fact: &'a Authentic<Fact>, notice: Option<&'a Authentic<MadeOf<'a>>>) -> Sql<'a> {
+pub(crate) fn insert<'a>(fact: &'a Authentic<Fact>, notice: Option<&'a Authentic<NoticeOf<'a>>>) -> Sql<'a> {
     Insert::into("fact")
         .column("id", &fact.id)
         .column("provider", &fact.provider)
@@ -282,7 +282,7 @@ impl Database {
     pub async fn insert_fact(
         &self,
         fact: &Fact,
-        made: &Made,
+        made: &MadeNotice,
         log: &Entry,
         to: &str,
     ) -> Result<Option<Attempt>, DatabaseError> {
@@ -315,7 +315,7 @@ impl Database {
     pub async fn insert_made(
         &self,
         known: &Known,
-        made: &Made,
+        made: &MadeNotice,
         log: &Entry,
         to: &str,
     ) -> Result<Option<Attempt>, DatabaseError> {
@@ -344,9 +344,9 @@ impl Database {
     pub(crate) fn notice_of<'a>(
         &self,
         fact: &'a Authentic<Fact>,
-        made: &Made,
-    ) -> Result<Authentic<MadeOf<'a>>, DatabaseError> {
-        self.authentic(MadeOf { fact: &fact.id, fact_mac: fact.mac(), made: made.clone() })
+        made: &MadeNotice,
+    ) -> Result<Authentic<NoticeOf<'a>>, DatabaseError> {
+        self.authentic(NoticeOf { fact: &fact.id, fact_mac: fact.mac(), made: made.clone() })
     }
 
     /// The fact in a row with [`COLUMNS`], without what its notice came out as, which is written later:
@@ -380,9 +380,9 @@ impl Database {
             return Ok(Known { fact, made: None });
         }
         // All three are written at once.
-        let made = Made { sha256: sha256.unwrap_or_default(), with: with.unwrap_or_default() };
+        let made = MadeNotice { sha256: sha256.unwrap_or_default(), with: with.unwrap_or_default() };
         let of =
-            self.believed(MadeOf { fact: &fact.id, fact_mac: fact.mac(), made }, mac.unwrap_or_default())?;
+            self.believed(NoticeOf { fact: &fact.id, fact_mac: fact.mac(), made }, mac.unwrap_or_default())?;
         let made = Some(of.made.clone());
         Ok(Known { fact, made })
     }

@@ -24,8 +24,8 @@ pub mod trigger;
 
 /// The rows of the tables, as the programs use them.
 pub mod rows {
-    pub use crate::custody::{Custody, Taken};
-    pub use crate::fact::{About, Fact, FactKind, Known, Made, TimeSource};
+    pub use crate::custody::{Custody, InCustody};
+    pub use crate::fact::{About, Fact, FactKind, Known, MadeNotice, TimeSource};
     pub use crate::not_accepted::NotAccepted;
     pub use crate::passed::{Passed, PassedKind};
     pub use crate::ricevuta::Ricevuta;

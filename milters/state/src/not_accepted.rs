@@ -5,7 +5,7 @@
 
 use crate::authentic::{Authentic, Content, Row};
 use crate::database::Database;
-use crate::fact::{Fact, Made};
+use crate::fact::{Fact, MadeNotice};
 use crate::log::Entry;
 use crate::pool::DatabaseError;
 use crate::sql::{Insert, Sql, columns};
@@ -55,7 +55,7 @@ impl Database {
         &self,
         refused: &Authentic<NotAccepted>,
         fact: Fact,
-        made: &Made,
+        made: &MadeNotice,
         log: &Entry,
     ) -> Result<(), DatabaseError> {
         let fact = self.authentic(fact)?;

@@ -275,7 +275,7 @@ impl Connections {
         work: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, DatabaseError> {
         let client = self.get().await?;
-        let done = self.patiently(work(&client)).await;
+        let done = self.in_time(work(&client)).await;
         if done.is_err() {
             drop(Object::take(client));
         }
@@ -283,7 +283,7 @@ impl Connections {
     }
 
     /// What `statement` says, if it says anything in time.
-    pub(crate) async fn patiently<T>(
+    pub(crate) async fn in_time<T>(
         &self,
         statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, DatabaseError> {

@@ -16,7 +16,7 @@ use pec_state::handover::{Attempt, Begun};
 use pec_state::log::{Entry, Event};
 use pec_state::pool::{ConnectError, DatabaseError};
 use pec_state::rows::{
-    About, Custody, Fact, FactKind, Made, NotAccepted, Passed, PassedKind, Ricevuta, Sent,
+    About, Custody, Fact, FactKind, MadeNotice, NotAccepted, Passed, PassedKind, Ricevuta, Sent,
 };
 use pec_test_support::log::Log;
 use pec_test_support::network::{Network, column, daticert_of, insert_ricevuta, run, sent};
@@ -212,8 +212,8 @@ fn fact<T>(kind: FactKind, recipient: &str, (source, row): (&str, &Authentic<T>)
     Fact { recipient: recipient.into(), ..fact }
 }
 
-fn made() -> Made {
-    Made { sha256: vec![5; 32], with: "0/x".into() }
+fn made() -> MadeNotice {
+    MadeNotice { sha256: vec![5; 32], with: "0/x".into() }
 }
 
 #[tokio::test]
@@ -291,7 +291,10 @@ async fn one_facts_notice_is_not_anothers() {
         identificativo: rows.fact.identificativo.clone(),
         ..fact(FactKind::PresaInCarico, BRUNO, (&rows.custody.id, &rows.custody))
     };
-    database.insert_fact(&other, &Made { sha256: vec![6; 32], with: "0/x".into() }, &log, "x").await.unwrap();
+    database
+        .insert_fact(&other, &MadeNotice { sha256: vec![6; 32], with: "0/x".into() }, &log, "x")
+        .await
+        .unwrap();
     let swap = "UPDATE fact AS f SET notice_sha256 = o.notice_sha256, made_with = o.made_with, notice_mac = \
         o.notice_mac FROM fact AS o WHERE o.id <> f.id";
     let read = async || (database.fact_with_id(&rows.fact.id).await, database.fact_with_id(&other.id).await);
@@ -480,7 +483,7 @@ async fn the_first_fact_holds_and_a_notice_is_made_once() {
     assert_eq!((&*held.fact, &held.made), (&first, &None));
     assert_eq!(database.insert_fact(&second, &made(), &log, "x").await.unwrap(), None);
     assert!(database.insert_made(&held, &made(), &log, "x").await.unwrap().is_some());
-    let other = Made { sha256: vec![9; 32], with: "other".into() };
+    let other = MadeNotice { sha256: vec![9; 32], with: "other".into() };
     assert_eq!(
         database.insert_made(&held, &other, &log, "x").await.unwrap(),
         None,

@@ -8,7 +8,7 @@ use pec_core::message::Body;
 use pec_core::notices::non_accettazione::non_accettazione;
 use pec_core::notices::{Issuer, service_address};
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{About, Fact, FactKind, Made, NotAccepted, PassedKind};
+use pec_state::rows::{About, Fact, FactKind, MadeNotice, NotAccepted, PassedKind};
 use pec_test_support::lmtp::bring_one;
 use pec_test_support::log::Log;
 use pec_test_support::network::{Network, daticert_of};
@@ -192,7 +192,8 @@ pub(crate) async fn not_accepted(network: &Network, alfa: &Delivery) -> (Mail, S
         message_id: "2@gestore.alfa.test".into(),
         ..Fact::new(FactKind::NonAccettazione, about, Moment::from_unix(NOW), "gestore.alfa.test").unwrap()
     };
-    let (id, made) = (fact.id.clone(), Made { sha256: notice.body.sha256().to_vec(), with: "x".into() });
+    let (id, made) =
+        (fact.id.clone(), MadeNotice { sha256: notice.body.sha256().to_vec(), with: "x".into() });
     let log = Entry::new(Event::Notice("non-accettazione"), &daticert, fact.happened_at, "4j");
     alfa.database.insert_not_accepted(&refused, fact, &made, &log).await.unwrap();
     let sender = format!("<{}>", service_address(&settings.service_domain));
