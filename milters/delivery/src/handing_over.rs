@@ -18,11 +18,11 @@ use pec_program::mailbox::{Handed, Offered, Quota, refusal_status};
 use pec_state::authentic::Authentic;
 use pec_state::database::InQueue;
 use pec_state::handover::{Attempt, Begun};
-use pec_state::rows::{Custody, FactKind, Known, Passed, TimeSource};
+use pec_state::rows::{Custody, Fact, FactKind, Known, Passed, TimeSource};
 
 use crate::DeliveryPoint;
 use crate::doors::{InHand, done};
-use crate::notices::{DueNotice, FactSeen, Source};
+use crate::notices::{DueNotice, Source};
 
 /// The status (RFC 3463) of a delivery to a mailbox that takes no letters.
 const NO_LETTERS: &str = "5.2.1";
@@ -105,7 +105,6 @@ impl DeliveryPoint {
             return Ok(done());
         }
 
-        let identificativo = custody.identificativo.clone();
         // Nobody reads in the service mailboxes (RFC 6109 s. 2.2.5): the sender hears so.
         let (ended, again) = if mailbox.domain() == self.world.settings.service_domain {
             (Ended::Refused(Reply::new(550, NO_LETTERS, "an automatic mailbox, which nobody reads")), false)
@@ -117,32 +116,27 @@ impl DeliveryPoint {
             // Another copy may be there, or under way at this moment.
             is_certain(mailbox, reply, again || self.world.database.is_handover_open(&custody, &key).await?)?;
         }
-        let happened = |kind, at, time_source, status: &str| FactSeen {
-            kind,
-            recipient: key,
-            at,
-            time_source,
-            status: status.to_owned(),
-        };
-        let happened = match &ended {
-            Ended::Taken(at) => {
-                let time_source = if again { TimeSource::MailboxAgain } else { TimeSource::Mailbox };
-                happened(FactKind::AvvenutaConsegna, *at, time_source, "")
-            }
-            Ended::Refused(reply) | Ended::NoMailbox(reply) => happened(
-                FactKind::ErroreConsegna,
-                self.world.clock.now(),
-                TimeSource::Mailbox,
-                refusal_status(reply),
-            ),
+        let service_domain = &self.world.settings.service_domain;
+        let fact = match &ended {
+            Ended::Taken(at) => Fact {
+                recipient: key,
+                time_source: if again { TimeSource::MailboxAgain } else { TimeSource::Mailbox },
+                ..Fact::new(FactKind::AvvenutaConsegna, &custody, *at, service_domain)?
+            },
+            Ended::Refused(reply) | Ended::NoMailbox(reply) => Fact {
+                recipient: key,
+                time_source: TimeSource::Mailbox,
+                status: refusal_status(reply).to_owned(),
+                ..Fact::new(FactKind::ErroreConsegna, &custody, self.world.clock.now(), service_domain)?
+            },
         };
         // The fact before its notice: where none can be signed now, what the mailbox said is written all the
         // same.
         let source = Source::Custody(custody);
         let known = match failure {
             // Another copy was refused before, and so is this one: there is one notice of that.
-            Some(known) if happened.kind == FactKind::ErroreConsegna => known,
-            _ => self.world.database.hold_fact(&self.new_fact(&source, &identificativo, happened)?).await?,
+            Some(known) if fact.kind == FactKind::ErroreConsegna => known,
+            _ => self.world.database.hold_fact(&fact).await?,
         };
         let source =
             if known.fact.source == source.id() { source } else { self.source_of(&known.fact).await? };

@@ -7,7 +7,6 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use pec_core::address::Address;
 use pec_core::breve::breve;
-use pec_core::clock::Moment;
 use pec_core::daticert::{Daticert, TipoRicevuta};
 use pec_core::header::Header;
 use pec_core::message::Body;
@@ -27,7 +26,7 @@ use pec_program::mailbox::{Handed, Quota};
 use pec_state::authentic::{Authentic, Mac};
 use pec_state::handover::{Attempt, Begun};
 use pec_state::log::{Entry, Event};
-use pec_state::rows::{About, Custody, Fact, FactKind, Known, MadeNotice, NotAccepted, Sent, TimeSource};
+use pec_state::rows::{Custody, Fact, FactKind, Known, MadeNotice, NotAccepted, Sent};
 
 use crate::DeliveryPoint;
 use crate::doors::InHand;
@@ -68,25 +67,6 @@ impl Source {
         };
         Ok(Daticert::parse(xml.as_bytes())?)
     }
-
-    /// The provider of the envelope's sender.
-    pub(crate) fn provider(&self) -> &str {
-        match self {
-            Self::Sent(sent) => &sent.provider,
-            Self::Custody(custody) => &custody.provider,
-            Self::NotAccepted(refused) => &refused.provider,
-        }
-    }
-}
-
-/// What a fact says, besides being one.
-pub(crate) struct FactSeen {
-    pub(crate) kind: FactKind,
-    /// Key of the recipient, see [`Fact::recipient`].
-    pub(crate) recipient: String,
-    pub(crate) at: Moment,
-    pub(crate) time_source: TimeSource,
-    pub(crate) status: String,
 }
 
 /// A fact that there is to be a notice about.
@@ -108,27 +88,6 @@ impl DueNotice {
 }
 
 impl DeliveryPoint {
-    /// A fact that is about to be written.
-    pub(crate) fn new_fact(
-        &self,
-        source: &Source,
-        identificativo: &str,
-        happened: FactSeen,
-    ) -> anyhow::Result<Fact> {
-        let about = About {
-            provider: source.provider(),
-            identificativo,
-            source: source.id(),
-            source_mac: source.mac(),
-        };
-        Ok(Fact {
-            recipient: happened.recipient,
-            time_source: happened.time_source,
-            status: happened.status,
-            ..Fact::new(happened.kind, about, happened.at, &self.world.settings.service_domain)?
-        })
-    }
-
     /// The row behind a fact that is written already.
     pub(crate) async fn source_of(&self, fact: &Fact) -> anyhow::Result<Source> {
         let (database, id) = (&self.world.database, &fact.source);
@@ -481,6 +440,7 @@ fn is_concise(busta: &Daticert, original: &[u8], recipient: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pec_core::clock::Moment;
     use pec_core::daticert::{Destinatario, Errore, Tipo, TipoDestinatario};
 
     fn concise(original: &str, ricevuta: TipoRicevuta) -> Vec<&'static str> {

@@ -24,12 +24,12 @@ use pec_host::maillog;
 use pec_milter::passing::{Anomaly, let_pass};
 use pec_milter::{Edits, Transaction, Verdict};
 use pec_state::authentic::Authentic;
-use pec_state::rows::{Custody, FactKind, Known, PassedKind, Sent, TimeSource};
+use pec_state::rows::{About, Custody, Fact, FactKind, Known, PassedKind, Sent, TimeSource};
 use pec_state::trigger::Trigger;
 use pec_state::trigger::is_internal_domain;
 
 use crate::DeliveryPoint;
-use crate::notices::{FactSeen, Source};
+use crate::notices::Source;
 
 /// How long a notice that its recipient's server does not take is sent again, in seconds from the moment that
 /// it certifies. Each time it has Postfix's queue lifetime (`maximal_queue_lifetime`, a day).
@@ -204,15 +204,7 @@ impl DeliveryPoint {
                 custody.identificativo
             );
         }
-        let happened = FactSeen {
-            kind: FactKind::ErroreConsegna,
-            recipient: key,
-            at: written,
-            time_source: TimeSource::Report,
-            status: report.status.clone(),
-        };
-        let held =
-            database.hold_fact(&self.new_fact(&source, &custody.identificativo, happened)?).await?.fact;
+        let held = database.hold_fact(&self.failure(custody, report, written)?).await?.fact;
         Ok(Outcome::Trigger(Trigger::notice(held.kind, &held.id)))
     }
 
@@ -224,8 +216,7 @@ impl DeliveryPoint {
         report: &RecipientReport,
         written: Moment,
     ) -> anyhow::Result<Outcome> {
-        let source = Source::Sent(sent.clone());
-        let daticert = source.daticert()?;
+        let daticert = Source::Sent(sent.clone()).daticert()?;
         let (kind, key) = (FactKind::ErroreConsegna, report.recipient.key());
         let recipient = daticert.destinatari.iter().find(|d| d.indirizzo.eq_ignore_ascii_case(&key));
         if recipient.is_none_or(|d| d.tipo == TipoDestinatario::Esterno) {
@@ -240,15 +231,24 @@ impl DeliveryPoint {
             maillog::failure_contradicted(queue_id, &sent.identificativo, &key);
             return Ok(Outcome::Nothing("the recipient's provider has certified that it has the message"));
         }
-        let happened = FactSeen {
-            kind,
-            recipient: key,
-            at: written,
+        let held = database.hold_fact(&self.failure(sent, report, written)?).await?.fact;
+        Ok(Outcome::Trigger(Trigger::notice(kind, &held.id)))
+    }
+
+    /// The fact that Postfix's report says.
+    fn failure<'a>(
+        &self,
+        about: impl Into<About<'a>>,
+        report: &RecipientReport,
+        written: Moment,
+    ) -> anyhow::Result<Fact> {
+        let service_domain = &self.world.settings.service_domain;
+        Ok(Fact {
+            recipient: report.recipient.key(),
             time_source: TimeSource::Report,
             status: report.status.clone(),
-        };
-        let held = database.hold_fact(&self.new_fact(&source, &sent.identificativo, happened)?).await?.fact;
-        Ok(Outcome::Trigger(Trigger::notice(kind, &held.id)))
+            ..Fact::new(FactKind::ErroreConsegna, about, written, service_domain)?
+        })
     }
 
     /// A notice of ours that could not be delivered. One that found nobody at home goes out again, the same

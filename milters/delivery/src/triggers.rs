@@ -12,12 +12,12 @@ use pec_core::dsn::Report;
 use pec_core::header::Header;
 use pec_core::mime::header_end;
 use pec_host::maillog;
-use pec_state::rows::{FactKind, Known, TimeSource};
+use pec_state::rows::{Fact, FactKind, Known};
 use pec_state::trigger::{Trigger, Wanted};
 
 use crate::DeliveryPoint;
 use crate::doors::InHand;
-use crate::notices::{DueNotice, FactSeen, Source};
+use crate::notices::{DueNotice, Source};
 
 impl DeliveryPoint {
     /// A trigger came round. An error waits.
@@ -31,21 +31,15 @@ impl DeliveryPoint {
         let Some(trigger) = Address::parse(path).as_ref().and_then(|a| Trigger::parse(a.local_part())) else {
             return not_believed("no such kind of trigger");
         };
-        let database = &self.world.database;
+        let (database, service_domain) = (&self.world.database, &self.world.settings.service_domain);
         match trigger.wanted {
             Wanted::Notice(FactKind::Accettazione) => {
                 let Some(sent) = database.sent(&trigger.id).await? else { return not_believed(NO_ROW) };
                 if hand.body_sha256[..] != sent.body_sha256[..] {
                     return not_believed(OTHER_BYTES);
                 }
-                let happened = FactSeen {
-                    kind: FactKind::Accettazione,
-                    recipient: String::new(),
-                    at: sent.signed_at,
-                    time_source: TimeSource::Clock,
-                    status: String::new(),
-                };
-                self.fact_of_trigger(hand, Source::Sent(sent), happened).await
+                let fact = Fact::new(FactKind::Accettazione, &sent, sent.signed_at, service_domain)?;
+                self.fact_of_trigger(hand, Source::Sent(sent), fact).await
             }
             Wanted::Notice(FactKind::PresaInCarico) => {
                 let Some(custody) = database.custody(&trigger.id).await? else { return not_believed(NO_ROW) };
@@ -54,14 +48,11 @@ impl DeliveryPoint {
                 }
                 let mut keys: Vec<_> = custody.recipients.iter().map(|r| r.to_ascii_lowercase()).collect();
                 keys.sort();
-                let happened = FactSeen {
-                    kind: FactKind::PresaInCarico,
+                let fact = Fact {
                     recipient: keys.join(" "),
-                    at: custody.taken_at,
-                    time_source: TimeSource::Clock,
-                    status: String::new(),
+                    ..Fact::new(FactKind::PresaInCarico, &custody, custody.taken_at, service_domain)?
                 };
-                self.fact_of_trigger(hand, Source::Custody(custody), happened).await
+                self.fact_of_trigger(hand, Source::Custody(custody), fact).await
             }
             Wanted::Notice(kind) => {
                 let Some(known) = database.fact_with_id(&trigger.id).await? else {
@@ -88,24 +79,15 @@ impl DeliveryPoint {
     }
 
     /// The message is in the queue: that is the fact.
-    async fn fact_of_trigger(
-        &self,
-        hand: &InHand<'_>,
-        source: Source,
-        happened: FactSeen,
-    ) -> anyhow::Result<()> {
-        let identificativo = source.daticert()?.identificativo;
+    async fn fact_of_trigger(&self, hand: &InHand<'_>, source: Source, fact: Fact) -> anyhow::Result<()> {
         let known = self
             .world
             .database
-            .fact(source.provider(), &identificativo, happened.kind, &happened.recipient)
+            .fact(&fact.provider, &fact.identificativo, fact.kind, &fact.recipient)
             .await?;
         let (source, due) = match known {
             Some(known) => (self.source_of(&known.fact).await?, DueNotice::Written(known)),
-            None => {
-                let fact = self.new_fact(&source, &identificativo, happened)?;
-                (source, DueNotice::New(fact))
-            }
+            None => (source, DueNotice::New(fact)),
         };
         self.see_to_notice(hand, source, due, None).await
     }
