@@ -15,7 +15,8 @@ use pec_host::maillog;
 use pec_milter::{Connection, Edits, Keeps, Point, Recipient, Reply, Transaction, Verdict};
 use pec_program::LARGE;
 use pec_program::world::World;
-use pec_state::log::{Entry, Event};
+use pec_state::event::Event;
+use pec_state::log::Entry;
 use pec_state::rows::{Custody, Fact, FactKind, Made, NotAccepted, Sent, TimeSource};
 use pec_state::trigger::Trigger;
 use pec_state::trigger::is_internal_domain;
@@ -148,7 +149,7 @@ impl AccessPoint {
         };
         let fact_id = fact.id.clone();
         let mut log = Entry::of_arrival(
-            Event::Notice(FactKind::NonAccettazione.as_str()),
+            Event::Notice(FactKind::NonAccettazione),
             &daticert,
             now,
             transaction.arrival(Some(connection)),

@@ -27,8 +27,9 @@ use pec_program::LARGE;
 use pec_program::mailbox::{Handed, Quota};
 use pec_state::authentic::{Authentic, Mac};
 use pec_state::database::Known;
+use pec_state::event::Event;
 use pec_state::handover::{Attempt, Begun};
-use pec_state::log::{Entry, Event};
+use pec_state::log::Entry;
 use pec_state::rows::{Custody, Fact, FactKind, Made, NotAccepted, Sent, TimeSource};
 
 use crate::DeliveryPoint;
@@ -427,7 +428,7 @@ impl DeliveryPoint {
         source: &Source,
         made: &Made,
     ) -> Entry {
-        let mut entry = Entry::new(Event::Notice(fact.kind.as_str()), busta, fact.happened_at, hand.queue_id);
+        let mut entry = Entry::new(Event::Notice(fact.kind), busta, fact.happened_at, hand.queue_id);
         entry.certified_by = self.world.settings.provider_name.clone();
         entry.time_source = fact.time_source;
         entry.recipients = fact.recipient.split(' ').filter(|r| !r.is_empty()).map(str::to_owned).collect();

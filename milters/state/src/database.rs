@@ -12,8 +12,9 @@ use tokio_postgres::types::ToSql;
 
 use crate::authentic::{Authentic, Mac, Row as Authenticated, RowKeys};
 use crate::envelopes::Envelopes;
+use crate::event::Event;
 use crate::handover::{Attempt, insert_begun};
-use crate::log::{Entry, Event};
+use crate::log::Entry;
 use crate::pool::{ConnectError, Connections, DatabaseError};
 use crate::rows::{AboutOne, Custody, Fact, FactKind, Made, MadeOf, NotAccepted, Passed, Ricevuta, Sent};
 use crate::trigger::Trigger;
