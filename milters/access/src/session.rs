@@ -15,7 +15,8 @@ use pec_host::maillog;
 use pec_milter::{Connection, Edits, KeepBody, Point, Recipient, Reply, Transaction, Verdict};
 use pec_program::LARGE;
 use pec_program::world::World;
-use pec_state::log::{Entry, Event};
+use pec_state::event::Event;
+use pec_state::log::Entry;
 use pec_state::rows::{About, Custody, Fact, FactKind, MadeNotice, NotAccepted, Sent};
 use pec_state::trigger::Trigger;
 use pec_state::trigger::is_internal_domain;
@@ -141,7 +142,7 @@ impl AccessPoint {
         let made = MadeNotice { sha256: notice.body.sha256().to_vec(), with: world.made_with() };
 
         let mut log = Entry::of_arrival(
-            Event::Notice(FactKind::NonAccettazione.as_str()),
+            Event::Notice(FactKind::NonAccettazione),
             &daticert,
             now,
             transaction.arrival(Some(connection)),

@@ -16,7 +16,8 @@ use pec_host::maillog;
 use pec_host::parameters::Settings;
 use pec_register::audit::{EVERYTHING_IS_SEALED, RULES, Violation, audit, row_before};
 use pec_state::database::Database;
-use pec_state::log::{Entry, Event};
+use pec_state::event::Event;
+use pec_state::log::Entry;
 use pec_state::pool::connect_reader;
 use tokio_postgres::Client;
 
@@ -97,9 +98,9 @@ async fn is_written(
     identificativo: &str,
     what: &str,
 ) -> Result<bool, tokio_postgres::Error> {
-    let sql =
-        "SELECT EXISTS (SELECT FROM log WHERE identificativo = $1 AND event = 'violazione' AND error = $2)";
-    Ok(client.query_one(sql, &[&identificativo, &what]).await?.get(0))
+    let sql = "SELECT EXISTS (SELECT FROM log WHERE identificativo = $1 AND event = $2 AND error = $3)";
+    let event = Event::Violazione.name();
+    Ok(client.query_one(sql, &[&identificativo, &event, &what]).await?.get(0))
 }
 
 /// For Prometheus' node_exporter (`--collector.textfile.directory`).

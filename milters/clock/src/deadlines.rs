@@ -38,8 +38,7 @@ pub fn reached(elapsed: i64) -> &'static [Stage] {
 /// Whether nothing is awaited for a recipient of this type any more: there was never anything to await, or
 /// its end is certified. `certified` are the kinds of what we or its provider certified.
 pub fn is_over<'a>(tipo: TipoDestinatario, mut certified: impl Iterator<Item = &'a str>) -> bool {
-    const ENDS: [Tipo; 3] = [Tipo::AvvenutaConsegna, Tipo::ErroreConsegna, Tipo::RilevazioneVirus];
-    tipo == TipoDestinatario::Esterno || certified.any(|kind| ENDS.iter().any(|end| end.as_str() == kind))
+    tipo == TipoDestinatario::Esterno || certified.any(|kind| kind.parse().is_ok_and(Tipo::is_outcome))
 }
 
 /// Whether the notice of `stage`, whose time has come, is due for such a recipient.

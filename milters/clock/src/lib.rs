@@ -43,7 +43,7 @@ use pec_program::mailbox::peer;
 use pec_register::tsa::TsaCas;
 use pec_state::database::Database;
 use pec_state::deadlines::{Deadline, Lock, ToRaise};
-use pec_state::log::Event;
+use pec_state::event::Event;
 use pec_state::pool::DatabaseError;
 use pec_state::rows::Fact;
 use pec_state::trigger::NOTICES_DOMAIN;

@@ -25,7 +25,8 @@ use pec_lmtp::{Options, Outgoing, Peer, Pool, Protocol};
 use pec_program::life::Process;
 use pec_state::authentic::Mac;
 use pec_state::database::Database;
-use pec_state::log::{Entry, Event};
+use pec_state::event::Event;
+use pec_state::log::Entry;
 use pec_state::rows::{About, Fact, FactKind, MadeNotice, Ricevuta};
 use pec_state::trigger::Trigger;
 use pec_test_support::judges::{openssl_verify, xmllint_valid};
@@ -152,7 +153,7 @@ impl Alfa {
             ..Fact::new(kind, about, at, "gestore.alfa.test").unwrap()
         };
         if told {
-            let log = Entry::new(Event::Notice(kind.as_str()), daticert, at, "4j");
+            let log = Entry::new(Event::Notice(kind), daticert, at, "4j");
             let begun = self
                 .database
                 .insert_fact(&fact, &MadeNotice { sha256: vec![0], with: "test".into() }, &log, ANNA)
@@ -183,7 +184,7 @@ impl Alfa {
                 .mac()
                 .clone(),
         };
-        let log = Entry::new(Event::Ricevuta(kind.as_str()), daticert, daticert.data, "4j");
+        let log = Entry::new(Event::Ricevuta(kind), daticert, daticert.data, "4j");
         insert_ricevuta(&self.database, &ricevuta, &log).await;
     }
 

@@ -7,7 +7,7 @@ use pec_core::clock::Moment;
 use pec_host::outages::Thing;
 use pec_program::facts::Facts;
 use pec_state::database::Database;
-use pec_state::log::Event;
+use pec_state::event::Event;
 use pec_test_support::network::{Network, column, eventually, run};
 use pec_test_support::pki::NOW;
 

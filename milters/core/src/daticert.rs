@@ -29,6 +29,9 @@ macro_rules! spelled {
         pub enum $name { $($(#[$value_doc])* $value,)+ }
 
         impl $name {
+            /// All values.
+            pub const ALL: &'static [Self] = &[$(Self::$value,)+];
+
             /// Its spelling.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$value => $spelling,)+ }
@@ -69,6 +72,20 @@ spelled! {
         PreavvisoErroreConsegna = "preavviso-errore-consegna",
         /// Avviso di rilevazione virus (s. 3.2.3).
         RilevazioneVirus = "rilevazione-virus",
+    }
+}
+
+impl Tipo {
+    /// Whether it certifies how a message ended for a recipient.
+    pub fn is_outcome(self) -> bool {
+        match self {
+            Self::AvvenutaConsegna | Self::ErroreConsegna | Self::RilevazioneVirus => true,
+            Self::Accettazione
+            | Self::NonAccettazione
+            | Self::PresaInCarico
+            | Self::PostaCertificata
+            | Self::PreavvisoErroreConsegna => false,
+        }
     }
 }
 

@@ -24,8 +24,9 @@ use pec_lmtp::Outgoing;
 use pec_program::LARGE;
 use pec_program::mailbox::{Handed, Quota};
 use pec_state::authentic::{Authentic, Mac};
+use pec_state::event::Event;
 use pec_state::handover::{Attempt, Begun};
-use pec_state::log::{Entry, Event};
+use pec_state::log::Entry;
 use pec_state::rows::{Custody, Fact, FactKind, Known, MadeNotice, NotAccepted, Sent};
 
 use crate::DeliveryPoint;
@@ -387,7 +388,7 @@ impl DeliveryPoint {
         source: &Source,
         made: &MadeNotice,
     ) -> Entry {
-        let mut entry = Entry::new(Event::Notice(fact.kind.as_str()), busta, fact.happened_at, hand.queue_id);
+        let mut entry = Entry::new(Event::Notice(fact.kind), busta, fact.happened_at, hand.queue_id);
         entry.certified_by = self.world.settings.provider_name.clone();
         entry.time_source = fact.time_source;
         entry.recipients = fact.recipient.split(' ').filter(|r| !r.is_empty()).map(str::to_owned).collect();

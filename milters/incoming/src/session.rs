@@ -18,7 +18,8 @@ use pec_milter::passing::{Anomaly, let_pass, passed};
 use pec_milter::{Connection, Edits, KeepBody, Point, Recipient, Reply, SPAM_FIELD, Transaction, Verdict};
 use pec_program::LARGE;
 use pec_program::world::World;
-use pec_state::log::{Entry, Event};
+use pec_state::event::Event;
+use pec_state::log::Entry;
 use pec_state::rows::{Custody, FactKind, PassedKind, Ricevuta};
 use pec_state::trigger::Trigger;
 use pec_state::trigger::is_internal_domain;
@@ -456,7 +457,7 @@ impl IncomingPoint {
             }
         }
 
-        let tipo = daticert.tipo.as_str();
+        let tipo = daticert.tipo;
         let message_id = transaction.header.text("Message-ID").unwrap_or_default();
         let message_id = message_id.trim_start_matches('<').trim_end_matches('>').to_owned();
         let event = if sent.is_some() { Event::Ricevuta(tipo) } else { Event::RicevutaEstranea(tipo) };

@@ -18,7 +18,8 @@ use pec_core::notices::{Issuer, Notice};
 use pec_host::parameters::{OrdinaryMail, Socket};
 use pec_incoming::{Door, IncomingPoint};
 use pec_state::database::{Database, InQueue};
-use pec_state::log::{Entry, Event};
+use pec_state::event::Event;
+use pec_state::log::Entry;
 use pec_state::rows::PassedKind;
 use pec_test_support::judges::openssl_verify;
 use pec_test_support::network::{

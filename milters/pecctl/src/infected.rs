@@ -13,7 +13,7 @@ use openssl::x509::X509;
 use pec_core::daticert::Daticert;
 use pec_host::parameters::Settings;
 use pec_state::database::Database;
-use pec_state::log::Event;
+use pec_state::event::Event;
 use pec_state::store::Store;
 use serde_json::json;
 

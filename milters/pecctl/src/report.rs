@@ -11,7 +11,12 @@ use anyhow::{Context as _, bail};
 use jiff::civil::date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
+use pec_core::daticert::Tipo;
 use pec_host::parameters::Settings;
+use pec_state::event::{Event, Figure};
+use pec_state::rows::FactKind;
+use pec_state::spelled::list;
+use quick_xml::escape::minimal_escape;
 use serde_json::json;
 use tokio_postgres::Client;
 
@@ -110,8 +115,11 @@ struct Report {
     killed: i64,
 }
 
-/// Events by which a program or a service is gone, and comes back.
-const GONE: &str = "event IN ('interruzione', 'arresto', 'ripristino', 'avvio')";
+/// The events that are counted as one of these, as a list in SQL.
+fn counted_as(figures: &[Figure]) -> String {
+    let is_one = |event: &Event| event.figure().is_some_and(|figure| figures.contains(&figure));
+    list(Event::all().into_iter().filter(is_one))
+}
 
 impl Report {
     async fn count(client: &Client, from: Timestamp, to: Timestamp) -> anyhow::Result<Self> {
@@ -123,12 +131,22 @@ impl Report {
             ..Self::default()
         };
         // Our own: who submitted here, and for whom a delivery was certified here.
+        let (submitted, accepted, delivered) = (
+            counted_as(&[Figure::Submission]),
+            counted_as(&[Figure::Acceptance]),
+            counted_as(&[Figure::Delivery]),
+        );
         let sql = format!(
-            "WITH ours AS (SELECT DISTINCT lower(account) AS address FROM log WHERE {within} AND account \
-            LIKE '%@%' AND event IN ('accesso', 'non-accettazione') \
-             UNION SELECT DISTINCT lower(r) FROM log, unnest(recipients) AS r WHERE {within} AND event = \
-            'avvenuta-consegna') \
-             SELECT count(*), count(DISTINCT split_part(address, '@', 2)) FROM ours"
+            "
+            WITH ours AS (
+                SELECT DISTINCT lower(account) AS address
+                FROM log
+                WHERE {within} AND account LIKE '%@%' AND event IN ({submitted})
+                UNION
+                SELECT DISTINCT lower(r)
+                FROM log, unnest(recipients) AS r
+                WHERE {within} AND event IN ({delivered}))
+            SELECT count(*), count(DISTINCT split_part(address, '@', 2)) FROM ours"
         );
         let row = client.query_one(&sql, &[]).await?;
         (report.mailboxes, report.domains) = (row.get(0), row.get(1));
@@ -139,46 +157,57 @@ impl Report {
             report.events.insert(row.get(0), row.get(1));
         }
         let sql = format!(
-            "SELECT to_char(happened_at AT TIME ZONE 'Europe/Rome', 'YYYY-MM') AS month, count(*) FILTER \
-            (WHERE event = 'accettazione'), \
-             count(*) FILTER (WHERE event = 'avvenuta-consegna') FROM log WHERE {within} AND event IN \
-            ('accettazione', 'avvenuta-consegna') GROUP BY month ORDER BY month"
+            "
+            SELECT to_char(happened_at AT TIME ZONE 'Europe/Rome', 'YYYY-MM') AS month,
+                   count(*) FILTER (WHERE event IN ({accepted})),
+                   count(*) FILTER (WHERE event IN ({delivered}))
+            FROM log
+            WHERE {within} AND event IN ({accepted}, {delivered})
+            GROUP BY month
+            ORDER BY month"
         );
         report.months =
             client.query(&sql, &[]).await?.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
-        report.to_acceptance = times(client, &within, "accesso", "accettazione").await?;
-        report.to_delivery = times(client, &within, "accesso", "ricevuta-avvenuta-consegna").await?;
+        report.to_acceptance = times(client, &within, Event::Notice(FactKind::Accettazione)).await?;
+        report.to_delivery = times(client, &within, Event::Ricevuta(Tipo::AvvenutaConsegna)).await?;
         report.count_down(client, from, to).await?;
         Ok(report)
     }
 
     /// Adds up the seconds in which anything was gone; two things gone at once count once.
     async fn count_down(&mut self, client: &Client, from: Timestamp, to: Timestamp) -> anyhow::Result<()> {
+        // A program says in the error's first word what it is that does not answer; of itself it says nothing
+        // there.
         let sql = format!(
-            "SELECT identificativo || CASE WHEN event IN ('interruzione', 'ripristino') THEN ' ' || \
-            split_part(error, ':', 1) ELSE '' END, event, \
-             extract(epoch FROM happened_at)::int8 FROM log WHERE {GONE} AND happened_at < '{to}' ORDER BY \
-            happened_at, seq"
+            "
+            SELECT identificativo
+                       || CASE WHEN event IN ({of_things}) THEN ' ' || split_part(coalesce(error, ''), ':', 1)
+                               ELSE '' END,
+                   event,
+                   extract(epoch FROM happened_at)::int8
+            FROM log
+            WHERE event IN ({gone_or_back}) AND happened_at < '{to}'
+            ORDER BY happened_at, seq",
+            of_things = list([Event::Interruzione, Event::Ripristino]),
+            gone_or_back = counted_as(&[Figure::Gone, Figure::Back]),
         );
         let (from, to) = (from.as_second(), to.as_second());
         // What is gone, since when; what runs.
         let (mut gone, mut running) = (BTreeMap::<String, i64>::new(), std::collections::BTreeSet::new());
         let mut spans = Vec::new();
         for row in client.query(&sql, &[]).await? {
-            let (what, event, at): (String, String, i64) = (row.get(0), row.get(1), row.get(2));
-            match event.as_str() {
-                "avvio" | "ripristino" => {
-                    if event == "avvio" && !running.insert(what.clone()) && at >= from {
-                        self.killed += 1;
-                    }
-                    if let Some(since) = gone.remove(&what) {
-                        spans.push((since, at));
-                    }
-                }
-                _ => {
-                    running.remove(&what);
-                    gone.entry(what).or_insert(at);
-                }
+            let (what, event, at): (String, &str, i64) = (row.get(0), row.get(1), row.get(2));
+            let event: Event = event.parse()?;
+            if event.figure() == Some(Figure::Gone) {
+                running.remove(&what);
+                gone.entry(what).or_insert(at);
+                continue;
+            }
+            if event == Event::Avvio && !running.insert(what.clone()) && at >= from {
+                self.killed += 1;
+            }
+            if let Some(since) = gone.remove(&what) {
+                spans.push((since, at));
             }
         }
         spans.extend(gone.into_values().map(|since| (since, to)));
@@ -222,33 +251,43 @@ impl Report {
     }
 
     fn json(&self) -> serde_json::Value {
+        let month = |(month, accepted, delivered): &(String, i64, i64)| {
+            json!({
+                "month": month,
+                FactKind::Accettazione.as_str(): accepted,
+                FactKind::AvvenutaConsegna.as_str(): delivered,
+            })
+        };
         json!({
             "from": self.from, "to": self.to, "mailboxes": self.mailboxes, "domains": self.domains,
             "seconds": self.seconds, "seconds_not_available": self.down, "programs_killed": self.killed,
             "seconds_to_acceptance": { "median": self.to_acceptance.median, "p99": self.to_acceptance.p99 },
             "seconds_to_delivery": { "median": self.to_delivery.median, "p99": self.to_delivery.p99 },
             "events": self.events,
-            "months": self.months.iter().map(|(month, accepted, delivered)| json!({ "month": month, "accettazione": accepted, "avvenuta-consegna": delivered })).collect::<Vec<_>>(),
+            "months": self.months.iter().map(month).collect::<Vec<_>>(),
         })
     }
 
     fn html(&self, provider: &str) -> String {
-        let escape = |text: &str| text.replace('&', "&amp;").replace('<', "&lt;");
         let mut out = format!(
             "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{0}: {1} - \
             {2}</title><style>body{{font:11pt/1.4 sans-serif;max-width:50em;margin:2em auto}}\
              td,th{{padding:.2em 1em .2em 0;text-align:left}}svg text{{font:10px \
             sans-serif}}</style></head><body>\n<h1>{0}</h1>\n<p>{1} - {2}</p>\n<table>\n",
-            escape(provider),
+            minimal_escape(provider),
             self.from,
             self.to
         );
         for (name, value) in self.figures() {
-            let _ = writeln!(out, "<tr><th>{}</th><td>{}</td></tr>", escape(&name), escape(&value));
+            let (name, value) = (minimal_escape(name), minimal_escape(value));
+            let _ = writeln!(out, "<tr><th>{name}</th><td>{value}</td></tr>");
         }
         out += "</table>\n<h2>Accepted and delivered, each month</h2>\n";
         let bars = self.months.iter().flat_map(|(month, accepted, delivered)| {
-            [(format!("{month} accettazione"), *accepted), (format!("{month} avvenuta-consegna"), *delivered)]
+            [
+                (format!("{month} {}", FactKind::Accettazione), *accepted),
+                (format!("{month} {}", FactKind::AvvenutaConsegna), *delivered),
+            ]
         });
         out += &plot(&bars.collect::<Vec<_>>());
         out += "<h2>Rows of each event</h2>\n";
@@ -267,6 +306,8 @@ fn plot(bars: &[(String, i64)]) -> String {
     );
     for (n, (name, value)) in bars.iter().enumerate() {
         let (y, width) = (n * 20, value * WIDTH / most);
+        // The name of an event is what a row says it is.
+        let name = minimal_escape(name);
         let _ = writeln!(
             out,
             "<text x=\"0\" y=\"{}\">{name}</text><rect x=\"220\" y=\"{}\" width=\"{width}\" height=\"14\" \
@@ -280,14 +321,19 @@ fn plot(bars: &[(String, i64)]) -> String {
     out + "</svg>\n"
 }
 
-/// From the event `first` of a message to its event `then`; of several recipients each counts.
-async fn times(client: &Client, within: &str, first: &str, then: &str) -> anyhow::Result<Times> {
+/// From the submission of a message to its event `then`; of several recipients each counts.
+async fn times(client: &Client, within: &str, then: Event) -> anyhow::Result<Times> {
     let sql = format!(
-        "SELECT percentile_disc(ARRAY[0.5, 0.99]) WITHIN GROUP (ORDER BY extract(epoch FROM \
-        ended.happened_at - begun.happened_at)::float8) \
-         FROM (SELECT identificativo, happened_at FROM log WHERE {within} AND event = '{first}') AS begun \
-         JOIN (SELECT identificativo, happened_at FROM log WHERE happened_at >= (SELECT min(happened_at) \
-        FROM log WHERE {within}) AND event = '{then}') AS ended USING (identificativo)"
+        "
+        SELECT percentile_disc(ARRAY[0.5, 0.99])
+               WITHIN GROUP (ORDER BY extract(epoch FROM ended.happened_at - begun.happened_at)::float8)
+        FROM (SELECT identificativo, happened_at FROM log
+              WHERE {within} AND event = '{first}') AS begun
+        JOIN (SELECT identificativo, happened_at FROM log
+              WHERE happened_at >= (SELECT min(happened_at) FROM log WHERE {within})
+                AND event = '{then}') AS ended
+        USING (identificativo)",
+        first = Event::Accesso,
     );
     let both: Option<Vec<Option<f64>>> = client.query_one(&sql, &[]).await?.get(0);
     let both = both.unwrap_or_default();
@@ -299,9 +345,9 @@ mod tests {
     use pec_core::clock::Moment;
     use pec_core::header::Header;
     use pec_state::database::Database;
-    use pec_state::log::{Entry, Event};
+    use pec_state::log::Entry;
     use pec_state::pool::connect_reader;
-    use pec_test_support::network::{Network, daticert_of};
+    use pec_test_support::network::{Network, daticert_of, run as sql};
 
     use super::*;
 
@@ -323,7 +369,7 @@ mod tests {
             database.insert_log(&submitted).await.unwrap();
             database
                 .insert_log(&Entry::new(
-                    Event::Notice("accettazione"),
+                    Event::Notice(FactKind::Accettazione),
                     &daticert,
                     at(n * 60 + if n == 0 { 90 } else { 2 }),
                     "4j",
@@ -332,7 +378,7 @@ mod tests {
                 .unwrap();
             database
                 .insert_log(&Entry::new(
-                    Event::Ricevuta("avvenuta-consegna"),
+                    Event::Ricevuta(Tipo::AvvenutaConsegna),
                     &daticert,
                     at(n * 60 + 10),
                     "4j",
@@ -340,7 +386,7 @@ mod tests {
                 .await
                 .unwrap();
         }
-        let mut delivered = Entry::new(Event::Notice("avvenuta-consegna"), &daticert(0), at(5), "4j");
+        let mut delivered = Entry::new(Event::Notice(FactKind::AvvenutaConsegna), &daticert(0), at(5), "4j");
         delivered.recipients = vec!["aldo@studio.example".to_owned()];
         database.insert_log(&delivered).await.unwrap();
         let fact = async |event, words: &str, seconds| {
@@ -379,6 +425,39 @@ mod tests {
         );
         assert_eq!(report.json()["events"]["accesso"], 100);
         assert!(report.figures().contains(&("mailboxes".to_owned(), "8".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn every_event_is_counted_under_its_name_and_so_is_one_that_is_none() {
+        let network = Network::new().await;
+        let settings = &network.alfa.settings;
+        let database = Database::connect(settings, "test").await.unwrap();
+        let daticert = daticert_of(&network.alfa, &["bruno@pec.beta.test"], &Header::parse(b"").unwrap());
+        for event in Event::all() {
+            database.insert_log(&Entry::new(event, &daticert, daticert.data, "4j")).await.unwrap();
+        }
+        sql(
+            &settings.database,
+            "INSERT INTO log (happened_at, event, identificativo, mittente, destinatari, gestore,
+                              certified_by, recipients, queue_id, time_source)
+             SELECT happened_at, '<b>nuovo', identificativo, mittente, destinatari, gestore,
+                    certified_by, recipients, queue_id, time_source
+             FROM log LIMIT 1",
+        )
+        .await;
+        let client = connect_reader(settings, "test").await.unwrap();
+        let at = daticert.data.unix();
+        let (from, to) = (Timestamp::from_second(at).unwrap(), Timestamp::from_second(at + 1).unwrap());
+        let report = Report::count(&client, from, to).await.unwrap();
+        for event in Event::all() {
+            assert_eq!(report.events[&event.name()], 1, "{event}");
+        }
+        assert_eq!(report.events.len(), Event::all().len() + 1);
+        let page = report.html("Alfa");
+        assert!(
+            page.contains("<th>event &lt;b>nuovo</th>") && page.contains(">&lt;b>nuovo</text>"),
+            "{page}"
+        );
     }
 
     #[test]

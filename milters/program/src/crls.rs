@@ -13,7 +13,7 @@ use pec_core::smime::crl::{Known, Place};
 use pec_host::crl_directory::{CrlDirectory, CrlError, ListTaken};
 use pec_host::http::{Http, Limits};
 use pec_host::maillog;
-use pec_state::log::Event;
+use pec_state::event::Event;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 

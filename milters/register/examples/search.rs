@@ -63,6 +63,7 @@ async fn searches(client: &Client) -> anyhow::Result<Vec<(&'static str, Search)>
         f(&mut search, value.to_owned());
         search
     };
+    let of_kind = |event: &str| anyhow::Ok(Search { kind: Some(event.parse()?), ..Search::default() });
     let busy = "protocollo@comune1.example";
     Ok(vec![
         ("the newest", Search::default()),
@@ -81,15 +82,12 @@ async fn searches(client: &Client) -> anyhow::Result<Vec<(&'static str, Search)>
         ("--address, in no row", of(|s, v| s.address = Some(v), "nessuno@pec.beta.test")),
         ("--from --to, a day long ago", Search { from: Some(at), to: Some(to), ..Search::default() }),
         ("--to, long ago", Search { to: Some(at), ..Search::default() }),
-        ("--kind, common", of(|s, v| s.kind = Some(v), "accettazione")),
-        ("--kind, rare", of(|s, v| s.kind = Some(v), "firme-antivirus")),
+        ("--kind, common", of_kind("accettazione")?),
+        ("--kind, rare", of_kind("firme-antivirus")?),
         ("--queue-id", of(|s, v| s.queue_id = Some(v), &row.queue_id)),
         ("--error, common", of(|s, v| s.error = Some(v), "5.1.1")),
         ("--error, rare", of(|s, v| s.error = Some(v), "5.7.1")),
-        (
-            "--address --kind",
-            Search { kind: Some("avvenuta-consegna".to_owned()), ..of(|s, v| s.address = Some(v), busy) },
-        ),
+        ("--address --kind", Search { address: Some(busy.to_owned()), ..of_kind("avvenuta-consegna")? }),
         (
             "--account --from --to",
             Search {
@@ -98,9 +96,6 @@ async fn searches(client: &Client) -> anyhow::Result<Vec<(&'static str, Search)>
                 ..of(|s, v| s.account = Some(v), row.account.as_deref().unwrap_or_default())
             },
         ),
-        (
-            "--kind --from --to",
-            Search { from: Some(at), to: Some(to), ..of(|s, v| s.kind = Some(v), "accettazione") },
-        ),
+        ("--kind --from --to", Search { from: Some(at), to: Some(to), ..of_kind("accettazione")? }),
     ])
 }

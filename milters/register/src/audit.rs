@@ -5,6 +5,14 @@
 //! `pecctl log audit` about everything.
 
 use pec_core::clock::Moment;
+use pec_core::daticert::Tipo;
+use pec_core::daticert::TipoDestinatario::Certificato;
+use pec_state::event::Event::{self, Accesso};
+use pec_state::event::RICEVUTA;
+use pec_state::rows::FactKind::{
+    self, Accettazione, AvvenutaConsegna, NonAccettazione, Preavviso24, PresaInCarico, RilevazioneVirus,
+};
+use pec_state::spelled::list;
 use tokio_postgres::{Client, Error};
 
 /// One rule.
@@ -16,7 +24,7 @@ pub struct Rule {
     pub meaning: &'static str,
     /// The question: gives the message's identificativo and what is wrong. `$1`: rows from after this number
     /// on; `$2`: the time as Unix seconds.
-    sql: &'static str,
+    sql: fn() -> String,
 }
 
 /// What breaks a rule.
@@ -36,75 +44,129 @@ pub const EVERYTHING_IS_SEALED: &str = "everything-is-sealed";
 /// Rows of one rule that are told.
 const MOST: &str = "LIMIT 1000";
 
+/// The kinds of facts that say how a message ended for a recipient, as a list in SQL.
+fn outcomes() -> String {
+    list(FactKind::ALL.iter().filter(|kind| kind.is_outcome()))
+}
+
 /// All rules.
 pub const RULES: &[Rule] = &[
     Rule {
         name: "no-receipt-without-fact",
         meaning: "every notice that was made has its fact",
-        sql: "SELECT identificativo, event || ' ' || coalesce(message_id, '') FROM log WHERE seq > $1 AND \
-            $2::int8 IS NOT NULL \
-              AND event IN ('accettazione', 'non-accettazione', 'presa-in-carico', 'avvenuta-consegna', \
-            'rilevazione-virus', 'errore-consegna', 'preavviso-12', 'preavviso-24') \
-              AND NOT EXISTS (SELECT FROM fact WHERE fact.provider = log.gestore AND fact.identificativo = \
-            log.identificativo AND fact.kind = log.event \
-                              AND fact.message_id = log.message_id)",
+        sql: || {
+            format!(
+                "
+                SELECT identificativo, event || ' ' || coalesce(message_id, '')
+                FROM log
+                WHERE seq > $1 AND $2::int8 IS NOT NULL
+                  AND event IN ({notices})
+                  AND NOT EXISTS (
+                      SELECT FROM fact
+                      WHERE fact.provider = log.gestore AND fact.identificativo = log.identificativo
+                        AND fact.kind = log.event AND fact.message_id = log.message_id)",
+                notices = list(Event::all().into_iter().filter(|event| event.is_notice())),
+            )
+        },
     },
     Rule {
         name: "every-receipt-is-a-row",
         meaning: "every notice that was made stands in the retained log, with the bytes that it had",
-        sql: "SELECT fact.identificativo, fact.kind || ' ' || fact.recipient || ' ' || fact.message_id FROM \
-            fact \
-              JOIN (SELECT DISTINCT gestore, identificativo FROM log WHERE seq > $1 AND $2::int8 IS NOT \
-            NULL) AS m \
-                ON fact.provider = m.gestore AND fact.identificativo = m.identificativo \
-              WHERE fact.notice_sha256 IS NOT NULL AND (SELECT count(*) FROM log WHERE log.identificativo = \
-            fact.identificativo AND log.event = fact.kind \
-                AND log.message_id = fact.message_id AND log.message_sha256 = fact.notice_sha256) = 0",
+        sql: || {
+            "
+            SELECT fact.identificativo, fact.kind || ' ' || fact.recipient || ' ' || fact.message_id
+            FROM fact
+            JOIN (SELECT DISTINCT gestore, identificativo FROM log
+                  WHERE seq > $1 AND $2::int8 IS NOT NULL) AS m
+              ON fact.provider = m.gestore AND fact.identificativo = m.identificativo
+            WHERE fact.notice_sha256 IS NOT NULL
+              AND (SELECT count(*) FROM log
+                   WHERE log.identificativo = fact.identificativo AND log.event = fact.kind
+                     AND log.message_id = fact.message_id AND log.message_sha256 = fact.notice_sha256) = 0"
+                .to_owned()
+        },
     },
     Rule {
         name: "accepted-or-not",
         meaning: "a message is accepted once or refused once",
         // One that was made again, because the certificate was another one by then, is the same notice.
-        sql: "SELECT identificativo, string_agg(event, ', ' ORDER BY seq) FROM log WHERE seq > $1 AND \
-            $2::int8 IS NOT NULL \
-              AND event IN ('accettazione', 'non-accettazione') GROUP BY identificativo HAVING \
-            count(DISTINCT message_id) > 1",
+        sql: || {
+            format!(
+                "
+                SELECT identificativo, string_agg(event, ', ' ORDER BY seq)
+                FROM log
+                WHERE seq > $1 AND $2::int8 IS NOT NULL
+                  AND event IN ({either})
+                GROUP BY identificativo
+                HAVING count(DISTINCT message_id) > 1",
+                either = list([Event::Notice(Accettazione), Event::Notice(NonAccettazione)]),
+            )
+        },
     },
     Rule {
         name: "one-outcome",
         meaning: "a recipient has the message or has it not",
-        sql: "SELECT a.identificativo, a.recipient || ': ' || a.kind || ', ' || b.kind FROM fact AS a \
-              JOIN (SELECT DISTINCT gestore, identificativo FROM log WHERE seq > $1 AND $2::int8 IS NOT \
-            NULL) AS m ON a.provider = m.gestore AND a.identificativo = m.identificativo \
-              JOIN fact AS b ON b.provider = a.provider AND b.identificativo = a.identificativo AND \
-            md5(b.recipient) = md5(a.recipient) \
-              WHERE a.kind = 'avvenuta-consegna' AND b.kind IN ('errore-consegna', 'rilevazione-virus')",
+        sql: || {
+            format!(
+                "
+                SELECT a.identificativo, a.recipient || ': ' || a.kind || ', ' || b.kind
+                FROM fact AS a
+                JOIN (SELECT DISTINCT gestore, identificativo FROM log
+                      WHERE seq > $1 AND $2::int8 IS NOT NULL) AS m
+                  ON a.provider = m.gestore AND a.identificativo = m.identificativo
+                JOIN fact AS b
+                  ON b.provider = a.provider AND b.identificativo = a.identificativo
+                 AND md5(b.recipient) = md5(a.recipient)
+                WHERE a.kind = '{AvvenutaConsegna}'
+                  AND b.kind IN ({outcomes}) AND b.kind <> '{AvvenutaConsegna}'",
+                outcomes = outcomes(),
+            )
+        },
     },
     Rule {
         name: "times-in-order",
         meaning: "nothing is certified before the message was there",
-        sql: "SELECT fact.identificativo, fact.kind || ' ' || fact.recipient FROM log JOIN fact ON \
-            fact.provider = log.gestore AND fact.identificativo = log.identificativo \
-              WHERE log.seq > $1 AND $2::int8 IS NOT NULL AND log.event = 'accesso' AND fact.happened_at < \
-            date_trunc('second', log.happened_at)",
+        sql: || {
+            format!(
+                "
+                SELECT fact.identificativo, fact.kind || ' ' || fact.recipient
+                FROM log
+                JOIN fact ON fact.provider = log.gestore AND fact.identificativo = log.identificativo
+                WHERE log.seq > $1 AND $2::int8 IS NOT NULL
+                  AND log.event = '{Accesso}'
+                  AND fact.happened_at < date_trunc('second', log.happened_at)"
+            )
+        },
     },
     Rule {
         name: "every-message-ends",
         meaning: "25 hours after acceptance every certified recipient has a delivery, a failure, or the \
             notice of 24 hours",
-        sql: "SELECT log.identificativo, r.address FROM log, unnest(log.destinatari) AS d (text), \
-            lower(left(d.text, -length(' (certificato)'))) AS r (address) \
-              WHERE log.seq > $1 AND log.event = 'accesso' AND d.text LIKE '% (certificato)' \
-              AND EXISTS (SELECT FROM fact AS a WHERE a.provider = log.gestore AND a.identificativo = \
-            log.identificativo AND a.kind = 'accettazione' \
-                          AND a.happened_at < to_timestamp($2::int8 - 90000)) \
-              AND NOT EXISTS (SELECT FROM fact AS f WHERE f.provider = log.gestore AND f.identificativo = \
-            log.identificativo \
-                  AND f.kind IN ('avvenuta-consegna', 'errore-consegna', 'rilevazione-virus', \
-            'preavviso-24') AND md5(f.recipient) = md5(r.address)) \
-              AND NOT EXISTS (SELECT FROM ricevuta AS v WHERE v.identificativo = log.identificativo \
-                  AND v.kind IN ('avvenuta-consegna', 'errore-consegna', 'rilevazione-virus') AND \
-            lower(v.recipient) = r.address)",
+        sql: || {
+            format!(
+                "
+                SELECT log.identificativo, r.address
+                FROM log, unnest(log.destinatari) AS d (text),
+                     lower(left(d.text, -length(' ({Certificato})'))) AS r (address)
+                WHERE log.seq > $1
+                  AND log.event = '{Accesso}'
+                  AND d.text LIKE '% ({Certificato})'
+                  AND EXISTS (
+                      SELECT FROM fact AS a
+                      WHERE a.provider = log.gestore AND a.identificativo = log.identificativo
+                        AND a.kind = '{Accettazione}' AND a.happened_at < to_timestamp($2::int8 - 90000))
+                  AND NOT EXISTS (
+                      SELECT FROM fact AS f
+                      WHERE f.provider = log.gestore AND f.identificativo = log.identificativo
+                        AND f.kind IN ({outcomes}, '{Preavviso24}') AND md5(f.recipient) = md5(r.address))
+                  AND NOT EXISTS (
+                      SELECT FROM ricevuta AS v
+                      WHERE v.identificativo = log.identificativo
+                        AND v.kind IN ({outcomes_of_others}) AND lower(v.recipient) = r.address)",
+                outcomes = outcomes(),
+                outcomes_of_others = list(Tipo::ALL.iter().filter(|tipo| tipo.is_outcome())),
+            )
+        },
     },
     Rule {
         name: "no-notice-pending",
@@ -112,41 +174,69 @@ pub const RULES: &[Rule] = &[
             mailbox or sent",
         // A refusal that its client did not hear of was never sent: the client submits again, and that is
         // another one.
-        sql: "SELECT identificativo, kind || ' ' || recipient FROM fact WHERE NOT handed_over AND kind <> \
-            'non-accettazione' AND $1::int8 IS NOT NULL \
-              AND happened_at < to_timestamp($2::int8 - CASE WHEN notice_sha256 IS NULL THEN 3600 ELSE \
-            90000 END) \
-              AND (kind <> 'rilevazione-virus' OR EXISTS (SELECT FROM fact p WHERE p.kind = \
-            'presa-in-carico' AND p.source = fact.source))",
+        sql: || {
+            format!(
+                "
+                SELECT identificativo, kind || ' ' || recipient
+                FROM fact
+                WHERE NOT handed_over AND kind <> '{NonAccettazione}' AND $1::int8 IS NOT NULL
+                  AND happened_at < to_timestamp(
+                      $2::int8 - CASE WHEN notice_sha256 IS NULL THEN 3600 ELSE 90000 END)
+                  AND (kind <> '{RilevazioneVirus}' OR EXISTS (
+                      SELECT FROM fact p WHERE p.kind = '{PresaInCarico}' AND p.source = fact.source))"
+            )
+        },
     },
     Rule {
         name: "no-custody-pending",
         meaning: "six days after a presa in carico every recipient has an outcome",
-        sql: "SELECT c.identificativo, r.address FROM custody AS c, unnest(c.recipients) AS r (address) \
-              WHERE c.taken_at < to_timestamp($2::int8 - 518400) AND (c.taken_at > to_timestamp($2::int8 - \
-            1209600) OR $1::int8 = 0) \
-              AND EXISTS (SELECT FROM fact AS p WHERE p.provider = c.provider AND p.identificativo = \
-            c.identificativo AND p.kind = 'presa-in-carico') \
-              AND NOT EXISTS (SELECT FROM fact AS f WHERE f.provider = c.provider AND f.identificativo = \
-            c.identificativo \
-                  AND f.kind IN ('avvenuta-consegna', 'errore-consegna', 'rilevazione-virus') AND \
-            md5(f.recipient) = md5(lower(r.address)))",
+        sql: || {
+            format!(
+                "
+                SELECT c.identificativo, r.address
+                FROM custody AS c, unnest(c.recipients) AS r (address)
+                WHERE c.taken_at < to_timestamp($2::int8 - 518400)
+                  AND (c.taken_at > to_timestamp($2::int8 - 1209600) OR $1::int8 = 0)
+                  AND EXISTS (
+                      SELECT FROM fact AS p
+                      WHERE p.provider = c.provider AND p.identificativo = c.identificativo
+                        AND p.kind = '{PresaInCarico}')
+                  AND NOT EXISTS (
+                      SELECT FROM fact AS f
+                      WHERE f.provider = c.provider AND f.identificativo = c.identificativo
+                        AND f.kind IN ({outcomes}) AND md5(f.recipient) = md5(lower(r.address)))",
+                outcomes = outcomes(),
+            )
+        },
     },
     Rule {
         name: "receipts-are-rows",
         meaning: "every receipt of another provider stands in the retained log",
-        sql: "SELECT v.identificativo, v.kind || ' ' || v.recipient FROM ricevuta AS v \
-              JOIN (SELECT DISTINCT identificativo FROM log WHERE seq > $1 AND $2::int8 IS NOT NULL) AS m \
-            ON v.identificativo = m.identificativo \
-              WHERE NOT EXISTS (SELECT FROM log WHERE log.identificativo = v.identificativo AND log.event = \
-            'ricevuta-' || v.kind)",
+        sql: || {
+            format!(
+                "
+                SELECT v.identificativo, v.kind || ' ' || v.recipient
+                FROM ricevuta AS v
+                JOIN (SELECT DISTINCT identificativo FROM log
+                      WHERE seq > $1 AND $2::int8 IS NOT NULL) AS m
+                  ON v.identificativo = m.identificativo
+                WHERE NOT EXISTS (
+                    SELECT FROM log
+                    WHERE log.identificativo = v.identificativo AND log.event = '{RICEVUTA}' || v.kind)"
+            )
+        },
     },
     Rule {
         name: EVERYTHING_IS_SEALED,
         meaning: "a row is sealed within two minutes",
-        sql: "SELECT identificativo, 'row ' || seq || ' of ' || recorded_at FROM log WHERE seq > (SELECT \
-            coalesce(max(high), 0) FROM seal) AND seq > $1 \
-              AND recorded_at < to_timestamp($2::int8 - 120)",
+        sql: || {
+            "
+            SELECT identificativo, 'row ' || seq || ' of ' || recorded_at
+            FROM log
+            WHERE seq > (SELECT coalesce(max(high), 0) FROM seal) AND seq > $1
+              AND recorded_at < to_timestamp($2::int8 - 120)"
+                .to_owned()
+        },
     },
 ];
 
@@ -166,7 +256,7 @@ pub async fn row_before(client: &Client, days: i64, now: Moment) -> Result<i64, 
 pub async fn audit(client: &Client, after: i64, now: Moment) -> Result<Vec<Violation>, Error> {
     let mut violations = Vec::new();
     for rule in RULES {
-        let rows = client.query(&format!("{} {MOST}", rule.sql), &[&after, &now.unix()]).await?;
+        let rows = client.query(&format!("{} {MOST}", (rule.sql)()), &[&after, &now.unix()]).await?;
         violations.extend(rows.iter().map(|row| Violation {
             rule: rule.name,
             identificativo: row.get(0),

@@ -18,6 +18,8 @@ use pec_core::identifier::hex;
 use pec_host::NO_QUEUE_ID;
 use pec_host::parameters::{ParameterError, Settings};
 use pec_host::read;
+use pec_state::event::Event;
+use pec_state::rows::TimeSource;
 use tokio_postgres::Client;
 
 use crate::checkpoint::origin;
@@ -168,18 +170,28 @@ async fn leave(
     client
         .execute(sql, &[&first.to_string(), &proved.first, &proved.last, &rows, &files, &now.unix()])
         .await?;
-    let sql = "INSERT INTO log (happened_at, event, identificativo, mittente, destinatari, gestore, \
-        certified_by, recipients, queue_id, time_source, error) \
-               VALUES (to_timestamp($1::int8), 'registro-ritirato', $2, '', '{}', '', $3, '{}', $4, \
-        'clock', $5)";
+    let sql = "
+        INSERT INTO log (happened_at, event, identificativo, mittente, destinatari, gestore,
+                         certified_by, recipients, queue_id, time_source, error)
+        VALUES (to_timestamp($1::int8), $2, $3, '', '{}', '', $4, '{}', $5, $6, $7)";
     let words = format!(
         "{rows} rows of {month} have left the database; they are in {} days' files, which verified",
         files.len()
     );
+    let (event, time_source) = (Event::RegistroRitirato.name(), TimeSource::Clock.as_str());
+    let identificativo = format!("ritiro-{month}");
     client
         .execute(
             sql,
-            &[&now.unix(), &format!("ritiro-{month}"), &settings.provider_name, &NO_QUEUE_ID, &words],
+            &[
+                &now.unix(),
+                &event,
+                &identificativo,
+                &settings.provider_name,
+                &NO_QUEUE_ID,
+                &time_source,
+                &words,
+            ],
         )
         .await?;
     client.batch_execute(&format!("DROP TABLE {partition}")).await?;

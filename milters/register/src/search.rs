@@ -5,6 +5,7 @@
 //! come in the order in which their facts happened, the newest first.
 
 use jiff::Timestamp;
+use pec_state::event::Event;
 use tokio_postgres::Client;
 
 use crate::rows::{RowsError, each_row, quoted};
@@ -23,7 +24,7 @@ pub struct Search {
     /// Happened before this time.
     pub to: Option<Timestamp>,
     /// The event.
-    pub kind: Option<String>,
+    pub kind: Option<Event>,
     /// Postfix's queue id.
     pub queue_id: Option<String>,
     /// The enhanced status code with which the error begins.
@@ -41,7 +42,7 @@ impl Search {
             self.address.as_ref().map(|address| of_address(address)),
             self.from.map(|from| format!("happened_at >= '{from}'")),
             self.to.map(|to| format!("happened_at < '{to}'")),
-            equal("event", &self.kind),
+            equal("event", &self.kind.map(Event::name)),
             equal("queue_id", &self.queue_id),
             equal("log_error_code(error)", &self.error),
         ];

@@ -56,6 +56,20 @@ pec_core::spelled! {
     }
 }
 
+impl FactKind {
+    /// Whether it says how a message ended for a recipient.
+    pub fn is_outcome(self) -> bool {
+        match self {
+            Self::AvvenutaConsegna | Self::ErroreConsegna | Self::RilevazioneVirus => true,
+            Self::Accettazione
+            | Self::NonAccettazione
+            | Self::PresaInCarico
+            | Self::Preavviso12
+            | Self::Preavviso24 => false,
+        }
+    }
+}
+
 /// Something that is true, about which there is one notice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fact {

@@ -7,82 +7,10 @@ use pec_core::header::Header;
 use pec_host::NO_QUEUE_ID;
 
 use crate::database::Database;
+use crate::event::Event;
 use crate::fact::TimeSource;
 use crate::pool::DatabaseError;
 use crate::sql::{Insert, Sql, Time};
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The Access Point received a message and signed the envelope around it.
-    Accesso,
-    /// The Incoming Point verified an envelope.
-    Ricezione,
-    /// A notice of ours was made; the kind of its fact.
-    Notice(&'static str),
-    /// A receipt or notice of another provider came; daticert's tipo.
-    Ricevuta(&'static str),
-    /// One that speaks of a message never sent from here.
-    RicevutaEstranea(&'static str),
-    /// Something that is no correct certified mail was put into a busta di anomalia.
-    Anomalia,
-    /// The virus scanner's signatures are older than the administrator allows.
-    FirmeAntivirus,
-    /// The directory of providers has changed.
-    IndiceGestori,
-    /// A program took up its work.
-    Avvio,
-    /// A program ended.
-    Arresto,
-    /// A program has other parameters than before.
-    Configurazione,
-    /// Another certificate of ours signs from now on.
-    CertificatoGestore,
-    /// A CA's new revocation list is in force.
-    ListaRevoche,
-    /// What mail hangs on does not answer: database, virus scanner, token.
-    Interruzione,
-    /// It answers again.
-    Ripristino,
-    /// How far the clock may be from UTC.
-    Orologio,
-    /// Somebody read the retained log.
-    LetturaRegistro,
-    /// Somebody opened the infected store.
-    LetturaInfetti,
-    /// An older backup of the database was restored, and rows are lost.
-    RegistroRipristinato,
-    /// A rule of certified mail was not kept (`pecctl log audit`).
-    Violazione,
-}
-
-impl Event {
-    /// As the log spells it.
-    pub fn name(&self) -> String {
-        match self {
-            Self::Accesso => "accesso".to_owned(),
-            Self::Ricezione => "ricezione".to_owned(),
-            Self::Notice(kind) => (*kind).to_owned(),
-            Self::Ricevuta(tipo) => format!("ricevuta-{tipo}"),
-            Self::RicevutaEstranea(tipo) => format!("ricevuta-estranea-{tipo}"),
-            Self::Anomalia => "anomalia".to_owned(),
-            Self::FirmeAntivirus => "firme-antivirus".to_owned(),
-            Self::IndiceGestori => "indice-gestori".to_owned(),
-            Self::Avvio => "avvio".to_owned(),
-            Self::Arresto => "arresto".to_owned(),
-            Self::Configurazione => "configurazione".to_owned(),
-            Self::CertificatoGestore => "certificato-gestore".to_owned(),
-            Self::ListaRevoche => "lista-revoche".to_owned(),
-            Self::Interruzione => "interruzione".to_owned(),
-            Self::Ripristino => "ripristino".to_owned(),
-            Self::Orologio => "orologio".to_owned(),
-            Self::LetturaRegistro => "lettura-registro".to_owned(),
-            Self::LetturaInfetti => "lettura-infetti".to_owned(),
-            Self::RegistroRipristinato => "registro-ripristinato".to_owned(),
-            Self::Violazione => "violazione".to_owned(),
-        }
-    }
-}
 
 /// How a message came.
 #[derive(Debug, Clone, Default)]

@@ -4,7 +4,8 @@
 use pec_core::header::Header;
 use pec_state::authentic::Authentic;
 use pec_state::database::Database;
-use pec_state::log::{Entry, Event};
+use pec_state::event::Event;
+use pec_state::log::Entry;
 use pec_state::pool::DatabaseError;
 use pec_state::rows::{Custody, Sent};
 use pec_test_support::network::{Network, column, daticert_of, run, sent};

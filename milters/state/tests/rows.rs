@@ -12,8 +12,9 @@ use pec_core::identifier::fresh;
 use pec_host::parameters::Settings;
 use pec_state::authentic::Authentic;
 use pec_state::database::Database;
+use pec_state::event::Event;
 use pec_state::handover::{Attempt, Begun};
-use pec_state::log::{Entry, Event};
+use pec_state::log::Entry;
 use pec_state::pool::{ConnectError, DatabaseError};
 use pec_state::rows::{
     About, Custody, Fact, FactKind, MadeNotice, NotAccepted, Passed, PassedKind, Ricevuta, Sent,
@@ -70,7 +71,12 @@ impl Rows {
         let mut of_refused = fact(FactKind::NonAccettazione, "", (&refused.id, &refused));
         of_refused.identificativo = "other@gestore.alfa.test".into();
         database
-            .insert_not_accepted(&refused, of_refused, &made(), &log(Event::Notice("non-accettazione")))
+            .insert_not_accepted(
+                &refused,
+                of_refused,
+                &made(),
+                &log(Event::Notice(FactKind::NonAccettazione)),
+            )
             .await
             .unwrap();
 
@@ -86,7 +92,12 @@ impl Rows {
         let fact = Fact { identificativo: sent.identificativo.clone(), ..fact };
         assert!(
             database
-                .insert_fact(&fact, &made(), &log(Event::Notice("accettazione")), "anna@pec.alfa.test")
+                .insert_fact(
+                    &fact,
+                    &made(),
+                    &log(Event::Notice(FactKind::Accettazione)),
+                    "anna@pec.alfa.test"
+                )
                 .await
                 .unwrap()
                 .is_some()
@@ -101,7 +112,7 @@ impl Rows {
             content_sha256: vec![3; 32],
             sent_mac: sent.mac().clone(),
         };
-        assert!(insert_ricevuta(&database, &ricevuta, &log(Event::Ricevuta("avvenuta-consegna"))).await);
+        assert!(insert_ricevuta(&database, &ricevuta, &log(Event::Ricevuta(Tipo::AvvenutaConsegna))).await);
         database
             .take_handover(&begun(&database, "passed", BRUNO).await, Moment::from_unix(NOW))
             .await
@@ -285,7 +296,7 @@ async fn one_facts_notice_is_not_anothers() {
     let rows = Rows::new().await;
     let (database, log) = (
         &rows.database,
-        Entry::new(Event::Notice("presa-in-carico"), &rows.daticert, rows.daticert.data, "4j"),
+        Entry::new(Event::Notice(FactKind::PresaInCarico), &rows.daticert, rows.daticert.data, "4j"),
     );
     let other = Fact {
         identificativo: rows.fact.identificativo.clone(),
@@ -333,7 +344,7 @@ async fn a_receipt_counts_only_as_it_was_written_and_only_about_the_envelope_tha
 #[tokio::test]
 async fn a_copy_that_was_taken_counts_only_as_it_was_written() {
     let rows = Rows::new().await;
-    let log = Entry::new(Event::Notice("presa-in-carico"), &rows.daticert, rows.daticert.data, "4j");
+    let log = Entry::new(Event::Notice(FactKind::PresaInCarico), &rows.daticert, rows.daticert.data, "4j");
     let (custody, database) = (&rows.custody, &rows.database);
     let presa = Fact {
         identificativo: custody.identificativo.clone(),
@@ -469,7 +480,7 @@ async fn the_first_fact_holds_and_a_notice_is_made_once() {
     let rows = Rows::new().await;
     let (database, log) = (
         &rows.database,
-        Entry::new(Event::Notice("errore-consegna"), &rows.daticert, rows.daticert.data, "4j"),
+        Entry::new(Event::Notice(FactKind::ErroreConsegna), &rows.daticert, rows.daticert.data, "4j"),
     );
     let first = fact(FactKind::ErroreConsegna, BRUNO, (&rows.custody.id, &rows.custody));
     let second = Fact {

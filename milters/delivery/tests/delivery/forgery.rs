@@ -6,7 +6,8 @@ use pec_core::clock::Moment;
 use pec_core::daticert::Tipo;
 use pec_core::identifier::{fresh, hex};
 use pec_state::database::Database;
-use pec_state::log::{Entry, Event};
+use pec_state::event::Event;
+use pec_state::log::Entry;
 use pec_state::rows::{FactKind, PassedKind, Ricevuta};
 use pec_test_support::log::Log;
 use pec_test_support::network::{Network, envelope, insert_ricevuta, sent};
@@ -277,7 +278,7 @@ async fn a_receipt_that_another_hand_wrote_does_not_stop_a_notice_of_failure() {
         content_sha256: vec![0; 32],
         sent_mac: row.mac().clone(),
     };
-    let log_row = Entry::new(Event::Ricevuta("presa-in-carico"), &daticert, ricevuta.happened_at, "4j");
+    let log_row = Entry::new(Event::Ricevuta(Tipo::PresaInCarico), &daticert, ricevuta.happened_at, "4j");
     insert_ricevuta(&alfa.database, &ricevuta, &log_row).await;
     // What was said of Carlo is made to speak of Bruno.
     alfa.sql(&format!("UPDATE ricevuta SET recipient = '{BRUNO}'")).await;

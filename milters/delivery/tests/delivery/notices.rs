@@ -4,7 +4,8 @@ use openssl::sha::sha256;
 use pec_core::clock::Moment;
 use pec_core::identifier::hex;
 use pec_state::authentic::Authentic;
-use pec_state::log::{Entry, Event};
+use pec_state::event::Event;
+use pec_state::log::Entry;
 use pec_state::rows::{Custody, Fact, FactKind, MadeNotice, TimeSource};
 use pec_state::trigger::Trigger;
 use pec_test_support::log::Log;
@@ -150,7 +151,8 @@ async fn a_repeat_that_would_differ_without_reason_is_held_back() {
     let (fact, trigger) = held(&beta, &custody, FactKind::ErroreConsegna, BRUNO, "5.2.2").await;
     let known = beta.database.fact_with_id(&fact.id).await.unwrap().unwrap();
     let other = MadeNotice { sha256: vec![0; 32], with: network.world(&network.beta).await.made_with() };
-    let log = Entry::new(Event::Notice("errore-consegna"), &daticert_in(&mail), fact.happened_at, "4j");
+    let log =
+        Entry::new(Event::Notice(FactKind::ErroreConsegna), &daticert_in(&mail), fact.happened_at, "4j");
     assert!(beta.database.insert_made(&known, &other, &log, ANNA).await.unwrap().is_some());
     let why = beta.not_triggered(&trigger).await;
     assert!(why.contains("differently than the first time, and nothing explains it"), "{why}");

@@ -7,7 +7,8 @@ use pec_core::identifier::fresh;
 use pec_core::message::Body;
 use pec_core::notices::non_accettazione::non_accettazione;
 use pec_core::notices::{Issuer, service_address};
-use pec_state::log::{Entry, Event};
+use pec_state::event::Event;
+use pec_state::log::Entry;
 use pec_state::rows::{About, Fact, FactKind, MadeNotice, NotAccepted, PassedKind};
 use pec_test_support::lmtp::bring_one;
 use pec_test_support::log::Log;
@@ -194,7 +195,7 @@ pub(crate) async fn not_accepted(network: &Network, alfa: &Delivery) -> (Mail, S
     };
     let (id, made) =
         (fact.id.clone(), MadeNotice { sha256: notice.body.sha256().to_vec(), with: "x".into() });
-    let log = Entry::new(Event::Notice("non-accettazione"), &daticert, fact.happened_at, "4j");
+    let log = Entry::new(Event::Notice(FactKind::NonAccettazione), &daticert, fact.happened_at, "4j");
     alfa.database.insert_not_accepted(&refused, fact, &made, &log).await.unwrap();
     let sender = format!("<{}>", service_address(&settings.service_domain));
     let body = Body::into_bytes(notice.body).to_vec();

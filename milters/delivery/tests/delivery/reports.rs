@@ -4,7 +4,8 @@ use openssl::sha::sha256;
 use pec_core::clock::Moment;
 use pec_core::daticert::{Errore, Tipo};
 use pec_core::identifier::hex;
-use pec_state::log::{Entry, Event};
+use pec_state::event::Event;
+use pec_state::log::Entry;
 use pec_state::rows::{FactKind, Ricevuta};
 use pec_test_support::judges::openssl_verify;
 use pec_test_support::network::{Network, envelope, insert_ricevuta, sent};
@@ -342,7 +343,7 @@ async fn no_failure_is_certified_where_the_other_provider_has_the_message() {
             content_sha256: vec![0; 32],
             sent_mac: alfa.database.sent(&id).await.unwrap().unwrap().mac().clone(),
         };
-        let log = Entry::new(Event::Ricevuta(kind.as_str()), &daticert, ricevuta.happened_at, "4j");
+        let log = Entry::new(Event::Ricevuta(kind), &daticert, ricevuta.happened_at, "4j");
         assert!(insert_ricevuta(&alfa.database, &ricevuta, &log).await);
         alfa.drops(&report(Some(&envid), &mail, &[(BRUNO, "failed", "4.4.1")], NOW + DAY), kind.as_str())
             .await;

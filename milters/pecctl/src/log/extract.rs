@@ -18,11 +18,12 @@ use pec_register::row::entry;
 use pec_register::rows::quoted;
 use pec_register::sealer::{Seal, last_seal};
 use pec_register::search::of_address;
+use pec_state::event::Words;
+use quick_xml::escape::escape;
 use tokio_postgres::Client;
 
 use super::story::{legal_time, story};
 use super::times::Period;
-use super::words::words;
 use super::{Shown, shown};
 
 /// Rows that one page has at most: beyond, no browser prints it.
@@ -200,7 +201,7 @@ fn page(
 }
 
 fn row_of_table(out: &mut String, n: usize, Shown { row, .. }: &Shown) {
-    let (italian, english) = words(&row.event);
+    let Words { italiano, inglese } = Words::of(&row.event);
     let about = if row.recipients.is_empty() { &row.destinatari } else { &row.recipients };
     let mut who = String::new();
     for (what, value) in [
@@ -224,7 +225,7 @@ fn row_of_table(out: &mut String, n: usize, Shown { row, .. }: &Shown) {
         }
     }
     let mut what =
-        format!("<strong>{}</strong><br>{italian}.<br><em lang=\"en\">{english}.</em>", escape(&row.event));
+        format!("<strong>{}</strong><br>{italiano}.<br><em lang=\"en\">{inglese}.</em>", escape(&row.event));
     for (name, value) in
         [("Oggetto / <em>subject</em>", &row.oggetto), ("Errore / <em>error</em>", &row.error)]
     {
@@ -244,10 +245,6 @@ fn is_sealed(seal: &Seal, seq: i64) -> bool {
     seq <= seal.high && seal.gaps.place(seq).is_none()
 }
 
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::Command;
@@ -255,8 +252,10 @@ mod tests {
     use pec_core::header::Header;
     use pec_register::sealer::Sealer;
     use pec_state::database::Database;
-    use pec_state::log::{Entry, Event};
+    use pec_state::event::Event;
+    use pec_state::log::Entry;
     use pec_state::pool::connect_reader;
+    use pec_state::rows::FactKind;
     use pec_test_support::network::{Network, daticert_of};
     use pec_test_support::pki::NOW;
 
@@ -279,7 +278,7 @@ mod tests {
             .unwrap()
             .unwrap();
         database
-            .insert_log(&Entry::new(Event::Notice("accettazione"), &daticert, daticert.data, "4jB"))
+            .insert_log(&Entry::new(Event::Notice(FactKind::Accettazione), &daticert, daticert.data, "4jB"))
             .await
             .unwrap();
 
@@ -314,7 +313,7 @@ mod tests {
         }
         assert_eq!(page.matches("not sealed yet").count(), 1, "the second row is younger than the seal");
         for Shown { line, .. } in story(&client, "1@client.test").await.unwrap() {
-            assert!(page.contains(&escape(&line)) && page.contains(&hex(&entry(&line))), "{line}");
+            assert!(page.contains(&*escape(&line)) && page.contains(&hex(&entry(&line))), "{line}");
         }
 
         let verifies = |name: &str| {

@@ -13,7 +13,6 @@ mod search;
 pub(crate) mod story;
 pub(crate) mod times;
 mod verify;
-mod words;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -26,6 +25,7 @@ use pec_program::world::own_signer;
 use pec_register::prover::signature_of;
 use pec_register::row::Row;
 use pec_register::rows::each_row;
+use pec_state::event::{Event, Words};
 use pec_state::pool::connect_reader;
 use tokio_postgres::Client;
 
@@ -112,6 +112,13 @@ pub(crate) struct Shown {
     pub(crate) row: Row,
 }
 
+impl Shown {
+    /// What is said of a row whose event nobody here knows: a newer program wrote it, or somebody forged it.
+    fn unknown(&self) -> Option<&'static str> {
+        self.row.event.parse::<Event>().err().map(|_| Words::UNKNOWN.inglese)
+    }
+}
+
 /// The rows that `condition` selects (SQL, what comes from outside in it
 /// [`quoted`](pec_register::rows::quoted)).
 pub(crate) async fn shown(client: &Client, condition: &str) -> anyhow::Result<Vec<Shown>> {
@@ -122,4 +129,81 @@ pub(crate) async fn shown(client: &Client, condition: &str) -> anyhow::Result<Ve
 
 fn read(lines: Vec<String>) -> anyhow::Result<Vec<Shown>> {
     lines.into_iter().map(|line| Ok(Shown { row: Row::from_line(&line)?, line })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use pec_core::clock::Moment;
+    use pec_core::header::Header;
+    use pec_register::audit::audit;
+    use pec_state::database::Database;
+    use pec_state::log::Entry;
+    use pec_test_support::network::{Network, daticert_of, run as sql};
+    use pec_test_support::pki::NOW;
+
+    use super::*;
+
+    fn parsed<A: clap::Args>(words: &[&str]) -> A {
+        let command = A::augment_args(clap::Command::new("log")).no_binary_name(true);
+        A::from_arg_matches(&command.get_matches_from(words)).unwrap()
+    }
+
+    /// A row of each event, and one of an event that nobody here knows, each about a message of its own.
+    #[tokio::test]
+    async fn every_event_is_told_in_both_languages_and_one_that_is_none_is_called_so() {
+        const UNKNOWN: &str = "evento<b>nuovo";
+        let network = Network::new().await;
+        let settings = &network.alfa.settings;
+        let database = Database::connect(settings, "test").await.unwrap();
+        let mut daticert = daticert_of(&network.alfa, &["bruno@pec.beta.test"], &Header::parse(b"").unwrap());
+        let mut names: Vec<_> = Event::all().into_iter().map(Event::name).collect();
+        for event in Event::all() {
+            daticert.identificativo = event.name();
+            database.insert_log(&Entry::new(event, &daticert, daticert.data, "4j")).await.unwrap();
+        }
+        sql(
+            &settings.database,
+            &format!(
+                "INSERT INTO log (happened_at, event, identificativo, mittente, destinatari, gestore,
+                                  certified_by, recipients, queue_id, time_source)
+                 SELECT happened_at, '{UNKNOWN}', '{UNKNOWN}', mittente, destinatari, gestore,
+                        certified_by, recipients, queue_id, time_source
+                 FROM log LIMIT 1"
+            ),
+        )
+        .await;
+        names.push(UNKNOWN.to_owned());
+
+        let client = connect_reader(settings, "test").await.unwrap();
+        let signer = network.signer(&network.alfa);
+        let now = Moment::from_unix(NOW);
+        for (n, name) in names.iter().enumerate() {
+            let file = network.directory.path().join(format!("{n}.html"));
+            let arguments = parsed(&[name, "--output", file.to_str().unwrap()]);
+            let rows = extract::run(&client, &arguments, &settings.provider_name, &signer, now).await;
+            assert_eq!(rows.unwrap(), 1, "{name}");
+            let page = fs::read_to_string(file).unwrap();
+            let Words { italiano, inglese } = Words::of(name);
+            let told = format!(
+                "<strong>{}</strong><br>{italiano}.<br><em lang=\"en\">{inglese}.</em>",
+                quick_xml::escape::escape(name)
+            );
+            assert!(!italiano.is_empty() && !inglese.is_empty() && page.contains(&told), "{told}: {page}");
+            assert_eq!(Words::of(name) == Words::UNKNOWN, name == UNKNOWN, "{name}");
+
+            let story = story::run(&client, &parsed(&[name])).await.unwrap();
+            let found = search::run(&client, &parsed(&["--msgid", name])).await.unwrap().text;
+            for table in [story, found] {
+                assert!(table.contains(&format!("  {name} ")), "{table}");
+                assert_eq!(table.contains(Words::UNKNOWN.inglese), name == UNKNOWN, "{table}");
+            }
+        }
+        assert_eq!(
+            search::run(&client, &parsed(&[])).await.unwrap().text.matches("4j ").count(),
+            names.len()
+        );
+        audit(&client, i64::MIN, now).await.unwrap();
+    }
 }

@@ -10,7 +10,8 @@ use pec_core::clock::{Clock as _, SystemClock};
 use pec_core::identifier::fresh;
 use pec_host::parameters::Settings;
 use pec_state::database::Database;
-use pec_state::log::{Entry, Event};
+use pec_state::event::Event;
+use pec_state::log::Entry;
 use pec_state::pool::connect_reader;
 use tokio_postgres::Client;
 

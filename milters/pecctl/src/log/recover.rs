@@ -7,7 +7,8 @@ use pec_core::clock::{Clock as _, SystemClock};
 use pec_host::parameters::Settings;
 use pec_register::sealer::recover;
 use pec_state::database::Database;
-use pec_state::log::{Entry, Event};
+use pec_state::event::Event;
+use pec_state::log::Entry;
 
 pub(crate) async fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
     let now = SystemClock.now();

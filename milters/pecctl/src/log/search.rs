@@ -1,6 +1,7 @@
 //! `pecctl log search`: the newest rows that are as the options say.
 
 use pec_register::search::{Search, newest};
+use pec_state::event::Event;
 use tokio_postgres::Client;
 
 use super::story::legal_time;
@@ -24,9 +25,9 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     period: Period,
 
-    /// The event: accettazione, avvenuta-consegna ... (docs/register.md).
+    /// The event: accettazione, avvenuta-consegna ... (docs/register-people.md).
     #[arg(long, value_name = "EVENT")]
-    kind: Option<String>,
+    kind: Option<Event>,
 
     /// Postfix's queue id.
     #[arg(long)]
@@ -68,7 +69,8 @@ pub(super) async fn run(client: &Client, arguments: &Arguments) -> anyhow::Resul
 /// A line for what happened and to whom, one for where to look further.
 fn table(rows: &[Shown]) -> String {
     let mut out = String::new();
-    for Shown { row, .. } in rows {
+    for of in rows {
+        let row = &of.row;
         let about = if row.recipients.is_empty() { &row.destinatari } else { &row.recipients };
         let (first, others) = (about.first().map_or("", String::as_str), about.len().saturating_sub(1));
         let others = if others == 0 { String::new() } else { format!(" and {others} more") };
@@ -80,8 +82,8 @@ fn table(rows: &[Shown]) -> String {
             row.mittente
         );
         out += &format!("{:<28}{} {}\n", "", row.queue_id, row.identificativo);
-        if let Some(error) = &row.error {
-            out += &format!("{:<28}{error}\n", "");
+        for words in of.unknown().into_iter().chain(row.error.as_deref()) {
+            out += &format!("{:<28}{words}\n", "");
         }
     }
     out
@@ -94,17 +96,33 @@ mod tests {
     use pec_core::header::Header;
     use pec_register::row::Row;
     use pec_state::database::Database;
-    use pec_state::log::{Entry, Event};
+    use pec_state::log::Entry;
     use pec_state::pool::connect_reader;
+    use pec_state::rows::FactKind;
     use pec_test_support::network::{Network, column, daticert_of, run as sql};
 
     use super::*;
 
+    fn parsed(text: &str) -> Result<Arguments, clap::Error> {
+        let words = std::iter::once("search").chain(text.split(' ').filter(|word| !word.is_empty()));
+        let command = Arguments::augment_args(Command::new("search"));
+        Arguments::from_arg_matches(&command.try_get_matches_from(words)?)
+    }
+
     fn arguments(text: &str) -> Arguments {
-        let words: Vec<_> =
-            std::iter::once("search").chain(text.split(' ').filter(|word| !word.is_empty())).collect();
-        Arguments::from_arg_matches(&Arguments::augment_args(Command::new("search")).get_matches_from(words))
-            .unwrap()
+        parsed(text).unwrap()
+    }
+
+    #[test]
+    fn every_event_can_be_asked_for_and_another_name_is_told_which_there_are() {
+        for event in Event::all() {
+            assert_eq!(arguments(&format!("--kind {event}")).kind, Some(event));
+        }
+        let refused = parsed("--kind consegna").unwrap_err().to_string();
+        let line = refused.lines().next().unwrap();
+        for part in ["'consegna'", "no event has this name", "avvenuta-consegna", "registro-ritirato"] {
+            assert!(line.contains(part), "{part}: {refused}");
+        }
     }
 
     /// Three messages, each with two rows, an hour after the one before; then three months into the past.
@@ -121,7 +139,8 @@ mod tests {
             let mut first = Entry::new(Event::Accesso, &daticert, at, &format!("4jA{n}"));
             first.account = Some("anna@pec.alfa.test".to_owned());
             database.insert_log(&first).await.unwrap();
-            let mut second = Entry::new(Event::Notice("errore-consegna"), &daticert, at, &format!("4jB{n}"));
+            let mut second =
+                Entry::new(Event::Notice(FactKind::ErroreConsegna), &daticert, at, &format!("4jB{n}"));
             second.message_id = Some(format!("receipt{n}@gestore.alfa.test"));
             second.recipients = vec![to.to_owned()];
             second.error = Some(format!("5.1.{n} no such mailbox"));

@@ -3,6 +3,7 @@
 use anyhow::bail;
 use pec_core::clock::Moment;
 use pec_register::search::named;
+use pec_state::rows::TimeSource;
 use tokio_postgres::Client;
 
 use super::{Shown, shown};
@@ -47,7 +48,8 @@ pub(crate) async fn story(client: &Client, id: &str) -> anyhow::Result<Vec<Shown
 fn table(rows: &[Shown]) -> String {
     let mut out = String::new();
     let mut shown = None;
-    for Shown { row, .. } in rows {
+    for of in rows {
+        let row = &of.row;
         if shown != Some(&row.identificativo) {
             if shown.is_some() {
                 out += "\n";
@@ -63,9 +65,12 @@ fn table(rows: &[Shown]) -> String {
         }
         out +=
             &format!("{}  {:<28} {}\n", legal_time(&row.happened_at), row.event, row.recipients.join(", "));
-        for (what, value) in
-            [("message", &row.message_id), ("sha-256", &row.message_sha256), ("error", &row.error)]
-        {
+        for (what, value) in [
+            ("event", of.unknown()),
+            ("message", row.message_id.as_deref()),
+            ("sha-256", row.message_sha256.as_deref()),
+            ("error", row.error.as_deref()),
+        ] {
             if let Some(value) = value {
                 out += &format!("{:<28}{what:<9}{value}\n", "");
             }
@@ -77,7 +82,7 @@ fn table(rows: &[Shown]) -> String {
             "{:<28}queue id {}{}\n",
             "",
             row.queue_id,
-            if row.time_source == "clock" {
+            if row.time_source == TimeSource::Clock.as_str() {
                 String::new()
             } else {
                 format!(", time by the {}", row.time_source)
@@ -98,8 +103,10 @@ mod tests {
     use pec_core::header::Header;
     use pec_register::row::Row;
     use pec_state::database::Database;
-    use pec_state::log::{Entry, Event};
+    use pec_state::event::Event;
+    use pec_state::log::Entry;
     use pec_state::pool::connect_reader;
+    use pec_state::rows::FactKind;
     use pec_test_support::network::{Network, daticert_of};
 
     use super::*;
@@ -112,7 +119,7 @@ mod tests {
         let header = Header::parse(b"Subject: Prova\r\nMessage-ID: <it's\\1@client.test>\r\n").unwrap();
         let daticert = daticert_of(&network.alfa, &["bruno@pec.beta.test"], &header);
         let mut later = Entry::new(
-            Event::Notice("accettazione"),
+            Event::Notice(FactKind::Accettazione),
             &daticert,
             Moment::from_unix(daticert.data.unix() + 1),
             "4jB",
