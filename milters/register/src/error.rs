@@ -73,7 +73,7 @@ pub enum RegisterError {
     /// name it.
     #[error("{0}")]
     LogKey(String),
-    /// Permanent: the file system says no, or a file is not what it should be.
+    /// Permanent, a full disk aside: the file system says no, or a file is not what it should be.
     #[error("{path}: {trouble}")]
     File {
         /// The file.
