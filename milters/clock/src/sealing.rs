@@ -10,7 +10,8 @@ use std::time::Duration;
 use pec_core::clock::Clock;
 use pec_host::maillog;
 use pec_host::parameters::Settings;
-use pec_register::sealer::{SealError, Sealer};
+use pec_register::error::RegisterError;
+use pec_register::sealer::Sealer;
 
 /// From one look for new rows to the next. Two seconds are promised.
 const EVERY: Duration = Duration::from_secs(1);
@@ -48,7 +49,7 @@ async fn step(
     sealer: &mut Option<Sealer>,
     settings: &Settings,
     clock: &dyn Clock,
-) -> Result<bool, SealError> {
+) -> Result<bool, RegisterError> {
     if sealer.is_none() {
         let Some(opened) = Sealer::open(settings, "pec-clock").await? else { return Ok(false) };
         maillog::sealing(opened.last().map_or(0, |seal| seal.size));

@@ -191,6 +191,7 @@ impl CrlDirectory {
     /// Several programs write: one at a time compares and replaces.
     fn locked<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         if !self.path.exists() {
+            // Lost in a crash, it is made and filled anew.
             fs::create_dir(&self.path)?;
             // The administrator's command may be first, and the milters must be able to write here.
             if let Some(owner) = self.path.parent().and_then(|above| fs::metadata(above).ok()) {
@@ -199,9 +200,7 @@ impl CrlDirectory {
         }
         let directory = File::open(&self.path)?;
         directory.lock()?;
-        let done = work()?;
-        directory.sync_all()?;
-        Ok(done)
+        work()
     }
 
     fn write(&self, place: &Place, crl: Option<Arc<Crl>>) -> io::Result<()> {

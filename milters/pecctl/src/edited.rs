@@ -52,10 +52,6 @@ impl Edited {
             }
             Ok(())
         });
-        let in_place = || match self.path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            Some(directory) => File::open(directory)?.sync_all(),
-            None => File::open(".")?.sync_all(),
-        };
-        written.and_then(|()| in_place()).with_context(|| self.path.display().to_string())
+        written.with_context(|| self.path.display().to_string())
     }
 }

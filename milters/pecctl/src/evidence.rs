@@ -1,9 +1,9 @@
 //! `pecctl evidence`: one file that proves to a court what the retained log says of a message.
 
 use std::collections::BTreeSet;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use pec_core::clock::{Clock as _, Moment, SystemClock};
 use pec_core::smime::certificates_from_pem;
 use pec_core::smime::sign::Signer;
+use pec_host::files::create;
 use pec_host::outages::Outages;
 use pec_host::parameters::Settings;
 use pec_program::world::own_signer;
@@ -167,11 +168,10 @@ fn name_of(msgid: &str) -> PathBuf {
 
 /// It has what people wrote to each other: for nobody else's eyes.
 fn write(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let written =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).and_then(|mut new| {
-            new.write_all(bytes)?;
-            new.sync_all()
-        });
+    let written = create(file, |new| {
+        new.set_permissions(fs::Permissions::from_mode(0o600))?;
+        new.write_all(bytes)
+    });
     written.with_context(|| file.display().to_string())
 }
 

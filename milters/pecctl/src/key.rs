@@ -4,9 +4,9 @@
 //!
 //! Promise: no key that exists is changed or overwritten.
 
-use std::fs::OpenOptions;
+use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -19,6 +19,7 @@ use pec_core::notices::service_address;
 use pec_core::smime::own::{KEY_BITS, fits};
 use pec_core::smime::pem::sign;
 use pec_core::smime::request::{Subject, request};
+use pec_host::files::create;
 use pec_host::parameters::{Settings, SigningKey};
 use pec_host::read::private_key;
 use pec_register::checkpoint::LogKey;
@@ -159,31 +160,21 @@ fn make_key(
     file: &Path,
     make: impl FnOnce() -> Result<PKey<Private>, ErrorStack>,
 ) -> anyhow::Result<PKey<Private>> {
-    // Opened before the key is made: if something lies there, that is said at once.
-    let mut out = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)
-        .with_context(|| file.display().to_string())?;
-    let written = (|| {
+    let mut made = None;
+    // If something lies there, that is said before a key is made.
+    let written = create(file, |new| {
+        new.set_permissions(fs::Permissions::from_mode(0o600))?;
         let key = make()?;
-        out.write_all(&key.private_key_to_pem_pkcs8()?)?;
-        out.sync_all()?;
-        anyhow::Ok(key)
-    })();
-    if written.is_err() {
-        // Half a key is none; it is ours, since nothing was there.
-        let _ = std::fs::remove_file(file);
-    }
-    written.with_context(|| file.display().to_string())
+        new.write_all(&key.private_key_to_pem_pkcs8()?)?;
+        made = Some(key);
+        Ok(())
+    });
+    written.with_context(|| file.display().to_string())?;
+    made.context("no key was made")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]

@@ -191,7 +191,7 @@ struct Inner {
 /// A directory that counts, before it is in force.
 struct New {
     /// Held until it is.
-    lock: File,
+    _lock: File,
     head: String,
     ldif: Vec<u8>,
     of: Option<Moment>,
@@ -379,7 +379,7 @@ impl Inner {
         let changes = before.map(|before| changes(&before, &after, NAMED_DOMAINS)).unwrap_or_default();
         let head = of.map_or_else(String::new, |of| format!("{FETCHED}{} ({of})\n", of.unix()));
         let step = format!("indice {}-{}", hex(&kept.digest.unwrap_or_default()[..8]), hex(&digest[..8]));
-        Ok(Some(New { lock, head, ldif, of, size: after.size(), changes, step }))
+        Ok(Some(New { _lock: lock, head, ldif, of, size: after.size(), changes, step }))
     }
 
     /// The signed LDIF, and of when it is: when it was signed, or, if that does not stand in it, what the
@@ -398,16 +398,20 @@ impl Inner {
 
     fn put_in_force(&self, new: New, now: Moment) -> anyhow::Result<New> {
         let before = beside(&self.file, "before");
-        let _ = fs::remove_file(&before);
-        match fs::copy(&self.file, &before) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(e).context(before.display().to_string());
+        let kept = match File::open(&self.file) {
+            Ok(mut old) => replace(&before, |new| {
+                new.set_permissions(old.metadata()?.permissions())?;
+                io::copy(&mut old, new).map(drop)
+            }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let _ = fs::remove_file(&before);
+                Ok(())
             }
-            _ => {}
-        }
+            Err(e) => Err(e),
+        };
+        kept.with_context(|| before.display().to_string())?;
         self.write(&self.file, &[new.head.as_bytes(), &new.ldif])?;
         self.set_tried(Tried { tried: Some(now.unix()), good: Some(now.unix()) })?;
-        new.lock.sync_all()?;
         Ok(new)
     }
 

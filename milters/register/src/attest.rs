@@ -22,7 +22,8 @@ use pec_core::clock::Moment;
 use pec_host::files::beside;
 
 use crate::checkpoint::Checkpoint;
-use crate::prover::{ProveError, Prover, named, signature_of, timestamp_of, write};
+use crate::error::RegisterError;
+use crate::prover::{Prover, make_directory, named, signature_of, timestamp_of, write};
 
 /// How often a checkpoint is signed at least, in seconds.
 const EVERY: i64 = 86_400;
@@ -33,7 +34,7 @@ pub fn directory(register: &Path) -> PathBuf {
 }
 
 /// The signed checkpoints that there are, in the order of their sizes.
-pub fn attested(register: &Path) -> Result<Vec<(u64, PathBuf)>, ProveError> {
+pub fn attested(register: &Path) -> Result<Vec<(u64, PathBuf)>, RegisterError> {
     let size = |file: &PathBuf| file.file_stem()?.to_str()?.parse::<u64>().ok();
     let mut files: Vec<_> = named(&directory(register), ".checkpoint")?
         .into_iter()
@@ -50,33 +51,33 @@ pub fn take(
     checkpoint: &str,
     at_once: bool,
     now: Moment,
-) -> Result<Option<u64>, ProveError> {
+) -> Result<Option<u64>, RegisterError> {
     // What is no checkpoint is for the sealer to say.
     let Ok(read) = Checkpoint::read(checkpoint) else { return Ok(None) };
     let last = attested(register)?.pop();
     if let Some((size, file)) = last {
-        let text = fs::read_to_string(&file).map_err(ProveError::file(&file))?;
+        let text = fs::read_to_string(&file).map_err(RegisterError::file(&file))?;
         let time = Checkpoint::read(&text).ok().and_then(|last| last.time).map_or(0, Moment::unix);
         if read.size <= size || !(at_once || now.unix() - time >= EVERY) {
             return Ok(None);
         }
     }
     let directory = directory(register);
-    fs::create_dir_all(&directory).map_err(ProveError::file(&directory))?;
+    make_directory(&directory)?;
     write(&directory.join(format!("{}.checkpoint", read.size)), checkpoint.as_bytes())?;
     Ok(Some(read.size))
 }
 
 /// Signs and timestamps what is not yet, the oldest first.
-pub fn complete(register: &Path, prover: &Prover<'_>) -> Result<(), ProveError> {
+pub fn complete(register: &Path, prover: &Prover<'_>) -> Result<(), RegisterError> {
     prover.complete_all(&attested(register)?.into_iter().map(|(_, file)| file).collect::<Vec<_>>())
 }
 
 /// Sees to it that `log.key` names this public key (`LogKey::public`) and is signed by the certificate of
 /// today. Gives back whether it is a new one.
-pub fn endorse(register: &Path, public: &str, prover: &Prover<'_>) -> Result<bool, ProveError> {
+pub fn endorse(register: &Path, public: &str, prover: &Prover<'_>) -> Result<bool, RegisterError> {
     let file = register.join("log.key");
-    let error = ProveError::file(&file);
+    let error = RegisterError::file(&file);
     let text = format!("{public}\n");
     let known = match fs::read_to_string(&file) {
         Ok(known) => Some(known),
@@ -97,9 +98,9 @@ pub fn endorse(register: &Path, public: &str, prover: &Prover<'_>) -> Result<boo
 }
 
 /// Whether a signature is by the certificate of today.
-fn is_by(signature: &Path, prover: &Prover<'_>) -> Result<bool, ProveError> {
+fn is_by(signature: &Path, prover: &Prover<'_>) -> Result<bool, RegisterError> {
     use der::Encode as _;
-    let bytes = fs::read(signature).map_err(ProveError::file(signature))?;
+    let bytes = fs::read(signature).map_err(RegisterError::file(signature))?;
     let ours = prover.signer.identity().certificate.to_der().unwrap_or_default();
     let by = || -> Result<bool, openssl::error::ErrorStack> {
         let pkcs7 = Pkcs7::from_der(&bytes)?;
@@ -113,7 +114,7 @@ fn is_by(signature: &Path, prover: &Prover<'_>) -> Result<bool, ProveError> {
 /// Moves the key of before, with what proves it, to a name with today's date. What a crash left half done is
 /// gone on with: a copy of each is there before any of them goes, and the key's own name stays until the new
 /// one takes it.
-fn put_away(file: &Path, now: Moment) -> Result<(), ProveError> {
+fn put_away(file: &Path, now: Moment) -> Result<(), RegisterError> {
     let day = now.to_string().chars().take(10).collect::<String>();
     let of = |name: &Path| [name.to_owned(), signature_of(name), timestamp_of(name)];
     let same = |name: &Path| fs::read(name).ok() == fs::read(file).ok();
@@ -125,12 +126,12 @@ fn put_away(file: &Path, now: Moment) -> Result<(), ProveError> {
         match fs::read(from) {
             Ok(content) => write(&to, &content)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(ProveError::file(from)(e)),
+            Err(e) => return Err(RegisterError::file(from)(e)),
         }
     }
     for gone in [timestamp_of(file), signature_of(file)] {
         match fs::remove_file(&gone) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(ProveError::file(&gone)(e)),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(RegisterError::file(&gone)(e)),
             _ => {}
         }
     }
@@ -138,7 +139,7 @@ fn put_away(file: &Path, now: Moment) -> Result<(), ProveError> {
 }
 
 /// The public keys of the log that lie here, today's first: `log.key`, and those of before.
-pub fn log_keys(register: &Path) -> Result<Vec<(PathBuf, String)>, ProveError> {
+pub fn log_keys(register: &Path) -> Result<Vec<(PathBuf, String)>, RegisterError> {
     let mut keys = Vec::new();
     let is_key = |file: &PathBuf| {
         let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
@@ -148,7 +149,7 @@ pub fn log_keys(register: &Path) -> Result<Vec<(PathBuf, String)>, ProveError> {
                 .is_some_and(|day| day.starts_with(|c: char| c.is_ascii_digit()) && !day.contains('.'))
     };
     for file in named(register, "")?.into_iter().filter(is_key) {
-        let text = fs::read_to_string(&file).map_err(ProveError::file(&file))?;
+        let text = fs::read_to_string(&file).map_err(RegisterError::file(&file))?;
         keys.push((file, text.trim_end().to_owned()));
     }
     Ok(keys)

@@ -9,12 +9,13 @@ use openssl::base64::encode_block;
 use openssl::pkey::{Id, PKey, Private};
 use pec_core::clock::Moment;
 use pec_core::smime::sign::SignError;
-use pec_host::parameters::{Settings, SigningKey};
-use pec_host::read::closed_to_others;
-use pec_host::read::private_key;
+use pec_host::parameters::{ParameterError, Settings, SigningKey};
+use pec_host::read::{closed_to_others, private_key};
 use pec_token::TokenLogKey;
 use signed_note::{Note, StandardVerifier, Verifier, VerifierList};
 use tlog_tiles::Hash;
+
+use crate::error::RegisterError;
 
 /// What a public key of a note begins with: the algorithm Ed25519.
 const ED25519: u8 = 1;
@@ -28,16 +29,6 @@ pub trait SignsCheckpoints: Send + Sync {
     fn sign(&self, data: &[u8]) -> Result<Vec<u8>, SignError>;
 }
 
-/// The log key cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("pec_register_key = {key}: {trouble}")]
-pub struct LogKeyError {
-    /// The parameter's value.
-    pub key: String,
-    /// Why.
-    pub trouble: String,
-}
-
 /// The key that signs checkpoints, with the register's name.
 pub struct LogKey {
     name: String,
@@ -46,24 +37,16 @@ pub struct LogKey {
 
 impl LogKey {
     /// The key of `pec_register_key`.
-    pub fn read(settings: &Settings) -> Result<Self, LogKeyError> {
+    pub fn read(settings: &Settings) -> Result<Self, RegisterError> {
         match &settings.register_key {
             SigningKey::File(file) => Ok(Self::new(settings, Box::new(InFile::read(file)?))),
             SigningKey::Token(uri) => {
-                let key = uri.to_string();
-                let error = |e: SignError| {
-                    let words = match e {
-                        SignError::Key(words) | SignError::Away(words) => words,
-                        SignError::Encoding(e) => e.to_string(),
-                    };
-                    // It names parameter and key, as does this.
-                    let trouble = words
-                        .strip_prefix(&format!("pec_register_key = {key}: "))
-                        .map_or(words.clone(), str::to_owned);
-                    LogKeyError { key: key.clone(), trouble }
+                // The words name parameter and key.
+                let error = |e: SignError| match e {
+                    SignError::Key(words) | SignError::Away(words) => RegisterError::LogKey(words),
+                    SignError::Encoding(_) => e.into(),
                 };
-                let token = settings.pkcs11.token(uri).map_err(|e| error(SignError::Key(e.to_string())))?;
-                let key = TokenLogKey::open(token).map_err(error)?;
+                let key = TokenLogKey::open(settings.pkcs11.token(uri)?).map_err(error)?;
                 let public = key.public_key().map_err(error)?;
                 Ok(Self::new(settings, Box::new(OnToken { key, public })))
             }
@@ -105,8 +88,12 @@ pub fn origin(settings: &Settings) -> String {
 struct InFile(PKey<Private>);
 
 impl InFile {
-    fn read(file: &Path) -> Result<Self, LogKeyError> {
-        let error = |trouble: String| LogKeyError { key: file.display().to_string(), trouble };
+    fn read(file: &Path) -> Result<Self, ParameterError> {
+        let error = |trouble: String| ParameterError::File {
+            name: "pec_register_key",
+            path: file.display().to_string(),
+            trouble,
+        };
         let key = private_key(file).map_err(error)?;
         closed_to_others(file).map_err(error)?;
         if key.id() != Id::ED25519 {

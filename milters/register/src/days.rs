@@ -23,9 +23,7 @@
 //! they are written. 4 and 5 are made up by themselves. The file of a day whose rows have left the database
 //! (`retired`) cannot be made again, and is asked for.
 
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use flate2::write::GzEncoder;
@@ -33,17 +31,18 @@ use flate2::{Compression, GzBuilder};
 use openssl::sha::Sha256;
 use pec_core::clock::Moment;
 use pec_core::identifier::hex;
-use pec_host::files::beside;
+use pec_host::files::{Draft, beside, make_directory};
 use serde::{Deserialize, Serialize};
 use tlog_tiles::Hash;
 use tokio_postgres::Client;
 
-use crate::prover::{ProveError, Prover, named, sync_directory_of};
+use crate::error::RegisterError;
+use crate::prover::{Prover, named};
 use crate::ranges::Ranges;
 use crate::row::{entry, leaf};
-use crate::rows::{RowsError, each_row, numbered};
-use crate::sealer::{Seal, SealError, last_seal, seals};
-use crate::tree::{EMPTY, Edge, Tiles, TreeError, WIDTH};
+use crate::rows::{each_row, numbered};
+use crate::sealer::{Seal, last_seal, seals};
+use crate::tree::{EMPTY, Edge, Tiles, WIDTH};
 
 /// How long a day must be over, in seconds: what was under way at its end is sealed by then.
 const OVER_FOR: i64 = 600;
@@ -102,41 +101,6 @@ pub struct LostLine {
     pub entry: String,
 }
 
-/// No file for that day, for now.
-#[derive(Debug, thiserror::Error)]
-pub enum DayError {
-    /// The database.
-    #[error("the database: {0}")]
-    Database(#[from] tokio_postgres::Error),
-    /// The same, or a row that is none.
-    #[error(transparent)]
-    Rows(#[from] RowsError),
-    /// The seals.
-    #[error(transparent)]
-    Seal(#[from] SealError),
-    /// The tree.
-    #[error(transparent)]
-    Tree(#[from] TreeError),
-    /// The files.
-    #[error(transparent)]
-    Prove(#[from] ProveError),
-    /// The rows are not those that were sealed.
-    #[error(
-        "the rows of {0} are not those that were sealed: `pecctl log verify` names them. That day has no \
-        file, nor has any after it"
-    )]
-    Altered(String),
-    /// They are not those that the file had.
-    #[error(
-        "the file of {0} is missing, and the rows of that day do not give it again: bring it back from a \
-        backup"
-    )]
-    Other(String),
-    /// They are in no database any more.
-    #[error("the file of {0} is missing, and its rows have left the database: bring it back from a backup")]
-    Retired(String),
-}
-
 /// A day that was closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed {
@@ -172,10 +136,11 @@ pub async fn close_next(
     tiles: &Tiles,
     origin: &str,
     now: Moment,
-) -> Result<Option<Closed>, DayError> {
+) -> Result<Option<Closed>, RegisterError> {
     let Some(last) = last_seal(client).await? else { return Ok(None) };
-    let next = "SELECT coalesce((SELECT max(day) + 1 FROM day_file), (SELECT min(day) FROM seal)) - date \
-        '1970-01-01'";
+    let next = "
+        SELECT coalesce((SELECT max(day) + 1 FROM day_file), (SELECT min(day) FROM seal))
+               - date '1970-01-01'";
     let Some(day) = client.query_one(next, &[]).await?.get::<_, Option<i32>>(0) else { return Ok(None) };
     let end = (i64::from(day) + 1) * DAY;
     if now.unix() < end + OVER_FOR || is_awaited(client, &last, end).await? {
@@ -184,8 +149,9 @@ pub async fn close_next(
     let closing = Closing::of(client, tiles, origin, day).await?;
     let file = file_of(tiles.directory(), &closing.header.day);
     let (new, sha256) = closing.write(client, tiles, &file).await?;
-    let sql = "INSERT INTO day_file (day, first_leaf, size, sha256, made_at) VALUES (date '1970-01-01' + \
-        $1::int4, $2, $3, $4, to_timestamp($5::int8))";
+    let sql = "
+        INSERT INTO day_file (day, first_leaf, size, sha256, made_at)
+        VALUES (date '1970-01-01' + $1::int4, $2, $3, $4, to_timestamp($5::int8))";
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     client
         .execute(
@@ -199,14 +165,14 @@ pub async fn close_next(
             ],
         )
         .await?;
-    take_name(&new, &file)?;
+    new.publish().map_err(RegisterError::file(&file))?;
     let rows = closing.seals.iter().filter(|seal| !seal.lost).map(|seal| seal.size - seal.first).sum();
     Ok(Some(Closed { day: closing.header.day, rows, sha256: hex(&sha256) }))
 }
 
 /// Writes again the files of closed days that are not here: after a crash, or on a host that seals now in
 /// place of another.
-pub async fn restore(client: &Client, tiles: &Tiles, origin: &str) -> Result<(), DayError> {
+pub async fn restore(client: &Client, tiles: &Tiles, origin: &str) -> Result<(), RegisterError> {
     let days = client.query("SELECT day - date '1970-01-01', sha256 FROM day_file ORDER BY day", &[]).await?;
     for row in days {
         let (day, known): (i32, Vec<u8>) = (row.get(0), row.get(1));
@@ -215,32 +181,30 @@ pub async fn restore(client: &Client, tiles: &Tiles, origin: &str) -> Result<(),
         if file.exists() {
             continue;
         }
-        let is_retired = "SELECT EXISTS (SELECT FROM retired WHERE month = date_trunc('month', date \
-            '1970-01-01' + $1::int4)::date)";
+        let is_retired = "
+            SELECT EXISTS (
+                SELECT FROM retired
+                WHERE month = date_trunc('month', date '1970-01-01' + $1::int4)::date)";
         if client.query_one(is_retired, &[&day]).await?.get(0) {
-            return Err(DayError::Retired(name));
+            return Err(RegisterError::DayRetired(name));
         }
         let (new, sha256) =
             Closing::of(client, tiles, origin, day).await?.write(client, tiles, &file).await?;
         if known != sha256 {
-            return Err(DayError::Other(name));
+            return Err(RegisterError::DayDiffers(name));
         }
-        take_name(&new, &file)?;
+        new.publish().map_err(RegisterError::file(&file))?;
     }
     Ok(())
 }
 
 /// Signs and timestamps what is not yet, the oldest first.
-pub fn complete(register: &Path, prover: &Prover<'_>) -> Result<(), ProveError> {
+pub fn complete(register: &Path, prover: &Prover<'_>) -> Result<(), RegisterError> {
     prover.complete_all(&named(&directory(register), END)?)
 }
 
-fn take_name(new: &Path, file: &Path) -> Result<(), ProveError> {
-    fs::rename(new, file).and_then(|()| sync_directory_of(file)).map_err(ProveError::file(file))
-}
-
 /// Whether a row that came in before `end` is not sealed yet.
-async fn is_awaited(client: &Client, last: &Seal, end: i64) -> Result<bool, DayError> {
+async fn is_awaited(client: &Client, last: &Seal, end: i64) -> Result<bool, RegisterError> {
     let before = format!("log.recorded_at < to_timestamp({end})");
     let newer = format!("SELECT EXISTS (SELECT FROM log WHERE log.seq > {} AND {before})", last.high);
     if client.query_one(&newer, &[]).await?.get(0) {
@@ -250,8 +214,9 @@ async fn is_awaited(client: &Client, last: &Seal, end: i64) -> Result<bool, DayE
         return Ok(false);
     }
     let late = format!(
-        "SELECT EXISTS (SELECT FROM log WHERE log.seq <@ '{}'::int8multirange AND log.seq <= {} AND \
-        {before})",
+        "SELECT EXISTS (
+            SELECT FROM log
+            WHERE log.seq <@ '{}'::int8multirange AND log.seq <= {} AND {before})",
         last.gaps, last.high
     );
     Ok(client.query_one(&late, &[]).await?.get(0))
@@ -266,7 +231,7 @@ struct Closing {
 }
 
 impl Closing {
-    async fn of(client: &Client, tiles: &Tiles, origin: &str, day: i32) -> Result<Self, DayError> {
+    async fn of(client: &Client, tiles: &Tiles, origin: &str, day: i32) -> Result<Self, RegisterError> {
         let name = date(i64::from(day));
         let before = |day: i32| {
             format!("number = (SELECT max(number) FROM seal WHERE day < date '1970-01-01' + {day})")
@@ -275,10 +240,12 @@ impl Closing {
         let seals = seals(client, &format!("day = date '1970-01-01' + {day}")).await?;
         let (first_leaf, root_before) = earlier.as_ref().map_or((0, EMPTY), |seal| (seal.size, seal.root));
         // The seals of the first day, at least, are there.
-        let Some(last) = seals.last().or(earlier.as_ref()) else { return Err(DayError::Altered(name)) };
+        let Some(last) = seals.last().or(earlier.as_ref()) else {
+            return Err(RegisterError::DayAltered(name));
+        };
         let edge = tiles.edge(first_leaf)?;
         if edge.root() != root_before {
-            return Err(TreeError::Tiles(tiles.directory().display().to_string()).into());
+            return Err(RegisterError::Tiles(tiles.directory().display().to_string()));
         }
         let previous = client
             .query_opt("SELECT sha256 FROM day_file WHERE day = date '1970-01-01' + $1::int4", &[&(day - 1)])
@@ -298,21 +265,19 @@ impl Closing {
         Ok(Self { header, seals, edge, root })
     }
 
-    /// Writes the lines beside `file`; gives back where, and their hash.
+    /// Writes the lines for `file`, which waits for its name then; with their hash.
     async fn write(
         &self,
         client: &Client,
         tiles: &Tiles,
         file: &Path,
-    ) -> Result<(PathBuf, [u8; 32]), DayError> {
-        let altered = || DayError::Altered(self.header.day.clone());
+    ) -> Result<(Draft, [u8; 32]), RegisterError> {
+        let altered = || RegisterError::DayAltered(self.header.day.clone());
         let new = beside(file, "new");
-        let error = ProveError::file(&new);
-        if let Some(directory) = file.parent() {
-            // Who wrote to whom is nobody's business who may read the tree.
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(&error)?;
-        }
-        let mut lines = Lines::new(File::create(&new).map_err(&error)?, self.edge.clone());
+        let error = RegisterError::file(&new);
+        // Who wrote to whom is nobody's business who may read the tree.
+        make_directory(&directory(tiles.directory()), 0o700).map_err(&error)?;
+        let mut lines = Lines::new(Draft::of(file).map_err(&error)?, self.edge.clone());
         lines.line(&serde_json::to_string(&self.header).map_err(|e| error(e.into()))?).map_err(&error)?;
         let mut together = Ranges::default();
         let mut expected = self.header.first_leaf;
@@ -341,12 +306,15 @@ impl Closing {
         if lines.edge.size() != self.header.size || lines.edge.root() != self.root {
             return Err(altered());
         }
-        let sha256 = lines.finish().map_err(error)?;
-        Ok((new, sha256))
+        lines.finish().map_err(error)
     }
 }
 
-async fn write_rows(client: &Client, seqs: &Ranges, lines: &mut Lines) -> Result<io::Result<()>, DayError> {
+async fn write_rows(
+    client: &Client,
+    seqs: &Ranges,
+    lines: &mut Lines,
+) -> Result<io::Result<()>, RegisterError> {
     let mut written = Ok(());
     if !seqs.is_empty() {
         each_row(client, &numbered(seqs), |row| {
@@ -359,13 +327,13 @@ async fn write_rows(client: &Client, seqs: &Ranges, lines: &mut Lines) -> Result
     Ok(written)
 }
 
-fn write_lost(tiles: &Tiles, seal: &Seal, lines: &mut Lines) -> Result<io::Result<()>, DayError> {
+fn write_lost(tiles: &Tiles, seal: &Seal, lines: &mut Lines) -> Result<io::Result<()>, RegisterError> {
     for leaf in seal.first..seal.size {
         // The bundle is small, and lost rows are few.
         let entries = tiles.entries(leaf / WIDTH, seal.size)?;
         let place = usize::try_from(leaf % WIDTH).unwrap_or(0);
         let Some(entry) = entries.get(place) else {
-            return Err(TreeError::Tiles(tiles.directory().display().to_string()).into());
+            return Err(RegisterError::Tiles(tiles.directory().display().to_string()));
         };
         let line = serde_json::to_string(&LostLine { entry: hex(entry) });
         let written = line.map_err(io::Error::from).and_then(|line| lines.leaf(&line, entry));
@@ -378,13 +346,13 @@ fn write_lost(tiles: &Tiles, seal: &Seal, lines: &mut Lines) -> Result<io::Resul
 
 /// Lines on their way into the file.
 struct Lines {
-    out: GzEncoder<BufWriter<File>>,
+    out: GzEncoder<BufWriter<Draft>>,
     hash: Sha256,
     edge: Edge,
 }
 
 impl Lines {
-    fn new(file: File, edge: Edge) -> Self {
+    fn new(file: Draft, edge: Edge) -> Self {
         // Neither name nor time: the same lines are the same bytes.
         Self {
             out: GzBuilder::new().write(BufWriter::new(file), Compression::default()),
@@ -407,8 +375,9 @@ impl Lines {
     }
 
     /// All of it is on disk.
-    fn finish(self) -> io::Result<[u8; 32]> {
-        self.out.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
-        Ok(self.hash.finish())
+    fn finish(self) -> io::Result<(Draft, [u8; 32])> {
+        let draft = self.out.finish()?.into_inner().map_err(io::IntoInnerError::into_error)?;
+        draft.sync()?;
+        Ok((draft, self.hash.finish()))
     }
 }

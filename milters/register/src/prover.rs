@@ -12,45 +12,11 @@ use std::path::{Path, PathBuf};
 
 use openssl::sha::Sha256;
 use pec_core::clock::Moment;
-use pec_core::smime::sign::{SignError, Signer, detached};
-use pec_host::files::{beside, replace};
+use pec_core::smime::sign::{Signer, detached};
+use pec_host::files::{self, beside, replace};
 
-use crate::tsa::{Tsa, TsaError};
-
-/// A proof is not complete.
-#[derive(Debug, thiserror::Error)]
-pub enum ProveError {
-    /// The file system says no.
-    #[error("{path}: {trouble}")]
-    File {
-        /// The file.
-        path: String,
-        /// Why.
-        trouble: io::Error,
-    },
-    /// The provider's key does not sign.
-    #[error("{path} is not signed: {trouble}")]
-    Sign {
-        /// The file.
-        path: String,
-        /// Why.
-        trouble: SignError,
-    },
-    /// There is no timestamp.
-    #[error("{path} has no timestamp: {trouble}")]
-    Stamp {
-        /// The file.
-        path: String,
-        /// Why.
-        trouble: TsaError,
-    },
-}
-
-impl ProveError {
-    pub(crate) fn file(path: &Path) -> impl Fn(io::Error) -> Self {
-        move |trouble| Self::File { path: path.display().to_string(), trouble }
-    }
-}
+use crate::error::RegisterError;
+use crate::tsa::Tsa;
 
 /// Where a file's signature lies.
 pub fn signature_of(file: &Path) -> PathBuf {
@@ -74,50 +40,48 @@ pub struct Prover<'a> {
 
 impl Prover<'_> {
     /// Signs and timestamps `file`, as far as it is not yet.
-    pub fn complete(&self, file: &Path) -> Result<(), ProveError> {
+    pub fn complete(&self, file: &Path) -> Result<(), RegisterError> {
         self.sign(file)?;
         self.stamp(file)
     }
 
     /// The same for several: first all signatures, since a TSA that is away is no reason not to sign. The
     /// first that fails ends it; the others would fare no better.
-    pub fn complete_all(&self, files: &[PathBuf]) -> Result<(), ProveError> {
+    pub fn complete_all(&self, files: &[PathBuf]) -> Result<(), RegisterError> {
         files.iter().try_for_each(|file| self.sign(file))?;
         files.iter().try_for_each(|file| self.stamp(file))
     }
 
-    fn sign(&self, file: &Path) -> Result<(), ProveError> {
+    fn sign(&self, file: &Path) -> Result<(), RegisterError> {
         let p7s = signature_of(file);
         if p7s.exists() {
             return Ok(());
         }
-        let digest = digest(file).map_err(ProveError::file(file))?;
-        let sign = |trouble| ProveError::Sign { path: file.display().to_string(), trouble };
+        let digest = digest(file).map_err(RegisterError::file(file))?;
+        let sign = |trouble| RegisterError::Unsigned { what: file.display().to_string(), trouble };
         write(&p7s, &detached(self.signer, &digest, self.now).map_err(sign)?)
     }
 
-    fn stamp(&self, file: &Path) -> Result<(), ProveError> {
+    fn stamp(&self, file: &Path) -> Result<(), RegisterError> {
         let (Some(tsa), tsr) = (self.tsa, timestamp_of(file)) else { return Ok(()) };
         if tsr.exists() {
             return Ok(());
         }
         let p7s = signature_of(file);
-        let signature = fs::read(&p7s).map_err(ProveError::file(&p7s))?;
-        let stamp = |trouble| ProveError::Stamp { path: file.display().to_string(), trouble };
+        let signature = fs::read(&p7s).map_err(RegisterError::file(&p7s))?;
+        let stamp = |trouble| RegisterError::Unstamped { path: file.display().to_string(), trouble };
         write(&tsr, &tsa.stamp(&signature).map_err(stamp)?.0)
     }
 }
 
 /// Puts a file to its place, to stay.
-pub(crate) fn write(file: &Path, content: &[u8]) -> Result<(), ProveError> {
-    let error = ProveError::file(file);
-    replace(file, |new| new.write_all(content)).map_err(&error)?;
-    sync_directory_of(file).map_err(error)
+pub(crate) fn write(file: &Path, content: &[u8]) -> Result<(), RegisterError> {
+    replace(file, |new| new.write_all(content)).map_err(RegisterError::file(file))
 }
 
-/// The name of a file is there after a crash, too.
-pub(crate) fn sync_directory_of(file: &Path) -> io::Result<()> {
-    File::open(file.parent().unwrap_or(Path::new("/")))?.sync_all()
+/// Makes the directory in which such files lie.
+pub(crate) fn make_directory(directory: &Path) -> Result<(), RegisterError> {
+    files::make_directory(directory, 0o777).map_err(RegisterError::file(directory))
 }
 
 /// SHA-256 of a file of any size.
@@ -134,14 +98,14 @@ pub(crate) fn digest(file: &Path) -> io::Result<[u8; 32]> {
 
 /// The files in `directory` whose names end so, in the order of their names; none where there is no such
 /// directory.
-pub(crate) fn named(directory: &Path, end: &str) -> Result<Vec<PathBuf>, ProveError> {
+pub(crate) fn named(directory: &Path, end: &str) -> Result<Vec<PathBuf>, RegisterError> {
     let entries = match fs::read_dir(directory) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(ProveError::file(directory))?,
+        entries => entries.map_err(RegisterError::file(directory))?,
     };
     let mut files = Vec::new();
     for entry in entries {
-        let path = entry.map_err(ProveError::file(directory))?.path();
+        let path = entry.map_err(RegisterError::file(directory))?.path();
         if path.file_name().is_some_and(|name| name.as_encoded_bytes().ends_with(end.as_bytes())) {
             files.push(path);
         }

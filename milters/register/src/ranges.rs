@@ -1,4 +1,6 @@
 //! Sets of row numbers, as PostgreSQL's `int8multirange` has them.
+//!
+//! Ours: the text is PostgreSQL's, and the rest a few passes over sorted pairs.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;

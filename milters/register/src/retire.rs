@@ -16,7 +16,7 @@ use jiff::civil::Date;
 use pec_core::clock::Moment;
 use pec_core::identifier::hex;
 use pec_host::NO_QUEUE_ID;
-use pec_host::parameters::{ParameterError, Settings};
+use pec_host::parameters::Settings;
 use pec_host::read;
 use pec_state::event::Event;
 use pec_state::rows::TimeSource;
@@ -24,64 +24,15 @@ use tokio_postgres::Client;
 
 use crate::checkpoint::origin;
 use crate::days::{date, directory, file_of};
-use crate::prover::{ProveError, digest};
+use crate::error::RegisterError;
+use crate::prover::digest;
 use crate::ranges::Ranges;
 use crate::row::{Row, entry};
-use crate::rows::{RowsError, each_row};
-use crate::sealer::{Seal, SealError, seals};
+use crate::rows::{each_row, joined};
+use crate::sealer::{Seal, seals};
 use crate::tree::Tiles;
-use crate::tsa::{TsaCaError, TsaCas};
+use crate::tsa::TsaCas;
 use crate::verify_files::{Fault, Trust, each_line, proofs, verify_files};
-
-/// A month does not leave.
-#[derive(Debug, thiserror::Error)]
-pub enum RetireError {
-    /// The database.
-    #[error("the database: {0}")]
-    Database(#[from] tokio_postgres::Error),
-    /// The same, or a row that is none.
-    #[error(transparent)]
-    Rows(#[from] RowsError),
-    /// The seals.
-    #[error(transparent)]
-    Seal(#[from] SealError),
-    /// The files.
-    #[error(transparent)]
-    Prove(#[from] ProveError),
-    /// `pec_ca_file`.
-    #[error(transparent)]
-    Ca(#[from] ParameterError),
-    /// `pec_tsa_ca_file`.
-    #[error(transparent)]
-    TsaCa(#[from] TsaCaError),
-    /// What is asked for is no month.
-    #[error("{0}: is no month (YYYY-MM)")]
-    NoMonth(String),
-    /// The rules, or the administrator, want it kept.
-    #[error("the month {month} stays: pec_log_months = {months}, so that it may leave from {from} on")]
-    TooYoung {
-        /// Which.
-        month: String,
-        /// `pec_log_months`.
-        months: u32,
-        /// When.
-        from: String,
-    },
-    /// There is no such partition, or it has left already.
-    #[error("the month {0} is not in the database")]
-    NotThere(String),
-    /// A file with rows that have left.
-    #[error("{0}: bring it back from a backup")]
-    File(String),
-    /// The files do not prove it.
-    #[error("the month {month} stays: {why}")]
-    NotProved {
-        /// Which.
-        month: String,
-        /// What is missing or wrong, and where.
-        why: String,
-    },
-}
 
 /// A month that left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,9 +64,12 @@ fn free_from(month: Date, months: u32) -> Date {
 }
 
 /// The months in the database that may leave, the oldest first.
-pub async fn due(client: &Client, months: u32, now: Moment) -> Result<Vec<String>, RetireError> {
-    let sql = "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent \
-        = 'log'::regclass ORDER BY c.relname";
+pub async fn due(client: &Client, months: u32, now: Moment) -> Result<Vec<String>, RegisterError> {
+    let sql = "
+        SELECT c.relname
+        FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+        WHERE i.inhparent = 'log'::regclass
+        ORDER BY c.relname";
     let names = client.query(sql, &[]).await?.into_iter().map(|row| row.get::<_, String>(0));
     let months_there = names.filter_map(|name| first_of(&name.strip_prefix("log_")?.replace('_', "-")));
     Ok(months_there.filter(|month| free_from(*month, months) <= today(now)).map(name_of).collect())
@@ -127,15 +81,15 @@ pub async fn retire(
     client: &Client,
     month: &str,
     now: Moment,
-) -> Result<Retired, RetireError> {
-    let first = first_of(month).ok_or_else(|| RetireError::NoMonth(month.to_owned()))?;
+) -> Result<Retired, RegisterError> {
+    let first = first_of(month).ok_or_else(|| RegisterError::NoMonth(month.to_owned()))?;
     let (month, months) = (name_of(first), settings.log_months);
     let from = free_from(first, months);
     if from > today(now) {
-        return Err(RetireError::TooYoung { month, months, from: from.to_string() });
+        return Err(RegisterError::TooYoung { month, months, from: from.to_string() });
     }
     if client.query_one("SELECT to_regclass($1) IS NULL", &[&partition_of(first)]).await?.get(0) {
-        return Err(RetireError::NotThere(month));
+        return Err(RegisterError::NoSuchMonth(month));
     }
     client.batch_execute("BEGIN").await?;
     let done = leave(settings, client, first, &month, now).await;
@@ -154,7 +108,7 @@ async fn leave(
     first: Date,
     month: &str,
     now: Moment,
-) -> Result<Retired, RetireError> {
+) -> Result<Retired, RegisterError> {
     let partition = partition_of(first);
     // What is proved of the partition is so until it is gone; it is read meanwhile. Mail waits for a lock of
     // ours no longer than its own statements may take.
@@ -165,8 +119,9 @@ async fn leave(
 
     let files: Vec<String> = proved.files.iter().map(|(name, sha256)| format!("{name} {sha256}")).collect();
     let rows = i64::try_from(proved.rows).unwrap_or(i64::MAX);
-    let sql = "INSERT INTO retired (month, first_seq, last_seq, rows, files, retired_at) VALUES \
-        ($1::text::date, $2, $3, $4, $5, to_timestamp($6::int8))";
+    let sql = "
+        INSERT INTO retired (month, first_seq, last_seq, rows, files, retired_at)
+        VALUES ($1::text::date, $2, $3, $4, $5, to_timestamp($6::int8))";
     client
         .execute(sql, &[&first.to_string(), &proved.first, &proved.last, &rows, &files, &now.unix()])
         .await?;
@@ -213,8 +168,8 @@ async fn prove(
     client: &Client,
     first: Date,
     month: &str,
-) -> Result<Proved, RetireError> {
-    let not = |why: String| RetireError::NotProved { month: month.to_owned(), why };
+) -> Result<Proved, RegisterError> {
+    let not = &|why: String| RegisterError::NotProved { month: month.to_owned(), why };
     let partition = partition_of(first);
     let row = client
         .query_one(
@@ -240,10 +195,7 @@ async fn prove(
     let mut days: BTreeSet<String> =
         its_days.filter(|day| began.as_ref().is_none_or(|began| day >= began)).collect();
     days.extend(by_day.keys().cloned());
-    check_files(settings, &days).map_err(|e| match e {
-        Unproved::Why(why) => not(why),
-        Unproved::Other(e) => e,
-    })?;
+    check_files(settings, &days, not)?;
 
     let mut proved = Proved { rows: 0, first: lowest, last: highest, files: Vec::new() };
     for day in &days {
@@ -264,11 +216,10 @@ async fn prove(
             let of_file =
                 |seq: i64| entries.get(from.checked_add(usize::try_from(seal.seqs.place(seq)?).ok()?)?);
             let condition = format!(
-                "JOIN unnest('{}'::int8multirange) AS wanted(range) ON log.seq >= lower(wanted.range) AND \
-                log.seq < upper(wanted.range) \
-                 WHERE log.recorded_at >= '{first} 00:00:00+00' AND log.recorded_at < '{end} 00:00:00+00' \
-                ORDER BY log.seq",
-                seal.seqs
+                "{}
+                 WHERE log.recorded_at >= '{first} 00:00:00+00' AND log.recorded_at < '{end} 00:00:00+00'
+                 ORDER BY log.seq",
+                joined(&seal.seqs)
             );
             let mut other = None;
             each_row(client, &condition, |row| {
@@ -291,7 +242,7 @@ async fn prove(
             }
         }
         let name = file.strip_prefix(directory(&settings.register)).unwrap_or(&file).display().to_string();
-        proved.files.push((name, hex(&digest(&file).map_err(ProveError::file(&file))?)));
+        proved.files.push((name, hex(&digest(&file).map_err(RegisterError::file(&file))?)));
     }
     if proved.rows != rows.unsigned_abs() {
         return Err(not(format!(
@@ -304,57 +255,45 @@ async fn prove(
 
 /// How many of these rows, as far as their numbers are between those, are in the log no more, in no month of
 /// it that has not left.
-async fn count_gone(client: &Client, seqs: &Ranges, lowest: i64, highest: i64) -> Result<u64, RetireError> {
+async fn count_gone(client: &Client, seqs: &Ranges, lowest: i64, highest: i64) -> Result<u64, RegisterError> {
     let beyond = Ranges::of(i64::MIN, lowest).with(&Ranges::of(highest.saturating_add(1), i64::MAX));
     let mut left = seqs.without(&beyond);
     for row in client.query("SELECT first_seq, last_seq FROM retired", &[]).await? {
         left = left.without(&Ranges::of(row.get(0), row.get::<_, i64>(1).saturating_add(1)));
     }
-    let sql = format!(
-        "SELECT count(*) FROM log JOIN unnest('{left}'::int8multirange) AS wanted(range) ON log.seq >= \
-        lower(wanted.range) AND log.seq < upper(wanted.range)"
-    );
+    let sql = format!("SELECT count(*) FROM log {}", joined(&left));
     let here: i64 = client.query_one(&sql, &[]).await?.get(0);
     Ok(left.count().saturating_sub(here.unsigned_abs()))
 }
 
-enum Unproved {
-    Why(String),
-    Other(RetireError),
-}
-
-impl<E: Into<RetireError>> From<E> for Unproved {
-    fn from(e: E) -> Self {
-        Self::Other(e.into())
-    }
-}
-
 /// The files of these days are all there and verify, each with a timestamp where there is a TSA.
-fn check_files(settings: &Settings, days: &BTreeSet<String>) -> Result<(), Unproved> {
+fn check_files(
+    settings: &Settings,
+    days: &BTreeSet<String>,
+    not: impl Fn(String) -> RegisterError,
+) -> Result<(), RegisterError> {
     let register = &settings.register;
     let files: Vec<PathBuf> = days.iter().map(|day| file_of(register, day)).collect();
     if let Some(missing) = files.iter().find(|file| !file.exists()) {
-        return Err(Unproved::Why(format!("{} is missing", missing.display())));
+        return Err(not(format!("{} is missing", missing.display())));
     }
     let cas = read::trusted_cas(&settings.ca_file)?;
     let tsa = settings.timestamps.as_ref().map(|timestamps| TsaCas::read(&timestamps.ca_file)).transpose()?;
     let trust = Trust { cas: &cas, tsa: tsa.as_ref(), log_keys: &[] };
     let keys = proofs(register, &origin(settings), &trust, &[])?.keys;
     if keys.is_empty() {
-        return Err(Unproved::Why(format!(
+        return Err(not(format!(
             "{} is not signed by the provider, nor is any log key of before",
             register.join("log.key").display()
         )));
     }
     let outcome = verify_files(&files, &Trust { log_keys: &keys, ..trust }, Some(&Tiles::new(register)));
     if let Some(fault) = outcome.faults.first() {
-        return Err(Unproved::Why(fault.to_string()));
+        return Err(not(fault.to_string()));
     }
     // One that came late is a timestamp all the same.
     match outcome.days.iter().find(|day| tsa.is_some() && day.timestamp.is_none()) {
-        Some(day) => {
-            Err(Unproved::Why(format!("{} has no timestamp", file_of(register, &day.day).display())))
-        }
+        Some(day) => Err(not(format!("{} has no timestamp", file_of(register, &day.day).display()))),
         None => Ok(()),
     }
 }
@@ -366,7 +305,7 @@ pub async fn lines_that_left(
     client: &Client,
     words: &[String],
     is_wanted: impl Fn(&Row) -> bool,
-) -> Result<Vec<String>, RetireError> {
+) -> Result<Vec<String>, RegisterError> {
     let mut files = BTreeSet::new();
     for row in client.query("SELECT files FROM retired", &[]).await? {
         files.extend(
@@ -385,7 +324,7 @@ pub async fn lines_that_left(
                 found.push(line.to_owned());
             }
         });
-        read.map_err(|fault| RetireError::File(fault.to_string()))?;
+        read.map_err(|fault| RegisterError::RowsThatLeft(fault.to_string()))?;
     }
     Ok(found)
 }

@@ -3,6 +3,9 @@
 //! Promise: the line has every column of the table, in one spelling. The leaf of the tree is its SHA-256, the
 //! day's file consists of such lines, and what `pecctl log` shows is read from them: what is shown is what is
 //! sealed.
+//!
+//! Ours: these bytes stay as they are for ever, whatever a serialiser's next version does; and what COPY gives
+//! becomes the line without a value for each column in between.
 
 use openssl::sha::sha256;
 use serde::{Deserialize, Serialize};

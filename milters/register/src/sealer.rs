@@ -19,17 +19,17 @@
 //! sealed late (`gaps`). A number whose transaction is over without a row is given up.
 
 use pec_core::clock::Moment;
-use pec_core::smime::sign::SignError;
 use pec_host::parameters::Settings;
-use pec_state::pool::{ConnectError, connect_registrar};
+use pec_state::pool::connect_registrar;
 use tlog_tiles::Hash;
 use tokio_postgres::{Client, Row as SqlRow};
 
-use crate::checkpoint::{Checkpoint, CheckpointError, LogKey, LogKeyError};
-use crate::ranges::{Ranges, RangesError};
+use crate::checkpoint::{Checkpoint, LogKey};
+use crate::error::RegisterError;
+use crate::ranges::Ranges;
 use crate::row::entry;
-use crate::rows::{RowsError, each_row, numbered};
-use crate::tree::{EMPTY, Growth, Tiles, TreeError};
+use crate::rows::{each_row, numbered};
+use crate::tree::{EMPTY, Growth, Tiles};
 
 /// Rows of one seal at most.
 const BATCH: u64 = 20_000;
@@ -43,95 +43,6 @@ const MONTHS_AHEAD: i32 = 12;
 
 /// The lock of the one who seals: "pecr".
 const LOCK: i64 = 0x7065_6372;
-
-/// Why nothing is sealed.
-#[derive(Debug, thiserror::Error)]
-pub enum SealError {
-    /// The database, for now.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The same.
-    #[error("the database: {0}")]
-    Database(#[from] tokio_postgres::Error),
-    /// The same, or a row that is none.
-    #[error(transparent)]
-    Rows(#[from] RowsError),
-    /// A seal's numbers are none.
-    #[error("the table seal: {0}")]
-    Ranges(#[from] RangesError),
-    /// The files.
-    #[error(transparent)]
-    Tree(#[from] TreeError),
-    /// The key.
-    #[error(transparent)]
-    Key(#[from] LogKeyError),
-    /// The key does not sign now.
-    #[error(transparent)]
-    Sign(#[from] SignError),
-    /// The checkpoint on disk.
-    #[error("{file}: {trouble}")]
-    Checkpoint {
-        /// The file.
-        file: String,
-        /// What is wrong.
-        trouble: CheckpointError,
-    },
-    /// An older backup of the database was restored.
-    #[error(
-        "the database has the register up to {database} rows, the checkpoint in {directory} up to {disk}: \
-        an older backup was restored, or rows were removed. \
-         Nothing is sealed until somebody decides: `pecctl log recover` goes on from there and writes down \
-        that these rows are lost"
-    )]
-    Restored {
-        /// The size of the last seal.
-        database: u64,
-        /// That of the checkpoint.
-        disk: u64,
-        /// `pec_register`.
-        directory: String,
-    },
-    /// Two histories.
-    #[error(
-        "the checkpoint in {directory} ({size} rows) contradicts the database's seals: this is another \
-        history of the register. Nothing is sealed; see docs/register.md"
-    )]
-    Forked {
-        /// `pec_register`.
-        directory: String,
-        /// The size of the checkpoint.
-        size: u64,
-    },
-    /// The rows are not those that were sealed.
-    #[error(
-        "the rows of seal {number} (leaves {first} to {end}) are not those that were sealed: `pecctl log \
-        verify` names them. Nothing is sealed"
-    )]
-    Altered {
-        /// The seal.
-        number: i64,
-        /// Its first leaf.
-        first: u64,
-        /// The one after its last.
-        end: u64,
-    },
-    /// The tiles of rows that are gone are gone, too.
-    #[error(
-        "the tiles of leaves {first} to {end} in {directory} are missing, and their rows are lost: bring \
-        them back from a backup"
-    )]
-    LostTiles {
-        /// The first leaf.
-        first: u64,
-        /// The one after the last.
-        end: u64,
-        /// `pec_register`.
-        directory: String,
-    },
-    /// Somebody sealed under our hands.
-    #[error("another process seals at the same time")]
-    Overtaken,
-}
 
 /// A seal, as it was written.
 #[derive(Debug, Clone, PartialEq)]
@@ -159,12 +70,11 @@ pub struct Seal {
 }
 
 /// The columns of [`Seal::of`].
-const SEAL: &str = "number, first_leaf, size, seqs::text, high, gaps::text, day - date '1970-01-01', root, \
-    checkpoint, \
-    lost";
+const SEAL: &str = "number, first_leaf, size, seqs::text, high, gaps::text, day - date '1970-01-01',
+    root, checkpoint, lost";
 
 impl Seal {
-    fn of(row: &SqlRow) -> Result<Self, SealError> {
+    fn of(row: &SqlRow) -> Result<Self, RegisterError> {
         let (first, size): (i64, i64) = (row.get(1), row.get(2));
         let (seqs, gaps): (String, String) = (row.get(3), row.get(5));
         let root: Vec<u8> = row.get(7);
@@ -185,13 +95,13 @@ impl Seal {
 }
 
 /// The last seal; before the first one, that of the empty tree.
-pub async fn last_seal(client: &Client) -> Result<Option<Seal>, SealError> {
+pub async fn last_seal(client: &Client) -> Result<Option<Seal>, RegisterError> {
     let row = client.query_opt(&format!("SELECT {SEAL} FROM seal ORDER BY number DESC LIMIT 1"), &[]).await?;
     row.as_ref().map(Seal::of).transpose()
 }
 
 /// Seals that `condition` (SQL of ours) selects, in order.
-pub async fn seals(client: &Client, condition: &str) -> Result<Vec<Seal>, SealError> {
+pub async fn seals(client: &Client, condition: &str) -> Result<Vec<Seal>, RegisterError> {
     let rows =
         client.query(&format!("SELECT {SEAL} FROM seal WHERE {condition} ORDER BY number"), &[]).await?;
     rows.iter().map(Seal::of).collect()
@@ -218,7 +128,7 @@ pub struct Sealer {
 
 impl Sealer {
     /// Takes up where the last seal is, and brings the files up to it. `None`: another process seals.
-    pub async fn open(settings: &Settings, program: &str) -> Result<Option<Self>, SealError> {
+    pub async fn open(settings: &Settings, program: &str) -> Result<Option<Self>, RegisterError> {
         let key = LogKey::read(settings)?;
         let client = connect_registrar(settings, program).await?;
         if !client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?.get::<_, bool>(0) {
@@ -251,18 +161,18 @@ impl Sealer {
     }
 
     /// Brings tiles and checkpoint file up to the last seal.
-    async fn bring_up(&self) -> Result<(), SealError> {
+    async fn bring_up(&self) -> Result<(), RegisterError> {
         let directory = || self.tiles.directory().display().to_string();
         let mut published = match self.tiles.checkpoint()? {
             None => 0,
             Some(text) => {
                 // By whatever key: it may have been another one then. What counts is that it is in the tree.
-                let checkpoint = Checkpoint::read(&text).map_err(|trouble| SealError::Checkpoint {
+                let checkpoint = Checkpoint::read(&text).map_err(|trouble| RegisterError::Checkpoint {
                     file: self.tiles.directory().join("checkpoint").display().to_string(),
                     trouble,
                 })?;
                 if checkpoint.size > self.size() {
-                    return Err(SealError::Restored {
+                    return Err(RegisterError::Restored {
                         database: self.size(),
                         disk: checkpoint.size,
                         directory: directory(),
@@ -275,7 +185,7 @@ impl Sealer {
                     .await?
                     .map(|row| row.get(0));
                 if root.as_deref() != Some(&checkpoint.root.0[..]) {
-                    return Err(SealError::Forked { directory: directory(), size: checkpoint.size });
+                    return Err(RegisterError::Forked { directory: directory(), size: checkpoint.size });
                 }
                 // Tiles that are gone or spoilt are made anew from the rows.
                 if self.tiles.root(checkpoint.size).is_ok_and(|root| root == checkpoint.root) {
@@ -305,7 +215,7 @@ impl Sealer {
             let mut growth = Growth::from(&self.tiles, published, root)?;
             for seal in &batch {
                 if seal.lost {
-                    return Err(SealError::LostTiles {
+                    return Err(RegisterError::LostTiles {
                         first: seal.first,
                         end: seal.size,
                         directory: directory(),
@@ -320,7 +230,7 @@ impl Sealer {
                 .await?;
                 pushed?;
                 if growth.size() != seal.size || growth.root() != seal.root {
-                    return Err(SealError::Altered {
+                    return Err(RegisterError::SealAltered {
                         number: seal.number,
                         first: seal.first,
                         end: seal.size,
@@ -335,20 +245,21 @@ impl Sealer {
     }
 
     /// Makes the log's partitions for the months to come, once a day.
-    pub async fn make_months(&mut self, now: Moment) -> Result<(), SealError> {
+    pub async fn make_months(&mut self, now: Moment) -> Result<(), RegisterError> {
         let today = now.unix().div_euclid(86_400);
         if self.months_seen == Some(today) {
             return Ok(());
         }
-        let sql = "SELECT log_month((to_timestamp($1::int8) AT TIME ZONE 'UTC' + make_interval(months => \
-            n))::date) FROM generate_series(0, $2::int4) AS n";
+        let sql = "
+            SELECT log_month((to_timestamp($1::int8) AT TIME ZONE 'UTC' + make_interval(months => n))::date)
+            FROM generate_series(0, $2::int4) AS n";
         self.client.query(sql, &[&now.unix(), &MONTHS_AHEAD]).await?;
         self.months_seen = Some(today);
         Ok(())
     }
 
     /// Seals what there is, as of `now`. `None`: nothing new. Called again at once it may find more.
-    pub async fn seal(&mut self, now: Moment) -> Result<Option<Seal>, SealError> {
+    pub async fn seal(&mut self, now: Moment) -> Result<Option<Seal>, RegisterError> {
         let (high, gaps) =
             self.last.as_ref().map_or((0, Ranges::default()), |seal| (seal.high, seal.gaps.clone()));
         let gaps = gaps.without(&self.given_up(&gaps, now).await?);
@@ -399,7 +310,7 @@ impl Sealer {
     }
 
     /// Those of `gaps` that no transaction can bring any more.
-    async fn given_up(&mut self, gaps: &Ranges, now: Moment) -> Result<Ranges, SealError> {
+    async fn given_up(&mut self, gaps: &Ranges, now: Moment) -> Result<Ranges, RegisterError> {
         self.waiting
             .iter_mut()
             .for_each(|waiting| waiting.seqs = waiting.seqs.without(&waiting.seqs.without(gaps)));
@@ -410,8 +321,9 @@ impl Sealer {
         if new.is_empty() && !self.waiting.iter().any(due) {
             return Ok(Ranges::default());
         }
-        let snapshot = "SELECT pg_snapshot_xmin(s)::text::int8, pg_snapshot_xmax(s)::text::int8 FROM \
-            pg_current_snapshot() AS s";
+        let snapshot = "
+            SELECT pg_snapshot_xmin(s)::text::int8, pg_snapshot_xmax(s)::text::int8
+            FROM pg_current_snapshot() AS s";
         let row = self.client.query_one(snapshot, &[]).await?;
         let (oldest, next): (i64, i64) = (row.get(0), row.get(1));
         if !new.is_empty() {
@@ -422,12 +334,14 @@ impl Sealer {
     }
 }
 
-/// Writes a seal. Another one in its place: [`SealError::Overtaken`].
-async fn insert(client: &Client, seal: &Seal, now: Moment) -> Result<(), SealError> {
-    let sql = "INSERT INTO seal (number, first_leaf, size, seqs, high, gaps, day, root, checkpoint, lost, \
-        sealed_at) \
-               VALUES ($1, $2, $3, $4::text::int8multirange, $5, $6::text::int8multirange, date \
-        '1970-01-01' + $7::int4, $8, $9, $10, to_timestamp($11::int8))";
+/// Writes a seal. Another one in its place: [`RegisterError::Overtaken`].
+async fn insert(client: &Client, seal: &Seal, now: Moment) -> Result<(), RegisterError> {
+    let sql = "
+        INSERT INTO seal
+            (number, first_leaf, size, seqs, high, gaps, day, root, checkpoint, lost, sealed_at)
+        VALUES
+            ($1, $2, $3, $4::text::int8multirange, $5, $6::text::int8multirange,
+             date '1970-01-01' + $7::int4, $8, $9, $10, to_timestamp($11::int8))";
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     let day = i32::try_from(seal.day).unwrap_or(i32::MAX);
     let done = client
@@ -451,7 +365,7 @@ async fn insert(client: &Client, seal: &Seal, now: Moment) -> Result<(), SealErr
     match done {
         Ok(_) => Ok(()),
         Err(e) if e.code() == Some(&tokio_postgres::error::SqlState::UNIQUE_VIOLATION) => {
-            Err(SealError::Overtaken)
+            Err(RegisterError::Overtaken)
         }
         Err(e) => Err(e.into()),
     }
@@ -473,18 +387,18 @@ pub async fn recover(
     settings: &Settings,
     program: &str,
     now: Moment,
-) -> Result<Option<Recovered>, SealError> {
+) -> Result<Option<Recovered>, RegisterError> {
     let key = LogKey::read(settings)?;
     let client = connect_registrar(settings, program).await?;
     if !client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?.get::<_, bool>(0) {
-        return Err(SealError::Overtaken);
+        return Err(RegisterError::Overtaken);
     }
     let tiles = Tiles::new(&settings.register);
     let Some(text) = tiles.checkpoint()? else { return Ok(None) };
     let file = || tiles.directory().join("checkpoint").display().to_string();
     // It must be ours: nobody else can make us go on from somewhere.
     let checkpoint = Checkpoint::open(&text, &key.public())
-        .map_err(|trouble| SealError::Checkpoint { file: file(), trouble })?;
+        .map_err(|trouble| RegisterError::Checkpoint { file: file(), trouble })?;
     let last = last_seal(&client).await?;
     let (size, root) = last.as_ref().map_or((0, EMPTY), |seal| (seal.size, seal.root));
     if checkpoint.size <= size {
@@ -492,7 +406,7 @@ pub async fn recover(
     }
     // The history that the database has must be the beginning of that on disk.
     if tiles.root(checkpoint.size)? != checkpoint.root || tiles.root(size)? != root {
-        return Err(SealError::Forked {
+        return Err(RegisterError::Forked {
             directory: tiles.directory().display().to_string(),
             size: checkpoint.size,
         });

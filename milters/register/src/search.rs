@@ -6,9 +6,11 @@
 
 use jiff::Timestamp;
 use pec_state::event::Event;
+use postgres_protocol::escape::escape_literal;
 use tokio_postgres::Client;
 
-use crate::rows::{RowsError, each_row, quoted};
+use crate::error::RegisterError;
+use crate::rows::each_row;
 
 /// What rows must be like: all that is there.
 #[derive(Debug, Clone, Default)]
@@ -34,7 +36,7 @@ pub struct Search {
 impl Search {
     fn conditions(&self) -> String {
         let equal = |what: &str, value: &Option<String>| {
-            value.as_ref().map(|value| format!("{what} = {}", quoted(value)))
+            value.as_ref().map(|value| format!("{what} = {}", escape_literal(value)))
         };
         let all = [
             self.msgid.as_ref().map(|id| named(id)),
@@ -61,7 +63,7 @@ impl Search {
 }
 
 /// The lines of the newest rows, `limit` at most.
-pub async fn newest(client: &Client, search: &Search, limit: usize) -> Result<Vec<String>, RowsError> {
+pub async fn newest(client: &Client, search: &Search, limit: usize) -> Result<Vec<String>, RegisterError> {
     let (conditions, order) = (search.conditions(), search.order());
     let mut lines = Vec::new();
     for month in months(client).await? {
@@ -80,22 +82,27 @@ pub async fn newest(client: &Client, search: &Search, limit: usize) -> Result<Ve
 /// SQL that is true for rows which have the identifier `id`, of whichever kind.
 pub fn named(id: &str) -> String {
     let bare = id.trim().trim_start_matches('<').trim_end_matches('>');
-    let (bare, bracketed) = (quoted(bare), quoted(&format!("<{bare}>")));
+    let (bare, bracketed) = (escape_literal(bare), escape_literal(&format!("<{bare}>")));
     format!("(identificativo = {bare} OR msgid IN ({bare}, {bracketed}) OR message_id = {bare})")
 }
 
 /// SQL that is true for rows which are about this address.
 pub fn of_address(address: &str) -> String {
-    format!("log_addresses(mittente, destinatari, recipients) @> ARRAY[{}]", quoted(&address.to_lowercase()))
+    format!(
+        "log_addresses(mittente, destinatari, recipients) @> ARRAY[{}]",
+        escape_literal(&address.to_lowercase())
+    )
 }
 
 /// The months of the log, newest first, each as a condition that selects its partition alone.
-async fn months(client: &Client) -> Result<Vec<String>, RowsError> {
-    let sql = "SELECT format('recorded_at >= %L AND recorded_at < %L', month::text || ' 00:00+00', (month + \
-        interval '1 month')::date::text || ' 00:00+00') \
-               FROM (SELECT to_date(substr(relname, 5), 'YYYY_MM') AS month FROM pg_inherits JOIN pg_class \
-        ON pg_class.oid = inhrelid \
-                     WHERE inhparent = 'log'::regclass AND relname ~ '^log_[0-9]{4}_[0-9]{2}$') AS \
-        partition ORDER BY month DESC";
+async fn months(client: &Client) -> Result<Vec<String>, RegisterError> {
+    let sql = "
+        SELECT format('recorded_at >= %L AND recorded_at < %L',
+                      month::text || ' 00:00+00',
+                      (month + interval '1 month')::date::text || ' 00:00+00')
+        FROM (SELECT to_date(substr(relname, 5), 'YYYY_MM') AS month
+              FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+              WHERE inhparent = 'log'::regclass AND relname ~ '^log_[0-9]{4}_[0-9]{2}$') AS partition
+        ORDER BY month DESC";
     Ok(client.query(sql, &[]).await?.iter().map(|row| row.get(0)).collect())
 }

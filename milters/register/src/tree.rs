@@ -2,21 +2,25 @@
 //!
 //! Promise: a tile on disk is whole, and the checkpoint file comes after all tiles that it needs. What is not
 //! there any more or is not what the checkpoint says is an error, never part of a new root.
+//!
+//! Hashes, tiles and proofs are those of the crate tlog_tiles. Ours is how they come to files, and what is
+//! kept of them.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use pec_host::files;
+use pec_host::files::{Together, replace};
 use tlog_tiles::{
     Error, Hash, HashReader, Tile, TileHashReader, TileReader, prove_record, stored_hash_index,
     stored_hashes_for_record_hash, tree_hash,
 };
 
 use crate::checkpoint::Checkpoint;
+use crate::error::RegisterError;
 use crate::row::leaf;
 
 /// Levels of the tree in one tile: 256 hashes.
@@ -30,22 +34,6 @@ const ENTRY: usize = 2 + 32;
 
 /// The root of the tree without leaves (RFC 6962): the SHA-256 of nothing.
 pub const EMPTY: Hash = tlog_tiles::EMPTY_HASH;
-
-/// The files do not give what is asked for.
-#[derive(Debug, thiserror::Error)]
-pub enum TreeError {
-    /// The file system says no.
-    #[error("{path}: {trouble}")]
-    File {
-        /// The file.
-        path: String,
-        /// Why.
-        trouble: io::Error,
-    },
-    /// A tile is not what the tree says.
-    #[error("the tiles in {0} are not those of the tree")]
-    Tiles(String),
-}
 
 /// The directory of the tree.
 #[derive(Debug, Clone)]
@@ -65,7 +53,7 @@ impl Tiles {
     }
 
     /// The latest checkpoint that was published here.
-    pub fn checkpoint(&self) -> Result<Option<String>, TreeError> {
+    pub fn checkpoint(&self) -> Result<Option<String>, RegisterError> {
         match fs::read_to_string(self.directory.join("checkpoint")) {
             Ok(text) => Ok(Some(text)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -75,7 +63,7 @@ impl Tiles {
 
     /// How many leaves the latest checkpoint has that was published here; 0: none, or one that cannot be
     /// read.
-    pub fn published(&self) -> Result<u64, TreeError> {
+    pub fn published(&self) -> Result<u64, RegisterError> {
         Ok(self
             .checkpoint()?
             .and_then(|text| Checkpoint::read(&text).ok())
@@ -83,15 +71,13 @@ impl Tiles {
     }
 
     /// Publishes a checkpoint whose tiles are written.
-    pub fn set_checkpoint(&self, text: &str) -> Result<(), TreeError> {
+    pub fn set_checkpoint(&self, text: &str) -> Result<(), RegisterError> {
         let file = self.directory.join("checkpoint");
-        let written = files::replace(&file, |new| new.write_all(text.as_bytes()))
-            .and_then(|()| File::open(&self.directory)?.sync_all());
-        written.map_err(|e| self.error("checkpoint", e))
+        replace(&file, |new| new.write_all(text.as_bytes())).map_err(|e| self.error("checkpoint", e))
     }
 
     /// The root of the first `size` leaves, by the tiles alone.
-    pub fn root(&self, size: u64) -> Result<Hash, TreeError> {
+    pub fn root(&self, size: u64) -> Result<Hash, RegisterError> {
         if size == 0 {
             return Ok(EMPTY);
         }
@@ -99,7 +85,7 @@ impl Tiles {
     }
 
     /// The hashes of the largest whole subtrees of the first `size` leaves, from left to right.
-    pub fn edge(&self, size: u64) -> Result<Edge, TreeError> {
+    pub fn edge(&self, size: u64) -> Result<Edge, RegisterError> {
         let stored = Stored::new(self, size);
         let mut edge = Edge::default();
         let mut first = 0;
@@ -115,34 +101,34 @@ impl Tiles {
 
     /// The leaves of tile `n` of the lowest level, as far as the tree of `size` leaves goes. Taken as they
     /// lie there.
-    pub fn leaves(&self, n: u64, size: u64) -> Result<Vec<Hash>, TreeError> {
+    pub fn leaves(&self, n: u64, size: u64) -> Result<Vec<Hash>, RegisterError> {
         let data = self.tile(0, n, size)?;
         Ok(data.chunks_exact(32).filter_map(|hash| Some(Hash(hash.try_into().ok()?))).collect())
     }
 
     /// The proof that leaf number `leaf` is in the tree of `size` leaves with this root (RFC 6962 s. 2.1.1).
-    pub fn proof(&self, leaf: u64, size: u64, root: Hash) -> Result<Vec<Hash>, TreeError> {
+    pub fn proof(&self, leaf: u64, size: u64, root: Hash) -> Result<Vec<Hash>, RegisterError> {
         prove_record(size, leaf, &TileHashReader::new(size, root, self)).map_err(|_| self.broken())
     }
 
     /// The proof that the tree of `old` leaves is the beginning of that of `size` (RFC 6962 s. 2.1.2).
-    pub fn consistency(&self, old: u64, size: u64, root: Hash) -> Result<Vec<Hash>, TreeError> {
+    pub fn consistency(&self, old: u64, size: u64, root: Hash) -> Result<Vec<Hash>, RegisterError> {
         tlog_tiles::prove_tree(size, old, &TileHashReader::new(size, root, self)).map_err(|_| self.broken())
     }
 
     /// The entries of bundle `n`, as far as the tree of `size` leaves goes.
-    pub fn entries(&self, n: u64, size: u64) -> Result<Vec<[u8; 32]>, TreeError> {
+    pub fn entries(&self, n: u64, size: u64) -> Result<Vec<[u8; 32]>, RegisterError> {
         let data = self.read("entries", n, size, ENTRY)?;
         Ok(data.chunks_exact(ENTRY).filter_map(|entry| entry.get(2..)?.try_into().ok()).collect())
     }
 
-    fn tile(&self, level: u8, n: u64, size: u64) -> Result<Vec<u8>, TreeError> {
+    fn tile(&self, level: u8, n: u64, size: u64) -> Result<Vec<u8>, RegisterError> {
         let at_level = size >> (u32::from(level) * u32::from(HEIGHT));
         self.read(&level.to_string(), n, at_level, 32)
     }
 
     /// A file of tiles or entries: whole, or of the width that the tree has, or of a larger one.
-    fn read(&self, level: &str, n: u64, at_level: u64, unit: usize) -> Result<Vec<u8>, TreeError> {
+    fn read(&self, level: &str, n: u64, at_level: u64, unit: usize) -> Result<Vec<u8>, RegisterError> {
         let width = at_level.saturating_sub(n << HEIGHT).min(WIDTH);
         let bytes = usize::try_from(width).unwrap_or(0) * unit;
         let name = path(level, n, width);
@@ -173,12 +159,12 @@ impl Tiles {
         })
     }
 
-    fn error(&self, name: &str, trouble: io::Error) -> TreeError {
-        TreeError::File { path: self.directory.join(name).display().to_string(), trouble }
+    fn error(&self, name: &str, trouble: io::Error) -> RegisterError {
+        RegisterError::file(&self.directory.join(name))(trouble)
     }
 
-    fn broken(&self) -> TreeError {
-        TreeError::Tiles(self.directory.display().to_string())
+    fn broken(&self) -> RegisterError {
+        RegisterError::Tiles(self.directory.display().to_string())
     }
 }
 
@@ -302,7 +288,7 @@ pub struct Growth<'a> {
 
 impl<'a> Growth<'a> {
     /// From the tree of `old` leaves with that root, which the tiles must give.
-    pub fn from(tiles: &'a Tiles, old: u64, root: Hash) -> Result<Self, TreeError> {
+    pub fn from(tiles: &'a Tiles, old: u64, root: Hash) -> Result<Self, RegisterError> {
         let edge = tiles.edge(old)?;
         if edge.root() != root {
             return Err(tiles.broken());
@@ -319,7 +305,7 @@ impl<'a> Growth<'a> {
     }
 
     /// One entry more.
-    pub fn push(&mut self, entry: [u8; 32]) -> Result<(), TreeError> {
+    pub fn push(&mut self, entry: [u8; 32]) -> Result<(), RegisterError> {
         let hash = leaf(&entry);
         let hashes = stored_hashes_for_record_hash(self.size, hash, self).map_err(|_| self.tiles.broken())?;
         let first = stored_hash_index(0, self.size);
@@ -341,17 +327,21 @@ impl<'a> Growth<'a> {
     }
 
     /// Writes all tiles that the growth changes. The checkpoint comes after that, by whoever has signed it.
-    pub fn write(&self) -> Result<(), TreeError> {
-        let mut changed = HashSet::new();
+    pub fn write(&self) -> Result<(), RegisterError> {
+        let (mut together, mut written) = (Together::default(), Vec::new());
+        let mut put = |level: &str, n: u64, width: u64, data: &[u8]| {
+            let file = self.tiles.directory.join(path(level, n, width));
+            let directory = file.parent().unwrap_or(&self.tiles.directory);
+            together
+                .make_directory(directory, 0o777)
+                .and_then(|()| together.replace(&file, |new| new.write_all(data)))
+                .map_err(RegisterError::file(&file))?;
+            written.push((level.to_owned(), n, width));
+            Ok::<(), RegisterError>(())
+        };
         for tile in Tile::new_tiles(HEIGHT, self.old, self.size) {
             let data = tile.read_data(self).map_err(|_| self.tiles.broken())?;
-            self.put(
-                &tile.level().to_string(),
-                tile.level_index(),
-                u64::from(tile.width()),
-                &data,
-                &mut changed,
-            )?;
+            put(&tile.level().to_string(), tile.level_index(), u64::from(tile.width()), &data)?;
         }
         for n in self.old / WIDTH..self.size.div_ceil(WIDTH) {
             let first = n * WIDTH;
@@ -363,33 +353,13 @@ impl<'a> Growth<'a> {
                 data.extend([0, 32]);
                 data.extend(entry);
             }
-            self.put("entries", n, (self.size - first).min(WIDTH), &data, &mut changed)?;
+            put("entries", n, (self.size - first).min(WIDTH), &data)?;
         }
-        // The names, too, must be there after a crash.
-        for directory in changed {
-            File::open(&directory)
-                .and_then(|d| d.sync_all())
-                .map_err(|e| self.tiles.error(&directory.display().to_string(), e))?;
+        together.sync().map_err(RegisterError::file(&self.tiles.directory))?;
+        // Not before the wider ones are there for good.
+        for (level, n, width) in written {
+            self.clear_parts(&level, n, width);
         }
-        Ok(())
-    }
-
-    fn put(
-        &self,
-        level: &str,
-        n: u64,
-        width: u64,
-        data: &[u8],
-        changed: &mut HashSet<PathBuf>,
-    ) -> Result<(), TreeError> {
-        let name = path(level, n, width);
-        let file = self.tiles.directory.join(&name);
-        let parent = file.parent().unwrap_or(&self.tiles.directory);
-        let written =
-            fs::create_dir_all(parent).and_then(|()| files::replace(&file, |new| new.write_all(data)));
-        written.map_err(|e| self.tiles.error(&name, e))?;
-        changed.insert(parent.to_owned());
-        self.clear_parts(level, n, width);
         Ok(())
     }
 

@@ -4,14 +4,16 @@
 //! bytes by a TSA for which `pec_tsa_ca_file` vouches as of the time that it states; one that was fetched
 //! answers our own question besides. It is kept as it came (`.tsr`, the whole TimeStampResp), so that
 //! `openssl ts -verify` reads it.
+//!
+//! Ours: openssl's crate has no timestamps, and no other crate checks them. Signature and chain are OpenSSL's
+//! to check, the forms are [`crate::tsp`]'s.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use der::asn1::{AnyRef, ObjectIdentifier};
-use der::{Decode as _, Encode as _, Reader as _, SliceReader, Tag, TagNumber, Tagged as _};
-use openssl::hash::{MessageDigest, hash};
+use cms::content_info::ContentInfo;
+use der::{Decode as _, Encode as _};
+use openssl::hash::hash;
 use openssl::pkcs7::{Pkcs7, Pkcs7Flags};
 use openssl::rand::rand_bytes;
 use openssl::sha::sha256;
@@ -20,23 +22,17 @@ use openssl::x509::store::{X509Store, X509StoreBuilder};
 use openssl::x509::verify::{X509VerifyFlags, X509VerifyParam};
 use openssl::x509::{X509, X509PurposeId, X509Ref, X509StoreContext};
 use pec_core::clock::Moment;
-use pec_core::smime::{certificates_from_pem, common_name};
-use pec_host::parameters::Timestamps;
-use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
+use pec_core::smime::common_name;
+use pec_host::http::{Answer, Http, Limits};
+use pec_host::parameters::{ParameterError, Timestamps};
+use pec_host::read::certificates;
 
-/// How long a TSA may take, from the connection to the last byte.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::tsp::{
+    GRANTED, GRANTED_WITH_MODS, SHA_256, SignedData, TST_INFO, TimeStampReq, TimeStampResp, TstInfo, Unread,
+};
 
-/// More bytes than a timestamp with its certificates has.
-const LARGEST: u64 = 256 * 1024;
-
-const SHA_256: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.16.840.1.101.3.4.2.1");
-/// `id-ct-TSTInfo`.
-const TST_INFO: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.1.4");
-/// `id-aa-signingCertificate` (RFC 2634).
-const SIGNING_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.12");
-/// `id-aa-signingCertificateV2` (RFC 5035).
-const SIGNING_CERTIFICATE_V2: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.9.16.2.47");
+/// What a TSA may cost; more bytes than a timestamp with its certificates has.
+const LIMITS: Limits = Limits { patience: Duration::from_secs(20), redirects: 10, largest: 256 * 1024 };
 
 /// No timestamp, or none that is believed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,14 +53,6 @@ pub enum TsaError {
     Bad(String),
 }
 
-/// The parameter's file does not do.
-#[derive(Debug, thiserror::Error)]
-#[error("pec_tsa_ca_file = {path}: {trouble}")]
-pub struct TsaCaError {
-    path: String,
-    trouble: String,
-}
-
 /// A timestamp that was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timestamp {
@@ -78,10 +66,9 @@ pub struct Timestamp {
 pub struct TsaCas(Vec<X509>);
 
 impl TsaCas {
-    /// Reads a PEM file.
-    pub fn read(file: &Path) -> Result<Self, TsaCaError> {
-        let read = fs::read(file).map_err(|e| e.to_string()).and_then(|pem| certificates_from_pem(&pem));
-        read.map(Self).map_err(|trouble| TsaCaError { path: file.display().to_string(), trouble })
+    /// Reads a PEM file (`pec_tsa_ca_file`).
+    pub fn read(file: &Path) -> Result<Self, ParameterError> {
+        certificates("pec_tsa_ca_file", file).map(Self)
     }
 
     /// These.
@@ -101,32 +88,20 @@ impl TsaCas {
 
     fn check(&self, digest: &[u8; 32], response: &[u8], nonce: Option<&[u8]>) -> Result<Timestamp, TsaError> {
         let form = |_| TsaError::Bad("it is no TimeStampResp".to_owned());
-        let parts = inside(AnyRef::from_der(response).map_err(form)?).map_err(form)?;
-        let status =
-            inside(*parts.first().ok_or_else(|| TsaError::Bad("it is no TimeStampResp".to_owned()))?)
-                .map_err(form)?;
-        // granted, grantedWithMods.
-        let granted = status.first().is_some_and(|n| n.tag() == Tag::Integer && matches!(n.value(), [0 | 1]));
-        let Some(token) = parts.get(1).filter(|_| granted) else {
-            let words = status.get(1).and_then(|texts| inside(*texts).ok()).unwrap_or_default();
-            let words: Vec<_> =
-                words.iter().map(|text| String::from_utf8_lossy(text.value()).into_owned()).collect();
-            let number =
-                status.first().and_then(|n| n.value().last()).map_or_else(String::new, ToString::to_string);
-            return Err(TsaError::Refused(
-                format!("status {number} {}", words.join(", ")).trim_end().to_owned(),
-            ));
+        let response = TimeStampResp::from_der(response).map_err(form)?;
+        let granted = matches!(response.status.status, GRANTED | GRANTED_WITH_MODS);
+        let Some(token) = response.token.filter(|_| granted) else {
+            return Err(TsaError::Refused(response.status.words()));
         };
         let token = token.to_der().map_err(form)?;
         let (info, signer) = self.signed(&token)?;
-        let info =
-            Info::read(&info).map_err(|_| TsaError::Bad("it has no TSTInfo that can be read".to_owned()))?;
-        if info.algorithm != SHA_256 || info.imprint != digest {
+        let unreadable = || TsaError::Bad("it has no TSTInfo that can be read".to_owned());
+        let info = TstInfo::from_der(&info).map_err(|_| unreadable())?;
+        let at = generalized_time(info.gen_time.value()).ok_or_else(unreadable)?;
+        if info.imprint.algorithm.oid != SHA_256 || info.imprint.hash.value() != digest {
             return Err(TsaError::Bad("it is over other bytes".to_owned()));
         }
-        if let Some(nonce) = nonce
-            && info.nonce.as_deref() != Some(nonce)
-        {
+        if nonce.is_some() && info.nonce.as_ref().map(Unread::value) != nonce {
             return Err(TsaError::Bad("it answers another question than ours (nonce)".to_owned()));
         }
         let along = Pkcs7::from_der(&token).map_err(openssl_says)?;
@@ -134,9 +109,9 @@ impl TsaCas {
         self.vouched_for(
             &signer,
             along.signed().and_then(|signed| signed.certificates()).unwrap_or(&none),
-            info.at,
+            at,
         )?;
-        Ok(Timestamp { at: info.at, by: common_name(&signer) })
+        Ok(Timestamp { at, by: common_name(&signer) })
     }
 
     /// What a token's one signer has signed, and who that is, by the token's own word.
@@ -160,13 +135,18 @@ impl TsaCas {
         pkcs7
             .verify(&known, &no_store, None, Some(&mut content), Pkcs7Flags::BINARY | Pkcs7Flags::NOVERIFY)
             .map_err(openssl_says)?;
-        let attributes = Attributes::read(&pkcs7.to_der().map_err(openssl_says)?)
-            .map_err(|_| bad("its signature cannot be read"))?;
-        if attributes.content_type != TST_INFO {
+        // Written again: what came may be in BER.
+        let der = pkcs7.to_der().map_err(openssl_says)?;
+        let unreadable = |_| bad("its signature cannot be read");
+        let signed_data = ContentInfo::from_der(&der).and_then(|outer| outer.content.to_der());
+        let signed_data = signed_data.map_err(unreadable)?;
+        let signed_data = SignedData::from_der(&signed_data).map_err(unreadable)?;
+        if signed_data.content.econtent_type != TST_INFO {
             return Err(bad("what it signs is no TSTInfo"));
         }
         // RFC 3161 s. 2.4.2, RFC 5816: the signature says by which certificate it was made.
-        let is_named = attributes.certificate.is_some_and(|(algorithm, digest)| {
+        let named = signed_data.signing_certificate().map_err(unreadable)?;
+        let is_named = named.is_some_and(|(algorithm, digest)| {
             hash(algorithm, &signer.to_der().unwrap_or_default()).is_ok_and(|h| *h == digest[..])
         });
         if !is_named {
@@ -205,10 +185,8 @@ impl TsaCas {
 
 /// The certificates that a stored `.tsr` has with it.
 pub fn certificates_of(response: &[u8]) -> Vec<X509> {
-    let token = AnyRef::from_der(response).and_then(inside).and_then(|parts| at(&parts, 1)?.to_der());
-    let Ok(pkcs7) = token.map_err(|_| ()).and_then(|token| Pkcs7::from_der(&token).map_err(|_| ())) else {
-        return Vec::new();
-    };
+    let token = TimeStampResp::from_der(response).ok().and_then(|response| response.token?.to_der().ok());
+    let Some(pkcs7) = token.and_then(|token| Pkcs7::from_der(&token).ok()) else { return Vec::new() };
     pkcs7
         .signed()
         .and_then(|signed| signed.certificates())
@@ -221,21 +199,16 @@ pub fn certificates_of(response: &[u8]) -> Vec<X509> {
 /// The TSA of `pec_tsa_url`.
 pub struct Tsa {
     url: String,
-    agent: ureq::Agent,
+    http: Http,
     cas: TsaCas,
 }
 
 impl Tsa {
     /// The TSA of these parameters. `http_proxy` of the environment holds.
-    pub fn new(settings: &Timestamps) -> Result<Self, TsaCaError> {
+    pub fn new(settings: &Timestamps) -> Result<Self, ParameterError> {
         // Timestamps are signed; TLS adds nothing to what they prove.
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::NativeTls)
-            .root_certs(RootCerts::PlatformVerifier)
-            .build();
-        let agent =
-            ureq::Agent::config_builder().tls_config(tls).timeout_global(Some(PATIENCE)).build().new_agent();
-        Ok(Self { url: settings.url.clone(), agent, cas: TsaCas::read(&settings.ca_file)? })
+        let http = Http::new(LIMITS);
+        Ok(Self { url: settings.url.clone(), http, cas: TsaCas::read(&settings.ca_file)? })
     }
 
     /// Those that may vouch for it.
@@ -251,77 +224,12 @@ impl Tsa {
         rand_bytes(&mut nonce).map_err(openssl_says)?;
         // A positive number without a leading zero byte is the same in every spelling.
         nonce[0] = nonce[0] & 0x7f | 0x40;
-        let question = request(&digest, &nonce).map_err(|e| TsaError::Bad(e.to_string()))?;
-        let asked = self
-            .agent
-            .post(&self.url)
-            .header("Content-Type", "application/timestamp-query")
-            .send(&question[..]);
-        let mut answer = asked.map_err(|e| away(e.to_string()))?;
-        let answer =
-            answer.body_mut().with_config().limit(LARGEST).read_to_vec().map_err(|e| away(e.to_string()))?;
+        let question = TimeStampReq::of(&digest, &nonce).and_then(|question| question.to_der());
+        let question = question.map_err(|e| TsaError::Bad(e.to_string()))?;
+        let asked = self.http.post(&self.url, "application/timestamp-query", &question);
+        let answer = asked.and_then(Answer::succeeded).map_err(away)?.body;
         let timestamp = self.cas.check(&digest, &answer, Some(&nonce))?;
         Ok((answer, timestamp))
-    }
-}
-
-/// TimeStampReq (RFC 3161 s. 2.4.1): SHA-256, a nonce, and the TSA's certificate is asked for.
-fn request(digest: &[u8; 32], nonce: &[u8; 8]) -> der::Result<Vec<u8>> {
-    let algorithm = element(Tag::Sequence, &[&SHA_256.to_der()?, &element(Tag::Null, &[])?])?;
-    let imprint = element(Tag::Sequence, &[&algorithm, &element(Tag::OctetString, &[digest])?])?;
-    let version = element(Tag::Integer, &[&[1]])?;
-    let nonce = element(Tag::Integer, &[nonce])?;
-    let with_certificate = element(Tag::Boolean, &[&[0xff]])?;
-    element(Tag::Sequence, &[&version, &imprint, &nonce, &with_certificate])
-}
-
-fn element(tag: Tag, parts: &[&[u8]]) -> der::Result<Vec<u8>> {
-    let value = parts.concat();
-    AnyRef::new(tag, &value)?.to_der()
-}
-
-/// The elements inside of a constructed one.
-fn inside(outer: AnyRef<'_>) -> der::Result<Vec<AnyRef<'_>>> {
-    let mut reader = SliceReader::new(outer.value())?;
-    let mut elements = Vec::new();
-    while !reader.is_finished() {
-        elements.push(AnyRef::decode(&mut reader)?);
-    }
-    Ok(elements)
-}
-
-/// The element at that place, or an error.
-fn at<'a>(elements: &[AnyRef<'a>], place: usize) -> der::Result<AnyRef<'a>> {
-    elements.get(place).copied().ok_or_else(|| Tag::Sequence.value_error())
-}
-
-/// What of a TSTInfo (RFC 3161 s. 2.4.2) counts here.
-struct Info {
-    algorithm: ObjectIdentifier,
-    imprint: Vec<u8>,
-    at: Moment,
-    nonce: Option<Vec<u8>>,
-}
-
-impl Info {
-    fn read(bytes: &[u8]) -> der::Result<Self> {
-        let parts = inside(AnyRef::from_der(bytes)?)?;
-        let imprint = inside(at(&parts, 2)?)?;
-        let algorithm = inside(at(&imprint, 0)?)?;
-        let time = at(&parts, 4)?;
-        if time.tag() != Tag::GeneralizedTime {
-            return Err(time.tag().value_error());
-        }
-        Ok(Self {
-            algorithm: at(&algorithm, 0)?.decode_as()?,
-            imprint: at(&imprint, 1)?.value().to_vec(),
-            at: generalized_time(time.value()).ok_or_else(|| Tag::GeneralizedTime.value_error())?,
-            nonce: parts
-                .iter()
-                .skip(5)
-                .find(|part| part.tag() == Tag::Integer)
-                .map(|part| part.value().to_vec()),
-        })
     }
 }
 
@@ -343,59 +251,6 @@ fn generalized_time(text: &[u8]) -> Option<Moment> {
         0,
     );
     Some(Moment::from_unix(time.ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_second()))
-}
-
-/// What a CMS signature says of itself.
-struct Attributes {
-    content_type: ObjectIdentifier,
-    /// The hash of the signer's certificate, in the attributes that are signed.
-    certificate: Option<(MessageDigest, Vec<u8>)>,
-}
-
-impl Attributes {
-    fn read(token: &[u8]) -> der::Result<Self> {
-        let outer = inside(AnyRef::from_der(token)?)?;
-        let signed_data = inside(at(&inside(at(&outer, 1)?)?, 0)?)?;
-        let content = inside(at(&signed_data, 2)?)?;
-        let signers = inside(at(&signed_data, signed_data.len().saturating_sub(1))?)?;
-        let signer = inside(at(&signers, 0)?)?;
-        let signed = Tag::ContextSpecific { constructed: true, number: TagNumber::N0 };
-        let mut certificate = None;
-        for attribute in signer
-            .iter()
-            .skip(3)
-            .find(|part| part.tag() == signed)
-            .map(|part| inside(*part))
-            .transpose()?
-            .unwrap_or_default()
-        {
-            let attribute = inside(attribute)?;
-            let kind: ObjectIdentifier = at(&attribute, 0)?.decode_as()?;
-            if kind != SIGNING_CERTIFICATE && kind != SIGNING_CERTIFICATE_V2 {
-                continue;
-            }
-            let value = inside(at(&inside(at(&attribute, 1)?)?, 0)?)?;
-            let first = inside(at(&inside(at(&value, 0)?)?, 0)?)?;
-            let named = first.first().filter(|part| part.tag() == Tag::Sequence);
-            let algorithm = match named {
-                _ if kind == SIGNING_CERTIFICATE => Some(MessageDigest::sha1()),
-                None => Some(MessageDigest::sha256()),
-                Some(named) => digest_of(at(&inside(*named)?, 0)?.decode_as()?),
-            };
-            let digest = first.iter().find(|part| part.tag() == Tag::OctetString);
-            certificate = certificate.or(algorithm.zip(digest.map(|digest| digest.value().to_vec())));
-        }
-        Ok(Self { content_type: at(&content, 0)?.decode_as()?, certificate })
-    }
-}
-
-fn digest_of(algorithm: ObjectIdentifier) -> Option<MessageDigest> {
-    match algorithm.to_string().as_str() {
-        "2.16.840.1.101.3.4.2.1" => Some(MessageDigest::sha256()),
-        "2.16.840.1.101.3.4.2.2" => Some(MessageDigest::sha384()),
-        "2.16.840.1.101.3.4.2.3" => Some(MessageDigest::sha512()),
-        _ => None,
-    }
 }
 
 /// OpenSSL's own words, the last that say why.

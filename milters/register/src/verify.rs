@@ -22,10 +22,11 @@ use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use crate::checkpoint::Checkpoint;
+use crate::error::RegisterError;
 use crate::ranges::Ranges;
 use crate::row::{entry, leaf};
-use crate::rows::{RowsError, each_row, numbered};
-use crate::sealer::{Seal, SealError, last_seal, seals};
+use crate::rows::{each_row, numbered};
+use crate::sealer::{Seal, last_seal, seals};
 use crate::tree::{EMPTY, Edge, Tiles, WIDTH};
 
 /// Rows of one part.
@@ -206,7 +207,7 @@ pub async fn verify(
     wanted: &Wanted,
     now: Moment,
     mut progress: impl FnMut(u64, u64),
-) -> Result<Outcome, SealError> {
+) -> Result<Outcome, RegisterError> {
     let client = connect_registrar(settings, "pecctl").await?;
     let tiles = Tiles::new(&settings.register);
     let mut outcome = Outcome::default();
@@ -240,7 +241,7 @@ pub async fn verify(
     let begun = walk.edge.size();
 
     // Parts are read ahead, and taken in order.
-    let mut reading: VecDeque<JoinHandle<Result<Leaves, SealError>>> = VecDeque::new();
+    let mut reading: VecDeque<JoinHandle<Result<Leaves, RegisterError>>> = VecDeque::new();
     let clients = Arc::new(tokio::sync::Mutex::new(Vec::new()));
     let (mut next, mut high) = walk.last.as_ref().map_or((0, i64::MIN), |seal| (seal.number + 1, seal.high));
     let mut pending: VecDeque<Seal> = VecDeque::new();
@@ -282,7 +283,7 @@ pub async fn verify(
             reading.push_back(tokio::spawn(read(settings.clone(), Arc::clone(&clients), part)));
         }
         let Some(part) = reading.pop_front() else { break };
-        let part = part.await.map_err(|e| RowsError::Reader(e.to_string()))??;
+        let part = part.await.map_err(|e| RegisterError::Reader(e.to_string()))??;
         walk.take(part, &wanted.keys, &retired, &mut outcome);
         progress(walk.edge.size() - begun.min(walk.edge.size()), total - begun.min(total));
     }
@@ -303,10 +304,12 @@ pub async fn verify(
 }
 
 /// The months that left, by `pecctl log retire`; never before thirty months are over.
-async fn retired(client: &Client, now: Moment, outcome: &mut Outcome) -> Result<Vec<Retired>, SealError> {
-    let sql = "SELECT month::text, first_seq, last_seq, rows, month + interval '1 month' + interval '30 \
-        months' > to_timestamp($1::int8) AT TIME ZONE 'UTC' \
-               FROM retired ORDER BY month";
+async fn retired(client: &Client, now: Moment, outcome: &mut Outcome) -> Result<Vec<Retired>, RegisterError> {
+    let sql = "
+        SELECT month::text, first_seq, last_seq, rows,
+               month + interval '1 month' + interval '30 months' > to_timestamp($1::int8) AT TIME ZONE 'UTC'
+        FROM retired
+        ORDER BY month";
     let retired: Vec<Retired> = client
         .query(sql, &[&now.unix()])
         .await?
@@ -333,7 +336,7 @@ async fn read(
     settings: Settings,
     clients: Arc<tokio::sync::Mutex<Vec<Client>>>,
     part: Part,
-) -> Result<Leaves, SealError> {
+) -> Result<Leaves, RegisterError> {
     let idle = clients.lock().await.pop();
     let client = match idle {
         Some(client) => client,
@@ -419,7 +422,7 @@ impl Walk<'_> {
         client: &Client,
         since: &Witnessed,
         outcome: &mut Outcome,
-    ) -> Result<(), SealError> {
+    ) -> Result<(), RegisterError> {
         let Checkpoint { size, root, .. } = since.checkpoint;
         let found = seals(client, &format!("size = {size}")).await?;
         let Some(seal) = found.into_iter().next() else {
@@ -623,7 +626,7 @@ impl Walk<'_> {
         wanted: &Wanted,
         newest: i64,
         outcome: &mut Outcome,
-    ) -> Result<(), SealError> {
+    ) -> Result<(), RegisterError> {
         let (size, root, high, gaps) =
             self.last.as_ref().map_or((0, EMPTY, i64::MIN, Ranges::default()), |seal| {
                 (seal.size, seal.root, seal.high, seal.gaps.clone())

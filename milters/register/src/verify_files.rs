@@ -25,7 +25,8 @@ use tlog_tiles::Hash;
 use crate::attest::{attested, log_keys};
 use crate::checkpoint::Checkpoint;
 use crate::days::{self, END, FORMAT, Header, LostLine};
-use crate::prover::{ProveError, named, signature_of, timestamp_of};
+use crate::error::RegisterError;
+use crate::prover::{named, signature_of, timestamp_of};
 use crate::row::{Row, entry, leaf};
 use crate::tree::{Edge, Tiles, WIDTH};
 use crate::tsa::{Timestamp, TsaCas};
@@ -484,7 +485,7 @@ pub fn proofs(
     origin: &str,
     trust: &Trust<'_>,
     witnesses: &[Witness],
-) -> Result<Proofs, ProveError> {
+) -> Result<Proofs, RegisterError> {
     let mut proofs = Proofs { keys: trust.log_keys.to_vec(), ..Proofs::default() };
     for (file, key) in log_keys(register)? {
         let faults = proofs.faults.len();
@@ -516,7 +517,7 @@ pub fn proofs(
         Err(what) => proofs.faults.push(Fault { file: file.to_owned(), line: None, what }),
     };
     for (_, file) in attested(register)? {
-        let text = fs::read_to_string(&file).map_err(ProveError::file(&file))?;
+        let text = fs::read_to_string(&file).map_err(RegisterError::file(&file))?;
         let of = Checkpoint::read(&text)
             .ok()
             .and_then(|checkpoint| checkpoint.time)
@@ -545,7 +546,8 @@ pub fn proofs(
     for witnessed in witnessed(register, witnesses)? {
         match witnessed {
             Ok(witnessed) => {
-                let text = fs::read_to_string(&witnessed.file).map_err(ProveError::file(&witnessed.file))?;
+                let text =
+                    fs::read_to_string(&witnessed.file).map_err(RegisterError::file(&witnessed.file))?;
                 took(
                     &mut proofs,
                     &witnessed.file,

@@ -8,6 +8,8 @@
 //!
 //! What fails is tried again in the next round, with the newest checkpoint of then. Each file has its name
 //! when it is whole; a crash sends the same once more.
+//!
+//! Ours: the crate signed_note knows the keys of logs, and not those of witnesses.
 
 use std::collections::HashMap;
 use std::fs;
@@ -21,20 +23,18 @@ use openssl::pkey::{Id, PKey};
 use openssl::sign::Verifier;
 use pec_core::clock::Moment;
 use pec_core::notices::service_address;
+use pec_host::http::{Answer, Http, Limits};
 use pec_host::parameters::{Settings, Witness};
 use signed_note::{Note, Signature};
 use tlog_tiles::Hash;
-use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
 use crate::checkpoint::Checkpoint;
-use crate::prover::{ProveError, named, write};
-use crate::tree::{Tiles, TreeError};
+use crate::error::RegisterError;
+use crate::prover::{make_directory, named, write};
+use crate::tree::Tiles;
 
-/// How long a witness may take.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// More bytes than a witness's answer has.
-const LARGEST: u64 = 64 * 1024;
+/// What a witness may cost; more bytes than its answer has.
+const LIMITS: Limits = Limits { patience: Duration::from_secs(20), redirects: 10, largest: 64 * 1024 };
 
 /// The kind of a witness's key (C2SP tlog-cosignature: timestamped Ed25519).
 const COSIGNATURE_V1: u8 = 4;
@@ -65,12 +65,9 @@ pub enum WitnessError {
     /// What it answers is no signature by its key.
     #[error("what it answers is no signature of this checkpoint by the key in pec_witnesses")]
     False,
-    /// The tree does not give the proof.
+    /// The tree does not give the proof, or a file is not written.
     #[error(transparent)]
-    Tree(#[from] TreeError),
-    /// Files.
-    #[error(transparent)]
-    File(#[from] ProveError),
+    Register(#[from] RegisterError),
     /// The checkpoint is none.
     #[error("the checkpoint to send is none")]
     Checkpoint,
@@ -132,7 +129,7 @@ pub struct Witnesses {
     register: PathBuf,
     witnesses: Vec<Witness>,
     every: Duration,
-    agent: ureq::Agent,
+    http: Http,
     sendmail: PathBuf,
     sender: String,
     /// When each was served last.
@@ -142,19 +139,11 @@ pub struct Witnesses {
 impl Witnesses {
     /// Those of the settings. `sendmail` brings mail into Postfix's queue ([`SENDMAIL`]).
     pub fn new(settings: &Settings, sendmail: &Path) -> Self {
-        let tls = TlsConfig::builder()
-            .provider(TlsProvider::NativeTls)
-            .root_certs(RootCerts::PlatformVerifier)
-            .build();
-        let agent = ureq::Agent::config_builder()
-            .tls_config(tls)
-            .timeout_global(Some(PATIENCE))
-            .http_status_as_error(false);
         Self {
             register: settings.register.clone(),
             witnesses: settings.witnesses.clone(),
             every: settings.witness_interval,
-            agent: agent.build().new_agent(),
+            http: Http::new(LIMITS),
             sendmail: sendmail.to_owned(),
             sender: service_address(&settings.service_domain),
             served: HashMap::new(),
@@ -202,7 +191,7 @@ impl Witnesses {
                 format!("{text}{line}\n")
             }
         };
-        fs::create_dir_all(&directory).map_err(ProveError::file(&directory))?;
+        make_directory(&directory)?;
         write(&directory.join(format!("{}.checkpoint", checkpoint.size)), kept.as_bytes())?;
         Ok(Some(checkpoint.size))
     }
@@ -226,19 +215,13 @@ impl Witnesses {
                 tiles.consistency(old, checkpoint.size, checkpoint.root)?
             };
             let proof: String = proof.iter().map(|hash| encode_block(&hash.0) + "\n").collect();
-            let asked = self
-                .agent
-                .post(&format!("{url}/add-checkpoint"))
-                .header("Content-Type", "text/plain")
-                .send(format!("old {old}\n{proof}\n{text}"));
-            let mut answer = asked.map_err(|e| WitnessError::Away(e.to_string()))?;
-            let status = answer.status().as_u16();
-            let body = answer
-                .body_mut()
-                .with_config()
-                .limit(LARGEST)
-                .read_to_string()
-                .map_err(|e| WitnessError::Away(e.to_string()))?;
+            let asked = self.http.post(
+                &format!("{url}/add-checkpoint"),
+                "text/plain",
+                format!("old {old}\n{proof}\n{text}").as_bytes(),
+            );
+            let Answer { status, body, .. } = asked.map_err(WitnessError::Away)?;
+            let body = io::read_to_string(&body[..]).map_err(|e| WitnessError::Away(format!("io: {e}")))?;
             match (status, body.trim().parse::<u64>()) {
                 (200, _) => {
                     let note = Note::from_bytes(text.as_bytes()).map_err(|_| WitnessError::Checkpoint)?;
@@ -305,7 +288,7 @@ impl Witnesses {
     }
 }
 
-fn sizes(directory: &Path) -> Result<Vec<(u64, PathBuf)>, ProveError> {
+fn sizes(directory: &Path) -> Result<Vec<(u64, PathBuf)>, RegisterError> {
     let size = |file: &PathBuf| file.file_stem()?.to_str()?.parse::<u64>().ok();
     let mut files: Vec<_> =
         named(directory, ".checkpoint")?.into_iter().filter_map(|file| Some((size(&file)?, file))).collect();
@@ -341,11 +324,11 @@ pub struct NotWitnessed {
 pub fn witnessed(
     register: &Path,
     witnesses: &[Witness],
-) -> Result<Vec<Result<Witnessed, NotWitnessed>>, ProveError> {
+) -> Result<Vec<Result<Witnessed, NotWitnessed>>, RegisterError> {
     let mut all = Vec::new();
     for witness in witnesses {
         for (size, file) in sizes(&directory(register, witness))? {
-            let text = fs::read_to_string(&file).map_err(ProveError::file(&file))?;
+            let text = fs::read_to_string(&file).map_err(RegisterError::file(&file))?;
             let read = read_witnessed(witness, size, &file, &text);
             all.push(read.map_err(|trouble| NotWitnessed {
                 file: file.display().to_string(),

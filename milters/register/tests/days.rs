@@ -13,8 +13,9 @@ use pec_host::read;
 use pec_register::attest;
 use pec_register::checkpoint::{LogKey, origin};
 use pec_register::days::{self, Closed};
+use pec_register::error::RegisterError;
 use pec_register::prover::{Prover, signature_of, timestamp_of};
-use pec_register::sealer::{SealError, Sealer, recover};
+use pec_register::sealer::{Sealer, recover};
 use pec_register::tree::Tiles;
 use pec_register::tsa::{Tsa, TsaCas};
 use pec_register::verify_files::{Outcome, Trust, proofs, verify_files};
@@ -245,7 +246,7 @@ async fn rows_that_a_restored_backup_lost_are_leaves_without_rows() {
         .await;
     let recovered =
         eventually(async || match recover(&register.host().settings, "test", register.at(1, 0)).await {
-            Err(SealError::Overtaken) => None,
+            Err(RegisterError::Overtaken) => None,
             done => Some(done.unwrap()),
         });
     let lost = recovered.await.unwrap();
@@ -389,7 +390,7 @@ impl Proved {
         proved
     }
 
-    fn prove(&self, how: impl FnOnce(&Prover<'_>) -> Result<(), pec_register::prover::ProveError>) {
+    fn prove(&self, how: impl FnOnce(&Prover<'_>) -> Result<(), RegisterError>) {
         let (signer, tsa) =
             (self.register.network.signer(self.register.host()), Tsa::new(&self.server.settings()).unwrap());
         how(&Prover { signer: &signer, tsa: Some(&tsa), now: Moment::from_unix(NOW) }).unwrap();

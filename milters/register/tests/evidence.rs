@@ -14,9 +14,10 @@ use pec_core::smime::pem::PemSigner;
 use pec_host::crl_directory::CrlDirectory;
 use pec_register::attest;
 use pec_register::checkpoint::LogKey;
+use pec_register::error::RegisterError;
 use pec_register::evidence::Members;
 use pec_register::evidence::archive::{Unpacked, pack, unpack};
-use pec_register::evidence::collect::{Evidence, EvidenceError, Sources, collect};
+use pec_register::evidence::collect::{Evidence, Sources, collect};
 use pec_register::evidence::verify::{Verdict, verify};
 use pec_register::prover::Prover;
 use pec_register::rows::each_row;
@@ -125,7 +126,7 @@ impl Scene {
         Tsa::new(&self.server.settings()).unwrap()
     }
 
-    async fn collect(&self) -> Result<Evidence, EvidenceError> {
+    async fn collect(&self) -> Result<Evidence, RegisterError> {
         let settings = &self.network.alfa.settings;
         let client = connect_reader(settings, "test").await.unwrap();
         let mut lines = Vec::new();

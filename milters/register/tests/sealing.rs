@@ -5,8 +5,9 @@
 use pec_core::clock::Moment;
 use pec_host::parameters::Settings;
 use pec_register::checkpoint::{Checkpoint, LogKey};
+use pec_register::error::RegisterError;
 use pec_register::ranges::Ranges;
-use pec_register::sealer::{SealError, Sealer, last_seal, recover};
+use pec_register::sealer::{Sealer, last_seal, recover};
 use pec_register::tree::{EMPTY, Edge, Tiles};
 use pec_register::{row, rows};
 use pec_state::pool::connect_registrar;
@@ -256,7 +257,7 @@ async fn rows_that_are_not_those_that_were_sealed_stop_the_making_up() {
             Err(e) => break e,
         }
     };
-    assert!(matches!(error, SealError::Altered { number: 0, first: 0, end: 3 }), "{error}");
+    assert!(matches!(error, RegisterError::SealAltered { number: 0, first: 0, end: 3 }), "{error}");
 }
 
 #[tokio::test]
@@ -277,10 +278,10 @@ async fn an_older_database_is_noticed_and_goes_on_after_recover_without_a_contra
     };
     // Yesterday's database, today's files.
     let error = Sealer::open(&restored, "test").await.err().expect("it stops");
-    assert!(matches!(error, SealError::Restored { database: 300, disk: 340, .. }), "{error}");
+    assert!(matches!(error, RegisterError::Restored { database: 300, disk: 340, .. }), "{error}");
     let recover = async || {
         let free = async || match recover(&restored, "test", now()).await {
-            Err(SealError::Overtaken) => None,
+            Err(RegisterError::Overtaken) => None,
             done => Some(done.unwrap()),
         };
         eventually(free).await
@@ -333,5 +334,5 @@ async fn another_history_is_noticed() {
             Err(e) => break e,
         }
     };
-    assert!(matches!(error, SealError::Forked { size: 3, .. }), "{error}");
+    assert!(matches!(error, RegisterError::Forked { size: 3, .. }), "{error}");
 }

@@ -51,15 +51,15 @@ impl TokenLogKey {
         let limit = if make.is_some() { MAKE_TIME.max(token.time_limit) } else { token.time_limit };
         let (worker, der) =
             start(&token, make, Instant::now() + limit).map_err(|failure| error(&token, failure))?;
-        let public = PKey::public_key_from_der(&der).map_err(|e| SignError::Key(e.to_string()))?;
+        let public =
+            PKey::public_key_from_der(&der).map_err(|e| error(&token, Failure::Wrong(e.to_string())))?;
         Ok(Self { token, public, worker: Mutex::new(Some(worker)) })
     }
 
     /// Its public half (RFC 8032 s. 5.1.5).
     pub fn public_key(&self) -> Result<[u8; 32], SignError> {
-        let raw = self.public.raw_public_key().map_err(|e| SignError::Key(e.to_string()))?;
-        raw.try_into()
-            .map_err(|_| SignError::Key(format!("pec_register_key = {}: is no Ed25519 key", self.token.uri)))
+        let raw = self.public.raw_public_key().ok().and_then(|raw| raw.try_into().ok());
+        raw.ok_or_else(|| error(&self.token, Failure::Wrong("is no Ed25519 key".to_owned())))
     }
 
     /// Ed25519 over `data`: 64 bytes.

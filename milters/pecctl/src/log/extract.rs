@@ -5,7 +5,6 @@
 //! and beside it the provider's signature over its very bytes. A file that is there already is not replaced.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -13,12 +12,13 @@ use anyhow::{Context as _, bail};
 use pec_core::clock::Moment;
 use pec_core::identifier::hex;
 use pec_core::smime::sign::Signer;
+use pec_host::files::create;
 use pec_register::prover::{Prover, signature_of};
 use pec_register::row::entry;
-use pec_register::rows::quoted;
 use pec_register::sealer::{Seal, last_seal};
 use pec_register::search::of_address;
 use pec_state::event::Words;
+use postgres_protocol::escape::escape_literal;
 use quick_xml::escape::escape;
 use tokio_postgres::Client;
 
@@ -80,15 +80,12 @@ pub(super) async fn run(
 }
 
 fn write(output: &Path, page: &str) -> anyhow::Result<()> {
-    let mut file = fs::File::create_new(output).with_context(|| output.display().to_string())?;
-    file.write_all(page.as_bytes())
-        .and_then(|()| file.sync_all())
-        .with_context(|| output.display().to_string())
+    create(output, |new| new.write_all(page.as_bytes())).with_context(|| output.display().to_string())
 }
 
 async fn of_mailbox(client: &Client, arguments: &Arguments) -> anyhow::Result<Vec<Shown>> {
     let account = arguments.account.as_deref().unwrap_or_default();
-    let mut condition = format!("WHERE (account = {} OR {})", quoted(account), of_address(account));
+    let mut condition = format!("WHERE (account = {} OR {})", escape_literal(account), of_address(account));
     for (sign, time) in [(">=", arguments.period.from), ("<", arguments.period.to)] {
         if let Some(time) = time {
             condition += &format!(" AND happened_at {sign} '{time}'");
@@ -247,6 +244,7 @@ fn is_sealed(seal: &Seal, seq: i64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::process::Command;
 
     use pec_core::header::Header;

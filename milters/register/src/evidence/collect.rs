@@ -4,6 +4,7 @@
 //! checkpoint's root is not exported as evidence, it is an error.
 
 use std::collections::{BTreeSet, HashSet};
+use std::io;
 use std::path::Path;
 
 use openssl::pkcs7::Pkcs7;
@@ -24,61 +25,13 @@ use super::{
     proof_of, readme, to_pem,
 };
 use crate::attest;
-use crate::checkpoint::{Checkpoint, LogKey, LogKeyError};
-use crate::prover::{ProveError, Prover, signature_of, timestamp_of};
-use crate::row::{LineError, Row, entry, leaf};
-use crate::sealer::{SealError, last_seal, seals};
-use crate::tree::{Tiles, TreeError};
-use crate::tsa::{TsaCaError, TsaCas, certificates_of};
-
-/// No evidence file can be made.
-#[derive(Debug, thiserror::Error)]
-pub enum EvidenceError {
-    /// The database.
-    #[error("the database: {0}")]
-    Database(#[from] tokio_postgres::Error),
-    /// The seals.
-    #[error(transparent)]
-    Seal(#[from] SealError),
-    /// The tree.
-    #[error(transparent)]
-    Tree(#[from] TreeError),
-    /// What proves the register.
-    #[error(transparent)]
-    Prove(#[from] ProveError),
-    /// The provider's key.
-    #[error("the evidence is not signed: {0}")]
-    Sign(#[from] SignError),
-    /// The log key.
-    #[error(transparent)]
-    Key(#[from] LogKeyError),
-    /// A row that is none.
-    #[error(transparent)]
-    Line(#[from] LineError),
-    /// `pec_tsa_ca_file`.
-    #[error(transparent)]
-    TsaCa(#[from] TsaCaError),
-    /// A file of certificates.
-    #[error("{path}: {trouble}")]
-    Certificates {
-        /// The file.
-        path: String,
-        /// Why.
-        trouble: String,
-    },
-    /// The row is not the one that was sealed.
-    #[error("row {0} is not the one that was sealed: `pecctl log verify` says more. It is no evidence")]
-    Altered(i64),
-    /// Nothing is sealed yet.
-    #[error(
-        "the rows are not sealed yet, so that nothing proves them: is pec-clock running? It seals every \
-        second"
-    )]
-    Unsealed,
-    /// No key that is known has signed the checkpoint.
-    #[error("the checkpoint of {0} rows is not signed by the log key, nor by one of before (log.key.*)")]
-    ForeignCheckpoint(u64),
-}
+use crate::checkpoint::{Checkpoint, LogKey};
+use crate::error::RegisterError;
+use crate::prover::{Prover, signature_of, timestamp_of};
+use crate::row::{Row, entry, leaf};
+use crate::sealer::{last_seal, seals};
+use crate::tree::Tiles;
+use crate::tsa::{TsaCas, certificates_of};
 
 /// Where everything comes from.
 pub struct Sources<'a> {
@@ -110,7 +63,7 @@ pub async fn collect(
     sources: &Sources<'_>,
     asked: &str,
     lines: Vec<String>,
-) -> Result<Evidence, EvidenceError> {
+) -> Result<Evidence, RegisterError> {
     let (settings, client) = (sources.settings, sources.client);
     let mut members = Members::new();
     let mut rows: Vec<(u64, Row, String)> = Vec::new();
@@ -125,7 +78,7 @@ pub async fn collect(
     rows.sort_by_key(|(_, row, _)| row.seq);
     rows.dedup_by_key(|(_, row, _)| row.seq);
     let Some(last) = rows.iter().map(|(number, ..)| *number).max() else {
-        return Err(EvidenceError::Unsealed);
+        return Err(RegisterError::Unsealed);
     };
 
     let tsa_cas =
@@ -165,7 +118,7 @@ pub async fn collect(
     members.insert(README.to_owned(), readme.into_bytes());
     let manifest: String =
         members.iter().map(|(name, content)| format!("{}  {name}\n", hex(&sha256(content)))).collect();
-    let signature = detached(sources.prover.signer, &sha256(manifest.as_bytes()), now)?;
+    let signature = detached(sources.prover.signer, &sha256(manifest.as_bytes()), now).map_err(unsigned)?;
     members.insert(MANIFEST.to_owned(), manifest.into_bytes());
     members.insert(MANIFEST_SIGNATURE.to_owned(), signature);
     Ok(Evidence {
@@ -177,12 +130,16 @@ pub async fn collect(
     })
 }
 
+fn unsigned(trouble: SignError) -> RegisterError {
+    RegisterError::Unsigned { what: "the evidence".to_owned(), trouble }
+}
+
 /// Whether all of these rows (their lines) are sealed, and the files that prove it are there.
 pub async fn are_sealed(
     settings: &Settings,
     client: &Client,
     lines: &[String],
-) -> Result<bool, EvidenceError> {
+) -> Result<bool, RegisterError> {
     // The files come a moment after the seal.
     let published = Tiles::new(&settings.register).published()?;
     for line in lines {
@@ -206,7 +163,7 @@ impl Notes {
 }
 
 /// The number of a row's leaf. `None`: it is not sealed.
-pub(crate) async fn leaf_of(client: &Client, seq: i64) -> Result<Option<u64>, SealError> {
+pub(crate) async fn leaf_of(client: &Client, seq: i64) -> Result<Option<u64>, RegisterError> {
     let Some(last) = last_seal(client).await? else { return Ok(None) };
     // The largest number that is sealed only grows: the first seal that goes beyond the row has it, or a
     // later one has.
@@ -241,17 +198,14 @@ fn put_checkpoint(
     tsa_cas: Option<&TsaCas>,
     members: &mut Members,
     notes: &mut Notes,
-) -> Result<Chosen, EvidenceError> {
+) -> Result<Chosen, RegisterError> {
     let register = &sources.settings.register;
     let is_complete =
         |file: &Path| signature_of(file).exists() && (tsa_cas.is_none() || timestamp_of(file).exists());
     let attested =
         attest::attested(register)?.into_iter().find(|(size, file)| *size > last && is_complete(file));
     let signed_now = attested.is_none();
-    let read_file = |file: &Path| {
-        let error = |trouble| ProveError::File { path: file.display().to_string(), trouble };
-        std::fs::read(file).map_err(error)
-    };
+    let read_file = |file: &Path| std::fs::read(file).map_err(RegisterError::file(file));
     let (text, proofs) = match attested {
         Some((_, file)) => (read_file(&file)?, Some(file)),
         None => (Tiles::new(register).checkpoint()?.unwrap_or_default().into_bytes(), None),
@@ -259,7 +213,7 @@ fn put_checkpoint(
     let text = String::from_utf8_lossy(&text).into_owned();
     let size = Checkpoint::read(&text).map_or(0, |checkpoint| checkpoint.size);
     if size <= last {
-        return Err(EvidenceError::Unsealed);
+        return Err(RegisterError::Unsealed);
     }
     let signed =
         put_signed(sources, CHECKPOINT, text.as_bytes(), proofs.as_deref(), tsa_cas, members, notes)?;
@@ -275,7 +229,7 @@ fn put_checkpoint(
         // pec-clock has not come to it yet.
         None => (None, ours?),
     };
-    let read = Checkpoint::open(&text, &key).map_err(|_| EvidenceError::ForeignCheckpoint(size))?;
+    let read = Checkpoint::open(&text, &key).map_err(|_| RegisterError::ForeignCheckpoint(size))?;
     let key =
         put_signed(sources, KEY, format!("{key}\n").as_bytes(), file.as_deref(), tsa_cas, members, notes)?;
     Ok(Chosen { read, signed_now, key, signed })
@@ -290,12 +244,12 @@ fn put_signed(
     tsa_cas: Option<&TsaCas>,
     members: &mut Members,
     notes: &mut Notes,
-) -> Result<Signed, EvidenceError> {
+) -> Result<Signed, RegisterError> {
     let prover = sources.prover;
     let existing = |path: std::path::PathBuf| std::fs::read(path).ok();
     let signature = match file.and_then(|file| existing(signature_of(file))) {
         Some(signature) => signature,
-        None => detached(prover.signer, &sha256(content), prover.now)?,
+        None => detached(prover.signer, &sha256(content), prover.now).map_err(unsigned)?,
     };
     let stamp = match (file.and_then(|file| existing(timestamp_of(file))), prover.tsa) {
         (Some(stamp), _) => Some(stamp),
@@ -336,14 +290,14 @@ fn put_rows(
     rows: &[(u64, Row, String)],
     checkpoint: &Checkpoint,
     members: &mut Members,
-) -> Result<(), EvidenceError> {
+) -> Result<(), RegisterError> {
     let tiles = Tiles::new(&settings.register);
     let mut log = String::new();
     for (number, row, line) in rows {
         let path = tiles.proof(*number, checkpoint.size, checkpoint.root)?;
         let (text, root) = proof::render(*number, checkpoint.size, leaf(&entry(line)), &path);
         if root != checkpoint.root {
-            return Err(EvidenceError::Altered(row.seq));
+            return Err(RegisterError::RowAltered(row.seq));
         }
         members.insert(proof_of(row.seq), text.into_bytes());
         log += line;
@@ -360,7 +314,7 @@ async fn put_tables(
     identifiers: &BTreeSet<String>,
     members: &mut Members,
     notes: &mut Notes,
-) -> Result<(), EvidenceError> {
+) -> Result<(), RegisterError> {
     let client = sources.client;
     let wanted: Vec<&String> = identifiers.iter().collect();
     // What names a member is ours, and has nothing that a path could be made of.
@@ -372,8 +326,9 @@ async fn put_tables(
         ("sent", "SELECT id, daticert FROM sent WHERE identificativo = ANY($1)"),
         (
             "not_accepted",
-            "SELECT n.id, n.daticert FROM not_accepted n JOIN fact f ON f.source = n.id WHERE \
-            f.identificativo = ANY($1)",
+            "SELECT n.id, n.daticert
+             FROM not_accepted n JOIN fact f ON f.source = n.id
+             WHERE f.identificativo = ANY($1)",
         ),
         ("custody", "SELECT id, daticert FROM custody WHERE identificativo = ANY($1)"),
     ] {
@@ -387,8 +342,10 @@ async fn put_tables(
     for (table, order) in [("fact", "happened_at, id"), ("ricevuta", "happened_at, message_id")] {
         // What authenticates a row to our own programs says nothing to others.
         let sql = format!(
-            "SELECT (to_jsonb({table}) - ARRAY['mac', 'source_mac', 'notice_mac'])::text FROM {table} WHERE \
-            identificativo = ANY($1) ORDER BY {order}"
+            "SELECT (to_jsonb({table}) - ARRAY['mac', 'source_mac', 'notice_mac'])::text
+             FROM {table}
+             WHERE identificativo = ANY($1)
+             ORDER BY {order}"
         );
         let lines: String = client
             .query(&sql, &[&wanted])
@@ -409,11 +366,10 @@ async fn put_tables(
     Ok(())
 }
 
-fn certificates(file: &Path) -> Result<Vec<X509>, EvidenceError> {
-    let error = |trouble: String| EvidenceError::Certificates { path: file.display().to_string(), trouble };
-    std::fs::read(file)
-        .map_err(|e| error(e.to_string()))
-        .and_then(|pem| certificates_from_pem(&pem).map_err(error))
+fn certificates(file: &Path) -> Result<Vec<X509>, RegisterError> {
+    let error = RegisterError::file(file);
+    let pem = std::fs::read(file).map_err(&error)?;
+    certificates_from_pem(&pem).map_err(|trouble| error(io::Error::other(trouble)))
 }
 
 /// The CAs, and every certificate that a signature or a timestamp has with it.

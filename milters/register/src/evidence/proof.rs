@@ -1,5 +1,7 @@
 //! An inclusion proof (RFC 6962 s. 2.1.1) as text that `sh` can walk: a line for each hash, with the side on
 //! which it stands.
+//!
+//! Ours: the crate tlog_tiles checks a proof, and does not say on which side a hash stands.
 
 use pec_core::identifier::hex;
 use tlog_tiles::{Hash, node_hash};
