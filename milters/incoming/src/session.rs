@@ -75,7 +75,7 @@ impl IncomingPoint {
         if let Some(reply) = self.cannot_be_taken(&transaction) {
             return Ok(Verdict::Refuse(reply));
         }
-        let mail = Mail::new(connection, transaction).to_be_judged();
+        let mail = Mail::new(connection, transaction).for_judging();
         let arrived = self.judge(&mail).await?;
         if let Some(why) = self.came_in_clear_text(&mail, &arrived) {
             return Ok(Verdict::Wait(why));
@@ -544,14 +544,14 @@ impl<'a> Mail<'a> {
     }
 
     /// The same, its body in one piece if the message may be signed. (Of what is not, only the header matters.)
-    fn to_be_judged(mut self) -> Self {
+    fn for_judging(mut self) -> Self {
         if may_be_signed(&self.transaction.header) {
             self.body = Body::from_bytes(self.body.into_bytes());
         }
         self
     }
 
-    /// The body of a message [to be judged](Self::to_be_judged) that may be signed.
+    /// The body of a message [for judging](Self::for_judging) that may be signed.
     fn whole(&self) -> Bytes {
         self.body.pieces().first().cloned().unwrap_or_default()
     }
