@@ -230,7 +230,7 @@ fn row_of_table(out: &mut String, n: usize, Shown { row, .. }: &Shown) {
             let _ = write!(what, "<br>{name}: {}", escape(value));
         }
     }
-    let when = escape(&legal_time(&row.happened_at)).replacen(' ', "<br>", 1);
+    let when = escape(legal_time(&row.happened_at)).replacen(' ', "<br>", 1);
     let _ = writeln!(
         out,
         "<tr><td>{n}</td><td class=\"when\">{when}</td><td>{what}</td><td>{who}</td><td>{ids}</td></tr>"
