@@ -36,20 +36,16 @@ pub fn reached(elapsed: i64) -> &'static [Stage] {
 }
 
 /// Whether nothing is awaited for a recipient of this type any more: there was never anything to await, or
-/// its end is certified. `certified` are the kinds of what we or its provider certified.
-pub fn is_over<'a>(tipo: TipoDestinatario, mut certified: impl Iterator<Item = &'a str>) -> bool {
-    tipo == TipoDestinatario::Esterno || certified.any(|kind| kind.parse().is_ok_and(Tipo::is_outcome))
+/// its end is certified. `certified` is what we or its provider certified.
+pub fn is_over(tipo: TipoDestinatario, mut certified: impl Iterator<Item = Tipo>) -> bool {
+    tipo == TipoDestinatario::Esterno || certified.any(Tipo::is_outcome)
 }
 
 /// Whether the notice of `stage`, whose time has come, is due for such a recipient.
-pub fn is_due<'a>(
-    stage: &Stage,
-    tipo: TipoDestinatario,
-    certified: impl Iterator<Item = &'a str> + Clone,
-) -> bool {
+pub fn is_due(stage: &Stage, tipo: TipoDestinatario, certified: impl Iterator<Item = Tipo> + Clone) -> bool {
     // The first one warns that the recipient's provider may not have the message.
     let only_if_not_taken = stage.kind == FactKind::Preavviso12;
-    if only_if_not_taken && certified.clone().any(|kind| kind == Tipo::PresaInCarico.as_str()) {
+    if only_if_not_taken && certified.clone().any(|certified| certified == Tipo::PresaInCarico) {
         return false;
     }
     !is_over(tipo, certified)
@@ -64,7 +60,7 @@ mod tests {
 
     /// All notices that have become due for a recipient of whom `certified` is known, `elapsed` seconds after
     /// the acceptance.
-    fn due(elapsed: i64, tipo: TipoDestinatario, certified: &[&str]) -> Vec<FactKind> {
+    fn due(elapsed: i64, tipo: TipoDestinatario, certified: &[Tipo]) -> Vec<FactKind> {
         let kinds = certified.iter().copied();
         reached(elapsed)
             .iter()
@@ -90,45 +86,45 @@ mod tests {
                 &[],
                 &[Preavviso12, Preavviso24],
             ),
-            ("taken in charge", 12 * HOUR, Certificato, &["presa-in-carico"], &[]),
-            ("taken in charge and no more", 23 * HOUR, Certificato, &["presa-in-carico"], &[Preavviso24]),
+            ("taken in charge", 12 * HOUR, Certificato, &[Tipo::PresaInCarico], &[]),
+            ("taken in charge and no more", 23 * HOUR, Certificato, &[Tipo::PresaInCarico], &[Preavviso24]),
             (
                 "taken in charge, seen late after a stop",
                 80 * HOUR,
                 Certificato,
-                &["presa-in-carico"],
+                &[Tipo::PresaInCarico],
                 &[Preavviso24],
             ),
-            ("delivered", 12 * HOUR, Certificato, &["presa-in-carico", "avvenuta-consegna"], &[]),
+            ("delivered", 12 * HOUR, Certificato, &[Tipo::PresaInCarico, Tipo::AvvenutaConsegna], &[]),
             (
                 "delivered, its presa in carico never came",
                 12 * HOUR,
                 Certificato,
-                &["avvenuta-consegna"],
+                &[Tipo::AvvenutaConsegna],
                 &[],
             ),
             (
                 "delivered between the stages",
                 23 * HOUR,
                 Certificato,
-                &["preavviso-12", "avvenuta-consegna"],
+                &[Tipo::PreavvisoErroreConsegna, Tipo::AvvenutaConsegna],
                 &[],
             ),
-            ("delivered, seen late after a stop", 80 * HOUR, Certificato, &["avvenuta-consegna"], &[]),
-            ("failed", 12 * HOUR, Certificato, &["errore-consegna"], &[]),
+            ("delivered, seen late after a stop", 80 * HOUR, Certificato, &[Tipo::AvvenutaConsegna], &[]),
+            ("failed", 12 * HOUR, Certificato, &[Tipo::ErroreConsegna], &[]),
             (
                 "taken in charge, then failed",
                 23 * HOUR,
                 Certificato,
-                &["presa-in-carico", "errore-consegna"],
+                &[Tipo::PresaInCarico, Tipo::ErroreConsegna],
                 &[],
             ),
-            ("a virus was found", 23 * HOUR, Certificato, &["rilevazione-virus"], &[]),
+            ("a virus was found", 23 * HOUR, Certificato, &[Tipo::RilevazioneVirus], &[]),
             (
                 "the first notice ends nothing",
                 23 * HOUR,
                 Certificato,
-                &["preavviso-12"],
+                &[Tipo::PreavvisoErroreConsegna],
                 &[Preavviso12, Preavviso24],
             ),
             ("ordinary mail", 23 * HOUR, Esterno, &[], &[]),

@@ -236,11 +236,8 @@ impl Clockwork {
         let mut all_over = true;
         for destinatario in &busta.destinatari {
             let key = destinatario.indirizzo.to_ascii_lowercase();
-            let certified = deadline
-                .certified
-                .iter()
-                .filter(|(_, recipient)| *recipient == key)
-                .map(|(kind, _)| kind.as_str());
+            let certified =
+                deadline.certified.iter().filter(|(_, recipient)| *recipient == key).map(|(tipo, _)| *tipo);
             for stage in stages.iter().filter(|stage| is_due(stage, destinatario.tipo, certified.clone())) {
                 if !self.is_ready(ready).await {
                     return Ok(());

@@ -76,29 +76,29 @@ fn main() -> ExitCode {
     let matches = Arguments::command().get_matches();
     let Arguments { config_directory, verb } =
         Arguments::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
-    run(&config_directory, &verb).unwrap_or_else(|e| {
+    let ended = run(&config_directory, &verb).unwrap_or_else(|e| {
         eprintln!("pecctl: {e:#}");
-        Status::of_failure(&path_of(&matches)).into()
-    })
+        Status::of_failure(&path_of(&matches), &e)
+    });
+    ended.into()
 }
 
-fn run(config_directory: &Path, verb: &Verb) -> anyhow::Result<ExitCode> {
+fn run(config_directory: &Path, verb: &Verb) -> anyhow::Result<Status> {
     let good = |()| Status::Good;
-    let status = match verb {
+    Ok(match verb {
         Verb::Check(check) => check::run(config_directory, check)?,
         Verb::Crl(crl) => crl::run(config_directory, crl)?,
         Verb::Directory(directory) => directory::run(config_directory, directory)?,
         Verb::Evidence(evidence) => evidence::run(config_directory, evidence)?,
         Verb::Infected(verb) => infected::run(config_directory, verb).map(good)?,
         Verb::Key(verb) => key::run(config_directory, verb).map(good)?,
-        Verb::Log(log) => return log::run(config_directory, log),
+        Verb::Log(log) => log::run(config_directory, log)?,
         Verb::Parameters(parameters) => parameters::run(config_directory, parameters).map(good)?,
         Verb::Report(report) => report::run(config_directory, report).map(good)?,
         Verb::Schema(schema) => schema::run(schema).map(good)?,
         Verb::User(verb) => user::run(config_directory, verb).map(good)?,
         Verb::Verify(verify) => verify::run(config_directory, verify)?,
-    };
-    Ok(status.into())
+    })
 }
 
 /// The verb with the verbs below it: `log verify`.

@@ -19,10 +19,15 @@ pub(crate) enum Status {
     NotKnown = 3,
 }
 
-/// The verbs that judge something, by their path. Where these fail, nothing is known; where another verb
-/// fails, it did not do what it was to do.
-const JUDGES: [&str; 6] =
-    ["check", "directory lookup", "evidence verify", "log audit", "log verify", "verify"];
+/// The verbs that judge something or look something up, by their path. Where these fail, nothing is known;
+/// where another verb fails, it did not do what it was to do.
+const JUDGES: [&str; 7] =
+    ["check", "directory lookup", "evidence verify", "log", "log audit", "log verify", "verify"];
+
+/// An error that is an answer: what is judged is wrong, what is looked for is not there.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Answer(pub(crate) String);
 
 impl Status {
     /// All of them, with what they mean in a line.
@@ -33,9 +38,9 @@ impl Status {
         (Self::NotKnown, "not known: something could not be looked at"),
     ];
 
-    /// The status of a verb that ends with an error.
-    pub(crate) fn of_failure(verb: &str) -> Self {
-        if JUDGES.contains(&verb) { Self::NotKnown } else { Self::Bad }
+    /// The status of a verb that ends with this error.
+    pub(crate) fn of_failure(verb: &str, error: &anyhow::Error) -> Self {
+        if JUDGES.contains(&verb) && !error.is::<Answer>() { Self::NotKnown } else { Self::Bad }
     }
 
     /// What is behind the verbs in `pecctl --help`.

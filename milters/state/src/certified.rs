@@ -4,17 +4,18 @@
 
 use std::collections::HashMap;
 
+use pec_core::daticert::Tipo;
+
 use crate::database::Database;
 use crate::pool::DatabaseError;
 use crate::sql::{Sql, columns};
 use crate::{fact, ricevuta};
 
 /// For each identifier of an envelope kinds and keys of recipients.
-type Certified = HashMap<String, Vec<(String, String)>>;
+type Certified = HashMap<String, Vec<(Tipo, String)>>;
 
 impl Database {
     /// What we, or their providers, have certified about recipients of our envelopes with these identifiers.
-    /// Only kinds that another provider's receipts have too are told.
     pub(crate) async fn certified(&self, identificativi: &[&str]) -> Result<Certified, DatabaseError> {
         let mut certified = Certified::new();
         // What another provider sends under our identifier is another envelope.
@@ -28,7 +29,7 @@ impl Database {
                 .recipient
                 .split(' ')
                 .filter(|key| !key.is_empty())
-                .map(|key| (fact.kind.as_str().to_owned(), key.to_owned()));
+                .map(|key| (fact.kind.tipo(), key.to_owned()));
             certified.entry(fact.identificativo.clone()).or_default().extend(about);
         }
         let ricevute = Sql::select(&[ricevuta::COLUMNS, columns!("sent": "mac")])
@@ -37,8 +38,7 @@ impl Database {
             .text(")");
         for row in self.query(ricevute).await? {
             let Ok(ricevuta) = self.ricevuta_row(&row) else { continue };
-            let kind = ricevuta.kind.as_str();
-            let about = ricevuta.recipients.into_iter().map(|key| (kind.to_owned(), key));
+            let about = ricevuta.recipients.into_iter().map(|key| (ricevuta.kind, key));
             certified.entry(ricevuta.identificativo).or_default().extend(about);
         }
         Ok(certified)
@@ -47,7 +47,7 @@ impl Database {
     /// Whether our envelope `identificativo` is certified as delivered to `recipient` (a key), by its
     /// provider or by us.
     pub async fn is_delivered(&self, identificativo: &str, recipient: &str) -> Result<bool, DatabaseError> {
-        self.is_certified(identificativo, recipient, &["avvenuta-consegna"]).await
+        self.is_certified(identificativo, recipient, |tipo| tipo == Tipo::AvvenutaConsegna).await
     }
 
     /// Whether it is certified that somebody has our envelope `identificativo` for `recipient` (a key): it
@@ -57,17 +57,17 @@ impl Database {
         identificativo: &str,
         recipient: &str,
     ) -> Result<bool, DatabaseError> {
-        let kinds = ["presa-in-carico", "avvenuta-consegna", "errore-consegna", "rilevazione-virus"];
-        self.is_certified(identificativo, recipient, &kinds).await
+        let counts = |tipo: Tipo| tipo == Tipo::PresaInCarico || tipo.is_outcome();
+        self.is_certified(identificativo, recipient, counts).await
     }
 
     async fn is_certified(
         &self,
         identificativo: &str,
         recipient: &str,
-        kinds: &[&str],
+        counts: impl Fn(Tipo) -> bool,
     ) -> Result<bool, DatabaseError> {
         let certified = self.certified(&[identificativo]).await?;
-        Ok(certified.values().flatten().any(|(kind, key)| key == recipient && kinds.contains(&kind.as_str())))
+        Ok(certified.values().flatten().any(|(tipo, key)| key == recipient && counts(*tipo)))
     }
 }

@@ -9,6 +9,7 @@ use tokio_postgres::Row as Columns;
 
 use crate::authentic::{Authentic, Content, Row};
 use crate::database::Database;
+use crate::fact_kind::FactKind;
 use crate::log::Entry;
 use crate::pool::DatabaseError;
 use crate::sql::{Insert, Sql, Time, columns};
@@ -156,7 +157,8 @@ impl Database {
             .text(" FROM fact JOIN custody ON custody.id = fact.source")
             .value(" WHERE fact.provider = ", provider)
             .value(" AND fact.identificativo = ", identificativo)
-            .text(" AND fact.kind = 'presa-in-carico'");
+            .text(" AND fact.kind")
+            .is(FactKind::PresaInCarico);
         let mut taken = InCustody::default();
         for row in self.query(sql).await? {
             let (known, custody) = (self.known(&row)?, self.custody_row(&row)?);

@@ -4,11 +4,13 @@ use std::time::SystemTime;
 
 use deadpool_postgres::{ClientWrapper, Object};
 use pec_core::clock::Moment;
+use pec_core::daticert::Tipo;
 use pec_host::maillog;
 
 use crate::authentic::Authentic;
 use crate::database::Database;
 use crate::fact::{Fact, Known};
+use crate::fact_kind::FactKind;
 use crate::pool::{Connections, DatabaseError};
 use crate::sent::Sent;
 use crate::sql::{Sql, Time};
@@ -28,7 +30,7 @@ pub struct Deadline {
     /// The envelope.
     pub sent: Authentic<Sent>,
     /// What is certified about its recipients, by us (facts) or by their providers (ricevute): kind and key.
-    pub certified: Vec<(String, String)>,
+    pub certified: Vec<(Tipo, String)>,
 }
 
 /// Where a page of deadlines ended: the time as the row has it, which another hand may have written with
@@ -82,7 +84,9 @@ impl Database {
             after.map_or((SystemTime::UNIX_EPOCH, ""), |PageEnd(at, fact)| (*at, fact.as_str()));
         // The constants are those of the partial index.
         let page = Sql::new("SELECT * FROM fact")
-            .text(" WHERE kind = 'accettazione' AND deadlines_seen < 2")
+            .text(" WHERE kind")
+            .is(FactKind::Accettazione)
+            .text(" AND deadlines_seen < 2")
             .value(" AND deadlines_seen = ", seen)
             .value(" AND happened_at <= ", Time(until))
             .value(" AND (happened_at, id) > (", after_at)
@@ -137,10 +141,15 @@ impl Database {
             "(SELECT signed_at FROM sent WHERE sent.id = fact.source) AS accepted_at",
         ])
         .text(" FROM fact WHERE NOT handed_over")
-        .text(" AND kind IN ('preavviso-12', 'preavviso-24', 'errore-consegna', 'rilevazione-virus')")
-        .text(" AND (kind <> 'rilevazione-virus' OR EXISTS (SELECT FROM fact AS presa")
-        .text(" WHERE presa.kind = 'presa-in-carico' AND presa.source = fact.source))")
-        .text(" ORDER BY kind NOT IN ('preavviso-12', 'preavviso-24'), happened_at, kind, id");
+        .text(" AND kind")
+        .one_of(FactKind::ALL.iter().filter(|kind| kind.is_raised()))
+        .text(" AND (NOT kind")
+        .is(FactKind::RilevazioneVirus)
+        .text(" OR EXISTS (SELECT FROM fact AS presa WHERE presa.source = fact.source AND presa.kind")
+        .is(FactKind::PresaInCarico)
+        .text(")) ORDER BY NOT kind")
+        .one_of(FactKind::ALL.iter().filter(|kind| kind.has_deadline()))
+        .text(", happened_at, kind, id");
         let rows = self.query(sql).await?;
         let to_raise = |r: &tokio_postgres::Row| {
             let known = self.known(r).ok()?;

@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use pec_core::daticert::Tipo;
 
-use crate::rows::FactKind;
+use crate::fact_kind::FactKind;
 
 /// Begins the name of [`Event::Ricevuta`]; the receipt's tipo follows.
 pub const RICEVUTA: &str = "ricevuta-";
@@ -85,7 +85,7 @@ macro_rules! events {
             pub fn words(self) -> Words {
                 let (italiano, inglese) = match self {
                     $(Self::$event => ($italiano, $inglese),)+
-                    Self::Notice(kind) => of_notice(kind),
+                    Self::Notice(kind) => kind.words(),
                     Self::Ricevuta(tipo) => of_ricevuta(tipo),
                     Self::RicevutaEstranea(_) => OF_RICEVUTA_ESTRANEA,
                 };
@@ -181,47 +181,6 @@ events! {
         "After their time the rows of a month have left the database; they are in the days' files";
 }
 
-fn of_notice(kind: FactKind) -> (&'static str, &'static str) {
-    match kind {
-        FactKind::Accettazione => (
-            "Il gestore ha accettato il messaggio e lo ha inoltrato: ricevuta di accettazione al mittente",
-            "The provider accepted the message and sent it on: acceptance receipt to the sender",
-        ),
-        FactKind::NonAccettazione => (
-            "Il gestore non ha accettato il messaggio: avviso di non accettazione al mittente",
-            "The provider did not accept the message: non-acceptance notice to the sender",
-        ),
-        FactKind::PresaInCarico => (
-            "Il gestore ha preso in carico la busta di trasporto: ricevuta di presa in carico al gestore \
-            del mittente",
-            "The provider took the transport envelope in charge: take-in-charge receipt to the sender's \
-            provider",
-        ),
-        FactKind::AvvenutaConsegna => (
-            "Il messaggio è nella casella del destinatario: ricevuta di avvenuta consegna al mittente",
-            "The message is in the recipient's mailbox: delivery receipt to the sender",
-        ),
-        FactKind::RilevazioneVirus => (
-            "Nella busta c'è un virus, nulla è stato consegnato: avviso di rilevazione virus al gestore del \
-            mittente",
-            "There is a virus in the envelope, nothing was delivered: virus detection notice to the \
-            sender's provider",
-        ),
-        FactKind::ErroreConsegna => (
-            "Il messaggio non può essere consegnato: avviso di mancata consegna al mittente",
-            "The message cannot be delivered: non-delivery notice to the sender",
-        ),
-        FactKind::Preavviso12 => (
-            "Dopo 12 ore nessuno ha certificato la consegna: primo avviso al mittente",
-            "After 12 hours nobody has certified the delivery: first notice to the sender",
-        ),
-        FactKind::Preavviso24 => (
-            "Dopo 24 ore nessuno ha certificato la consegna: avviso di mancata consegna al mittente",
-            "After 24 hours nobody has certified the delivery: non-delivery notice to the sender",
-        ),
-    }
-}
-
 fn of_ricevuta(tipo: Tipo) -> (&'static str, &'static str) {
     match tipo {
         Tipo::PresaInCarico => (
@@ -269,19 +228,11 @@ impl Event {
     /// What the report counts it as.
     pub fn figure(self) -> Option<Figure> {
         match self {
-            Self::Accesso | Self::Notice(FactKind::NonAccettazione) => Some(Figure::Submission),
-            Self::Notice(FactKind::Accettazione) => Some(Figure::Acceptance),
-            Self::Notice(FactKind::AvvenutaConsegna) => Some(Figure::Delivery),
+            Self::Accesso => Some(Figure::Submission),
+            Self::Notice(kind) => kind.figure(),
             Self::Arresto | Self::Interruzione => Some(Figure::Gone),
             Self::Avvio | Self::Ripristino => Some(Figure::Back),
-            Self::Notice(
-                FactKind::PresaInCarico
-                | FactKind::RilevazioneVirus
-                | FactKind::ErroreConsegna
-                | FactKind::Preavviso12
-                | FactKind::Preavviso24,
-            )
-            | Self::Ricezione
+            Self::Ricezione
             | Self::Anomalia
             | Self::Violazione
             | Self::FirmeAntivirus

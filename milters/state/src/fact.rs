@@ -11,6 +11,7 @@ use tokio_postgres::Row as Columns;
 use crate::authentic::{Authentic, Content, Mac, Row};
 use crate::custody::Custody;
 use crate::database::{Database, spelled};
+use crate::fact_kind::FactKind;
 use crate::handover::Attempt;
 use crate::log::Entry;
 use crate::pool::DatabaseError;
@@ -30,43 +31,6 @@ pec_core::spelled! {
         MailboxAgain = "mailbox-again",
         /// Postfix's report.
         Report = "report",
-    }
-}
-
-pec_core::spelled! {
-    /// Which notice a fact leads to. An envelope has one fact of a kind for each recipient; the names stand
-    /// in the tables and in the addresses of triggers.
-    FactKind {
-        /// Ricevuta di accettazione.
-        Accettazione = "accettazione",
-        /// Avviso di non accettazione.
-        NonAccettazione = "non-accettazione",
-        /// Ricevuta di presa in carico.
-        PresaInCarico = "presa-in-carico",
-        /// Ricevuta di avvenuta consegna.
-        AvvenutaConsegna = "avvenuta-consegna",
-        /// Avviso di rilevazione virus.
-        RilevazioneVirus = "rilevazione-virus",
-        /// Avviso di mancata consegna, for a virus too.
-        ErroreConsegna = "errore-consegna",
-        /// Avviso di mancata consegna per superamento dei tempi massimi, after 12 hours.
-        Preavviso12 = "preavviso-12",
-        /// The same, after 24 hours.
-        Preavviso24 = "preavviso-24",
-    }
-}
-
-impl FactKind {
-    /// Whether it says how a message ended for a recipient.
-    pub fn is_outcome(self) -> bool {
-        match self {
-            Self::AvvenutaConsegna | Self::ErroreConsegna | Self::RilevazioneVirus => true,
-            Self::Accettazione
-            | Self::NonAccettazione
-            | Self::PresaInCarico
-            | Self::Preavviso12
-            | Self::Preavviso24 => false,
-        }
     }
 }
 
@@ -278,7 +242,8 @@ impl Database {
         let sql = Sql::select(&[COLUMNS])
             .value(" FROM fact WHERE provider = ", provider)
             .value(" AND identificativo = ", identificativo)
-            .text(" AND kind IN ('avvenuta-consegna', 'errore-consegna', 'rilevazione-virus')")
+            .text(" AND kind")
+            .one_of(FactKind::ALL.iter().filter(|kind| kind.is_outcome()))
             .value(" AND md5(recipient) = md5(", recipient)
             .text(")");
         self.query(sql).await?.iter().map(|row| self.known(row)).collect()

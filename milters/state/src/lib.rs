@@ -12,6 +12,7 @@ pub mod deadlines;
 mod envelopes;
 pub mod event;
 mod fact;
+mod fact_kind;
 pub mod handover;
 pub mod log;
 mod not_accepted;
@@ -27,7 +28,8 @@ pub mod trigger;
 /// The rows of the tables, as the programs use them.
 pub mod rows {
     pub use crate::custody::{Custody, InCustody};
-    pub use crate::fact::{About, Fact, FactKind, Known, MadeNotice, TimeSource};
+    pub use crate::fact::{About, Fact, Known, MadeNotice, TimeSource};
+    pub use crate::fact_kind::FactKind;
     pub use crate::not_accepted::NotAccepted;
     pub use crate::passed::{Passed, PassedKind};
     pub use crate::ricevuta::Ricevuta;

@@ -11,6 +11,8 @@ use bytes::BytesMut;
 use pec_core::clock::Moment;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 
+use crate::fact_kind::FactKind;
+
 /// The columns of a table as a SELECT has them, each under a name with the table's: `sent.id AS "sent.id"`.
 /// So a row of several tables tells them apart.
 macro_rules! columns {
@@ -72,6 +74,21 @@ impl<'a> Sql<'a> {
     pub(crate) fn value(mut self, text: &'static str, value: impl ToSql + Sync + Send + 'a) -> Self {
         self.0.extend([Piece::Text(text), Piece::Value(Box::new(value))]);
         self
+    }
+
+    /// ` = ` and a spelling of ours.
+    pub(crate) fn is(self, one: FactKind) -> Self {
+        self.text(" = '").text(one.as_str()).text("'")
+    }
+
+    /// ` IN ` and spellings of ours. They are no values: PostgreSQL takes a partial index only for a statement
+    /// whose text has the same constants.
+    pub(crate) fn one_of<'k>(self, kinds: impl IntoIterator<Item = &'k FactKind>) -> Self {
+        let kinds = kinds.into_iter().enumerate();
+        let list = kinds.fold(self.text(" IN ("), |list, (i, kind)| {
+            list.text(if i == 0 { "'" } else { ", '" }).text(kind.as_str()).text("'")
+        });
+        list.text(")")
     }
 
     /// A blank and a part.
@@ -197,6 +214,14 @@ mod tests {
         );
         let shown: Vec<_> = sql.values().iter().map(|value| format!("{value:?}")).collect();
         assert_eq!(shown, ["\"e\"", "1", "\"w\"", "true"]);
+    }
+
+    #[test]
+    fn kinds_stand_in_the_text() {
+        let sql = Sql::new("kind").one_of(&[FactKind::Preavviso12, FactKind::Preavviso24]);
+        assert_eq!(sql.statement(), "kind IN ('preavviso-12', 'preavviso-24')");
+        assert_eq!(Sql::new("kind").is(FactKind::Accettazione).statement(), "kind = 'accettazione'");
+        assert!(sql.values().is_empty());
     }
 
     #[test]

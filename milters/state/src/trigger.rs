@@ -4,7 +4,7 @@
 //! envelope, or with a body that the table `trigger_body` names.
 
 use crate::database::Database;
-use crate::fact::FactKind;
+use crate::fact_kind::FactKind;
 use crate::pool::DatabaseError;
 use crate::sql::Sql;
 

@@ -413,7 +413,7 @@ async fn a_deadline_is_that_of_a_row_of_ours() {
             .certified
             .iter()
             .filter(|(_, key)| key == BRUNO)
-            .map(|(kind, _)| kind.as_str())
+            .map(|(tipo, _)| tipo.as_str())
             .collect::<Vec<_>>(),
         ["avvenuta-consegna"]
     );

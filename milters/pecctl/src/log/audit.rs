@@ -1,11 +1,11 @@
 //! `pecctl log audit`: do the rows and tables keep the rules of certified mail?
 
-use std::process::ExitCode;
-
 use pec_core::clock::{Clock as _, SystemClock};
 use pec_register::audit::{RULES, audit, row_before};
 use serde_json::json;
 use tokio_postgres::Client;
+
+use crate::status::Status;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-pub(crate) async fn run(client: &Client, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(client: &Client, arguments: &Arguments) -> anyhow::Result<Status> {
     let now = SystemClock.now();
     let after = match arguments.days {
         Some(days) => row_before(client, i64::from(days), now).await?,
@@ -41,5 +41,5 @@ pub(crate) async fn run(client: &Client, arguments: &Arguments) -> anyhow::Resul
             broken.iter().for_each(|v| println!("    {}  {}", v.identificativo, v.what));
         }
     }
-    Ok(if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if violations.is_empty() { Status::Good } else { Status::Bad })
 }

@@ -15,7 +15,6 @@ pub(crate) mod times;
 mod verify;
 
 use std::path::Path;
-use std::process::ExitCode;
 
 use anyhow::Context as _;
 use pec_core::clock::{Clock as _, SystemClock};
@@ -60,7 +59,7 @@ enum Verb {
     Verify(verify::Arguments),
 }
 
-pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<Status> {
     let settings = Settings::read(config_directory)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
     runtime.block_on(async {
@@ -97,9 +96,9 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
             }
             (None, Some(story)) => print!("{}", story::run(&reading::begin(&settings).await?, story).await?),
             // clap has said what is missing.
-            (None, None) => return Ok(Status::Usage.into()),
+            (None, None) => return Ok(Status::Usage),
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(Status::Good)
     })
 }
 

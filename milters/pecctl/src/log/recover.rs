@@ -1,8 +1,6 @@
 //! `pecctl log recover`: after an older backup of the database was restored, goes on from the checkpoint on
 //! disk.
 
-use std::process::ExitCode;
-
 use pec_core::clock::{Clock as _, SystemClock};
 use pec_host::parameters::Settings;
 use pec_register::sealer::recover;
@@ -10,7 +8,9 @@ use pec_state::database::Database;
 use pec_state::event::Event;
 use pec_state::log::Entry;
 
-pub(crate) async fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
+use crate::status::Status;
+
+pub(crate) async fn run(settings: &Settings) -> anyhow::Result<Status> {
     let now = SystemClock.now();
     match recover(settings, "pecctl", now).await? {
         None => println!(
@@ -34,5 +34,5 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<ExitCode> {
             Database::connect(settings, "pecctl").await?.insert_log(&entry).await?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Status::Good)
 }

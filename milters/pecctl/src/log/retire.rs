@@ -1,12 +1,12 @@
 //! `pecctl log retire`: months whose time is over leave the database.
 
-use std::process::ExitCode;
-
 use anyhow::Context as _;
 use pec_core::clock::{Clock as _, SystemClock};
 use pec_host::parameters::Settings;
 use pec_register::retire::{due, retire};
 use tokio_postgres::NoTls;
+
+use crate::status::Status;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
     month: Option<String>,
 }
 
-pub(super) async fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Status> {
     let now = SystemClock.now();
     let (client, connection) = tokio_postgres::connect(&arguments.database, NoTls)
         .await
@@ -44,5 +44,5 @@ pub(super) async fn run(settings: &Settings, arguments: &Arguments) -> anyhow::R
             left.month, left.rows, left.files
         );
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Status::Good)
 }

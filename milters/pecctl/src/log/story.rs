@@ -1,12 +1,12 @@
 //! `pecctl log MSGID`: the story of a message.
 
-use anyhow::bail;
 use pec_core::clock::Moment;
 use pec_register::search::named;
 use pec_state::rows::TimeSource;
 use tokio_postgres::Client;
 
 use super::{Shown, shown};
+use crate::status::Answer;
 
 #[derive(Debug, clap::Args)]
 #[group(id = "story")]
@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
 pub(super) async fn run(client: &Client, arguments: &Arguments) -> anyhow::Result<String> {
     let rows = story(client, &arguments.msgid).await?;
     if rows.is_empty() {
-        bail!("{}: no row of the log has this identifier", arguments.msgid);
+        return Err(Answer(format!("{}: no row of the log has this identifier", arguments.msgid)).into());
     }
     Ok(if arguments.json {
         rows.iter().map(|shown| format!("{}\n", shown.line)).collect()

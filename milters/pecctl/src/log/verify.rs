@@ -8,7 +8,6 @@
 use std::fs;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,6 +23,8 @@ use pec_register::tsa::TsaCas;
 use pec_register::verify::{Outcome, TOLD, Wanted, Witnessed, verify};
 use pec_register::verify_files::{Proofs, Trust, proofs, verify_files};
 use serde_json::json;
+
+use crate::status::{Answer, Status};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -49,7 +50,7 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-pub(crate) async fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(settings: &Settings, arguments: &Arguments) -> anyhow::Result<Status> {
     let crls = Arc::new(CrlDirectory::new(&settings.crl_directory));
     let cas = read::trusted_cas(&settings.ca_file)?.asking(crls, settings.crl_too_old).looking_back();
     let tsa = settings.timestamps.as_ref().map(|timestamps| TsaCas::read(&timestamps.ca_file)).transpose()?;
@@ -73,7 +74,7 @@ pub(crate) async fn run(settings: &Settings, arguments: &Arguments) -> anyhow::R
         let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
         let opened: Vec<_> = kept.keys.iter().map(|key| Checkpoint::open(&text, key)).collect();
         let opened = opened.into_iter().reduce(Result::or).context("no key")?;
-        let checkpoint = opened.with_context(|| file.display().to_string())?;
+        let checkpoint = opened.map_err(|e| Answer(format!("{}: {e}", file.display())))?;
         anyhow::Ok(Witnessed { name: file.display().to_string(), checkpoint })
     };
     let others: Vec<_> = arguments.checkpoints.iter().map(given).collect::<Result<_, _>>()?;
@@ -102,7 +103,7 @@ pub(crate) async fn run(settings: &Settings, arguments: &Arguments) -> anyhow::R
         print!("{}", table(settings, &outcome, &kept, begun.elapsed().as_secs_f64()));
     }
     if wrong > 0 {
-        return Ok(ExitCode::FAILURE);
+        return Ok(Status::Bad);
     }
     // Not the published one, which may have grown since.
     if let Some(file) = &arguments.keep {
@@ -110,7 +111,7 @@ pub(crate) async fn run(settings: &Settings, arguments: &Arguments) -> anyhow::R
             outcome.checkpoint.context("nothing is sealed yet: there is no checkpoint to keep")?;
         fs::write(file, checkpoint).with_context(|| file.display().to_string())?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(Status::Good)
 }
 
 fn table(settings: &Settings, outcome: &Outcome, kept: &Proofs, seconds: f64) -> String {
@@ -186,7 +187,7 @@ fn json_of(outcome: &Outcome, kept: &Proofs) -> serde_json::Value {
 }
 
 /// The days' files alone.
-fn files(arguments: &Arguments, trust: &Trust<'_>, tiles: &Tiles) -> ExitCode {
+fn files(arguments: &Arguments, trust: &Trust<'_>, tiles: &Tiles) -> Status {
     let outcome = verify_files(&arguments.files, trust, Some(tiles));
     let days: Vec<_> =
         outcome.days.iter().map(|day| (&day.day, day.rows, day.lost, day.timestamp.as_ref())).collect();
@@ -222,5 +223,5 @@ fn files(arguments: &Arguments, trust: &Trust<'_>, tiles: &Tiles) -> ExitCode {
             }
         );
     }
-    if outcome.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if outcome.faults.is_empty() { Status::Good } else { Status::Bad }
 }
