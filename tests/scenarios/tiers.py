@@ -13,6 +13,8 @@ import os
 import random
 from collections import defaultdict
 
+import pytest
+
 BASES = ("trixie", "bookworm")
 MARKS = {
     "both": "it can come out differently on Debian 12 and 13. That is what another version of Postfix, Dovecot, PostgreSQL, "
@@ -98,5 +100,7 @@ def pytest_configure(config):
     for name, what in MARKS.items():
         config.addinivalue_line("markers", f"{name}: {what}")
     tier = os.environ.get("PEC_TEST_TIER", "all")
+    if tier not in ("commit", "all"):
+        raise pytest.UsageError(f"PEC_TEST_TIER={tier}: not allowed; it must be commit or all")
     if tier != "all" and not named(config):
         config.pluginmanager.register(Tiers(tier, os.environ["PEC_TEST_BASE"], os.environ.get("PEC_TEST_SEED", "0")), "tier")

@@ -147,6 +147,7 @@ impl AccessPoint {
             now,
             transaction.arrival(Some(connection)),
         );
+        log.account = transaction.account.clone();
         log.message_id = Some(message_id.clone());
         log.message_sha256 = Some(made.sha256.clone());
         log.envid = Some(fact_id.clone());

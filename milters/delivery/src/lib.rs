@@ -3,7 +3,7 @@
 //!
 //! Promise: a receipt says what the mailbox itself has said, in the second in which it said so, about the
 //! very bytes that a program of ours had signed or let in. Postfix holds a message until all that follows
-//! from it is in somebody's custody; then it hears 250. MadeNotice again, a notice is the same bytes under the same
+//! from it is in somebody's custody; then it hears 250. Made again, a notice is the same bytes under the same
 //! Message-ID.
 //! - A message for a mailbox is handed over to it ([`handing_over`]): avvenuta consegna, mancata consegna.
 //! - A *trigger* is a copy that Postfix's queue manager sends round because it holds the message

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 /// By what a file is known not to have changed: device, inode, time of change in seconds and nanoseconds,
@@ -31,6 +31,9 @@ pub fn beside(file: &Path, what: &str) -> PathBuf {
     name.into()
 }
 
+/// The mode of a file for everybody, as far as the process's umask lets it be.
+const FOR_ALL: u32 = 0o666;
+
 /// Puts what `write` writes in the place of `file`.
 pub fn replace(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let mut alone = Together::default();
@@ -38,14 +41,23 @@ pub fn replace(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> 
     alone.sync()
 }
 
-/// The same where nothing may lie in that place: what does is left alone, and that is an error before
-/// anything is written. A crash may leave an empty file.
-pub fn create(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    // From here on the name is ours. A link in its place would do the same, where the file system has links.
-    File::create_new(file)?;
-    replace(file, write).inspect_err(|_| {
+/// The same for a secret: nobody else can open it, from the first moment on; `write` may let others.
+pub fn replace_secret(file: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let mut alone = Together::default();
+    alone.put(Draft::of_mode(file, 0o600)?, write)?;
+    alone.sync()
+}
+
+/// Writes a file of this mode where nothing may lie: what does is left alone, and that is an error before
+/// anything is written. The file is there while it is being written, with this mode from the first moment on;
+/// a crash may leave a part of it.
+pub fn create(file: &Path, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let mut new = File::options().write(true).create_new(true).mode(mode).open(file)?;
+    let written = write(&mut new).and_then(|()| new.sync_all());
+    written.inspect_err(|_| {
         let _ = fs::remove_file(file);
-    })
+    })?;
+    sync_above(file)
 }
 
 /// Makes a directory, and those above it that are missing, of this mode.
@@ -70,13 +82,16 @@ impl Together {
         file: &Path,
         write: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut draft = Draft::of(file)?;
+        self.put(Draft::of(file)?, write)
+    }
+
+    fn put(&mut self, mut draft: Draft, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
         let written = write(&mut draft.content).and_then(|()| draft.take_name());
         if written.is_err() {
-            let _ = fs::remove_file(beside(file, "new"));
+            let _ = fs::remove_file(beside(&draft.file, "new"));
         }
         written?;
-        self.directories.insert(above(file).to_owned());
+        self.directories.insert(above(&draft.file).to_owned());
         Ok(())
     }
 
@@ -112,10 +127,15 @@ pub struct Draft {
 impl Draft {
     /// An empty one, for the place of `file`.
     pub fn of(file: &Path) -> io::Result<Self> {
+        Self::of_mode(file, FOR_ALL)
+    }
+
+    fn of_mode(file: &Path, mode: u32) -> io::Result<Self> {
         let temporary = beside(file, "new");
         // A crash may have left one, of another user at that.
         let _ = fs::remove_file(&temporary);
-        Ok(Self { file: file.to_owned(), content: File::create_new(temporary)? })
+        let content = File::options().write(true).create_new(true).mode(mode).open(temporary)?;
+        Ok(Self { file: file.to_owned(), content })
     }
 
     /// Everything that was written is on disk.
@@ -126,7 +146,7 @@ impl Draft {
     /// It takes the place of what is there.
     pub fn publish(self) -> io::Result<()> {
         self.take_name()?;
-        File::open(above(&self.file))?.sync_all()
+        sync_above(&self.file)
     }
 
     fn take_name(&self) -> io::Result<()> {
@@ -143,6 +163,11 @@ impl Write for Draft {
     fn flush(&mut self) -> io::Result<()> {
         self.content.flush()
     }
+}
+
+/// The name of a file is on disk.
+fn sync_above(file: &Path) -> io::Result<()> {
+    File::open(above(file))?.sync_all()
 }
 
 /// The directory in which a file lies.
@@ -162,9 +187,10 @@ mod tests {
             new.write_all(b"half")?;
             Err(io::Error::other("no more"))
         };
-        assert_eq!(create(&file, fails).unwrap_err().to_string(), "no more");
+        assert_eq!(create(&file, 0o600, fails).unwrap_err().to_string(), "no more");
         assert!(!file.exists());
-        create(&file, |new| new.write_all(b"first")).unwrap();
+        create(&file, 0o600, |new| new.write_all(b"first")).unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
         assert_eq!(replace(&file, fails).unwrap_err().to_string(), "no more");
         assert_eq!(fs::read(&file).unwrap(), b"first");
         // What a crash has left is in nobody's way.
@@ -179,7 +205,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         fs::write(&file, b"theirs").unwrap();
-        let error = create(&file, |_| panic!("nothing is written")).unwrap_err();
+        let error = create(&file, 0o600, |_| panic!("nothing is written")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&file).unwrap(), b"theirs");
     }

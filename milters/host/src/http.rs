@@ -86,19 +86,20 @@ impl Http {
         Self { agent: config.build().new_agent(), largest: limits.largest }
     }
 
-    /// What lies at `url`. Any status but success is an error.
+    /// What lies at `url`. Any status but success is an error, whatever comes with it.
     pub fn get(&self, url: &str) -> Result<Answer, String> {
-        let answer = self.answer(self.agent.get(url).call())?;
-        answer.succeeded()
+        let response = self.agent.get(url).call().map_err(|e| e.to_string())?;
+        succeeded(response.status().as_u16())?;
+        self.answer(response)
     }
 
     /// Sends `content`, of this media type, to `url`. What the status means is the caller's to say.
     pub fn post(&self, url: &str, media_type: &str, content: &[u8]) -> Result<Answer, String> {
-        self.answer(self.agent.post(url).header("Content-Type", media_type).send(content))
+        let asked = self.agent.post(url).header("Content-Type", media_type).send(content);
+        self.answer(asked.map_err(|e| e.to_string())?)
     }
 
-    fn answer(&self, asked: Result<Response<ureq::Body>, ureq::Error>) -> Result<Answer, String> {
-        let mut response = asked.map_err(|e| e.to_string())?;
+    fn answer(&self, mut response: Response<ureq::Body>) -> Result<Answer, String> {
         let last_modified = response.headers().get("Last-Modified");
         let last_modified = last_modified.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body = response.body_mut().with_config().limit(self.largest).read_to_vec();
@@ -113,9 +114,13 @@ impl Http {
 impl Answer {
     /// The answer, unless its status says that it is none.
     pub fn succeeded(self) -> Result<Self, String> {
-        // As ureq says it.
-        if self.status < 400 { Ok(self) } else { Err(format!("http status: {}", self.status)) }
+        succeeded(self.status).map(|()| self)
     }
+}
+
+fn succeeded(status: u16) -> Result<(), String> {
+    // As ureq says it.
+    if status < 400 { Ok(()) } else { Err(format!("http status: {status}")) }
 }
 
 fn for_tls(certificates: &[X509]) -> Result<Vec<Certificate<'static>>, String> {

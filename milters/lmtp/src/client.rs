@@ -302,7 +302,7 @@ impl Pool {
         }
     }
 
-    /// KeepBody a connection, if it is as it was at its beginning.
+    /// Keeps a connection, if it is as it was at its beginning.
     fn keep(&self, connection: Connection, fresh: bool) {
         if fresh && connection.is_silent() {
             let mut kept = self.0.kept();

@@ -119,7 +119,6 @@ impl Transaction {
     pub fn arrival(&self, connection: Option<&Connection>) -> Arrival {
         Arrival {
             queue_id: self.queue_id().to_owned(),
-            account: self.account.clone(),
             client_address: connection.map(|connection| connection.client_address.clone()),
             tls: self.tls.as_ref().map(ToString::to_string),
         }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use pec_host::files::replace;
+use pec_host::files::replace_secret;
 use rustix::fs::{FlockOperation, flock};
 
 /// A file that nobody else changes meanwhile.
@@ -38,9 +38,8 @@ impl Edited {
     /// It says this from now on. `mode`: another one than it has.
     pub(crate) fn write(&self, text: &str, mode: Option<u32>) -> anyhow::Result<()> {
         let of = self.file.metadata()?;
-        let written = replace(&self.path, |new| {
-            // Nobody else's to read before it has its owner.
-            new.set_permissions(fs::Permissions::from_mode(0o600))?;
+        // Nobody else's to read before it has its owner.
+        let written = replace_secret(&self.path, |new| {
             new.write_all(text.as_bytes())?;
             fchown(&*new, Some(of.uid()), Some(of.gid()))?;
             new.set_permissions(mode.map_or_else(|| of.permissions(), fs::Permissions::from_mode))?;

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -168,11 +167,7 @@ fn name_of(msgid: &str) -> PathBuf {
 
 /// It has what people wrote to each other: for nobody else's eyes.
 fn write(file: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let written = create(file, |new| {
-        new.set_permissions(fs::Permissions::from_mode(0o600))?;
-        new.write_all(bytes)
-    });
-    written.with_context(|| file.display().to_string())
+    create(file, 0o600, |new| new.write_all(bytes)).with_context(|| file.display().to_string())
 }
 
 fn told(file: &Path, evidence: &Evidence) -> String {

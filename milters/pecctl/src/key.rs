@@ -4,9 +4,7 @@
 //!
 //! Promise: no key that exists is changed or overwritten.
 
-use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -162,8 +160,7 @@ fn make_key(
 ) -> anyhow::Result<PKey<Private>> {
     let mut made = None;
     // If something lies there, that is said before a key is made.
-    let written = create(file, |new| {
-        new.set_permissions(fs::Permissions::from_mode(0o600))?;
+    let written = create(file, 0o600, |new| {
         let key = make()?;
         new.write_all(&key.private_key_to_pem_pkcs8()?)?;
         made = Some(key);
@@ -175,6 +172,9 @@ fn make_key(
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]

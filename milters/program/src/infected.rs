@@ -27,7 +27,7 @@ impl InfectedStore {
         Ok(Self { store: Store::open("pec_infected_store", &settings.infected_store)?, auditor })
     }
 
-    /// KeepBody a message under `id`, encrypted.
+    /// Keeps a message under `id`, encrypted.
     pub async fn put_message(&self, id: &str, header: &Header, body: &Body) -> anyhow::Result<()> {
         let mut head = header.to_bytes();
         head.extend_from_slice(b"\r\n");

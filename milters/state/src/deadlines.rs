@@ -6,12 +6,13 @@ use deadpool_postgres::{ClientWrapper, Object};
 use pec_core::clock::Moment;
 use pec_core::daticert::Tipo;
 use pec_host::maillog;
+use pec_host::outages::Outages;
 
 use crate::authentic::Authentic;
 use crate::database::Database;
 use crate::fact::{Fact, Known};
 use crate::fact_kind::FactKind;
-use crate::pool::{Connections, DatabaseError};
+use crate::pool::{DatabaseError, in_time};
 use crate::sent::Sent;
 use crate::sql::{Sql, Time};
 use crate::{fact, sent};
@@ -50,13 +51,13 @@ pub struct ToRaise {
 /// The right to act alone, as long as its connection lives.
 pub struct Lock {
     client: ClientWrapper,
-    connections: Connections,
+    outages: Outages,
 }
 
 impl Lock {
     /// Whether the connection still lives, and with it the lock.
     pub async fn is_held(&self) -> bool {
-        self.connections.in_time(self.client.simple_query("SELECT 1")).await.is_ok()
+        in_time(&self.outages, self.client.simple_query("SELECT 1")).await.is_ok()
     }
 }
 
@@ -66,9 +67,9 @@ impl Database {
         // Out of the pool: given back, the connection would keep the lock.
         let client = Object::take(self.connections.get().await?);
         let asked = client.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]);
-        let is_ours: bool = self.connections.in_time(asked).await?.get(0);
-        let connections = self.connections.clone();
-        Ok(is_ours.then_some(Lock { client, connections }))
+        let outages = self.connections.outages.clone();
+        let is_ours: bool = in_time(&outages, asked).await?.get(0);
+        Ok(is_ours.then_some(Lock { client, outages }))
     }
 
     /// Envelopes accepted at or before `until`, of whose deadlines `seen` have been seen to. In order of

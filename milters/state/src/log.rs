@@ -17,8 +17,6 @@ use crate::sql::{Insert, Sql, Time};
 pub struct Arrival {
     /// Postfix's queue id.
     pub queue_id: String,
-    /// The account that submitted.
-    pub account: Option<String>,
     /// The client's IP address.
     pub client_address: Option<String>,
     /// Version and cipher of the TLS with which the message came.
@@ -84,8 +82,8 @@ impl Entry {
 impl Entry {
     /// A row about a message that came so, whose data `daticert` has.
     pub fn of_arrival(event: Event, daticert: &Daticert, happened_at: Moment, arrival: Arrival) -> Self {
-        let Arrival { queue_id, account, client_address, tls } = arrival;
-        Self { account, client_address, tls, ..Self::new(event, daticert, happened_at, &queue_id) }
+        let Arrival { queue_id, client_address, tls } = arrival;
+        Self { client_address, tls, ..Self::new(event, daticert, happened_at, &queue_id) }
     }
 
     /// A row about a message of which nothing is certified: what it says of itself, under an identifier of

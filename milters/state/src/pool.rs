@@ -215,7 +215,7 @@ async fn connect_one(
 #[derive(Debug, Clone)]
 pub(crate) struct Connections {
     pool: Pool,
-    outages: Outages,
+    pub(crate) outages: Outages,
 }
 
 impl Connections {
@@ -275,29 +275,29 @@ impl Connections {
         work: impl AsyncFnOnce(&Object) -> Result<T, tokio_postgres::Error>,
     ) -> Result<T, DatabaseError> {
         let client = self.get().await?;
-        let done = self.in_time(work(&client)).await;
+        let done = in_time(&self.outages, work(&client)).await;
         if done.is_err() {
             drop(Object::take(client));
         }
         done
     }
+}
 
-    /// What `statement` says, if it says anything in time.
-    pub(crate) async fn in_time<T>(
-        &self,
-        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
-    ) -> Result<T, DatabaseError> {
-        let Ok(done) = timeout(PATIENCE, statement).await else {
-            self.outages.down(Thing::Database, &DatabaseError::Slow.to_string());
-            return Err(DatabaseError::Slow);
-        };
-        match &done {
-            // It says no: it answers.
-            Err(e) if e.as_db_error().is_none() => self.outages.down(Thing::Database, &words(e)),
-            _ => self.outages.up(Thing::Database),
-        }
-        done.map_err(|e| DatabaseError::Statement(words(&e)))
+/// What `statement` says, if it says anything in time; `outages` hears whether the database answers.
+pub(crate) async fn in_time<T>(
+    outages: &Outages,
+    statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T, DatabaseError> {
+    let Ok(done) = timeout(PATIENCE, statement).await else {
+        outages.down(Thing::Database, &DatabaseError::Slow.to_string());
+        return Err(DatabaseError::Slow);
+    };
+    match &done {
+        // It says no: it answers.
+        Err(e) if e.as_db_error().is_none() => outages.down(Thing::Database, &words(e)),
+        _ => outages.up(Thing::Database),
     }
+    done.map_err(|e| DatabaseError::Statement(words(&e)))
 }
 
 /// PostgreSQL's own words, or what broke the connection.

@@ -57,7 +57,7 @@ impl Store {
         Ok(Self(directory.to_owned()))
     }
 
-    /// KeepBody what `pieces` are together under `id`, without joining them. Encrypted: its name ends in `.p7m`.
+    /// Keeps what `pieces` are together under `id`, without joining them. Encrypted: its name ends in `.p7m`.
     pub async fn put_pieces(&self, id: &str, pieces: Vec<Bytes>) -> Result<(), StoreError> {
         let (directory, file) = self.place(id)?;
         in_thread(file, move |file| {

@@ -131,7 +131,7 @@ async fn a_changed_fact_has_no_notice() {
     let beta = Delivery::start(&network, &network.beta).await;
     let mail = envelope(&network, &network.alfa, &[BRUNO], LETTER);
     beta.in_custody(&mail, &[BRUNO], "bb11", ENVID).await;
-    // MadeNotice, and not sent.
+    // Made, and not sent.
     beta.outgoing.answer_message(ANNA, Some("451 4.3.0 not now"));
     let row = beta.database.custody("bb11").await.unwrap().unwrap();
     let (fact, trigger) = held(&beta, &row, FactKind::ErroreConsegna, BRUNO, "5.2.2").await;

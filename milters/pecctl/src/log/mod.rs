@@ -119,7 +119,7 @@ impl Shown {
 }
 
 /// The rows that `condition` selects (SQL, what comes from outside in it
-/// [`quoted`](pec_register::rows::quoted)).
+/// as `postgres_protocol::escape::escape_literal` writes it).
 pub(crate) async fn shown(client: &Client, condition: &str) -> anyhow::Result<Vec<Shown>> {
     let mut lines = Vec::new();
     each_row(client, condition, |read| lines.push(read.line.to_owned())).await?;
