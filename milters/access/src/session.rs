@@ -16,7 +16,7 @@ use pec_milter::{Connection, Edits, KeepBody, Point, Recipient, Reply, Transacti
 use pec_program::LARGE;
 use pec_program::world::World;
 use pec_state::event::Event;
-use pec_state::log::Entry;
+use pec_state::log::{Arrival, Entry};
 use pec_state::rows::{About, Custody, Fact, FactKind, MadeNotice, NotAccepted, Sent};
 use pec_state::trigger::Trigger;
 use pec_state::trigger::is_internal_domain;
@@ -147,7 +147,7 @@ impl AccessPoint {
             now,
             transaction.arrival(Some(connection)),
         );
-        log.account = transaction.account.clone();
+        log.arrival.account = transaction.account.clone();
         log.message_id = Some(message_id.clone());
         log.message_sha256 = Some(made.sha256.clone());
         log.envid = Some(fact_id.clone());
@@ -209,6 +209,7 @@ impl AccessPoint {
         let sent = world.database.authentic(sent)?;
         let mut log =
             Entry::of_arrival(Event::Accesso, &daticert, now, transaction.arrival(Some(connection)));
+        log.arrival.account = transaction.account.clone();
         log.message_id = Some(daticert.identificativo.clone());
         log.message_sha256 = Some(body_sha256.to_vec());
         log.envid = Some(envid.clone());
@@ -330,9 +331,8 @@ fn ricezione(custody: &Custody, accesso: &Entry) -> Entry {
     Entry {
         event: Event::Ricezione,
         recipients: custody.recipients.clone(),
-        account: None,
-        client_address: None,
-        tls: None,
+        // Nobody brought it here.
+        arrival: Arrival::default(),
         ..accesso.clone()
     }
 }

@@ -73,7 +73,7 @@ pub async fn round(
         }
         let what = format!("{}: {}", violation.rule, violation.what);
         if !is_written(&client, &violation.identificativo, &what).await? {
-            let entry = Entry::of_fact(
+            let entry = Entry::about_no_message(
                 Event::Violazione,
                 violation.identificativo.clone(),
                 what.clone(),

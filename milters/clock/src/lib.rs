@@ -42,7 +42,7 @@ use pec_program::life::Process;
 use pec_program::mailbox::peer;
 use pec_register::tsa::TsaCas;
 use pec_state::database::Database;
-use pec_state::deadlines::{Deadline, Lock, ToRaise};
+use pec_state::deadlines::{Deadline, Lock, ToStart};
 use pec_state::event::Event;
 use pec_state::pool::DatabaseError;
 use pec_state::rows::Fact;
@@ -72,7 +72,7 @@ pub struct Clockwork {
     directories: Option<Directories>,
     lock: Option<Lock>,
     stands_by: bool,
-    /// Facts without a notice, and since when they are known.
+    /// ProgramRows without a notice, and since when they are known.
     without_notice: HashMap<String, Moment>,
     /// The day (UTC) on which our certificate was looked at last.
     certificate_seen: Option<i64>,
@@ -87,7 +87,7 @@ impl Clockwork {
         if let Some(timestamps) = &settings.timestamps {
             TsaCas::read(&timestamps.ca_file)?;
         }
-        let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)), process.facts.clone());
+        let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)), process.rows.clone());
         let directories = Directories::new(&settings, database.clone())?;
         Ok(Self {
             settings,
@@ -147,7 +147,7 @@ impl Clockwork {
         }
         let now = self.process.clock.now();
         self.see_to_deadlines(now, stopped).await?;
-        self.raise(now, stopped).await
+        self.start_lost(now, stopped).await
     }
 
     /// Says once a day what an administrator should know of our certificate, and what the kernel says of its
@@ -160,12 +160,12 @@ impl Clockwork {
         match kernel_clock() {
             Ok(KernelClock { synchronised, estimated_error }) => {
                 let synchronised = if synchronised { "synchronised" } else { "not synchronised" };
-                self.process.facts.note(
+                self.process.rows.note(
                     Event::Orologio,
                     &format!("{synchronised}, estimated error {estimated_error} microseconds"),
                 );
             }
-            Err(why) => self.process.facts.note(Event::Orologio, &format!("cannot be asked: {why}")),
+            Err(why) => self.process.rows.note(Event::Orologio, &format!("cannot be asked: {why}")),
         }
         match read::own_certificate(&self.settings, now) {
             Ok(certificate) => read::warn_of_end(&certificate, now),
@@ -243,7 +243,7 @@ impl Clockwork {
                     return Ok(());
                 }
                 let fact = Fact::new(stage.kind, &deadline.sent, now, &self.settings.service_domain)?;
-                self.database.hold_fact(&Fact { recipient: key.clone(), ..fact }).await?;
+                self.database.insert_fact_without_notice(&Fact { recipient: key.clone(), ..fact }).await?;
             }
             all_over &= is_over(destinatario.tipo, certified);
         }
@@ -273,17 +273,17 @@ impl Clockwork {
 
     /// Starts the notices that nobody has started: those of deadlines at once, others when their own trigger
     /// counts as lost.
-    async fn raise(&mut self, now: Moment, stopped: &AtomicBool) -> anyhow::Result<()> {
-        let pending = self.database.to_raise().await?;
+    async fn start_lost(&mut self, now: Moment, stopped: &AtomicBool) -> anyhow::Result<()> {
+        let pending = self.database.to_start().await?;
         // Since when a fact is one says nothing about when it was written: a report can come days late.
         let mut known_since = std::mem::take(&mut self.without_notice);
-        for to_raise in &pending {
-            let id = &to_raise.known.fact.id;
+        for to_start in &pending {
+            let id = &to_start.known.fact.id;
             let since = known_since.remove(id).unwrap_or(now);
             self.without_notice.insert(id.clone(), since);
         }
-        for to_raise in pending {
-            let fact = &to_raise.known.fact;
+        for to_start in pending {
+            let fact = &to_start.known.fact;
             let stage = STAGES.iter().find(|stage| stage.kind == fact.kind);
             let since = self.without_notice.get(&fact.id).copied().unwrap_or(now);
             if stage.is_none() && now.unix() - since.unix() < LOST_AFTER {
@@ -292,7 +292,7 @@ impl Clockwork {
             if stopped.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            match self.start(&to_raise, stage).await? {
+            match self.start(&to_start, stage).await? {
                 Started::Yes => {}
                 Started::No(why) => {
                     maillog::waits(NO_QUEUE_ID, &format!("the notice {}: {why}", fact.message_id))
@@ -309,8 +309,8 @@ impl Clockwork {
 
     /// Brings one trigger to pec-delivery, whose yes means that the notice is handed over. A yes that is lost
     /// on the way here changes nothing: it knows so the next time.
-    async fn start(&self, to_raise: &ToRaise, stage: Option<&Stage>) -> anyhow::Result<Started> {
-        let fact = &to_raise.known.fact;
+    async fn start(&self, to_start: &ToStart, stage: Option<&Stage>) -> anyhow::Result<Started> {
+        let fact = &to_start.known.fact;
         let trigger = Trigger::notice(fact.kind, &fact.id);
         self.database.insert_trigger_bodies(std::slice::from_ref(&trigger), &sha256(BODY.as_bytes())).await?;
         let sender = service_address(&self.settings.service_domain);
@@ -332,10 +332,10 @@ impl Clockwork {
         }
         let (kind, sent) = (fact.kind.as_str(), self.process.clock.now());
         match stage {
-            Some(_) => maillog::raised(kind, &fact.identificativo, &fact.recipient, &fact.message_id),
-            None => maillog::raised_again(kind, &fact.identificativo, &fact.recipient, &fact.message_id),
+            Some(_) => maillog::notice_started(kind, &fact.identificativo, &fact.recipient, &fact.message_id),
+            None => maillog::started_again(kind, &fact.identificativo, &fact.recipient, &fact.message_id),
         }
-        if let (Some(stage), Some(accepted)) = (stage, to_raise.accepted_at)
+        if let (Some(stage), Some(accepted)) = (stage, to_start.accepted_at)
             && sent.unix() - accepted.unix() >= stage.late
         {
             maillog::late(kind, &fact.identificativo, &fact.recipient, accepted, sent);

@@ -161,7 +161,7 @@ impl Alfa {
                 .unwrap();
             self.database.take_handover(&begun.unwrap(), at).await.unwrap();
         } else {
-            self.database.hold_fact(&fact).await.unwrap();
+            self.database.insert_fact_without_notice(&fact).await.unwrap();
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a PEC message is: how it is read, written, signed and verified.
 //!
-//! Nothing here knows milters, sockets or databases: bytes and settings come in, messages and judgements go
-//! out.
+//! Promise: bytes come in, messages and judgements go out. Nothing here knows milters, databases, files,
+//! processes or the network.
 //!
 //! Where to find what:
 //! - [`notices`]: one file for each message that a provider writes (wording, headers, daticert.xml).

@@ -136,7 +136,7 @@ impl DeliveryPoint {
         let known = match failure {
             // Another copy was refused before, and so is this one: there is one notice of that.
             Some(known) if fact.kind == FactKind::ErroreConsegna => known,
-            _ => self.world.database.hold_fact(&fact).await?,
+            _ => self.world.database.insert_fact_without_notice(&fact).await?,
         };
         let source =
             if known.fact.source == source.id() { source } else { self.source_of(&known.fact).await? };

@@ -60,6 +60,42 @@ impl Source {
         }
     }
 
+    /// The envelope in our custody that a notice of this kind is about.
+    fn custody(&self) -> anyhow::Result<&Authentic<Custody>> {
+        match self {
+            Self::Custody(custody) => Ok(custody),
+            Self::Sent(_) | Self::NotAccepted(_) => {
+                anyhow::bail!(
+                    "{} is no envelope in our custody, about which alone there is such a notice",
+                    self.id()
+                )
+            }
+        }
+    }
+
+    /// Why the submission was not accepted, in English.
+    fn inglese(&self) -> anyhow::Result<&str> {
+        match self {
+            Self::NotAccepted(refused) => Ok(&refused.inglese),
+            Self::Sent(_) | Self::Custody(_) => {
+                anyhow::bail!(
+                    "{} is no submission that was not accepted, about which alone there is such a notice",
+                    self.id()
+                )
+            }
+        }
+    }
+
+    /// The fact's recipient as the envelope has it; a key where it has none.
+    fn as_written(&self, busta: &Daticert, fact: &Fact) -> String {
+        let all: Vec<&String> = match self {
+            Self::Custody(custody) => custody.recipients.iter().collect(),
+            Self::Sent(_) | Self::NotAccepted(_) => busta.destinatari.iter().map(|d| &d.indirizzo).collect(),
+        };
+        let written = all.into_iter().find(|r| r.eq_ignore_ascii_case(&fact.recipient));
+        written.unwrap_or(&fact.recipient).clone()
+    }
+
     pub(crate) fn daticert(&self) -> anyhow::Result<Daticert> {
         let xml = match self {
             Self::Sent(sent) => &sent.daticert,
@@ -117,11 +153,14 @@ impl DeliveryPoint {
 
     /// To whom the notice of a fact of this kind goes.
     pub(crate) fn addressee(&self, source: &Source, kind: FactKind) -> anyhow::Result<String> {
-        Ok(match (source, kind) {
-            (Source::Custody(custody), FactKind::PresaInCarico | FactKind::RilevazioneVirus) => {
-                custody.mail_receipt.clone()
-            }
-            _ => source.daticert()?.mittente,
+        Ok(match kind {
+            FactKind::PresaInCarico | FactKind::RilevazioneVirus => source.custody()?.mail_receipt.clone(),
+            FactKind::Accettazione
+            | FactKind::NonAccettazione
+            | FactKind::AvvenutaConsegna
+            | FactKind::ErroreConsegna
+            | FactKind::Preavviso12
+            | FactKind::Preavviso24 => source.daticert()?.mittente,
         })
     }
 
@@ -300,59 +339,44 @@ impl DeliveryPoint {
     ) -> anyhow::Result<Notice> {
         let (id, at) = (&fact.message_id, fact.happened_at);
         let heavy = original.as_ref().is_some_and(|original| original.len() >= LARGE);
-        let make = |issuer: Issuer<'_>| match (fact.kind, source) {
-            (FactKind::Accettazione, Source::Sent(_)) => Ok(accettazione(issuer, busta, id)?),
-            (FactKind::PresaInCarico, Source::Custody(custody)) => {
-                Ok(presa_in_carico(issuer, busta, &custody.mail_receipt, &custody.recipients, at, id)?)
-            }
-            (FactKind::AvvenutaConsegna, Source::Custody(custody)) => {
-                let consegna = as_written(&custody.recipients, &fact.recipient);
-                let original = original.context(
-                    "a delivery receipt is made of its envelope, which comes \
-                    again with Postfix's next attempt",
-                )?;
-                let original =
-                    (!is_concise(busta, &original, &fact.recipient)).then(|| match busta.ricevuta {
+        let make = |issuer: Issuer<'_>| -> anyhow::Result<Notice> {
+            Ok(match fact.kind {
+                FactKind::Accettazione => accettazione(issuer, busta, id)?,
+                FactKind::NonAccettazione => non_accettazione(issuer, busta, source.inglese()?, id)?,
+                FactKind::PresaInCarico => {
+                    let Custody { mail_receipt, recipients, .. } = &**source.custody()?;
+                    presa_in_carico(issuer, busta, mail_receipt, recipients, at, id)?
+                }
+                FactKind::AvvenutaConsegna => {
+                    let consegna = source.as_written(busta, fact);
+                    let original = original.context(
+                        "a delivery receipt is made of its envelope, which comes again with Postfix's next \
+                        attempt",
+                    )?;
+                    let carried = || match busta.ricevuta {
                         Some(TipoRicevuta::Breve) => breve(&original),
-                        _ => Body::from_bytes(original),
-                    });
-                Ok(avvenuta_consegna(issuer, busta, &consegna, at, original, id)?)
-            }
-            (FactKind::RilevazioneVirus, Source::Custody(custody)) => {
-                let consegna = as_written(&custody.recipients, &fact.recipient);
-                Ok(rilevazione_virus(issuer, busta, &custody.mail_receipt, &consegna, &fact.status, at, id)?)
-            }
-            (FactKind::ErroreConsegna, Source::Custody(custody)) => {
-                let consegna = as_written(&custody.recipients, &fact.recipient);
-                Ok(mancata_consegna(issuer, busta, &consegna, &Causa::from_status(&fact.status), at, id)?)
-            }
-            (FactKind::ErroreConsegna, Source::Sent(_)) => Ok(mancata_consegna(
-                issuer,
-                busta,
-                &as_the_sender_wrote(busta, fact),
-                &Causa::from_status(&fact.status),
-                at,
-                id,
-            )?),
-            (FactKind::Preavviso12, Source::Sent(_)) => {
-                Ok(preavviso(issuer, busta, &as_the_sender_wrote(busta, fact), Termine::DodiciOre, at, id)?)
-            }
-            (FactKind::Preavviso24, Source::Sent(_)) => Ok(preavviso(
-                issuer,
-                busta,
-                &as_the_sender_wrote(busta, fact),
-                Termine::VentiquattroOre,
-                at,
-                id,
-            )?),
-            (FactKind::NonAccettazione, Source::NotAccepted(refused)) => {
-                Ok(non_accettazione(issuer, busta, &refused.inglese, id)?)
-            }
-            (kind, _) => anyhow::bail!(
-                "the fact {} is a {kind} of {}, about which there is no notice",
-                fact.id,
-                fact.source
-            ),
+                        _ => Body::from_bytes(original.clone()),
+                    };
+                    let carried = (!is_concise(busta, &original, &fact.recipient)).then(carried);
+                    avvenuta_consegna(issuer, busta, &consegna, at, carried, id)?
+                }
+                FactKind::RilevazioneVirus => {
+                    let (consegna, to) = (source.as_written(busta, fact), &source.custody()?.mail_receipt);
+                    rilevazione_virus(issuer, busta, to, &consegna, &fact.status, at, id)?
+                }
+                FactKind::ErroreConsegna => {
+                    let (consegna, causa) =
+                        (source.as_written(busta, fact), Causa::from_status(&fact.status));
+                    mancata_consegna(issuer, busta, &consegna, &causa, at, id)?
+                }
+                FactKind::Preavviso12 => {
+                    preavviso(issuer, busta, &source.as_written(busta, fact), Termine::DodiciOre, at, id)?
+                }
+                FactKind::Preavviso24 => {
+                    let consegna = source.as_written(busta, fact);
+                    preavviso(issuer, busta, &consegna, Termine::VentiquattroOre, at, id)?
+                }
+            })
         };
         self.world.write(heavy, make).await
     }
@@ -406,21 +430,13 @@ impl DeliveryPoint {
             FactKind::Preavviso12 => Some(Termine::DodiciOre.errore_esteso(gestore)),
             FactKind::Preavviso24 => Some(Termine::VentiquattroOre.errore_esteso(gestore)),
             FactKind::RilevazioneVirus => Some(fact.status.clone()),
-            _ => None,
+            FactKind::Accettazione
+            | FactKind::NonAccettazione
+            | FactKind::PresaInCarico
+            | FactKind::AvvenutaConsegna => None,
         };
         entry
     }
-}
-
-/// The fact's recipient as the envelope has it.
-fn as_the_sender_wrote(busta: &Daticert, fact: &Fact) -> String {
-    let recipients: Vec<_> = busta.destinatari.iter().map(|d| d.indirizzo.clone()).collect();
-    as_written(&recipients, &fact.recipient)
-}
-
-/// The recipient with this key as the sender wrote it.
-fn as_written(recipients: &[String], key: &str) -> String {
-    recipients.iter().find(|r| r.eq_ignore_ascii_case(key)).cloned().unwrap_or_else(|| key.to_owned())
 }
 
 /// Whether the delivery receipt about this recipient (a key) carries no original: the sender asked so of all,

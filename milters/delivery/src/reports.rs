@@ -204,7 +204,7 @@ impl DeliveryPoint {
                 custody.identificativo
             );
         }
-        let held = database.hold_fact(&self.failure(custody, report, written)?).await?.fact;
+        let held = database.insert_fact_without_notice(&self.failure(custody, report, written)?).await?.fact;
         Ok(Outcome::Trigger(Trigger::notice(held.kind, &held.id)))
     }
 
@@ -231,7 +231,7 @@ impl DeliveryPoint {
             maillog::failure_contradicted(queue_id, &sent.identificativo, &key);
             return Ok(Outcome::Nothing("the recipient's provider has certified that it has the message"));
         }
-        let held = database.hold_fact(&self.failure(sent, report, written)?).await?.fact;
+        let held = database.insert_fact_without_notice(&self.failure(sent, report, written)?).await?.fact;
         Ok(Outcome::Trigger(Trigger::notice(kind, &held.id)))
     }
 

@@ -1,5 +1,8 @@
 //! What a host is to the programs that run on it.
 //!
+//! Promise: who needs something of the host finds it here in one form, checked, and an error is one line that
+//! names the parameter or the file. Nothing here knows a database or a protocol by which mail comes.
+//!
 //! Where to find what:
 //! - [`parameters`]: the `pec_` parameters, one table for the programs and for docs/configuration.md, read by
 //!   Postfix's own `postconf`.

@@ -331,12 +331,12 @@ pub fn proof_made(what: &str) {
 }
 
 /// A row about no message cannot be written into the retained log yet: it waits, mail does not.
-pub fn fact_waits(words: &str, why: &str) {
+pub fn row_waits(words: &str, why: &str) {
     warning_line!(NO_QUEUE_ID, "retained log: a row waits to be written: {why}: {words}");
 }
 
 /// A row about no message is not in the retained log and will not be.
-pub fn fact_lost(words: &str) {
+pub fn row_lost(words: &str) {
     error_line!(NO_QUEUE_ID, "retained log: not written: {words}");
 }
 
@@ -620,7 +620,7 @@ pub fn standing_by() {
 }
 
 /// pec-clock started a notice: it is in the queue.
-pub fn raised(kind: &str, identificativo: &str, recipient: &str, message_id: &str) {
+pub fn notice_started(kind: &str, identificativo: &str, recipient: &str, message_id: &str) {
     info_line!(
         NO_QUEUE_ID,
         "notice started: {kind}: identificativo={identificativo} recipient={recipient} \
@@ -629,7 +629,7 @@ pub fn raised(kind: &str, identificativo: &str, recipient: &str, message_id: &st
 }
 
 /// A fact had no notice for so long that pec-clock starts it.
-pub fn raised_again(kind: &str, identificativo: &str, recipient: &str, message_id: &str) {
+pub fn started_again(kind: &str, identificativo: &str, recipient: &str, message_id: &str) {
     warning_line!(
         NO_QUEUE_ID,
         "the trigger of a notice did not come round and is started again: {kind}: \

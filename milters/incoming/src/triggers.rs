@@ -22,7 +22,7 @@ impl IncomingPoint {
         let mut triggers = vec![Trigger::notice(FactKind::PresaInCarico, &custody.id)];
         for recipient in recipients {
             let fact = self.fact(kind, custody, recipient, status)?;
-            let held = self.world.database.hold_fact(&fact).await?.fact;
+            let held = self.world.database.insert_fact_without_notice(&fact).await?.fact;
             triggers.push(Trigger::notice(held.kind, &held.id));
         }
         // A crash after this leaves facts whose triggers nobody sends; the envelope comes again, and finds

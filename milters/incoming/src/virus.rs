@@ -142,7 +142,7 @@ impl IncomingPoint {
             }
             let status = virus_status(virus);
             let fact = self.fact(FactKind::ErroreConsegna, sent, recipient, &status)?;
-            let held = self.world.database.hold_fact(&fact).await?;
+            let held = self.world.database.insert_fact_without_notice(&fact).await?;
             // The sender knows: who brings the receipt again, or comes after another cause, tells nothing
             // new.
             if held.made.is_none() {

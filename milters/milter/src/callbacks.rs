@@ -31,21 +31,21 @@ const WAIT_REPLY: (&str, &str, &str) =
 
 /// How many messages are in hand, between MAIL and the final reply, over all connections.
 #[derive(Debug, Clone)]
-pub struct InHand {
+pub struct Underway {
     count: Arc<AtomicUsize>,
     changed: Arc<watch::Sender<()>>,
 }
 
-impl Default for InHand {
+impl Default for Underway {
     fn default() -> Self {
         Self { count: Arc::default(), changed: Arc::new(watch::Sender::new(())) }
     }
 }
 
-impl InHand {
-    fn one_more(&self) -> OneInHand {
+impl Underway {
+    fn one_more(&self) -> OneUnderway {
         self.count.fetch_add(1, Ordering::SeqCst);
-        OneInHand(self.clone())
+        OneUnderway(self.clone())
     }
 
     /// Returns when no message is in hand.
@@ -60,9 +60,9 @@ impl InHand {
 }
 
 /// Counts as long as it lives, also through a panic.
-struct OneInHand(InHand);
+struct OneUnderway(Underway);
 
-impl Drop for OneInHand {
+impl Drop for OneUnderway {
     fn drop(&mut self) {
         self.0.count.fetch_sub(1, Ordering::SeqCst);
         self.0.changed.send_replace(());
@@ -79,7 +79,7 @@ struct Message<P> {
     point: Arc<P>,
     transaction: Transaction,
     header_ended: bool,
-    _in_hand: OneInHand,
+    _in_hand: OneUnderway,
 }
 
 impl<P: Point> Message<P> {
@@ -99,14 +99,14 @@ pub async fn serve<P: Point>(
     listener: impl Listener,
     door: P::Door,
     point: Arc<ArcSwap<P>>,
-    in_hand: InHand,
+    in_hand: Underway,
     shutdown: impl Future,
 ) -> io::Result<()> {
     let config = Config { max_connections: MAX_CONNECTIONS, ..Config::default() };
     indymilter::run(listener, callbacks(door, point, in_hand), config, shutdown).await
 }
 
-fn callbacks<P: Point>(door: P::Door, point: Arc<ArcSwap<P>>, in_hand: InHand) -> Callbacks<Session<P>> {
+fn callbacks<P: Point>(door: P::Door, point: Arc<ArcSwap<P>>, in_hand: Underway) -> Callbacks<Session<P>> {
     Callbacks::new()
         .on_negotiate(|context, _, offered| Box::pin(async move { negotiate(context, offered) }))
         .on_connect(|context, name, socket| {
@@ -354,7 +354,7 @@ mod tests {
                 listener,
                 keeps,
                 Arc::new(ArcSwap::from_pointee(Keeping)),
-                InHand::default(),
+                Underway::default(),
                 std::future::pending::<()>(),
             ));
             let mut postfix = TestConnection::open(address).await.unwrap();

@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::watch;
 
 use crate::Point;
-use crate::callbacks::{InHand, serve};
+use crate::callbacks::{Underway, serve};
 use crate::coalesced::Coalesced;
 
 /// How long SIGTERM waits for messages in hand; what is still there then gets 451.
@@ -73,7 +73,7 @@ async fn live<P: Point, D: Copy>(
 ) -> anyhow::Result<()> {
     let program = life.program;
     let shared = Arc::new(ArcSwap::from_pointee(point));
-    let in_hand = InHand::default();
+    let in_hand = Underway::default();
     let (stop_accepting, _) = watch::channel(false);
     let (stop, _) = watch::channel(false);
     let mut serving = tokio::task::JoinSet::new();

@@ -115,13 +115,15 @@ pub struct Transaction {
 }
 
 impl Transaction {
-    /// How the message came, for the retained log; over no connection where Postfix wrote it.
-    pub fn arrival(&self, connection: Option<&Connection>) -> Arrival {
-        Arrival {
-            queue_id: self.queue_id().to_owned(),
+    /// By whom the message was brought, for the retained log, with its queue id; over no connection where
+    /// Postfix wrote it. Who submits has an account besides.
+    pub fn arrival(&self, connection: Option<&Connection>) -> (&str, Arrival) {
+        let arrival = Arrival {
+            account: None,
             client_address: connection.map(|connection| connection.client_address.clone()),
             tls: self.tls.as_ref().map(ToString::to_string),
-        }
+        };
+        (self.queue_id(), arrival)
     }
 
     /// A message that begins, of which everything is kept so far.

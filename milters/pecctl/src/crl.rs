@@ -10,7 +10,7 @@ use pec_core::smime::crl::Known;
 use pec_host::crl_directory::{CrlDirectory, ListTaken};
 use pec_host::parameters::Settings;
 use pec_program::crls::Crls;
-use pec_program::facts::Facts;
+use pec_program::program_rows::ProgramRows;
 use serde_json::{Value, json};
 
 use crate::status::Status;
@@ -51,7 +51,7 @@ pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Res
 
 fn refresh(directory: Arc<CrlDirectory>, known: &[Known], now: Moment, json: bool) -> anyhow::Result<Status> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting")?;
-    let crls = Crls::new(directory, Facts::default());
+    let crls = Crls::new(directory, ProgramRows::default());
     let mut status = Status::Good;
     for Known { place, .. } in known {
         let taken = runtime.block_on(crls.refresh(place, now));

@@ -14,8 +14,8 @@ use jiff::{Timestamp, ToSpan as _};
 use pec_core::daticert::Tipo;
 use pec_host::parameters::Settings;
 use pec_state::event::{Event, Figure};
+use pec_state::names::list;
 use pec_state::rows::FactKind;
-use pec_state::spelled::list;
 use quick_xml::escape::minimal_escape;
 use serde_json::json;
 use tokio_postgres::Client;
@@ -365,7 +365,7 @@ mod tests {
         for n in 0..100 {
             let daticert = daticert(n);
             let mut submitted = Entry::new(Event::Accesso, &daticert, at(n * 60), "4j");
-            submitted.account = Some(format!("utente{}@PEC.alfa.test", n % 7));
+            submitted.arrival.account = Some(format!("utente{}@PEC.alfa.test", n % 7));
             database.insert_log(&submitted).await.unwrap();
             database
                 .insert_log(&Entry::new(
@@ -392,7 +392,7 @@ mod tests {
         let fact = async |event, words: &str, seconds| {
             let place = "pec-access@mail.gestore.alfa.test".to_owned();
             database
-                .insert_log(&Entry::of_fact(event, place, words.to_owned(), "Alfa", at(seconds)))
+                .insert_log(&Entry::about_no_message(event, place, words.to_owned(), "Alfa", at(seconds)))
                 .await
                 .unwrap();
         };

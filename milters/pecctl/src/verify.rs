@@ -22,7 +22,7 @@ use pec_host::crl_directory::CrlDirectory;
 use pec_host::parameters::Settings;
 use pec_host::read;
 use pec_program::crls::Crls;
-use pec_program::facts::Facts;
+use pec_program::program_rows::ProgramRows;
 use serde_json::json;
 
 use crate::status::Status;
@@ -62,7 +62,7 @@ enum Failed {
 pub(crate) fn run(config_directory: &Path, arguments: &Arguments) -> anyhow::Result<Status> {
     let settings = Settings::read(config_directory)?;
     let message = std::fs::read(&arguments.file).with_context(|| arguments.file.display().to_string())?;
-    let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)), Facts::default());
+    let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)), ProgramRows::default());
     let cas = read::trusted_cas(&settings.ca_file)?
         .asking(crls.directory().clone(), settings.crl_too_old)
         .looking_back();

@@ -17,7 +17,7 @@ use pec_state::event::Event;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-use crate::facts::Facts;
+use crate::program_rows::ProgramRows;
 
 /// How long a CA's server may take, from the connection to the last byte.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,17 +38,17 @@ const RETRY: i64 = 300;
 #[derive(Clone)]
 pub struct Crls {
     http: Http,
-    facts: Facts,
+    rows: ProgramRows,
     directory: Arc<CrlDirectory>,
     /// When each place (its key) was asked last, and whether it had a list that counts.
     asked: Arc<Mutex<HashMap<String, (Moment, bool)>>>,
 }
 
 impl Crls {
-    /// Who fetches into `directory`; each new list is noted in `facts`.
-    pub fn new(directory: Arc<CrlDirectory>, facts: Facts) -> Self {
+    /// Who fetches into `directory`; each new list is noted in `rows`.
+    pub fn new(directory: Arc<CrlDirectory>, rows: ProgramRows) -> Self {
         let limits = Limits { patience: PATIENCE, redirects: REDIRECTS, largest: LARGEST };
-        Self { http: Http::new(limits), directory, asked: Arc::default(), facts }
+        Self { http: Http::new(limits), directory, asked: Arc::default(), rows }
     }
 
     /// Where they lie.
@@ -133,7 +133,7 @@ impl Crls {
                     crl.next_update,
                     crl.len()
                 );
-                self.facts.note_once(
+                self.rows.note_once(
                     Event::ListaRevoche,
                     format!("{} {}", place.url, crl.this_update),
                     &words,

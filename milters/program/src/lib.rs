@@ -2,16 +2,16 @@
 //!
 //! Promise: nothing here knows a protocol by which mail comes. What a program asks of others (database, token,
 //! virus scanner, mailbox server, CAs, directory) either is known or is an error, and then mail waits; what
-//! happens besides messages is written into the retained log ([`facts`]).
+//! happens besides messages is written into the retained log ([`program_rows`]).
 
 pub mod crls;
 pub mod directories;
-pub mod facts;
 pub mod infected;
 pub mod life;
 pub mod mailbox;
+pub mod program_rows;
 pub mod scanner;
-pub mod signatures;
+pub mod scanner_watch;
 pub mod world;
 
 /// From this size on (bytes), hashing, signing and verifying are work for a thread of their own.

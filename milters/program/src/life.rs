@@ -21,7 +21,7 @@ use pec_state::database::Database;
 use pec_state::pool::ConnectError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::facts::Facts;
+use crate::program_rows::ProgramRows;
 
 /// How long a start waits for the database, and for the token, before it gives up and leaves the next try to
 /// systemd or Docker.
@@ -53,7 +53,7 @@ pub struct Process {
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Who writes down what happens in it.
-    pub facts: Facts,
+    pub rows: ProgramRows,
     /// What does not answer.
     pub outages: Outages,
 }
@@ -61,7 +61,7 @@ pub struct Process {
 impl Process {
     /// One of which nothing is written down.
     pub fn quiet(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, facts: Facts::default(), outages: Outages::default() }
+        Self { clock, rows: ProgramRows::default(), outages: Outages::default() }
     }
 }
 
@@ -150,15 +150,15 @@ async fn start<W>(
         (life.make)(settings, life.process, database)?;
         return Ok(());
     }
-    let (facts, waiting) = Facts::of(program, &settings, Arc::clone(&life.process.clock));
-    life.process.outages = facts.outages();
-    life.process.facts = facts.clone();
+    let (rows, waiting) = ProgramRows::of(program, &settings, Arc::clone(&life.process.clock));
+    life.process.outages = rows.outages();
+    life.process.rows = rows.clone();
     let database = database.telling(&life.process.outages);
     let Some(work) = life.first(&settings, &database).await? else { return Ok(()) };
-    waiting.begin(&facts, env!("CARGO_PKG_VERSION"), database.clone());
+    waiting.begin(&rows, env!("CARGO_PKG_VERSION"), database.clone());
     life.in_force(&settings, &database);
     let lived = live(life, settings, work).await;
-    facts.end().await;
+    rows.end().await;
     lived
 }
 
@@ -191,10 +191,10 @@ impl<W> Life<W> {
 
     /// Says in the retained log what this program goes by from now on.
     fn in_force(&self, settings: &Settings, database: &Database) {
-        self.process.facts.configured(settings, &self.config_directory, database);
+        self.process.rows.configured(settings, &self.config_directory, database);
         // It has just been read; pec-clock, which signs for no message, may do without.
         if let Ok(own) = read::own_certificate(settings, self.process.clock.now()) {
-            self.process.facts.signs_with(&own.hashes()[0], own.identity().not_after);
+            self.process.rows.signs_with(&own.hashes()[0], own.identity().not_after);
         }
     }
 

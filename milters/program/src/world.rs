@@ -25,7 +25,7 @@ use crate::infected::InfectedStore;
 use crate::life::Process;
 use crate::mailbox::Mailboxes;
 use crate::scanner::Scanner;
-use crate::signatures::ScannerWatch;
+use crate::scanner_watch::ScannerWatch;
 
 /// Names the bytes that this program makes: with another version or certificate a notice may come out
 /// differently.
@@ -55,7 +55,7 @@ pub struct World {
     pub directory: Arc<InForce>,
     /// Who fetches them, if anybody does.
     pub directories: Option<Directories>,
-    /// Facts, custody, log.
+    /// ProgramRows, custody, log.
     pub database: Database,
     /// Messages with viruses.
     pub infected: InfectedStore,
@@ -89,13 +89,13 @@ pub fn own_signer(settings: &Settings, now: Moment, outages: &Outages) -> anyhow
 impl World {
     /// Reads all that the settings name and makes sure that it fits together. Errors are one line.
     pub fn new(settings: Settings, process: Process, database: Database) -> anyhow::Result<Self> {
-        let Process { clock, facts, outages } = process;
+        let Process { clock, rows, outages } = process;
         let certificate = read::own_certificate(&settings, clock.now())?;
         read::warn_of_end(&certificate, clock.now());
         let hashes = certificate.hashes();
         let signer = signer(&settings, certificate, &outages)?;
         let turns = Semaphore::new(SIGN_AT_ONCE);
-        let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)), facts);
+        let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)), rows);
         let cas =
             read::trusted_cas(&settings.ca_file)?.asking(crls.directory().clone(), settings.crl_too_old);
         let directories = Directories::new(&settings, database.clone())?;

@@ -9,10 +9,10 @@ use pec_core::daticert::Tipo;
 use pec_core::daticert::TipoDestinatario::Certificato;
 use pec_state::event::Event::{self, Accesso};
 use pec_state::event::RICEVUTA;
+use pec_state::names::list;
 use pec_state::rows::FactKind::{
     self, Accettazione, AvvenutaConsegna, NonAccettazione, Preavviso24, PresaInCarico, RilevazioneVirus,
 };
-use pec_state::spelled::list;
 use tokio_postgres::{Client, Error};
 
 /// One rule.

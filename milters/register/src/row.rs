@@ -4,6 +4,9 @@
 //! day's file consists of such lines, and what `pecctl log` shows is read from them: what is shown is what is
 //! sealed.
 //!
+//! A column that comes later must stay out of the line where it is NULL, or rows that are sealed have other
+//! leaves than their own.
+//!
 //! Ours: these bytes stay as they are for ever, whatever a serialiser's next version does; and what COPY gives
 //! becomes the line without a value for each column in between.
 

@@ -41,7 +41,7 @@ pub struct PageEnd(SystemTime, String);
 
 /// A notice to start.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ToRaise {
+pub struct ToStart {
     /// The fact, and whether its notice was made.
     pub known: Known,
     /// When the envelope was signed, if it is one of ours; for a line in the log.
@@ -136,14 +136,14 @@ impl Database {
     /// to be in the queue: another copy may have come and be clean. (Accettazione, presa in carico and
     /// avvenuta consegna come with their envelope, which Postfix holds until their notice is handed over.) A
     /// row that is not believed is left out, with its alarm.
-    pub async fn to_raise(&self) -> Result<Vec<ToRaise>, DatabaseError> {
+    pub async fn to_start(&self) -> Result<Vec<ToStart>, DatabaseError> {
         let sql = Sql::select(&[
             fact::COLUMNS,
             "(SELECT signed_at FROM sent WHERE sent.id = fact.source) AS accepted_at",
         ])
         .text(" FROM fact WHERE NOT handed_over")
         .text(" AND kind")
-        .one_of(FactKind::ALL.iter().filter(|kind| kind.is_raised()))
+        .one_of(FactKind::ALL.iter().filter(|kind| kind.is_started_by_clock()))
         .text(" AND (NOT kind")
         .is(FactKind::RilevazioneVirus)
         .text(" OR EXISTS (SELECT FROM fact AS presa WHERE presa.source = fact.source AND presa.kind")
@@ -152,11 +152,11 @@ impl Database {
         .one_of(FactKind::ALL.iter().filter(|kind| kind.has_deadline()))
         .text(", happened_at, kind, id");
         let rows = self.query(sql).await?;
-        let to_raise = |r: &tokio_postgres::Row| {
+        let to_start = |r: &tokio_postgres::Row| {
             let known = self.known(r).ok()?;
             let accepted_at = r.get::<_, Option<Time>>("accepted_at").map(|Time(at)| at);
-            Some(ToRaise { known, accepted_at })
+            Some(ToStart { known, accepted_at })
         };
-        Ok(rows.iter().filter_map(to_raise).collect())
+        Ok(rows.iter().filter_map(to_start).collect())
     }
 }

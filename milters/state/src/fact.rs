@@ -279,7 +279,7 @@ impl Database {
 
     /// Writes a fact whose notice is made later, unless there is one already, and gives back the one that
     /// holds: another copy may have been quicker. Its log row comes with the notice.
-    pub async fn hold_fact(&self, fact: &Fact) -> Result<Known, DatabaseError> {
+    pub async fn insert_fact_without_notice(&self, fact: &Fact) -> Result<Known, DatabaseError> {
         let new = self.authentic(fact.clone())?;
         if self.execute(insert(&new, None).text(UNLESS_THERE)).await? == 1 {
             return Ok(Known { fact: new, made: None });

@@ -1,7 +1,8 @@
 //! Which notices there are, and what is known of each kind.
 //!
-//! Promise: what anybody asks of a kind stands here, but for its message (`pec_core::notices`) and for what it
-//! is made of (pec-delivery's `notices.rs`). A kind that is added without one of these does not compile.
+//! Promise: what anybody asks of a kind stands here, but for its message (`pec_core::notices`), for what it is
+//! made of and to whom it goes (pec-delivery's `notices.rs`), and for who decides that it is due. A kind that
+//! is added compiles only when all but the last are there.
 
 use pec_core::daticert::Tipo;
 
@@ -31,7 +32,8 @@ pec_core::spelled! {
 }
 
 impl FactKind {
-    /// The `tipo` of the notice's daticert.xml.
+    /// The `tipo` of the notice's daticert.xml. What it is decides what a notice of this kind certifies: an
+    /// outcome ends the wait for a recipient, a presa in carico ends the wait of twelve hours.
     pub fn tipo(self) -> Tipo {
         match self {
             Self::Accettazione => Tipo::Accettazione,
@@ -51,7 +53,7 @@ impl FactKind {
 
     /// Whether pec-clock starts a notice of which nobody knows that it was handed over. The others come with
     /// a message that Postfix holds until then.
-    pub fn is_raised(self) -> bool {
+    pub fn is_started_by_clock(self) -> bool {
         match self {
             Self::ErroreConsegna | Self::RilevazioneVirus | Self::Preavviso12 | Self::Preavviso24 => true,
             Self::Accettazione | Self::NonAccettazione | Self::PresaInCarico | Self::AvvenutaConsegna => {

@@ -1,4 +1,6 @@
-//! The retained log (RFC 6109 s. 2.3): one row for each fact, never changed.
+//! The table `log`: the retained log (RFC 6109 s. 2.3).
+//!
+//! Promise: one row for each event, never changed.
 
 use pec_core::address::Address;
 use pec_core::clock::Moment;
@@ -12,18 +14,18 @@ use crate::fact::TimeSource;
 use crate::pool::DatabaseError;
 use crate::sql::{Insert, Sql, Time};
 
-/// How a message came.
+/// By whom a message was brought.
 #[derive(Debug, Clone, Default)]
 pub struct Arrival {
-    /// Postfix's queue id.
-    pub queue_id: String,
+    /// The account that submitted.
+    pub account: Option<String>,
     /// The client's IP address.
     pub client_address: Option<String>,
     /// Version and cipher of the TLS with which the message came.
     pub tls: Option<String>,
 }
 
-/// A row to be.
+/// A row that is to be written.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// What happened.
@@ -46,12 +48,8 @@ pub struct Entry {
     pub queue_id: String,
     /// The SMTP envelope id.
     pub envid: Option<String>,
-    /// The account that submitted.
-    pub account: Option<String>,
-    /// The client's IP address.
-    pub client_address: Option<String>,
-    /// Version and cipher of the TLS with which the message came.
-    pub tls: Option<String>,
+    /// By whom the message was brought; nobody, in a row about none that came just now.
+    pub arrival: Arrival,
     /// What went wrong; of a row about no message, what happened.
     pub error: Option<String>,
 }
@@ -71,19 +69,21 @@ impl Entry {
             message_sha256: None,
             queue_id: queue_id.to_owned(),
             envid: None,
-            account: None,
-            client_address: None,
-            tls: None,
+            arrival: Arrival::default(),
             error: None,
         }
     }
 }
 
 impl Entry {
-    /// A row about a message that came so, whose data `daticert` has.
-    pub fn of_arrival(event: Event, daticert: &Daticert, happened_at: Moment, arrival: Arrival) -> Self {
-        let Arrival { queue_id, client_address, tls } = arrival;
-        Self { client_address, tls, ..Self::new(event, daticert, happened_at, &queue_id) }
+    /// A row about a message that came just now, whose data `daticert` has.
+    pub fn of_arrival(
+        event: Event,
+        daticert: &Daticert,
+        happened_at: Moment,
+        (queue_id, arrival): (&str, Arrival),
+    ) -> Self {
+        Self { arrival, ..Self::new(event, daticert, happened_at, queue_id) }
     }
 
     /// A row about a message of which nothing is certified: what it says of itself, under an identifier of
@@ -94,7 +94,7 @@ impl Entry {
         reverse_path: &str,
         recipients: &[Address],
         happened_at: Moment,
-        arrival: Arrival,
+        arrival: (&str, Arrival),
     ) -> Self {
         let recipients: Vec<String> = recipients.iter().map(ToString::to_string).collect();
         let message = Daticert {
@@ -111,7 +111,7 @@ impl Entry {
     }
 
     /// A row about no message: `words` say what happened, `identificativo` what it is about.
-    pub fn of_fact(
+    pub fn about_no_message(
         event: Event,
         identificativo: String,
         words: String,
@@ -126,7 +126,7 @@ impl Entry {
 
     /// The virus scanner, by its own name for itself, has signatures of this age.
     pub fn of_old_signatures(version: &str, age: &str, provider: &str, happened_at: Moment) -> Self {
-        Self::of_fact(
+        Self::about_no_message(
             Event::FirmeAntivirus,
             version.to_owned(),
             format!("the virus scanner's signatures are {age}"),
@@ -138,7 +138,7 @@ impl Entry {
     /// What has changed in the directory of providers, in words. `identificativo` is the same for the same
     /// change, whoever sees it.
     pub fn of_directory(identificativo: String, change: &str, provider: &str, happened_at: Moment) -> Self {
-        Self::of_fact(Event::IndiceGestori, identificativo, change.to_owned(), provider, happened_at)
+        Self::about_no_message(Event::IndiceGestori, identificativo, change.to_owned(), provider, happened_at)
     }
 }
 
@@ -191,9 +191,9 @@ pub(crate) fn insert(entry: &Entry) -> Sql<'_> {
         .column("message_sha256", &entry.message_sha256)
         .column("queue_id", &entry.queue_id)
         .column("envid", &entry.envid)
-        .column("account", &entry.account)
-        .column("client_address", &entry.client_address)
-        .column("tls", &entry.tls)
+        .column("account", &entry.arrival.account)
+        .column("client_address", &entry.arrival.client_address)
+        .column("tls", &entry.arrival.tls)
         .column("time_source", entry.time_source.as_str())
         .column("error", &entry.error)
         .sql()

@@ -450,10 +450,10 @@ async fn what_is_to_be_raised_is_a_fact_of_ours() {
         id: fresh().unwrap(),
         ..rows.fact.clone()
     };
-    rows.database.hold_fact(&preavviso).await.unwrap();
+    rows.database.insert_fact_without_notice(&preavviso).await.unwrap();
     let raised = async || {
         rows.database
-            .to_raise()
+            .to_start()
             .await
             .unwrap()
             .into_iter()
@@ -489,8 +489,8 @@ async fn the_first_fact_holds_and_a_notice_is_made_once() {
         happened_at: Moment::from_unix(NOW),
         ..first.clone()
     };
-    assert_eq!(*database.hold_fact(&first).await.unwrap().fact, first);
-    let held = database.hold_fact(&second).await.unwrap();
+    assert_eq!(*database.insert_fact_without_notice(&first).await.unwrap().fact, first);
+    let held = database.insert_fact_without_notice(&second).await.unwrap();
     assert_eq!((&*held.fact, &held.made), (&first, &None));
     assert_eq!(database.insert_fact(&second, &made(), &log, "x").await.unwrap(), None);
     assert!(database.insert_made(&held, &made(), &log, "x").await.unwrap().is_some());

@@ -10,7 +10,7 @@ use indymilter_test::{EomAction, MacroStage, Status, TestConnection};
 use pec_core::clock::Moment;
 use pec_core::header::{Field, Header};
 use pec_milter::Point;
-use pec_milter::callbacks::{InHand, serve};
+use pec_milter::callbacks::{Underway, serve};
 use tokio::net::TcpListener;
 
 /// Runs a milter for one of its doors; gives back where it listens.
@@ -22,7 +22,7 @@ pub async fn start<P: Point>(point: P, door: P::Door) -> SocketAddr {
 pub async fn start_shared<P: Point>(point: Arc<ArcSwap<P>>, door: P::Door) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, door, point, InHand::default(), std::future::pending::<()>()));
+    tokio::spawn(serve(listener, door, point, Underway::default(), std::future::pending::<()>()));
     address
 }
 

@@ -32,7 +32,7 @@ pub(crate) async fn held(
         status: status.to_owned(),
         ..Fact::new(kind, custody, Moment::from_unix(NOW), "gestore.test").unwrap()
     };
-    delivery.database.hold_fact(&fact).await.unwrap();
+    delivery.database.insert_fact_without_notice(&fact).await.unwrap();
     let trigger = Trigger::notice(kind, &fact.id);
     let name = trigger.name();
     let mail = Mail::submitted(

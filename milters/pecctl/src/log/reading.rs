@@ -28,8 +28,9 @@ pub(crate) async fn begin(settings: &Settings) -> anyhow::Result<Client> {
 pub(crate) async fn write(settings: &Settings, event: Event, what: &str) -> anyhow::Result<()> {
     let database = Database::connect(settings, "pecctl").await?;
     let id = format!("lettura-{}", fresh().context("a random identifier")?);
-    let mut entry = Entry::of_fact(event, id, what.to_owned(), &settings.provider_name, SystemClock.now());
-    entry.account = Some(reader());
+    let mut entry =
+        Entry::about_no_message(event, id, what.to_owned(), &settings.provider_name, SystemClock.now());
+    entry.arrival.account = Some(reader());
     database
         .insert_log(&entry)
         .await

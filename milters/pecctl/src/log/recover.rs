@@ -24,7 +24,7 @@ pub(crate) async fn run(settings: &Settings) -> anyhow::Result<Status> {
             );
             println!("{what}. New rows follow them, and pec-clock seals again.");
             let identificativo = format!("registro {}-{}", lost.first, lost.end);
-            let entry = Entry::of_fact(
+            let entry = Entry::about_no_message(
                 Event::RegistroRipristinato,
                 identificativo,
                 what,

@@ -137,7 +137,7 @@ mod tests {
             let daticert = daticert_of(&network.alfa, &[to, "tutti@pec.beta.test"], &header);
             let at = Moment::from_unix(daticert.data.unix() + n * 3600);
             let mut first = Entry::new(Event::Accesso, &daticert, at, &format!("4jA{n}"));
-            first.account = Some("anna@pec.alfa.test".to_owned());
+            first.arrival.account = Some("anna@pec.alfa.test".to_owned());
             database.insert_log(&first).await.unwrap();
             let mut second =
                 Entry::new(Event::Notice(FactKind::ErroreConsegna), &daticert, at, &format!("4jB{n}"));

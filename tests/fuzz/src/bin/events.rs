@@ -20,7 +20,7 @@ use libfuzzer_sys::fuzz_target;
 use pec_core::header::{Field, Header};
 use pec_core::message::Body;
 use pec_core::notices::Notice;
-use pec_milter::callbacks::{InHand, serve};
+use pec_milter::callbacks::{Underway, serve};
 use pec_milter::transaction::MOST_FIELDS;
 use pec_milter::{Connection, Edits, KeepBody, Point, Recipient, Reply, Transaction, Verdict};
 use pec_state::rows::FactKind;
@@ -286,7 +286,7 @@ thread_local! {
 async fn conversation(door: Door, input: &[u8]) {
     let (events, free, possible_ends) = written(input);
     let (mut ours, theirs) = tokio::io::duplex(1 << 16);
-    let (judge, in_hand) = (Arc::new(Judge::default()), InHand::default());
+    let (judge, in_hand) = (Arc::new(Judge::default()), Underway::default());
     let (done, shutdown) = tokio::sync::oneshot::channel::<()>();
     let serving =
         serve(Once(Some(theirs)), door, Arc::new(ArcSwap::new(judge.clone())), in_hand.clone(), shutdown);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pec_core::clock::Moment;
 use pec_host::outages::Thing;
-use pec_program::facts::Facts;
+use pec_program::program_rows::ProgramRows;
 use pec_state::database::Database;
 use pec_state::event::Event;
 use pec_test_support::network::{Network, column, eventually, run};
@@ -17,7 +17,7 @@ async fn rfc6109_2_3_starts_changes_and_outages_are_rows() {
     let mut settings = network.alfa.settings.clone();
     let database = Database::connect(&settings, "test").await.unwrap();
     std::fs::write(network.directory.path().join("main.cf"), "").unwrap();
-    let (facts, waiting) = Facts::of("pec-test", &settings, network.clock.clone());
+    let (facts, waiting) = ProgramRows::of("pec-test", &settings, network.clock.clone());
     let outages = facts.outages();
     let configured = |settings: &_| facts.configured(settings, network.directory.path(), &database);
 

@@ -1,5 +1,5 @@
-//! Facts that are about no message, as rows of the retained log: starts and ends, configuration, certificate,
-//! outages, CRLs.
+//! Rows of the retained log that are about no message: starts and ends, configuration, certificate, outages,
+//! CRLs.
 //!
 //! Promise: mail never waits for such a row. They are written one after the other in the background, each
 //! until the database has it; what is not written when the program ends is an error in its log, with its
@@ -57,9 +57,9 @@ impl Job {
     }
 }
 
-/// Says what happens in this program. One that was not begun ([`Facts::default`]) writes nothing.
+/// Says what happens in this program. One that was not begun ([`ProgramRows::default`]) writes nothing.
 #[derive(Clone, Default)]
-pub struct Facts(Option<Arc<Writer>>);
+pub struct ProgramRows(Option<Arc<Writer>>);
 
 struct Writer {
     /// PROGRAM@HOST.
@@ -72,7 +72,7 @@ struct Writer {
 /// Rows that nobody writes yet.
 pub struct Waiting(UnboundedReceiver<Job>);
 
-impl Facts {
+impl ProgramRows {
     /// Those of `program`. What is noted waits until [`Waiting::begin`].
     pub fn of(program: &str, settings: &Settings, clock: Arc<dyn Clock>) -> (Self, Waiting) {
         let (jobs, queue) = unbounded_channel();
@@ -83,12 +83,12 @@ impl Facts {
 
     /// Whatever stops answering, and answers again, becomes a row.
     pub fn outages(&self) -> Outages {
-        let facts = self.clone();
+        let rows = self.clone();
         Outages::told_to(move |thing, why| match why {
             Some(why) => {
-                facts.note(Event::Interruzione, &format!("{}: does not answer: {why}", thing.name()));
+                rows.note(Event::Interruzione, &format!("{}: does not answer: {why}", thing.name()));
             }
-            None => facts.note(Event::Ripristino, &format!("{}: answers again", thing.name())),
+            None => rows.note(Event::Ripristino, &format!("{}: answers again", thing.name())),
         })
     }
 
@@ -129,34 +129,34 @@ impl Facts {
         let (done, written) = oneshot::channel();
         writer.send(Job::Last(done));
         if tokio::time::timeout(LAST_WAIT, written).await.is_err() {
-            maillog::fact_lost("the end of this program, and what happened shortly before");
+            maillog::row_lost("the end of this program, and what happened shortly before");
         }
     }
 }
 
 impl Waiting {
-    /// The program of these facts takes up its work: from now on they are written.
-    pub fn begin(self, facts: &Facts, version: &str, database: Database) {
+    /// The program of these rows takes up its work: from now on they are written.
+    pub fn begin(self, rows: &ProgramRows, version: &str, database: Database) {
         tokio::spawn(write_all(self.0, database));
-        facts.note(Event::Avvio, &format!("version {version}"));
+        rows.note(Event::Avvio, &format!("version {version}"));
     }
 }
 
 impl Writer {
     fn entry(&self, event: Event, identificativo: String, words: &str) -> Entry {
-        Entry::of_fact(event, identificativo, words.to_owned(), &self.provider, self.clock.now())
+        Entry::about_no_message(event, identificativo, words.to_owned(), &self.provider, self.clock.now())
     }
 
     fn send(&self, job: Job) {
         if self.jobs.send(job).is_err() {
-            maillog::fact_lost("the writer of facts has ended");
+            maillog::row_lost("the writer of rows has ended");
         }
     }
 }
 
-impl fmt::Debug for Facts {
+impl fmt::Debug for ProgramRows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Facts").field(&self.0.as_ref().map(|writer| &writer.place)).finish()
+        f.debug_tuple("ProgramRows").field(&self.0.as_ref().map(|writer| &writer.place)).finish()
     }
 }
 
@@ -173,7 +173,7 @@ async fn write_all(mut queue: UnboundedReceiver<Job>, mut database: Database) {
         let mut said = false;
         while let Err(e) = write(&job, &database).await {
             if !said {
-                maillog::fact_waits(job.words(), &e.to_string());
+                maillog::row_waits(job.words(), &e.to_string());
                 said = true;
             }
             tokio::time::sleep(RETRY).await;
