@@ -2,8 +2,8 @@
 //!
 //! Promise: whoever reads finds the old content or the new one, whole, also after a crash. What is said to be
 //! written is on disk, content and name: the content is synced before the file has its name, the directory
-//! after. A crash leaves at most `FILE.new`, which nobody reads and the next writer removes. One writes a file
-//! at a time; where several may, they hold a lock of their own.
+//! after. A crash leaves at most `FILE.new`, which nobody reads and the next writer removes. One writes a
+//! file at a time; where several may, they hold a lock of their own.
 //!
 //! Ours: crates that replace a file sync no directory, or nothing can be done between content and name, or
 //! each file costs a sync of its directory.

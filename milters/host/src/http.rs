@@ -1,8 +1,8 @@
 //! How servers are asked over HTTP: the CAs' lists, the directory of providers, the TSA, witnesses.
 //!
-//! Promise: a question ends in the time that it is given, from the connection to the last byte; a server sends
-//! us elsewhere no more often than allowed, and an answer longer than allowed is an error. `http_proxy` and
-//! `https_proxy` of the environment hold. It blocks: callers have a thread for it.
+//! Promise: a question ends in the time that it is given, from the connection to the last byte; a server
+//! sends us elsewhere no more often than allowed, and an answer longer than allowed is an error. `http_proxy`
+//! and `https_proxy` of the environment hold. It blocks: callers have a thread for it.
 
 use std::time::Duration;
 

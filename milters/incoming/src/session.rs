@@ -114,8 +114,8 @@ impl IncomingPoint {
         Some(Reply::refuse("550", "5.7.1", format!("{stranger}: no recipient of this provider")))
     }
 
-    /// What the message is. A signer may be missing in our directory, then a list of its CA, or that first and
-    /// then a domain: each is asked for once.
+    /// What the message is. A signer may be missing in our directory, then a list of its CA, or that first
+    /// and then a domain: each is asked for once.
     async fn judge(&self, mail: &Mail<'_>) -> anyhow::Result<Arrived> {
         let (world, now) = (&self.world, self.world.clock.now());
         let mut directory = world.directory.now();
@@ -543,7 +543,8 @@ impl<'a> Mail<'a> {
         Self { connection, transaction, recipients, body }
     }
 
-    /// The same, its body in one piece if the message may be signed. (Of what is not, only the header matters.)
+    /// The same, its body in one piece if the message may be signed. (Of what is not, only the header
+    /// matters.)
     fn for_judging(mut self) -> Self {
         if may_be_signed(&self.transaction.header) {
             self.body = Body::from_bytes(self.body.into_bytes());

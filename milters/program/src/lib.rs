@@ -1,8 +1,8 @@
 //! A program that runs: its [`life`] from start to end, the [`world`] that it goes by, and whom it asks.
 //!
-//! Promise: nothing here knows a protocol by which mail comes. What a program asks of others (database, token,
-//! virus scanner, mailbox server, CAs, directory) either is known or is an error, and then mail waits; what
-//! happens besides messages is written into the retained log ([`program_rows`]).
+//! Promise: nothing here knows a protocol by which mail comes. What a program asks of others (database,
+//! token, virus scanner, mailbox server, CAs, directory) either is known or is an error, and then mail waits;
+//! what happens besides messages is written into the retained log ([`program_rows`]).
 
 pub mod crls;
 pub mod directories;

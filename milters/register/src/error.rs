@@ -22,8 +22,8 @@ use crate::tsa::TsaError;
 /// round, and `pecctl` ends with it. The kind says what comes of the trying:
 ///
 /// - *Temporary*: it goes by itself, and so does the work.
-/// - *Permanent*: it fails until an administrator puts right what the error names: a parameter, a file, a key,
-///   what was asked for.
+/// - *Permanent*: it fails until an administrator puts right what the error names: a parameter, a file, a
+///   key, what was asked for.
 /// - *Stop*: rows, seals and files contradict each other, or what proves them is gone. Nothing is done in
 ///   spite of it, and no program mends it: somebody must find out what happened, and then bring back a backup
 ///   or use `pecctl log recover`. Mail goes on meanwhile.

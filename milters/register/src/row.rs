@@ -7,8 +7,8 @@
 //! A column that comes later must stay out of the line where it is NULL, or rows that are sealed have other
 //! leaves than their own.
 //!
-//! Ours: these bytes stay as they are for ever, whatever a serialiser's next version does; and what COPY gives
-//! becomes the line without a value for each column in between.
+//! Ours: these bytes stay as they are for ever, whatever a serialiser's next version does; and what COPY
+//! gives becomes the line without a value for each column in between.
 
 use openssl::sha::sha256;
 use serde::{Deserialize, Serialize};

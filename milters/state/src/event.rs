@@ -1,8 +1,8 @@
 //! The events of the retained log: what a row says has happened.
 //!
-//! Promise: the spelling of an event, its words in Italian and English, and what the report counts it as stand
-//! here and nowhere else. An event that is added without one of them does not compile. A row may have a name
-//! that no event has, because a newer program wrote it or somebody forged it: its words say so.
+//! Promise: the spelling of an event, its words in Italian and English, and what the report counts it as
+//! stand here and nowhere else. An event that is added without one of them does not compile. A row may have a
+//! name that no event has, because a newer program wrote it or somebody forged it: its words say so.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,8 +1,8 @@
 //! Which notices there are, and what is known of each kind.
 //!
-//! Promise: what anybody asks of a kind stands here, but for its message (`pec_core::notices`), for what it is
-//! made of and to whom it goes (pec-delivery's `notices.rs`), and for who decides that it is due. A kind that
-//! is added compiles only when all but the last are there.
+//! Promise: what anybody asks of a kind stands here, but for its message (`pec_core::notices`), for what it
+//! is made of and to whom it goes (pec-delivery's `notices.rs`), and for who decides that it is due. A kind
+//! that is added compiles only when all but the last are there.
 
 use pec_core::daticert::Tipo;
 

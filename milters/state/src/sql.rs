@@ -81,8 +81,8 @@ impl<'a> Sql<'a> {
         self.text(" = '").text(one.as_str()).text("'")
     }
 
-    /// ` IN ` and spellings of ours. They are no values: PostgreSQL takes a partial index only for a statement
-    /// whose text has the same constants.
+    /// ` IN ` and spellings of ours. They are no values: PostgreSQL takes a partial index only for a
+    /// statement whose text has the same constants.
     pub(crate) fn one_of<'k>(self, kinds: impl IntoIterator<Item = &'k FactKind>) -> Self {
         let kinds = kinds.into_iter().enumerate();
         let list = kinds.fold(self.text(" IN ("), |list, (i, kind)| {

@@ -56,8 +56,9 @@ pub struct OwnCertificate {
 
 impl OwnCertificate {
     /// Reads the PEM text of `file` (our certificate, then those above it) and makes sure that it is one to
-    /// sign with at `now` for `address` and the provider of this name: of an RSA key of 2048 to 4096 bits, valid in time,
-    /// with `address` in the subjectAltName (RFC 6109 s. 2.1), and of the profile of section 5.5.
+    /// sign with at `now` for `address` and the provider of this name: of an RSA key of 2048 to 4096 bits,
+    /// valid in time, with `address` in the subjectAltName (RFC 6109 s. 2.1), and of the profile of section
+    /// 5.5.
     pub fn from_pem(
         file: &Path,
         pem: &[u8],

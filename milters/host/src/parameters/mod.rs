@@ -1,7 +1,7 @@
 //! The `pec_` parameters, which stand in Postfix's own main.cf.
 //!
-//! Promise: each parameter is one entry of the [`table`]: name, type, what holds if it is not set, what it may
-//! be, what it means. [`Settings`] has a field for each entry, under its name without `pec_`, and
+//! Promise: each parameter is one entry of the [`table`]: name, type, what holds if it is not set, what it
+//! may be, what it means. [`Settings`] has a field for each entry, under its name without `pec_`, and
 //! docs/configuration.md is printed from the same entries. An unknown `pec_` parameter, a missing one or a
 //! value that is not allowed is one line with name, value and what is allowed. What Postfix knows already
 //! (`virtual_mailbox_domains`, `message_size_limit` ...) is asked of Postfix, never set twice.

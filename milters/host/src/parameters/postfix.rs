@@ -1,7 +1,7 @@
 //! main.cf, read by Postfix's own programs.
 //!
-//! Promise: a value is what Postfix would use, with its `$names` expanded; which of ours are set does not hang
-//! on any line that the administrator has for that.
+//! Promise: a value is what Postfix would use, with its `$names` expanded; which of ours are set does not
+//! hang on any line that the administrator has for that.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! The parameters themselves, and the [`Settings`] that are made of them.
 //!
-//! Promise: an entry here is all that a parameter needs: `NAME: TYPE = UNSET, KIND, "meaning"`, NAME being its
-//! name in main.cf without `pec_`. The field of [`Settings`], the reading and checking of the value, and its
-//! line in docs/configuration.md (`pecctl parameters --markdown`) follow from it.
+//! Promise: an entry here is all that a parameter needs: `NAME: TYPE = UNSET, KIND, "meaning"`, NAME being
+//! its name in main.cf without `pec_`. The field of [`Settings`], the reading and checking of the value, and
+//! its line in docs/configuration.md (`pecctl parameters --markdown`) follow from it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
@@ -122,8 +122,8 @@ impl Unset for Or {
     }
 }
 
-/// Makes [`Settings`], their reading and [`table`] of the entries: first the parameters, then what follows from
-/// them and from what Postfix knows (`main_cf`, `keys`).
+/// Makes [`Settings`], their reading and [`table`] of the entries: first the parameters, then what follows
+/// from them and from what Postfix knows (`main_cf`, `keys`).
 macro_rules! settings {
     (
         parameters {$($name:ident: $type:ty = $unset:expr, $kind:expr, $meaning:literal;)*}
@@ -430,8 +430,8 @@ settings! {
         /// What is set, and what of Postfix's the milters go by, as it stands in main.cf; of secrets nothing.
         values: BTreeMap<String, String> = main_cf.shown();
 
-        /// The largest message that port 25 takes, in bytes: Postfix's `message_size_limit` less what a receipt
-        /// adds.
+        /// The largest message that port 25 takes, in bytes: Postfix's `message_size_limit` less what a
+        /// receipt adds.
         envelope_size_limit: u64 = match main_cf.text("message_size_limit").parse::<u64>() {
             Ok(0) | Err(_) => u64::MAX,
             Ok(limit) => limit.saturating_sub(WRAPPING_ALLOWANCE),
@@ -440,8 +440,8 @@ settings! {
         /// Postfix's `myhostname`.
         hostname: String = main_cf.text("myhostname").to_owned();
 
-        /// Postfix's `virtual_mailbox_domains`, tables resolved, in lower case: our domains, the service domain
-        /// included.
+        /// Postfix's `virtual_mailbox_domains`, tables resolved, in lower case: our domains, the service
+        /// domain included.
         local_domains: HashSet<String> = main_cf.local_domains(keys)?;
     }
 }

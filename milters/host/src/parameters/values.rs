@@ -90,8 +90,8 @@ kinds! {
     };
     /// An `http://` or `https://` address.
     WebUrl: String = "an http:// or https:// address", |text, _| is_web_url(text).then(|| text.to_owned());
-    /// Mail addresses, and `http://` or `https://` addresses with a public key behind `#`, separated by blanks
-    /// or commas.
+    /// Mail addresses, and `http://` or `https://` addresses with a public key behind `#`, separated by
+    /// blanks or commas.
     Witnesses: Vec<Witness> = "a list of mail addresses and of http:// or https:// addresses, each of these \
         with #NAME+ID+KEY behind it", |text, _| split_list(text).iter().map(|e| Witness::parse(e)).collect();
     /// A time as Postfix writes it: a number and a unit.
