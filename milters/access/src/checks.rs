@@ -1,4 +1,7 @@
 //! Why a message is not accepted, each cause in its own words, and the formal checks of RFC 6109 s. 3.1.1.
+//!
+//! Promise: what passes them has one sender and recipients that every reader of its header reads alike; all
+//! causes that a message has are found, not the first alone.
 
 use std::collections::HashSet;
 use std::fmt;

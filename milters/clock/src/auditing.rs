@@ -31,7 +31,7 @@ const EVERY: i64 = 600;
 /// Of how many days. What is older was asked about in its time.
 const DAYS: i64 = 2;
 
-/// Audits for ever.
+/// Asks the rules every ten minutes, as long as the program runs.
 pub async fn keep_auditing(settings: Settings, clock: Arc<dyn Clock>, database: Database) {
     let (mut last, mut known, mut trouble) = (None, HashSet::new(), None);
     loop {

@@ -61,7 +61,7 @@ const LOST_AFTER: i64 = 600;
 /// A trigger that nobody sends: whether pec-delivery would take one.
 const READY: &str = "pronto";
 
-/// The work of pec-clock.
+/// What pec-clock does each minute, and what it remembers from one round to the next.
 pub struct Clockwork {
     settings: Settings,
     process: Process,

@@ -66,7 +66,7 @@ pub async fn keep_proving(settings: Settings, process: Process) {
     }
 }
 
-/// The work.
+/// What proves the register from outside: days' files, signatures, timestamps, witnesses.
 pub struct Proving {
     settings: Settings,
     process: Process,

@@ -1,4 +1,8 @@
 //! One arrival, from MAIL FROM to custody.
+//!
+//! Promise: what is a correct envelope is in our custody, and its presa in carico on its way, before anybody
+//! hears 250. What is not, is delivered as what it is, or refused while the other side still has it. What
+//! cannot be known now waits.
 
 use std::collections::HashSet;
 use std::ops::Range;

@@ -1,6 +1,6 @@
 //! The milter protocol's events carried to a [`Point`] and its verdict carried back.
 //!
-//! Nothing is decided here. The configuration that a message began with stays with it to its end.
+//! Promise: nothing is decided here. The configuration that a message began with stays with it to its end.
 
 use std::ffi::{CStr, CString};
 use std::io;

@@ -17,7 +17,7 @@ const MOST: usize = 8 * 1024;
 /// `SMFIR_PROGRESS`: its length and its kind.
 const PROGRESS: [u8; 5] = [0, 0, 0, 1, b'p'];
 
-/// A listener whose connections do so.
+/// A listener whose connections hold what is written until the next read.
 pub(crate) struct Coalesced<L>(pub(crate) L);
 
 impl<L: Listener> Listener for Coalesced<L> {
@@ -28,7 +28,7 @@ impl<L: Listener> Listener for Coalesced<L> {
     }
 }
 
-/// Such a connection.
+/// A connection that holds what is written until the next read.
 pub(crate) struct Held<S> {
     stream: S,
     held: Vec<u8>,

@@ -1,5 +1,7 @@
 //! Turning the message in hand into another one, in as few edits as it takes: each costs Postfix a pass over
 //! its queue file.
+//!
+//! Promise: what Postfix has after all edits is the message that they are about, byte for byte.
 
 use std::ffi::CString;
 

@@ -105,7 +105,7 @@ pub async fn let_pass(
     Ok(Edits::default().envelope_id(transaction, &passed.envid))
 }
 
-/// The row that says so.
+/// The row that says that the message may reach those of its recipients who have a mailbox here.
 pub fn passed(
     world: &World,
     transaction: &Transaction,

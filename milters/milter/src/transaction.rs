@@ -1,4 +1,6 @@
 //! A message as Postfix tells it, event by event.
+//!
+//! Promise: its bytes are kept as they came, in bounds; what does not fit is said, never cut.
 
 use std::fmt;
 

@@ -1,4 +1,6 @@
 //! `pecctl evidence`: one file that proves to a court what the retained log says of a message.
+//!
+//! Promise: a file that is there already is not touched, and a new one is for nobody else's eyes.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -239,7 +239,7 @@ pub struct Accepted<'a> {
 }
 
 impl Accepted<'_> {
-    /// Gives it.
+    /// Hands the message over to the mailbox that has accepted its recipient.
     pub async fn give(self) -> Handed {
         handed(self.message.give().await)
     }

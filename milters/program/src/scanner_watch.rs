@@ -16,7 +16,7 @@ use crate::scanner::{Examination, Scanner};
 /// How often the age of the signatures is looked at.
 const EVERY: Duration = Duration::from_secs(3600);
 
-/// Who looks.
+/// Looks at the scanner, and writes down what an administrator should know.
 #[derive(Debug)]
 pub struct ScannerWatch {
     pub(crate) scanner: Scanner,

@@ -71,12 +71,12 @@ impl TsaCas {
         certificates("pec_tsa_ca_file", file).map(Self)
     }
 
-    /// These.
+    /// These CAs.
     pub fn of(certificates: Vec<X509>) -> Self {
         Self(certificates)
     }
 
-    /// Which.
+    /// Their certificates.
     pub fn certificates(&self) -> &[X509] {
         &self.0
     }

@@ -128,7 +128,7 @@ pub struct Witnessed {
     pub checkpoint: Checkpoint,
 }
 
-/// What is verified against what.
+/// What a verification goes by besides the database.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     /// The public keys with which seals may be signed ([`crate::checkpoint::LogKey::public`]).
@@ -139,7 +139,7 @@ pub struct Wanted {
     pub since: Option<Witnessed>,
 }
 
-/// What came out.
+/// What a verification has found.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Rows that were computed.

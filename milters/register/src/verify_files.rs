@@ -82,7 +82,7 @@ pub struct Day {
     pub timestamp: Option<Timestamp>,
 }
 
-/// What came out.
+/// What a verification of files has found.
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// The days, in order.

@@ -90,7 +90,7 @@ impl Store {
     }
 }
 
-/// Disks keep one waiting.
+/// Has a thread of its own do `work` on a file: disks keep one waiting.
 async fn in_thread<T: Send + 'static>(
     file: PathBuf,
     work: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,

@@ -24,7 +24,7 @@ pub fn write_binary(ldif: &mut String, attribute: &str, value: &[u8]) {
     fold(ldif, &format!("{attribute}:: {}", encodify::base64::STANDARD.encode(value)));
 }
 
-/// `line` is ASCII.
+/// Writes a line, folded as LDIF has it. `line` is ASCII.
 fn fold(ldif: &mut String, line: &str) {
     let mut width = WIDTH;
     let mut rest = line;

@@ -45,7 +45,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What came out.
+/// What the evidence is worth.
 #[derive(Debug, Default)]
 pub struct Verdict {
     /// What is wrong; nothing where the evidence is good.
