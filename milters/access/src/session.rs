@@ -1,7 +1,8 @@
 //! One submission, from MAIL FROM to the envelope.
 //!
 //! Promise: an accepted message is signed and its row written before Postfix has it, and its accettazione
-//! follows from Postfix's own queue. One that is not accepted becomes the notice of that, to its sender alone.
+//! follows from Postfix's own queue. One that is not accepted becomes the notice of that, to its sender
+//! alone.
 
 use std::collections::HashSet;
 

@@ -1,8 +1,8 @@
 //! All that a program needs besides the message: configuration, clock, key, CAs, directory, database,
 //! infected store, mailboxes, virus scanner.
 //!
-//! Promise: a world fits together, or is not made and says in one line what does not. A reload makes a new one;
-//! the old one lives until its last message is done, and keeps nothing open beyond that.
+//! Promise: a world fits together, or is not made and says in one line what does not. A reload makes a new
+//! one; the old one lives until its last message is done, and keeps nothing open beyond that.
 
 use std::fmt;
 use std::sync::Arc;

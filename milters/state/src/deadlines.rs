@@ -1,7 +1,7 @@
 //! What pec-clock asks and writes: deadlines that are over, notices to start.
 //!
-//! Promise: every envelope whose deadline is over comes, in pages that have an end; a row that is not believed
-//! is left out with its alarm, and hides no other.
+//! Promise: every envelope whose deadline is over comes, in pages that have an end; a row that is not
+//! believed is left out with its alarm, and hides no other.
 
 use std::time::SystemTime;
 

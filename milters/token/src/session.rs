@@ -1,7 +1,7 @@
 //! One session with a token, and the key in it.
 //!
-//! Promise: the key is the one that the URI names, alone. A token that is away is told from one that is wrong,
-//! and a PIN that it refused is not tried again.
+//! Promise: the key is the one that the URI names, alone. A token that is away is told from one that is
+//! wrong, and a PIN that it refused is not tried again.
 
 use std::fs;
 use std::path::Path;
