@@ -69,7 +69,8 @@ class Ledger:
     def check(self, msgid, sender, delivered, failed=(), external=(), unsent=(), most=None, late=0):
         """Everything about that original, as of the last refresh, queues empty. Gives back how many repeats there are.
         `unsent`: whom another provider refused while we talked to it. `most`: so often may each thing be there. `late`: for so
-        many seconds a mailbox's answer was kept from pec-delivery. AssertionError names what is wrong."""
+        many seconds a mailbox's answer was kept from pec-delivery; None: nobody knows, the machine had more to do than it can.
+        AssertionError names what is wrong."""
         groups = self.envelopes(msgid)
         assert groups, f"{msgid} was accepted and is nowhere"
         repeats = 0
@@ -81,7 +82,8 @@ class Ledger:
                 assert most is None or len(messages) <= most, f"{identificativo}: {key} came {len(messages)} times"
                 repeats += len(messages) - 1
             for recipient in delivered:
-                self.check_time(identificativo, recipient, by_key[recipient, "posta-certificata", ""], by_key[sender, "avvenuta-consegna", recipient], late)
+                envelopes, receipts = by_key[recipient, "posta-certificata", ""], by_key[sender, "avvenuta-consegna", recipient]
+                self.check_time(identificativo, sender, recipient, envelopes, receipts, late)
             self.check_log(identificativo, found)
         return repeats
 
@@ -99,15 +101,19 @@ class Ledger:
         assert all(address in SERVICE.values() for (address, kind, _) in by_key if kind == "presa-in-carico")
         return by_key
 
-    def check_time(self, identificativo, recipient, envelopes, receipts, late):
-        """The receipt's second is a copy's; if it is not the first one's, its row says so."""
+    def check_time(self, identificativo, sender, recipient, envelopes, receipts, late):
+        """The receipt's second is a copy's; if it is not the first one's, its row says so. Whenever pec-delivery had its turn to
+        hear the mailbox: the receipt was made after that."""
         certified = receipts[0].header["Date"].datetime
         copies = sorted(self.received[recipient, envelope.uid] for envelope in envelopes)
         source = self.time_source[receipts[0].header["Message-ID"].strip("<>")]
         assert source in ("mailbox", "mailbox-again"), f"{identificativo}: the time of {recipient}'s receipt is from {source}"
         may = copies if source == "mailbox-again" else copies[:1]
+        made = min(self.received[sender, receipt.uid] for receipt in receipts)
         heard = [(certified - copy).total_seconds() for copy in may]
-        assert any(0 <= seconds <= HEARD_WITHIN + late for seconds in heard), f"{identificativo}: {recipient} received {copies}, certified is {certified} ({source})"
+        assert certified <= made, f"{identificativo}: {recipient}'s receipt of {certified} was there at {made}"
+        within = float("inf") if late is None else HEARD_WITHIN + late
+        assert any(0 <= seconds <= within for seconds in heard), f"{identificativo}: {recipient} received {copies}, certified is {certified} ({source})"
 
     def check_log(self, identificativo, found):
         notices = {m.header["Message-ID"].strip("<>"): sha256(signed_body(m)).hexdigest() for _, m in found if m.kind in NOTICES}

@@ -65,7 +65,7 @@ def load(net, messages):
     ledger.refresh()
     for msgid, due in accepted:
         external, failed = [r for r in due if r == CARLA], [r for r in due if r == NESSUNO]
-        repeats.append(ledger.check(msgid, ANNA, [r for r in due if r not in (CARLA, NESSUNO)], failed, external))
+        repeats.append(ledger.check(msgid, ANNA, [r for r in due if r not in (CARLA, NESSUNO)], failed, external, late=None))
 
 
 @pytest.mark.parametrize("seed", [1])

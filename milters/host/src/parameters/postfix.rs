@@ -9,9 +9,8 @@ use std::process::Command;
 
 use pec_core::address::is_domain;
 
-use super::table::{Unset, table};
-use super::values::Kind;
-use super::{ParameterError, Settings};
+use super::ParameterError;
+use super::values::{Kind, Unset, split_list};
 
 /// Parameters of Postfix that the milters go by.
 const OF_POSTFIX: [&str; 5] = [
@@ -33,42 +32,19 @@ pub(super) struct MainCf {
     pub(super) values: HashMap<String, String>,
 }
 
-impl Settings {
-    /// Reads main.cf in `config_directory` through Postfix's own `postconf`.
-    pub fn read(config_directory: &Path) -> Result<Self, ParameterError> {
-        let main_cf = MainCf::read(config_directory)?;
-        Self::of(&main_cf, &|table| table_keys(config_directory, table))
-    }
-
-    /// The same of lines `NAME = VALUE`, without Postfix; for tests. Tables have no keys.
-    pub fn of_lines(file: &Path, lines: &str) -> Result<Self, ParameterError> {
-        Self::of(&MainCf::of_lines(file, lines), &|_| Ok(Vec::new()))
-    }
-
-    /// The first line of a secret's file.
-    pub fn secret(name: &'static str, file: &Path) -> Result<String, ParameterError> {
-        let error =
-            |trouble: String| ParameterError::File { name, path: file.display().to_string(), trouble };
-        let text = std::fs::read_to_string(file).map_err(|e| error(e.to_string()))?;
-        match text.lines().next() {
-            Some(line) if !line.is_empty() => Ok(line.to_owned()),
-            _ => Err(error("is empty".to_owned())),
-        }
-    }
-}
-
 impl MainCf {
-    fn read(config_directory: &Path) -> Result<Self, ParameterError> {
-        let ours = table();
+    /// What it says of the parameters `ours`, and of Postfix's own that the milters go by. A `pec_` parameter that
+    /// is none of them is an error.
+    pub(super) fn read(config_directory: &Path, ours: &[&'static str]) -> Result<Self, ParameterError> {
         // postconf knows a parameter that is not Postfix's own only if another one names it. So that reading
         // does not hang on the line that the administrator has for this, all are named here, for this one
         // call.
-        let named: String = ours.iter().map(|p| format!("${{{}?}}", p.name)).collect();
+        let named: String = ours.iter().map(|name| format!("${{{name}?}}")).collect();
         let output = Command::new("postconf")
             .arg("-c")
             .arg(config_directory)
             .args(["-o", &format!("milter_macro_defaults={named}"), "-x"])
-            .args(ours.iter().map(|p| p.name))
+            .args(ours)
             .args(OF_POSTFIX)
             .output()
             .map_err(|e| ParameterError::Postconf(e.to_string()))?;
@@ -106,7 +82,8 @@ impl MainCf {
         kind: &K,
     ) -> Result<U::Field<K::Value>, ParameterError> {
         let text = Some(self.text(name)).filter(|text| !text.is_empty()).or(unset.default());
-        let value = text.map(|text| kind.value(name, text, self)).transpose()?;
+        let queue_directory = Path::new(self.text("queue_directory"));
+        let value = text.map(|text| kind.value(name, text, queue_directory)).transpose()?;
         unset.field(value).ok_or_else(|| ParameterError::Missing {
             name,
             main_cf: self.file.clone(),
@@ -154,32 +131,6 @@ impl MainCf {
     }
 }
 
-/// The parameters of ours that main.cf sets, in the order of the table.
-pub fn names_set(config_directory: &Path) -> Result<Vec<&'static str>, ParameterError> {
-    let main_cf = MainCf::read(config_directory)?;
-    Ok(table().iter().map(|p| p.name).filter(|name| main_cf.values.contains_key(*name)).collect())
-}
-
-/// A Postfix list: separated by commas and blanks, `{...}` kept together.
-pub fn split_list(text: &str) -> Vec<String> {
-    let (mut entries, mut current, mut depth) = (Vec::new(), String::new(), 0_usize);
-    for c in text.chars() {
-        match c {
-            '{' => depth += 1,
-            '}' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth == 0 && (c == ',' || c.is_whitespace()) {
-            entries.push(std::mem::take(&mut current));
-        } else {
-            current.push(c);
-        }
-    }
-    entries.push(current);
-    entries.retain(|e| !e.is_empty());
-    entries
-}
-
 /// A value without the password or PIN that somebody wrote into it instead of a file of its own.
 fn without_secrets(value: &str) -> String {
     let secret = ["password", "pin-value"].iter().filter_map(|word| value.find(word)).min();
@@ -187,7 +138,7 @@ fn without_secrets(value: &str) -> String {
 }
 
 /// All keys of a lookup table, through `postmap -s`.
-fn table_keys(config_directory: &Path, table: &str) -> Result<Vec<String>, ParameterError> {
+pub(super) fn table_keys(config_directory: &Path, table: &str) -> Result<Vec<String>, ParameterError> {
     let unlistable = |why: &str| ParameterError::Value {
         name: "virtual_mailbox_domains".to_owned(),
         value: table.to_owned(),

@@ -6,17 +6,17 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path as FilePath, PathBuf};
 use std::time::Duration;
 
 use pec_core::smime::verify::TooOld;
 
 use super::ParameterError;
-use super::postfix::{Keys, MainCf};
+use super::postfix::{Keys, MainCf, table_keys};
 use super::values::{
-    Addresses, Bytes, Count, Domain, Domains, Extensions, HttpsUrl, Key, Kind, ListenAt, OrdinaryMail, Path,
-    Peer, Pkcs11, SigningKey, Socket, Text, Time, UnixSocket, WaitOrBelieve, WebUrl, Witness, Witnesses,
-    YesNo,
+    Addresses, Bytes, Count, Domain, Domains, Extensions, HttpsUrl, Key, Kind, ListenAt, OPTIONAL, Or,
+    OrdinaryMail, Path, Peer, Pkcs11, REQUIRED, SigningKey, Socket, Text, Time, UnixSocket, Unset,
+    WaitOrBelieve, WebUrl, Witness, Witnesses, YesNo,
 };
 
 /// The 30 MB that a provider must carry at least: message size times recipients (DM 2/11/2005 art. 12).
@@ -43,83 +43,6 @@ pub struct Parameter {
     pub default: Option<&'static str>,
     /// What it means.
     pub meaning: &'static str,
-}
-
-/// What holds where a parameter is not set.
-pub(super) trait Unset: Copy {
-    /// The field of a value of this type.
-    type Field<T>;
-
-    /// The value that holds then, if there is one.
-    fn default(self) -> Option<&'static str>;
-
-    /// The field; nothing where it must be set and is not.
-    fn field<T>(self, value: Option<T>) -> Option<Self::Field<T>>;
-
-    /// Whether it must be set.
-    fn is_required(self) -> bool;
-}
-
-/// The programs do not start.
-#[derive(Clone, Copy)]
-struct Required;
-const REQUIRED: Required = Required;
-
-/// Nothing: the thing is not used.
-#[derive(Clone, Copy)]
-struct Optional;
-const OPTIONAL: Optional = Optional;
-
-/// This value; an empty one is an empty list.
-#[derive(Clone, Copy)]
-struct Or(&'static str);
-
-impl Unset for Required {
-    type Field<T> = T;
-
-    fn default(self) -> Option<&'static str> {
-        None
-    }
-
-    fn field<T>(self, value: Option<T>) -> Option<T> {
-        value
-    }
-
-    fn is_required(self) -> bool {
-        true
-    }
-}
-
-impl Unset for Optional {
-    type Field<T> = Option<T>;
-
-    fn default(self) -> Option<&'static str> {
-        None
-    }
-
-    fn field<T>(self, value: Option<T>) -> Option<Option<T>> {
-        Some(value)
-    }
-
-    fn is_required(self) -> bool {
-        false
-    }
-}
-
-impl Unset for Or {
-    type Field<T> = T;
-
-    fn default(self) -> Option<&'static str> {
-        Some(self.0)
-    }
-
-    fn field<T>(self, value: Option<T>) -> Option<T> {
-        value
-    }
-
-    fn is_required(self) -> bool {
-        false
-    }
 }
 
 /// Makes [`Settings`], their reading and [`table`] of the entries: first the parameters, then what follows
@@ -468,6 +391,40 @@ pub struct DirectorySource {
     pub key_file: PathBuf,
     /// `pec_directory_ca_file`.
     pub ca_file: PathBuf,
+}
+
+impl Settings {
+    /// Reads main.cf in `config_directory` through Postfix's own `postconf`.
+    pub fn read(config_directory: &FilePath) -> Result<Self, ParameterError> {
+        let main_cf = MainCf::read(config_directory, &names())?;
+        Self::of(&main_cf, &|table| table_keys(config_directory, table))
+    }
+
+    /// The same of lines `NAME = VALUE`, without Postfix; for tests. Tables have no keys.
+    pub fn of_lines(file: &FilePath, lines: &str) -> Result<Self, ParameterError> {
+        Self::of(&MainCf::of_lines(file, lines), &|_| Ok(Vec::new()))
+    }
+
+    /// The first line of a secret's file.
+    pub fn secret(name: &'static str, file: &FilePath) -> Result<String, ParameterError> {
+        let error =
+            |trouble: String| ParameterError::File { name, path: file.display().to_string(), trouble };
+        let text = std::fs::read_to_string(file).map_err(|e| error(e.to_string()))?;
+        match text.lines().next() {
+            Some(line) if !line.is_empty() => Ok(line.to_owned()),
+            _ => Err(error("is empty".to_owned())),
+        }
+    }
+}
+
+fn names() -> Vec<&'static str> {
+    table().into_iter().map(|parameter| parameter.name).collect()
+}
+
+/// The parameters of ours that main.cf sets, in the order of the table.
+pub fn names_set(config_directory: &FilePath) -> Result<Vec<&'static str>, ParameterError> {
+    let main_cf = MainCf::read(config_directory, &names())?;
+    Ok(names().into_iter().filter(|name| main_cf.values.contains_key(*name)).collect())
 }
 
 impl Settings {

@@ -14,7 +14,6 @@ use pec_core::smime::pkcs11::Pkcs11Uri;
 use pec_core::smime::verify::TooOld;
 
 use super::ParameterError;
-use super::postfix::{MainCf, split_list};
 
 /// What the value of a parameter may be.
 pub(super) trait Kind {
@@ -25,15 +24,97 @@ pub(super) trait Kind {
     fn allowed(&self) -> String;
 
     /// The value, where `text` is allowed.
-    fn read(&self, text: &str, main_cf: &MainCf) -> Option<Self::Value>;
+    fn read(&self, text: &str, queue_directory: &FilePath) -> Option<Self::Value>;
 
     /// The value, or an error that names the parameter and says what is allowed.
-    fn value(&self, name: &'static str, text: &str, main_cf: &MainCf) -> Result<Self::Value, ParameterError> {
-        self.read(text, main_cf).ok_or_else(|| ParameterError::Value {
+    fn value(
+        &self,
+        name: &'static str,
+        text: &str,
+        queue_directory: &FilePath,
+    ) -> Result<Self::Value, ParameterError> {
+        self.read(text, queue_directory).ok_or_else(|| ParameterError::Value {
             name: name.to_owned(),
             value: text.to_owned(),
             allowed: self.allowed(),
         })
+    }
+}
+
+/// What holds where a parameter is not set.
+pub(super) trait Unset: Copy {
+    /// The field of a value of this type.
+    type Field<T>;
+
+    /// The value that holds then, if there is one.
+    fn default(self) -> Option<&'static str>;
+
+    /// The field; nothing where it must be set and is not.
+    fn field<T>(self, value: Option<T>) -> Option<Self::Field<T>>;
+
+    /// Whether it must be set.
+    fn is_required(self) -> bool;
+}
+
+/// The programs do not start.
+#[derive(Clone, Copy)]
+pub(super) struct Required;
+pub(super) const REQUIRED: Required = Required;
+
+/// Nothing: the thing is not used.
+#[derive(Clone, Copy)]
+pub(super) struct Optional;
+pub(super) const OPTIONAL: Optional = Optional;
+
+/// This value; an empty one is an empty list.
+#[derive(Clone, Copy)]
+pub(super) struct Or(pub(super) &'static str);
+
+impl Unset for Required {
+    type Field<T> = T;
+
+    fn default(self) -> Option<&'static str> {
+        None
+    }
+
+    fn field<T>(self, value: Option<T>) -> Option<T> {
+        value
+    }
+
+    fn is_required(self) -> bool {
+        true
+    }
+}
+
+impl Unset for Optional {
+    type Field<T> = Option<T>;
+
+    fn default(self) -> Option<&'static str> {
+        None
+    }
+
+    fn field<T>(self, value: Option<T>) -> Option<Option<T>> {
+        Some(value)
+    }
+
+    fn is_required(self) -> bool {
+        false
+    }
+}
+
+impl Unset for Or {
+    type Field<T> = T;
+
+    fn default(self) -> Option<&'static str> {
+        Some(self.0)
+    }
+
+    fn field<T>(self, value: Option<T>) -> Option<T> {
+        value
+    }
+
+    fn is_required(self) -> bool {
+        false
     }
 }
 
@@ -50,9 +131,9 @@ macro_rules! kinds {
                 $allowed.to_owned()
             }
 
-            fn read(&self, text: &str, main_cf: &MainCf) -> Option<$type> {
-                let read: fn(&str, &MainCf) -> Option<$type> = $read;
-                read(text, main_cf)
+            fn read(&self, text: &str, queue_directory: &FilePath) -> Option<$type> {
+                let read: fn(&str, &FilePath) -> Option<$type> = $read;
+                read(text, queue_directory)
             }
         }
     )*};
@@ -71,12 +152,12 @@ kinds! {
     /// `inet:host:port`.
     ListenAt: Socket = "unix:path or inet:host:port", Socket::parse;
     /// A socket that the file system guards.
-    UnixSocket: Socket = "unix:path", |text, main_cf| {
-        Socket::parse(text, main_cf).filter(|socket| matches!(socket, Socket::Unix(_)))
+    UnixSocket: Socket = "unix:path", |text, queue_directory| {
+        Socket::parse(text, queue_directory).filter(|socket| matches!(socket, Socket::Unix(_)))
     };
     /// Where another program listens; nothing for `none`.
-    Peer: Option<Socket> = "unix:path, inet:host:port or none", |text, main_cf| {
-        if text == "none" { Some(None) } else { Socket::parse(text, main_cf).map(Some) }
+    Peer: Option<Socket> = "unix:path, inet:host:port or none", |text, queue_directory| {
+        if text == "none" { Some(None) } else { Socket::parse(text, queue_directory).map(Some) }
     };
     /// Mail domains and mail addresses, separated by blanks or commas, or the word `all`.
     Addresses: OrdinaryMail = "mail domains and addresses, or all", |text, _| OrdinaryMail::parse(text);
@@ -128,7 +209,7 @@ impl Kind for Bytes {
         format!("a number of bytes from {} to {}", self.0, self.1)
     }
 
-    fn read(&self, text: &str, _: &MainCf) -> Option<u64> {
+    fn read(&self, text: &str, _: &FilePath) -> Option<u64> {
         text.parse().ok().filter(|n| (self.0..=self.1).contains(n))
     }
 }
@@ -143,7 +224,7 @@ impl<T: FromStr + fmt::Display + PartialOrd> Kind for Count<T> {
         format!("a number from {} to {}", self.0, self.1)
     }
 
-    fn read(&self, text: &str, _: &MainCf) -> Option<T> {
+    fn read(&self, text: &str, _: &FilePath) -> Option<T> {
         text.parse().ok().filter(|n| (&self.0..=&self.1).contains(&n))
     }
 }
@@ -158,11 +239,11 @@ impl Kind for Key {
         "an absolute path or a pkcs11: URI".to_owned()
     }
 
-    fn read(&self, text: &str, _: &MainCf) -> Option<SigningKey> {
+    fn read(&self, text: &str, _: &FilePath) -> Option<SigningKey> {
         SigningKey::parse("", text).ok()
     }
 
-    fn value(&self, name: &'static str, text: &str, _: &MainCf) -> Result<SigningKey, ParameterError> {
+    fn value(&self, name: &'static str, text: &str, _: &FilePath) -> Result<SigningKey, ParameterError> {
         SigningKey::parse(name, text)
     }
 }
@@ -188,9 +269,8 @@ impl fmt::Display for Socket {
 impl Socket {
     /// Reads Postfix's spelling; a relative path is one below `queue_directory`, as Postfix's own processes
     /// see it.
-    fn parse(text: &str, main_cf: &MainCf) -> Option<Self> {
+    fn parse(text: &str, queue_directory: &FilePath) -> Option<Self> {
         if let Some(path) = text.strip_prefix("unix:") {
-            let queue_directory = FilePath::new(main_cf.text("queue_directory"));
             return (!path.is_empty()).then(|| Self::Unix(queue_directory.join(path)));
         }
         let address = text.strip_prefix("inet:")?;
@@ -336,6 +416,26 @@ impl Witness {
         let web = || Self::Web { url: url.trim_end_matches('/').to_owned(), key: key.to_owned() };
         (is_web_url(url) && is_key).then(web)
     }
+}
+
+/// A Postfix list: separated by commas and blanks, `{...}` kept together.
+pub fn split_list(text: &str) -> Vec<String> {
+    let (mut entries, mut current, mut depth) = (Vec::new(), String::new(), 0_usize);
+    for c in text.chars() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth == 0 && (c == ',' || c.is_whitespace()) {
+            entries.push(std::mem::take(&mut current));
+        } else {
+            current.push(c);
+        }
+    }
+    entries.push(current);
+    entries.retain(|e| !e.is_empty());
+    entries
 }
 
 fn is_web_url(value: &str) -> bool {
