@@ -22,8 +22,7 @@ use pec_program::world::World;
 use pec_state::event::Event;
 use pec_state::log::{Arrival, Entry};
 use pec_state::rows::{About, Custody, Fact, FactKind, MadeNotice, NotAccepted, Sent};
-use pec_state::trigger::Trigger;
-use pec_state::trigger::is_internal_domain;
+use pec_state::trigger::{Trigger, is_internal_domain};
 use tokio::sync::Semaphore;
 
 use crate::checks::{Eccezione, Limits, described, formal_exceptions, is_message_id};

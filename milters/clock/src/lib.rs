@@ -46,8 +46,7 @@ use pec_state::deadlines::{Deadline, Lock, ToStart};
 use pec_state::event::Event;
 use pec_state::pool::DatabaseError;
 use pec_state::rows::Fact;
-use pec_state::trigger::NOTICES_DOMAIN;
-use pec_state::trigger::Trigger;
+use pec_state::trigger::{NOTICES_DOMAIN, Trigger};
 
 use crate::deadlines::{STAGES, Stage, is_due, is_over, reached};
 
@@ -72,7 +71,7 @@ pub struct Clockwork {
     directories: Option<Directories>,
     lock: Option<Lock>,
     stands_by: bool,
-    /// ProgramRows without a notice, and since when they are known.
+    /// Facts without a notice, and since when they are known.
     without_notice: HashMap<String, Moment>,
     /// The day (UTC) on which our certificate was looked at last.
     certificate_seen: Option<i64>,

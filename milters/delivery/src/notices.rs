@@ -60,40 +60,16 @@ impl Source {
         }
     }
 
-    /// The envelope in our custody that a notice of this kind is about.
-    fn custody(&self) -> anyhow::Result<&Authentic<Custody>> {
-        match self {
-            Self::Custody(custody) => Ok(custody),
-            Self::Sent(_) | Self::NotAccepted(_) => {
-                anyhow::bail!(
-                    "{} is no envelope in our custody, about which alone there is such a notice",
-                    self.id()
-                )
-            }
-        }
+    fn sent(&self) -> Option<&Authentic<Sent>> {
+        if let Self::Sent(sent) = self { Some(sent) } else { None }
     }
 
-    /// Why the submission was not accepted, in English.
-    fn inglese(&self) -> anyhow::Result<&str> {
-        match self {
-            Self::NotAccepted(refused) => Ok(&refused.inglese),
-            Self::Sent(_) | Self::Custody(_) => {
-                anyhow::bail!(
-                    "{} is no submission that was not accepted, about which alone there is such a notice",
-                    self.id()
-                )
-            }
-        }
+    fn custody(&self) -> Option<&Authentic<Custody>> {
+        if let Self::Custody(custody) = self { Some(custody) } else { None }
     }
 
-    /// The fact's recipient as the envelope has it; a key where it has none.
-    fn as_written(&self, busta: &Daticert, fact: &Fact) -> String {
-        let all: Vec<&String> = match self {
-            Self::Custody(custody) => custody.recipients.iter().collect(),
-            Self::Sent(_) | Self::NotAccepted(_) => busta.destinatari.iter().map(|d| &d.indirizzo).collect(),
-        };
-        let written = all.into_iter().find(|r| r.eq_ignore_ascii_case(&fact.recipient));
-        written.unwrap_or(&fact.recipient).clone()
+    fn not_accepted(&self) -> Option<&Authentic<NotAccepted>> {
+        if let Self::NotAccepted(refused) = self { Some(refused) } else { None }
     }
 
     pub(crate) fn daticert(&self) -> anyhow::Result<Daticert> {
@@ -154,7 +130,10 @@ impl DeliveryPoint {
     /// To whom the notice of a fact of this kind goes.
     pub(crate) fn addressee(&self, source: &Source, kind: FactKind) -> anyhow::Result<String> {
         Ok(match kind {
-            FactKind::PresaInCarico | FactKind::RilevazioneVirus => source.custody()?.mail_receipt.clone(),
+            FactKind::PresaInCarico | FactKind::RilevazioneVirus => {
+                let custody = source.custody();
+                custody.with_context(|| format!("no {kind} is about {}", source.id()))?.mail_receipt.clone()
+            }
             FactKind::Accettazione
             | FactKind::NonAccettazione
             | FactKind::AvvenutaConsegna
@@ -339,16 +318,28 @@ impl DeliveryPoint {
     ) -> anyhow::Result<Notice> {
         let (id, at) = (&fact.message_id, fact.happened_at);
         let heavy = original.as_ref().is_some_and(|original| original.len() >= LARGE);
+        let no = || {
+            format!(
+                "the fact {} is a {} of {}, about which there is no notice",
+                fact.id, fact.kind, fact.source
+            )
+        };
         let make = |issuer: Issuer<'_>| -> anyhow::Result<Notice> {
             Ok(match fact.kind {
-                FactKind::Accettazione => accettazione(issuer, busta, id)?,
-                FactKind::NonAccettazione => non_accettazione(issuer, busta, source.inglese()?, id)?,
+                FactKind::Accettazione => {
+                    source.sent().with_context(no)?;
+                    accettazione(issuer, busta, id)?
+                }
+                FactKind::NonAccettazione => {
+                    let refused = source.not_accepted().with_context(no)?;
+                    non_accettazione(issuer, busta, &refused.inglese, id)?
+                }
                 FactKind::PresaInCarico => {
-                    let Custody { mail_receipt, recipients, .. } = &**source.custody()?;
-                    presa_in_carico(issuer, busta, mail_receipt, recipients, at, id)?
+                    let custody = source.custody().with_context(no)?;
+                    presa_in_carico(issuer, busta, &custody.mail_receipt, &custody.recipients, at, id)?
                 }
                 FactKind::AvvenutaConsegna => {
-                    let consegna = source.as_written(busta, fact);
+                    let custody = source.custody().with_context(no)?;
                     let original = original.context(
                         "a delivery receipt is made of its envelope, which comes again with Postfix's next \
                         attempt",
@@ -358,23 +349,27 @@ impl DeliveryPoint {
                         _ => Body::from_bytes(original.clone()),
                     };
                     let carried = (!is_concise(busta, &original, &fact.recipient)).then(carried);
+                    let consegna = as_written(&custody.recipients, &fact.recipient);
                     avvenuta_consegna(issuer, busta, &consegna, at, carried, id)?
                 }
                 FactKind::RilevazioneVirus => {
-                    let (consegna, to) = (source.as_written(busta, fact), &source.custody()?.mail_receipt);
-                    rilevazione_virus(issuer, busta, to, &consegna, &fact.status, at, id)?
+                    let custody = source.custody().with_context(no)?;
+                    let consegna = as_written(&custody.recipients, &fact.recipient);
+                    rilevazione_virus(issuer, busta, &custody.mail_receipt, &consegna, &fact.status, at, id)?
                 }
                 FactKind::ErroreConsegna => {
-                    let (consegna, causa) =
-                        (source.as_written(busta, fact), Causa::from_status(&fact.status));
-                    mancata_consegna(issuer, busta, &consegna, &causa, at, id)?
+                    let consegna = match source {
+                        Source::Custody(custody) => as_written(&custody.recipients, &fact.recipient),
+                        Source::Sent(_) => as_the_sender_wrote(busta, fact),
+                        Source::NotAccepted(_) => anyhow::bail!(no()),
+                    };
+                    mancata_consegna(issuer, busta, &consegna, &Causa::from_status(&fact.status), at, id)?
                 }
-                FactKind::Preavviso12 => {
-                    preavviso(issuer, busta, &source.as_written(busta, fact), Termine::DodiciOre, at, id)?
-                }
-                FactKind::Preavviso24 => {
-                    let consegna = source.as_written(busta, fact);
-                    preavviso(issuer, busta, &consegna, Termine::VentiquattroOre, at, id)?
+                FactKind::Preavviso12 | FactKind::Preavviso24 => {
+                    source.sent().with_context(no)?;
+                    let is_first = fact.kind == FactKind::Preavviso12;
+                    let termine = if is_first { Termine::DodiciOre } else { Termine::VentiquattroOre };
+                    preavviso(issuer, busta, &as_the_sender_wrote(busta, fact), termine, at, id)?
                 }
             })
         };
@@ -437,6 +432,17 @@ impl DeliveryPoint {
         };
         entry
     }
+}
+
+/// The fact's recipient as the envelope has it.
+fn as_the_sender_wrote(busta: &Daticert, fact: &Fact) -> String {
+    let recipients: Vec<_> = busta.destinatari.iter().map(|d| d.indirizzo.clone()).collect();
+    as_written(&recipients, &fact.recipient)
+}
+
+/// The recipient with this key as the sender wrote it.
+fn as_written(recipients: &[String], key: &str) -> String {
+    recipients.iter().find(|r| r.eq_ignore_ascii_case(key)).cloned().unwrap_or_else(|| key.to_owned())
 }
 
 /// Whether the delivery receipt about this recipient (a key) carries no original: the sender asked so of all,

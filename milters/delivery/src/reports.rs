@@ -25,8 +25,7 @@ use pec_milter::passing::{Anomaly, let_pass};
 use pec_milter::{Edits, Transaction, Verdict};
 use pec_state::authentic::Authentic;
 use pec_state::rows::{About, Custody, Fact, FactKind, Known, PassedKind, Sent, TimeSource};
-use pec_state::trigger::Trigger;
-use pec_state::trigger::is_internal_domain;
+use pec_state::trigger::{Trigger, is_internal_domain};
 
 use crate::DeliveryPoint;
 use crate::notices::Source;

@@ -25,8 +25,7 @@ use pec_program::world::World;
 use pec_state::event::Event;
 use pec_state::log::Entry;
 use pec_state::rows::{Custody, FactKind, PassedKind, Ricevuta};
-use pec_state::trigger::Trigger;
-use pec_state::trigger::is_internal_domain;
+use pec_state::trigger::{Trigger, is_internal_domain};
 use tokio::sync::Semaphore;
 
 use crate::decision::{Arrived, Judge, may_be_signed};

@@ -58,7 +58,7 @@ pub struct World {
     pub directory: Arc<InForce>,
     /// Who fetches them, if anybody does.
     pub directories: Option<Directories>,
-    /// ProgramRows, custody, log.
+    /// Facts, custody, log.
     pub database: Database,
     /// Messages with viruses.
     pub infected: InfectedStore,

@@ -93,6 +93,17 @@ macro_rules! events {
             }
         }
 
+        impl FromStr for Event {
+            type Err = UnknownEvent;
+
+            fn from_str(name: &str) -> Result<Self, UnknownEvent> {
+                match name {
+                    $($name => Ok(Self::$event),)+
+                    _ => of_kind(name).ok_or(UnknownEvent),
+                }
+            }
+        }
+
         impl fmt::Display for Event {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
@@ -260,11 +271,14 @@ fn names() -> String {
     Event::all().into_iter().map(Event::name).collect::<Vec<_>>().join(", ")
 }
 
-impl FromStr for Event {
-    type Err = UnknownEvent;
-
-    fn from_str(name: &str) -> Result<Self, UnknownEvent> {
-        Self::all().into_iter().find(|event| event.name() == name).ok_or(UnknownEvent)
+/// The event of this name that has a kind.
+fn of_kind(name: &str) -> Option<Event> {
+    if let Some(tipo) = name.strip_prefix(RICEVUTA_ESTRANEA) {
+        return tipo.parse().ok().map(Event::RicevutaEstranea);
+    }
+    match name.strip_prefix(RICEVUTA) {
+        Some(tipo) => tipo.parse().ok().map(Event::Ricevuta),
+        None => name.parse().ok().map(Event::Notice),
     }
 }
 

@@ -4,6 +4,7 @@
 //! of the whole. The text never has a value in it, so that statements of one shape are prepared once for each
 //! connection.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::Write as _;
 
@@ -12,6 +13,7 @@ use pec_core::clock::Moment;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, to_sql_checked};
 
 use crate::fact_kind::FactKind;
+use crate::names;
 
 /// The columns of a table as a SELECT has them, each under a name with the table's: `sent.id AS "sent.id"`.
 /// So a row of several tables tells them apart.
@@ -26,7 +28,7 @@ macro_rules! columns {
 pub(crate) use columns;
 
 enum Piece<'a> {
-    Text(&'static str),
+    Text(Cow<'static, str>),
     Value(Box<dyn ToSql + Sync + Send + 'a>),
 }
 
@@ -36,7 +38,7 @@ pub(crate) struct Sql<'a>(Vec<Piece<'a>>);
 impl<'a> Sql<'a> {
     /// It begins with these words.
     pub(crate) fn new(text: &'static str) -> Self {
-        Self(vec![Piece::Text(text)])
+        Self(vec![Piece::Text(text.into())])
     }
 
     /// `SELECT` and these columns ([`columns`]), of one or several tables.
@@ -66,13 +68,13 @@ impl<'a> Sql<'a> {
 
     /// Words.
     pub(crate) fn text(mut self, text: &'static str) -> Self {
-        self.0.push(Piece::Text(text));
+        self.0.push(Piece::Text(text.into()));
         self
     }
 
     /// Words, and the value that stands behind them.
     pub(crate) fn value(mut self, text: &'static str, value: impl ToSql + Sync + Send + 'a) -> Self {
-        self.0.extend([Piece::Text(text), Piece::Value(Box::new(value))]);
+        self.0.extend([Piece::Text(text.into()), Piece::Value(Box::new(value))]);
         self
     }
 
@@ -83,17 +85,14 @@ impl<'a> Sql<'a> {
 
     /// ` IN ` and spellings of ours. They are no values: PostgreSQL takes a partial index only for a
     /// statement whose text has the same constants.
-    pub(crate) fn one_of<'k>(self, kinds: impl IntoIterator<Item = &'k FactKind>) -> Self {
-        let kinds = kinds.into_iter().enumerate();
-        let list = kinds.fold(self.text(" IN ("), |list, (i, kind)| {
-            list.text(if i == 0 { "'" } else { ", '" }).text(kind.as_str()).text("'")
-        });
-        list.text(")")
+    pub(crate) fn one_of<'k>(mut self, kinds: impl IntoIterator<Item = &'k FactKind>) -> Self {
+        self.0.push(Piece::Text(format!(" IN ({})", names::list(kinds)).into()));
+        self
     }
 
     /// A blank and a part.
     pub(crate) fn then(mut self, part: Sql<'a>) -> Self {
-        self.0.push(Piece::Text(" "));
+        self.0.push(Piece::Text(" ".into()));
         self.0.extend(part.0);
         self
     }

@@ -44,7 +44,7 @@ pub(crate) fn private(settings: &Settings) -> Vec<PrivateFile> {
     // The PIN is as good as the key; the token guards itself.
     let key = match &settings.signing_key {
         SigningKey::File(file) => Some(("pec_signing_key", file)),
-        SigningKey::Token(_) => settings.pkcs11_pin_file.as_ref().map(|f| ("pec_pkcs11_pin_file", f)),
+        SigningKey::Token(_) => settings.pkcs11.pin_file.as_ref().map(|f| ("pec_pkcs11_pin_file", f)),
     };
     let files =
         [("pec_row_keys_file", &settings.row_keys_file), ("pec_infected_store", &settings.infected_store)];

@@ -93,63 +93,24 @@ pub(crate) struct Member {
 pub(crate) fn read(settings: &Settings) -> Vec<Endpoint> {
     // A milter waits for the first word; the others speak first.
     let milter = |socket: &Socket| connect(socket).map(|_| Answer::default());
-    let of = |parameter, listener, socket: &Socket, answer: Known<Answer>| {
+    let look = |parameter, listener, socket: &Socket, ask: &dyn Fn(&Socket) -> Known<Answer>| {
         let permissions = match socket {
             Socket::Unix(path) => path.parent().and_then(Permissions::of).zip(Permissions::of(path)),
             Socket::Inet(_) => None,
         };
-        Endpoint { parameter, listener, socket: socket.clone(), permissions, answer }
+        Endpoint { parameter, listener, socket: socket.clone(), permissions, answer: ask(socket) }
     };
+    let (ours, mailboxes) = (Listener::OurProgram, Listener::MailboxServer);
     vec![
-        of(
-            "pec_access_milter",
-            Listener::OurProgram,
-            &settings.access_milter,
-            milter(&settings.access_milter),
-        ),
-        of(
-            "pec_incoming_milter",
-            Listener::OurProgram,
-            &settings.incoming_milter,
-            milter(&settings.incoming_milter),
-        ),
-        of("pec_local_milter", Listener::OurProgram, &settings.local_milter, milter(&settings.local_milter)),
-        of(
-            "pec_reports_milter",
-            Listener::OurProgram,
-            &settings.reports_milter,
-            milter(&settings.reports_milter),
-        ),
-        of(
-            "pec_delivery_lmtp",
-            Listener::OurProgram,
-            &settings.delivery_lmtp,
-            answer(&settings.delivery_lmtp),
-        ),
-        of(
-            "pec_triggers_lmtp",
-            Listener::OurProgram,
-            &settings.triggers_lmtp,
-            answer(&settings.triggers_lmtp),
-        ),
-        of(
-            "pec_mailbox_lmtp",
-            Listener::MailboxServer,
-            &settings.mailbox_lmtp,
-            answer(&settings.mailbox_lmtp),
-        ),
-        of(
-            "pec_mailbox_lmtp_no_quota",
-            Listener::MailboxServer,
-            &settings.mailbox_lmtp_no_quota,
-            answer(&settings.mailbox_lmtp_no_quota),
-        ),
-        of(
-            "pec_outgoing_smtpd",
-            Listener::OutgoingSmtpd,
-            &settings.outgoing_smtpd,
-            answer(&settings.outgoing_smtpd),
-        ),
+        look("pec_access_milter", ours, &settings.access_milter, &milter),
+        look("pec_incoming_milter", ours, &settings.incoming_milter, &milter),
+        look("pec_local_milter", ours, &settings.local_milter, &milter),
+        look("pec_reports_milter", ours, &settings.reports_milter, &milter),
+        look("pec_delivery_lmtp", ours, &settings.delivery_lmtp, &answer),
+        look("pec_triggers_lmtp", ours, &settings.triggers_lmtp, &answer),
+        look("pec_mailbox_lmtp", mailboxes, &settings.mailbox_lmtp, &answer),
+        look("pec_mailbox_lmtp_no_quota", mailboxes, &settings.mailbox_lmtp_no_quota, &answer),
+        look("pec_outgoing_smtpd", Listener::OutgoingSmtpd, &settings.outgoing_smtpd, &answer),
     ]
 }
 
