@@ -9,6 +9,7 @@ use memchr::memchr;
 use memchr::memchr_iter;
 
 use crate::address::Address;
+use crate::literal::is_odd_multipart;
 
 /// A media type or disposition longer than this (bytes) is none.
 const MEDIA_FIELD_MAX_BYTES: usize = 8192;
@@ -193,12 +194,13 @@ impl Header {
         if let Some(name) = STAND_ONCE.into_iter().find(|name| self.all(name).nth(1).is_some()) {
             return Some(name);
         }
+        self.ambiguous_multipart()
+    }
+
+    /// The same of the field alone that says how a body is taken apart.
+    pub fn ambiguous_multipart(&self) -> Option<&'static str> {
         let field = self.first("Content-Type")?;
-        let two_boundaries = || {
-            self.content_type()
-                .is_some_and(|m| m.attributes().filter(|(name, _)| *name == "boundary").nth(1).is_some())
-        };
-        (is_beyond_measure(&field.value) || two_boundaries()).then_some("Content-Type")
+        (is_beyond_measure(&field.value) || is_odd_multipart(field)).then_some("Content-Type")
     }
 
     fn media_field(&self, name: &str) -> Option<ContentType> {

@@ -189,8 +189,10 @@ impl<F: FnMut(&Header, Range<usize>)> Walk<'_, F> {
             None if place.digest => "message/rfc822",
             None => "text/plain",
         };
-        // An attached message is somebody else's: what is wrong with it is not the sender's fault.
-        if let Some(field) = header.ambiguous().filter(|_| !place.attached) {
+        // An attached message is somebody else's: what is wrong with it is not the sender's fault, but nobody
+        // can say what lies in it.
+        let ambiguous = if place.attached { header.ambiguous_multipart() } else { header.ambiguous() };
+        if let Some(field) = ambiguous {
             return Err(MimeError::Ambiguous(field));
         }
         if essence.starts_with("multipart/") {

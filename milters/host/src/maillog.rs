@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use pec_core::clock::Moment;
 use pec_core::daticert::Daticert;
+use pec_core::showable::showable;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -91,7 +92,7 @@ impl Visit for Line {
 }
 
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+    showable(&text.replace(char::is_control, "?"))
 }
 
 macro_rules! info_line {

@@ -8,7 +8,7 @@
 //! | yes | header at odds with certificate, daticert.xml unreadable or at odds with header (type, sender, identifiers) or SMTP envelope | damaged: anomaly, never refused |
 //! | yes | envelope of a sender whom that provider serves, to its recipients | envelope: taken in charge |
 //! | yes | receipt or notice | receipt: `standing.rs` says what it counts for |
-//! | yes, ours | busta di anomalia | our own anomaly envelope: delivered, not wrapped again |
+//! | yes | anything else, a busta di anomalia too, ours as well | anomaly: its header is anybody's |
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -24,6 +24,7 @@ use pec_core::directory::{Attribute, Directory, Provider};
 use pec_core::envelope::{EnvelopeError, SignedParts, claimed_type, contents, signed_parts};
 use pec_core::header::Header;
 use pec_core::notices::anomalia::Errore;
+use pec_core::showable::quotable;
 use pec_core::smime::verify::{NotKnown, SignedBy, TrustedCas, VerifyError};
 
 use crate::standing::lacks_domains;
@@ -49,8 +50,6 @@ pub enum Arrived {
         /// Who signed it.
         speaker: Speaker,
     },
-    /// A busta di anomalia that we signed.
-    Anomalia,
     /// Nothing of the kind.
     Anomalous {
         /// Why.
@@ -91,8 +90,6 @@ pub struct Judge<'a> {
     pub directory: &'a Directory,
     /// What of former directories is about it.
     pub formerly: &'a [Former],
-    /// `pec_provider_name`.
-    pub our_name: &'a str,
     /// The time.
     pub now: Moment,
 }
@@ -274,17 +271,6 @@ impl Judge<'_> {
             }
         }
         let Some(claimed) = claimed_type(header) else {
-            let is_anomalia = header.text("X-Trasporto").is_some_and(|t| t.eq_ignore_ascii_case("errore"));
-            // The header is anybody's; what we signed as a busta di anomalia has no daticert.xml.
-            if is_anomalia
-                && speaker.records().iter().any(|record| record.name == self.our_name)
-                && matches!(
-                    contents(body, parts.content, Tipo::PostaCertificata),
-                    Err(EnvelopeError::Daticert(0))
-                )
-            {
-                return Ok(Arrived::Anomalia);
-            }
             return Err(Errore::new(
                 "il messaggio è firmato da un gestore ma non è né una busta di trasporto né una ricevuta",
                 "the message is signed by a provider but is neither an envelope nor a receipt",
@@ -306,18 +292,7 @@ impl Judge<'_> {
                 format!("the certificate that signed is not in the directory of providers since {until}"),
             ));
         }
-        if let (Some(reference), Some(msgid)) = (header.text("X-Riferimento-Message-ID"), &daticert.msgid)
-            && bare(&reference) != bare(msgid)
-        {
-            return Err(Errore::new(
-                format!(
-                    "il campo X-Riferimento-Message-ID indica {reference}, e daticert.xml indica {msgid}"
-                ),
-                format!(
-                    "the X-Riferimento-Message-ID: field says {reference}, and daticert.xml says {msgid}"
-                ),
-            ));
-        }
+        shown_alike(header, &daticert)?;
         if claimed != Tipo::PostaCertificata {
             return Ok(Arrived::Ricevuta { daticert, content, speaker });
         }
@@ -395,6 +370,63 @@ impl Judge<'_> {
         };
         let provider = provider.clone();
         Ok(Arrived::Busta { daticert, content, provider })
+    }
+}
+
+/// The fields by which people and their programs know a receipt or an envelope are not signed: what they say
+/// must be what is signed. The rest of the subject and the date are not compared.
+fn shown_alike(header: &Header, daticert: &Daticert) -> Result<(), Errore> {
+    let tipo = daticert.tipo;
+    let subject: String = header.subject().unwrap_or_default().split_whitespace().collect();
+    if !subject_prefixes(tipo).iter().any(|prefix| subject.starts_with(prefix)) {
+        let subject = quotable(&header.subject().unwrap_or_default());
+        return Err(Errore::new(
+            format!("il campo Subject (\"{subject}\") non inizia come quello di un messaggio {tipo}"),
+            format!("the Subject: field (\"{subject}\") does not begin as that of a message {tipo} does"),
+        ));
+    }
+    // A name before the address says whose mailbox it is; it is no other address.
+    let name = header.display_name("From").unwrap_or_default();
+    if tipo != Tipo::PostaCertificata
+        && name.contains('@')
+        && !header
+            .addresses("From")
+            .is_ok_and(|from| from.iter().any(|a| a.key() == name.to_ascii_lowercase()))
+    {
+        return Err(Errore::new(
+            format!("il campo From indica un altro indirizzo ({name})"),
+            format!("the From: field shows another address ({name})"),
+        ));
+    }
+    let Some(reference) = header.text("X-Riferimento-Message-ID") else { return Ok(()) };
+    // An envelope without a msgid may still name what its provider found.
+    let is_alike = match &daticert.msgid {
+        Some(msgid) => bare(&reference) == bare(msgid),
+        None => tipo == Tipo::PostaCertificata,
+    };
+    if is_alike {
+        return Ok(());
+    }
+    let msgid = daticert.msgid.as_deref().unwrap_or("-");
+    Err(Errore::new(
+        format!("il campo X-Riferimento-Message-ID indica {reference}, e daticert.xml indica {msgid}"),
+        format!("the X-Riferimento-Message-ID: field says {reference}, and daticert.xml says {msgid}"),
+    ))
+}
+
+/// With what a subject begins (RFC 6109 s. 3, and the network), without blanks.
+fn subject_prefixes(tipo: Tipo) -> &'static [&'static str] {
+    const LATE: &str = "AVVISODIMANCATACONSEGNAPERSUP.TEMPOMASSIMO:";
+    const FAILED: &str = "AVVISODIMANCATACONSEGNA:";
+    match tipo {
+        Tipo::Accettazione => &["ACCETTAZIONE:"],
+        Tipo::NonAccettazione => &["AVVISODINONACCETTAZIONE:", "AVVISODINONACCETTAZIONEPERVIRUS:"],
+        Tipo::PresaInCarico => &["PRESAINCARICO:"],
+        Tipo::AvvenutaConsegna => &["CONSEGNA:"],
+        Tipo::PostaCertificata => &["POSTACERTIFICATA:"],
+        Tipo::ErroreConsegna => &[FAILED, "AVVISODIMANCATACONSEGNAPERVIRUS:", LATE],
+        Tipo::PreavvisoErroreConsegna => &[LATE, FAILED],
+        Tipo::RilevazioneVirus => &["PROBLEMADISICUREZZA:"],
     }
 }
 

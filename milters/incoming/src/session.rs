@@ -92,7 +92,6 @@ impl IncomingPoint {
             Arrived::Ricevuta { daticert, content, speaker } => {
                 self.ricevuta(&mail, &daticert, content, &speaker).await
             }
-            Arrived::Anomalia => self.own_anomalia(&mail).await,
             Arrived::NotKnown(not_known) => Ok(Verdict::Wait(not_known.to_string())),
             Arrived::Anomalous { unknown: Some(Unknown { waits: Some(why), .. }), .. } => {
                 Ok(Verdict::Wait(why))
@@ -162,8 +161,7 @@ impl IncomingPoint {
         mail: &Mail<'_>,
         now: Moment,
     ) -> anyhow::Result<Arrived> {
-        let our_name = &self.world.settings.provider_name;
-        let judge = Judge { cas: &self.world.cas, directory, formerly, our_name, now };
+        let judge = Judge { cas: &self.world.cas, directory, formerly, now };
         let whole = mail.whole();
         let decide = || {
             let sender = mail.transaction.sender.as_ref();
@@ -262,17 +260,6 @@ impl IncomingPoint {
         let whole = mail.whole();
         let hashes = Hashes { body: sha256(&whole), content: sha256(&whole[content]) };
         self.pass_receipt(mail, daticert, speaker, standing, hashes).await
-    }
-
-    /// A busta di anomalia of ours that comes from outside: as it came.
-    async fn own_anomalia(&self, mail: &Mail<'_>) -> anyhow::Result<Verdict> {
-        if let Some(reply) = self.not_admitted(mail, None).await? {
-            return Ok(Verdict::Refuse(reply));
-        }
-        let errore =
-            Errore::new("busta di anomalia di questo gestore", "an anomaly envelope of this provider");
-        let anomaly = mail.anomaly(&errore, None);
-        Ok(Verdict::Change(anomaly.pass_unwrapped(&self.world, &sha256(&mail.whole())).await?))
     }
 
     /// What a program of this host put into the queue: to a certified mailbox it comes in a busta di

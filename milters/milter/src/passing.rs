@@ -54,11 +54,6 @@ impl Anomaly<'_> {
         Ok((edits.become_notice(&transaction.header, envelope), body_sha256))
     }
 
-    /// Our own busta di anomalia goes on as it came, and that is written down.
-    pub async fn pass_unwrapped(self, world: &World, body_sha256: &[u8]) -> anyhow::Result<Edits> {
-        self.delivered(world, PassedKind::Anomalia, body_sha256, world.clock.now(), &fresh()?).await
-    }
-
     async fn delivered(
         self,
         world: &World,

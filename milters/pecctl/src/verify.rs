@@ -16,6 +16,7 @@ use pec_core::directory::signer::NoSigner;
 use pec_core::envelope::{EnvelopeError, claimed_type, contents, signed_parts};
 use pec_core::header::Header;
 use pec_core::mime::header_end;
+use pec_core::showable::showable;
 use pec_core::smime::signing_time::signed_at;
 use pec_core::smime::verify::{NotKnown, SignedBy, TrustedCas, VerifyError};
 use pec_host::crl_directory::CrlDirectory;
@@ -175,7 +176,7 @@ fn text(judged: &Result<Verified, Failed>) -> String {
         );
         lines.extend(daticert.errore_esteso.iter().map(|error| format!("error           {error}")));
     }
-    lines.join("\n").chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }).collect()
+    lines.iter().map(|line| showable(&line.replace(char::is_control, "?"))).collect::<Vec<_>>().join("\n")
 }
 
 fn json_of(judged: &Result<Verified, Failed>) -> serde_json::Value {

@@ -31,6 +31,27 @@ pub enum Incoming {
 
 use Incoming::{Anomaly, Receipt, Refused, Stranger, Taken};
 
+/// Media types of the whole that programs read in different ways: the parts lie between lines of `s`.
+const ODD_MEDIA: [(&str, &str); 17] = [
+    ("a comment before the boundary's sign", "TYPE; boundary (c)=\"EVIL\"; boundary=\"s\""),
+    ("a comment in the boundary", "TYPE; boundary=(c)\"s\""),
+    ("a comment with a boundary in it", "TYPE (; boundary=EVIL); boundary=\"s\""),
+    ("a comment in a comment", "TYPE; a=b ((c); boundary=EVIL); boundary=\"s\""),
+    ("an empty boundary before its value", "TYPE; boundary=\"\"EVIL; boundary=\"s\""),
+    ("two boundaries", "TYPE; boundary=\"s\"; boundary=\"EVIL\""),
+    ("two boundaries the other way round", "TYPE; boundary=\"EVIL\"; boundary=\"s\""),
+    ("a second boundary in capitals", "TYPE; boundary=\"s\"; BOUNDARY=EVIL"),
+    ("a boundary in RFC 2231's writing", "TYPE; boundary*=us-ascii''EVIL; boundary=\"s\""),
+    ("a boundary in RFC 2231's pieces", "TYPE; boundary*0=EV; boundary*1=IL; boundary=\"s\""),
+    ("a boundary whose quote never closes", "TYPE; boundary=\"s"),
+    ("a boundary with words behind it", "TYPE; boundary=\"s\" EVIL"),
+    ("a boundary with a backslash", "TYPE; boundary=\"\\s\""),
+    ("a vertical tab", "TYPE;\u{b}boundary=\"s\""),
+    ("two protocols", "TYPE; protocol=\"text/html\"; boundary=\"s\""),
+    ("no protocol", "multipart/signed; boundary=\"s\""),
+    ("a comma for the semicolon", "TYPE, boundary=\"s\""),
+];
+
 /// One line of the table.
 pub struct Arrival {
     /// What it tries.
@@ -392,7 +413,7 @@ fn ordinary_mail(row: Row<'_>) {
         kind,
         "a sender with a blank",
         from(ordinary(b"From: nessuno", b"x"), "<\"x y\"@posta.test>"),
-        Anomaly("x y\"@posta.test"),
+        Anomaly("x y'@posta.test"),
     );
     row(
         kind,
@@ -710,7 +731,41 @@ fn headers(row: Row<'_>, hands: &Hands) {
         &|f| f.also("Content-Transfer-Encoding", "base64"),
         Anomaly("Content-Transfer-Encoding"),
     );
-    case("a subject of rubbish", &|f| f.field("Subject", "=?utf-8?q?=0D=0A=00?= \u{1b}"), Taken);
+    case(
+        "a subject of rubbish",
+        &|f| f.field("Subject", "=?utf-8?q?=0D=0A=00?= \u{1b}"),
+        Anomaly("non inizia come quello di un messaggio posta-certificata"),
+    );
+    case(
+        "a subject in words",
+        &|f| f.field("Subject", "=?utf-8?q?POSTA_CERTIFICATA:?= =?utf-8?q?_x?="),
+        Taken,
+    );
+    case("a subject without the blank", &|f| f.field("Subject", "POSTA  CERTIFICATA:Prova"), Taken);
+    case(
+        "another subject",
+        &|f| f.field("Subject", "CONSEGNA: Prova"),
+        Anomaly("non inizia come quello di un messaggio posta-certificata"),
+    );
+    case(
+        "no subject",
+        &|f| f.with(|f| f.header.fields_mut().retain(|f| !f.is("Subject"))),
+        Anomaly("non inizia"),
+    );
+    for (name, media) in ODD_MEDIA {
+        let media = media.replace("TYPE", "multipart/signed; protocol=\"application/x-pkcs7-signature\"");
+        case(name, &|f| f.field("Content-Type", &media), Anomaly("Firma non presente o non autentica"));
+    }
+    for (name, version) in [("no MIME-Version", None), ("another MIME-Version", Some("2.0"))] {
+        case(
+            name,
+            &|f| match version {
+                Some(version) => f.field("MIME-Version", version),
+                None => f.with(|f| f.header.fields_mut().retain(|f| !f.is("MIME-Version"))),
+            },
+            Anomaly("Firma non presente o non autentica"),
+        );
+    }
     case("900 fields more", &|f| (0..900).fold(f, |f, _| f.also("X", "y")), Taken);
     case("the wish for a kind of receipt that nobody knows", &|f| f.field("X-TipoRicevuta", "banana"), Taken);
     case("the null path", &|f| f.with(|f| f.sender = "<>".into()), Anomaly("è stato inviato da"));
@@ -1445,8 +1500,20 @@ fn signatures(row: Row<'_>, hands: &Hands) {
     shape(
         "a megabyte before it and behind it",
         &|b| format!("{0}{b}{0}", "testo di nessuno\r\n".repeat(50_000)),
+        Anomaly("più di 1024 byte precedono la prima parte o seguono l'ultima"),
+    );
+    shape(
+        "a sentence before it and behind it",
+        &|b| format!("testo di nessuno\r\n{b}testo di nessuno\r\n"),
         Taken,
     );
+    shape("nothing before it and behind it", &|b| b.to_owned(), Taken);
+    shape(
+        "another part before it",
+        &|b| format!("--EVIL\r\nContent-Type: text/plain\r\n\r\nfalso\r\n--EVIL--\r\n{b}"),
+        Anomaly("sembra l'inizio di un'altra parte"),
+    );
+    shape("a line behind it that begins so", &|b| format!("{b}-- \r\nfirma\r\n"), Anomaly("sembra l'inizio"));
     shape("a virus before it", &|b| format!("{}\r\n{b}", crate::VIRUS), Refused("554 5.7.1"));
     shape("a virus behind it", &|b| format!("{b}{}\r\n", crate::VIRUS), Refused("554 5.7.1"));
 }

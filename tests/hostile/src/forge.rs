@@ -373,7 +373,8 @@ impl Forgery {
             .header
             .fields_mut()
             .retain(|f| !f.name.starts_with("X-") && !f.is("Reply-To") && !f.is("From"));
-        receipt.header.push(Field::written("From", ALFA_SIGNS));
+        let mut receipt =
+            receipt.field("From", ALFA_SIGNS).field("Subject", &format!("{} Prova", subject_prefix(tipo)));
         receipt.header.push(Field::written("X-Ricevuta", tipo));
         receipt.sender = format!("<{ALFA_SIGNS}>");
         receipt.recipients = vec!["<beppe@pec.beta.test>".to_owned()];
@@ -495,4 +496,18 @@ pub fn changed_cms(signature: &[u8], change: impl FnOnce(&mut SignedData)) -> Ve
     ContentInfo { content_type: info.content_type, content: Any::from_der(&data.to_der().unwrap()).unwrap() }
         .to_der()
         .unwrap()
+}
+
+/// With what the subject of a receipt begins.
+fn subject_prefix(tipo: &str) -> &'static str {
+    match tipo {
+        "accettazione" => "ACCETTAZIONE:",
+        "non-accettazione" => "AVVISO DI NON ACCETTAZIONE:",
+        "presa-in-carico" => "PRESA IN CARICO:",
+        "avvenuta-consegna" => "CONSEGNA:",
+        "errore-consegna" => "AVVISO DI MANCATA CONSEGNA:",
+        "preavviso-errore-consegna" => "AVVISO DI MANCATA CONSEGNA PER SUP. TEMPO MASSIMO:",
+        "rilevazione-virus" => "PROBLEMA DI SICUREZZA:",
+        _ => "POSTA CERTIFICATA:",
+    }
 }

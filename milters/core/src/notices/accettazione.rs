@@ -5,6 +5,7 @@ use super::testo::{
 };
 use super::{Issuer, Notice, receipt_header, signed};
 use crate::daticert::{Daticert, Tipo};
+use crate::showable::quotable;
 use crate::smime::sign::SignError;
 
 /// The receipt for the envelope with these data, of the same second as the envelope (RFC 6109 s. 4.1).
@@ -17,7 +18,7 @@ pub fn accettazione(issuer: Issuer<'_>, busta: &Daticert, message_id: &str) -> R
 }
 
 fn testo(busta: &Daticert) -> Testo {
-    let (oggetto, mittente) = (oggetto(busta), &busta.mittente);
+    let (oggetto, mittente) = (oggetto(busta), quotable(&busta.mittente));
     let italiano = [
         format!("{} il messaggio", il_giorno(busta.data)),
         format!("\"{oggetto}\" proveniente da \"{mittente}\""),

@@ -9,6 +9,7 @@ use super::{Issuer, Notice, assembled, per_conto_di, subject};
 use crate::clock::Moment;
 use crate::header::{Field, Header};
 use crate::message::Body;
+use crate::showable::quotable;
 use crate::smime::sign::SignError;
 
 /// What the envelope inherits as it is.
@@ -78,7 +79,7 @@ pub fn anomalia(
     assembled(
         issuer,
         header,
-        &testo(original, &oggetto, &mittente, errore, moment),
+        &testo(original, &quotable(&oggetto), &quotable(&mittente), errore, moment),
         None,
         Some(inside),
         seed,

@@ -5,6 +5,7 @@ use super::{Issuer, Notice, receipt_header, signed};
 use crate::clock::Moment;
 use crate::daticert::{Daticert, Tipo, TipoRicevuta};
 use crate::message::Body;
+use crate::showable::quotable;
 use crate::smime::sign::SignError;
 
 /// The receipt for `consegna`, whose mailbox saved the message at `moment`. With the `original`
@@ -28,7 +29,8 @@ pub fn avvenuta_consegna(
 }
 
 fn testo(busta: &Daticert, consegna: &str, moment: Moment) -> Testo {
-    let (oggetto, mittente) = (oggetto(busta), &busta.mittente);
+    let consegna = quotable(consegna);
+    let (oggetto, mittente) = (oggetto(busta), quotable(&busta.mittente));
     let italiano = [
         format!("{} il messaggio", il_giorno(moment)),
         format!("\"{oggetto}\" proveniente da \"{mittente}\""),

@@ -7,6 +7,7 @@ use super::{Issuer, Notice, per_conto_di, signed, subject};
 use crate::daticert::Daticert;
 use crate::header::{Field, Header};
 use crate::message::Body;
+use crate::showable::quotable;
 use crate::smime::sign::SignError;
 
 /// What the envelope inherits from the original as it is (RFC 6109 s. 2.1.1.2).
@@ -31,7 +32,7 @@ pub fn busta(
         header.push(Field::written("Reply-To", &daticert.mittente));
     }
     header.push(Field::written("Message-ID", &format!("<{}>", daticert.identificativo)));
-    header.push(subject("POSTA CERTIFICATA:", oggetto(daticert)));
+    header.push(subject("POSTA CERTIFICATA:", daticert.oggetto.as_deref().unwrap_or_default()));
     header.push(Field::written("X-Trasporto", "posta-certificata"));
     if let Some(tipo) = daticert.ricevuta {
         header.push(Field::written("X-TipoRicevuta", tipo.as_str()));
@@ -71,7 +72,7 @@ fn postacert(daticert: &Daticert, original: &Header, body: Body, received: Field
 }
 
 fn testo(busta: &Daticert) -> Testo {
-    let (oggetto, mittente) = (oggetto(busta), &busta.mittente);
+    let (oggetto, mittente) = (oggetto(busta), quotable(&busta.mittente));
     let italiano = [
         format!("{} il messaggio", il_giorno(busta.data)),
         format!("\"{oggetto}\" è stato inviato da \"{mittente}\""),

@@ -6,6 +6,7 @@ use super::{Issuer, Notice, receipt_header, signed};
 use crate::clock::Moment;
 use crate::daticert::{Daticert, Errore, Tipo};
 use crate::header::Field;
+use crate::showable::quotable;
 use crate::smime::sign::SignError;
 
 /// Why a delivery failed, in the common coding of the providers (AgID, Note integrative, nota 12).
@@ -137,7 +138,8 @@ fn is_detail(detail: &str) -> bool {
 }
 
 fn testo(issuer: Issuer<'_>, busta: &Daticert, consegna: &str, causa: &Causa, moment: Moment) -> Testo {
-    let (oggetto, mittente) = (oggetto(busta), &busta.mittente);
+    let consegna = quotable(consegna);
+    let (oggetto, mittente) = (oggetto(busta), quotable(&busta.mittente));
     let italiano = [
         format!("{} nel messaggio", il_giorno(moment)),
         format!("\"{oggetto}\" proveniente da \"{mittente}\""),
@@ -161,6 +163,7 @@ fn testo(issuer: Issuer<'_>, busta: &Daticert, consegna: &str, causa: &Causa, mo
 }
 
 fn testo_virus(busta: &Daticert, consegna: &str, virus: &str, moment: Moment) -> Testo {
+    let consegna = quotable(consegna);
     let oggetto = oggetto(busta);
     let italiano = [
         format!("{} nel messaggio", il_giorno(moment)),

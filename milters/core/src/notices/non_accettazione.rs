@@ -7,6 +7,7 @@ use super::testo::{
 use super::{Issuer, Notice, receipt_header, signed};
 use crate::daticert::{Daticert, Errore};
 use crate::header::Field;
+use crate::showable::quotable;
 use crate::smime::sign::SignError;
 
 /// The notice with these data, whose `errore-esteso` says in Italian what `inglese` says in English. `errore`
@@ -35,7 +36,7 @@ pub fn non_accettazione(
 }
 
 fn testo(daticert: &Daticert, inglese: &str, virus: bool) -> Testo {
-    let (oggetto, mittente) = (oggetto(daticert), &daticert.mittente);
+    let (oggetto, mittente) = (oggetto(daticert), quotable(&daticert.mittente));
     let italiano = daticert.errore_esteso.as_deref().unwrap_or_default();
     let (titolo, cause, title, reasons) = if virus {
         (

@@ -5,6 +5,7 @@ use super::testo::{Lingua, Testo, identificativo, il_giorno, message_identifier,
 use super::{Issuer, Notice, receipt_header, signed};
 use crate::clock::Moment;
 use crate::daticert::{Daticert, Errore, Tipo};
+use crate::showable::quotable;
 use crate::smime::sign::SignError;
 
 /// Which deadline is over. Both notices have the same header and the same tipo; programs tell them apart by
@@ -91,7 +92,8 @@ pub fn preavviso(
 }
 
 fn testo(busta: &Daticert, consegna: &str, termine: Termine, moment: Moment) -> Testo {
-    let (oggetto, mittente) = (oggetto(busta), &busta.mittente);
+    let consegna = quotable(consegna);
+    let (oggetto, mittente) = (oggetto(busta), quotable(&busta.mittente));
     let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
     let italiano = [
         format!("{} il messaggio", il_giorno(moment)),

@@ -4,6 +4,7 @@ use super::testo::{Lingua, Testo, identificativo, il_giorno, message_identifier,
 use super::{Issuer, Notice, receipt_header, signed};
 use crate::clock::Moment;
 use crate::daticert::{Daticert, Tipo};
+use crate::showable::quotable;
 use crate::smime::sign::SignError;
 
 /// The receipt to `to` (the other provider's `mailReceipt`) for the copy of the envelope that came for
@@ -23,7 +24,7 @@ pub fn presa_in_carico(
 }
 
 fn testo(busta: &Daticert, ricezione: &[String], moment: Moment) -> Testo {
-    let (oggetto, mittente) = (oggetto(busta), &busta.mittente);
+    let (oggetto, mittente) = (oggetto(busta), quotable(&busta.mittente));
     let italiano = [
         format!("{} il messaggio", il_giorno(moment)),
         format!("\"{oggetto}\" proveniente da \"{mittente}\""),

@@ -6,6 +6,7 @@ use super::{Issuer, Notice, receipt_header, signed};
 use crate::clock::Moment;
 use crate::daticert::{Daticert, Errore, Tipo};
 use crate::header::Field;
+use crate::showable::quotable;
 use crate::smime::sign::SignError;
 
 /// The notice to `to` (the other provider's `mailReceipt`) about the recipient `consegna`; `virus` is the
@@ -37,7 +38,8 @@ pub fn rilevazione_virus(
 }
 
 fn testo(busta: &Daticert, consegna: &str, virus: &str, moment: Moment) -> Testo {
-    let (oggetto, mittente) = (oggetto(busta), &busta.mittente);
+    let consegna = quotable(consegna);
+    let (oggetto, mittente) = (oggetto(busta), quotable(&busta.mittente));
     let italiano = [
         format!("{} nel messaggio", il_giorno(moment)),
         format!("\"{oggetto}\" proveniente da \"{mittente}\""),

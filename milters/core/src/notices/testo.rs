@@ -3,6 +3,7 @@
 
 use crate::clock::Moment;
 use crate::daticert::{Daticert, TipoDestinatario};
+use crate::showable::{quotable, showable};
 
 /// How the network's Italian/English texts are set apart.
 const RULE: &str =
@@ -30,7 +31,10 @@ impl Testo {
     /// Quoted-printable ISO-8859-1. A character that ISO-8859-1 lacks shows as a question mark; the HTML has
     /// it.
     pub(super) fn plain(&self) -> String {
-        let block = |l: &Lingua| format!("{}\n{}\n", l.titolo, l.righe.join("\n"));
+        let block = |l: &Lingua| {
+            let righe: Vec<_> = l.righe.iter().map(|riga| showable(riga)).collect();
+            format!("{}\n{}\n", l.titolo, righe.join("\n"))
+        };
         let text = format!("{}\n{RULE}\n\n{}", block(&self.italiano), block(&self.inglese));
         let latin1: Vec<u8> = text.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect();
         encodify::qp::BODY.encode(latin1)
@@ -39,7 +43,7 @@ impl Testo {
     /// Quoted-printable HTML of the same content, with nothing in it that is fetched or runs.
     pub(super) fn html(&self) -> String {
         let block = |l: &Lingua| {
-            let righe: Vec<_> = l.righe.iter().map(|riga| escape(riga)).collect();
+            let righe: Vec<_> = l.righe.iter().map(|riga| escape(&showable(riga))).collect();
             format!("<h3>{}</h3>\n{}<br>\n", escape(&l.titolo), righe.join("<br>\n"))
         };
         let (italiano, inglese) = (block(&self.italiano), block(&self.inglese));
@@ -75,14 +79,14 @@ pub(super) fn on_the_day(moment: Moment) -> String {
     format!("On {} at {} ({})", moment.giorno(), moment.ora(), moment.zona())
 }
 
-/// The subject as texts quote it.
-pub(super) fn oggetto(busta: &Daticert) -> &str {
-    busta.oggetto.as_deref().unwrap_or_default()
+/// The subject as texts quote it: it ends no quotes.
+pub(super) fn oggetto(busta: &Daticert) -> String {
+    quotable(busta.oggetto.as_deref().unwrap_or_default())
 }
 
 /// The recipients, one a line.
 pub(super) fn destinatari(busta: &Daticert) -> impl Iterator<Item = String> + '_ {
-    busta.destinatari.iter().map(|d| d.indirizzo.clone())
+    busta.destinatari.iter().map(|d| quotable(&d.indirizzo))
 }
 
 /// The recipients with their kind, one a line, in the words for certified and ordinary mail.
@@ -96,7 +100,7 @@ pub(super) fn destinatari_con_tipo<'a>(
             TipoDestinatario::Certificato => certificata,
             TipoDestinatario::Esterno => ordinaria,
         };
-        format!("{} (\"{tipo}\")", d.indirizzo)
+        format!("{} (\"{tipo}\")", quotable(&d.indirizzo))
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use pec_core::showable::showable;
 use serde_json::json;
 
 /// How bad it is.
@@ -86,7 +87,7 @@ impl fmt::Display for Finding {
         };
         let line = if self.mend.is_empty() { line } else { format!("{line}. Mend: {}", self.mend) };
         // What it quotes may hold anything; it stays one line.
-        f.write_str(&line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>())
+        f.write_str(&showable(&line))
     }
 }
 

@@ -1,6 +1,7 @@
 //! `pecctl log audit`: do the rows and tables keep the rules of certified mail?
 
 use pec_core::clock::{Clock as _, SystemClock};
+use pec_core::showable::showable;
 use pec_register::audit::{RULES, audit, row_before};
 use serde_json::json;
 use tokio_postgres::Client;
@@ -38,7 +39,9 @@ pub(crate) async fn run(client: &Client, arguments: &Arguments) -> anyhow::Resul
                 if broken.is_empty() { "kept".to_owned() } else { format!("BROKEN {}", broken.len()) },
                 rule.meaning
             );
-            broken.iter().for_each(|v| println!("    {}  {}", v.identificativo, v.what));
+            broken
+                .iter()
+                .for_each(|v| println!("    {}  {}", showable(&v.identificativo), showable(&v.what)));
         }
     }
     Ok(if violations.is_empty() { Status::Good } else { Status::Bad })

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use pec_core::clock::Moment;
 use pec_core::identifier::hex;
+use pec_core::showable::showable;
 use pec_core::smime::sign::Signer;
 use pec_host::files::create;
 use pec_register::prover::{Prover, signature_of};
@@ -207,7 +208,7 @@ fn row_of_table(out: &mut String, n: usize, Shown { row, .. }: &Shown) {
         ("certifica / <em>certified by</em> ", &row.certified_by),
     ] {
         if !value.is_empty() {
-            let _ = write!(who, "{what}{}<br>", escape(value));
+            let _ = write!(who, "{what}{}<br>", escape(showable(value)));
         }
     }
     let mut ids = String::new();
@@ -218,16 +219,18 @@ fn row_of_table(out: &mut String, n: usize, Shown { row, .. }: &Shown) {
         ("SHA-256", row.message_sha256.as_ref()),
     ] {
         if let Some(value) = value {
-            let _ = write!(ids, "{what} <code>{}</code><br>", escape(value));
+            let _ = write!(ids, "{what} <code>{}</code><br>", escape(showable(value)));
         }
     }
-    let mut what =
-        format!("<strong>{}</strong><br>{italiano}.<br><em lang=\"en\">{inglese}.</em>", escape(&row.event));
+    let mut what = format!(
+        "<strong>{}</strong><br>{italiano}.<br><em lang=\"en\">{inglese}.</em>",
+        escape(showable(&row.event))
+    );
     for (name, value) in
         [("Oggetto / <em>subject</em>", &row.oggetto), ("Errore / <em>error</em>", &row.error)]
     {
         if let Some(value) = value {
-            let _ = write!(what, "<br>{name}: {}", escape(value));
+            let _ = write!(what, "<br>{name}: {}", escape(showable(value)));
         }
     }
     let when = escape(legal_time(&row.happened_at)).replacen(' ', "<br>", 1);

@@ -1,5 +1,6 @@
 //! `pecctl log search`: the newest rows that are as the options say.
 
+use pec_core::showable::showable;
 use pec_register::search::{Search, newest};
 use pec_state::event::Event;
 use tokio_postgres::Client;
@@ -76,14 +77,15 @@ fn table(rows: &[Shown]) -> String {
         let others = if others == 0 { String::new() } else { format!(" and {others} more") };
         let arrow = if row.mittente.is_empty() && first.is_empty() { "" } else { " -> " };
         out += &format!(
-            "{}  {:<28} {}{arrow}{first}{others}\n",
+            "{}  {:<28} {}{arrow}{}{others}\n",
             legal_time(&row.happened_at),
-            row.event,
-            row.mittente
+            showable(&row.event),
+            showable(&row.mittente),
+            showable(first)
         );
-        out += &format!("{:<28}{} {}\n", "", row.queue_id, row.identificativo);
+        out += &format!("{:<28}{} {}\n", "", showable(&row.queue_id), showable(&row.identificativo));
         for words in of.unknown().into_iter().chain(row.error.as_deref()) {
-            out += &format!("{:<28}{words}\n", "");
+            out += &format!("{:<28}{}\n", "", showable(words));
         }
     }
     out

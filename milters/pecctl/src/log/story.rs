@@ -1,6 +1,7 @@
 //! `pecctl log MSGID`: the story of a message.
 
 use pec_core::clock::Moment;
+use pec_core::showable::showable;
 use pec_register::search::named;
 use pec_state::rows::TimeSource;
 use tokio_postgres::Client;
@@ -55,16 +56,20 @@ fn table(rows: &[Shown]) -> String {
                 out += "\n";
             }
             shown = Some(&row.identificativo);
-            out += &format!("identificativo  {}\n", row.identificativo);
-            out += &format!("msgid           {}\n", row.msgid.as_deref().unwrap_or("none"));
-            out += &format!("from            {} ({})\n", row.mittente, row.gestore);
+            out += &format!("identificativo  {}\n", showable(&row.identificativo));
+            out += &format!("msgid           {}\n", showable(row.msgid.as_deref().unwrap_or("none")));
+            out += &format!("from            {} ({})\n", showable(&row.mittente), showable(&row.gestore));
             for (i, d) in row.destinatari.iter().enumerate() {
-                out += &format!("{:<15} {d}\n", if i == 0 { "to" } else { "" });
+                out += &format!("{:<15} {}\n", if i == 0 { "to" } else { "" }, showable(d));
             }
-            out += &format!("subject         {}\n\n", row.oggetto.as_deref().unwrap_or_default());
+            out += &format!("subject         {}\n\n", showable(row.oggetto.as_deref().unwrap_or_default()));
         }
-        out +=
-            &format!("{}  {:<28} {}\n", legal_time(&row.happened_at), row.event, row.recipients.join(", "));
+        out += &format!(
+            "{}  {:<28} {}\n",
+            legal_time(&row.happened_at),
+            showable(&row.event),
+            showable(&row.recipients.join(", "))
+        );
         for (what, value) in [
             ("event", of.unknown()),
             ("message", row.message_id.as_deref()),
@@ -72,16 +77,16 @@ fn table(rows: &[Shown]) -> String {
             ("error", row.error.as_deref()),
         ] {
             if let Some(value) = value {
-                out += &format!("{:<28}{what:<9}{value}\n", "");
+                out += &format!("{:<28}{what:<9}{}\n", "", showable(value));
             }
         }
         if row.certified_by != row.gestore {
-            out += &format!("{:<28}by       {}\n", "", row.certified_by);
+            out += &format!("{:<28}by       {}\n", "", showable(&row.certified_by));
         }
         out += &format!(
             "{:<28}queue id {}{}\n",
             "",
-            row.queue_id,
+            showable(&row.queue_id),
             if row.time_source == TimeSource::Clock.as_str() {
                 String::new()
             } else {
