@@ -58,8 +58,8 @@ pub enum Eccezione {
         /// What it holds.
         text: String,
     },
-    /// `Bcc:` with a value.
-    Bcc,
+    /// `Bcc:` or `Resent-Bcc:` with a value.
+    Bcc(&'static str),
     /// A recipient of the SMTP envelope that `To:` and `Cc:` do not name.
     RecipientNotInHeader(String),
     /// An address in `To:` or `Cc:` that is no recipient of the SMTP envelope.
@@ -118,7 +118,7 @@ impl fmt::Display for Eccezione {
                 "the {field}: field holds {text:?}, which is no \
                 mail address"
             ),
-            Self::Bcc => f.write_str("blind copies (Bcc:) are not allowed"),
+            Self::Bcc(field) => write!(f, "blind copies ({field}:) are not allowed"),
             Self::RecipientNotInHeader(address) => write!(
                 f,
                 "the recipient {address} stands neither in To: \
@@ -191,7 +191,7 @@ impl Eccezione {
                 "indirizzo non valido nel campo {field} \
                 ({text:?})"
             ),
-            Self::Bcc => "destinatari in copia nascosta (campo Bcc) non ammessi".to_owned(),
+            Self::Bcc(field) => format!("destinatari in copia nascosta (campo {field}) non ammessi"),
             Self::RecipientNotInHeader(address) => format!(
                 "destinatario {address} non presente nei campi \
                 To o Cc"
@@ -299,8 +299,10 @@ pub fn formal_exceptions(transaction: &Transaction, sender: &Address, limits: Li
             Err(text) => found.push(Eccezione::NotAnAddress { field, text: quoted(&text) }),
         }
     }
-    if header.all("Bcc").any(|field| !field.text().is_empty()) {
-        found.push(Eccezione::Bcc);
+    for name in ["Bcc", "Resent-Bcc"] {
+        if header.all(name).any(|field| !field.text().is_empty()) {
+            found.push(Eccezione::Bcc(name));
+        }
     }
 
     let in_header: HashSet<&Address> = named.iter().collect();
@@ -449,8 +451,12 @@ mod tests {
 
     #[test]
     fn rfc6109_3_1_1_bcc_has_no_value() {
-        assert_eq!(check(&format!("{GOOD}Bcc: dario@pec.beta.test\n"), BOTH, ""), [Eccezione::Bcc]);
-        assert_eq!(check(&format!("{GOOD}bcc:\nBcc: nobody\n"), BOTH, ""), [Eccezione::Bcc]);
+        assert_eq!(check(&format!("{GOOD}Bcc: dario@pec.beta.test\n"), BOTH, ""), [Eccezione::Bcc("Bcc")]);
+        assert_eq!(check(&format!("{GOOD}bcc:\nBcc: nobody\n"), BOTH, ""), [Eccezione::Bcc("Bcc")]);
+        assert_eq!(
+            check(&format!("{GOOD}Resent-Bcc: dario@pec.beta.test\n"), BOTH, ""),
+            [Eccezione::Bcc("Resent-Bcc")]
+        );
     }
 
     #[test]
@@ -578,7 +584,7 @@ mod tests {
                 "the Cc: field holds \"x\", which is no mail address",
             ),
             (
-                Eccezione::Bcc,
+                Eccezione::Bcc("Bcc"),
                 "destinatari in copia nascosta (campo Bcc) non ammessi",
                 "blind copies (Bcc:) are not allowed",
             ),

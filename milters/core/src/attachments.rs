@@ -16,8 +16,9 @@ use std::ops::ControlFlow;
 use memchr::memmem;
 use miniz_oxide::inflate::decompress_to_vec_with_limit;
 
-use crate::header::{Field, Header, decoded_words};
+use crate::header::{Field, Header, before_line_break, decoded_words, line_end};
 use crate::mime::{MimeError, walk, walk_attached};
+use crate::showable::showable;
 
 /// Bytes of nested archives that are unpacked or read for one message, beyond its own size: archives in
 /// archives hardly get smaller.
@@ -66,6 +67,8 @@ pub enum Why {
     Content(&'static str),
     /// It cannot be looked through: too deep, too many files, too large when unpacked.
     Endless,
+    /// A part of another message, or something that lies elsewhere: what it is nobody can see here.
+    Elsewhere,
 }
 
 impl fmt::Display for Blocked {
@@ -74,6 +77,7 @@ impl fmt::Display for Blocked {
             Why::Name(extension) => write!(f, "{:?} (.{extension})", self.name),
             Why::Content(extension) => write!(f, "{:?} (.{extension} by its content)", self.name),
             Why::Endless => write!(f, "{:?} (packed too deep or too large to be examined)", self.name),
+            Why::Elsewhere => write!(f, "{:?} (its content is not, or not whole, in the message)", self.name),
         }
     }
 }
@@ -86,6 +90,9 @@ impl Blocked {
             Why::Content(extension) => format!("{:?} (.{extension} per il suo contenuto)", self.name),
             Why::Endless => {
                 format!("{:?} (compresso troppe volte o troppo grande per essere esaminato)", self.name)
+            }
+            Why::Elsewhere => {
+                format!("{:?} (il suo contenuto non è, o non è tutto, nel messaggio)", self.name)
             }
         }
     }
@@ -152,21 +159,58 @@ impl Search<'_> {
         for name in &names {
             self.name(name, name);
         }
-        let beginning = decoded(header, raw, BEGINNING);
-        self.content(name, &beginning);
-        if is_zip(&beginning) || names.iter().any(|n| is_called(n, "zip")) {
-            self.archive(name, &decoded(header, raw, usize::MAX), 0);
+        let essence = header.content_type().map_or_else(String::new, |media| media.essence);
+        if matches!(essence.as_str(), "message/partial" | "message/external-body") {
+            self.add(names.first().unwrap_or(&essence), Why::Elsewhere);
         }
-        let is_message = header.content_type().is_some_and(|m| m.essence == "message/rfc822");
-        if is_message || names.iter().any(|n| is_called(n, "eml")) {
-            let message = decoded(header, raw, usize::MAX);
-            let walked = if depth == DEEPEST_MESSAGE {
-                Err(MimeError::TooDeep)
-            } else {
-                walk_attached(&message, |header, range| self.leaf(header, &message[range], depth + 1))
-            };
-            if walked.is_err() {
-                self.add(name, Why::Endless);
+        let is_message = essence == "message/rfc822" || names.iter().any(|n| is_called(n, "eml"));
+        let is_text = essence.is_empty() || essence.starts_with("text/");
+        for encoding in encodings(header) {
+            let beginning = encoding.decoded(raw, BEGINNING);
+            self.content(name, &beginning);
+            if is_zip(&beginning) || names.iter().any(|n| is_called(n, "zip")) {
+                self.archive(name, &encoding.decoded(raw, usize::MAX), 0);
+            }
+            if is_text {
+                self.in_text(&encoding.decoded(raw, usize::MAX));
+            }
+            if is_message {
+                let message = encoding.decoded(raw, usize::MAX);
+                let walked = if depth == DEEPEST_MESSAGE {
+                    Err(MimeError::TooDeep)
+                } else {
+                    walk_attached(&message, |header, range| self.leaf(header, &message[range], depth + 1))
+                };
+                if walked.is_err() {
+                    self.add(name, Why::Endless);
+                }
+            }
+        }
+    }
+
+    /// Files in a text, as uuencode and yEnc write them; many mail programs show them as attachments.
+    fn in_text(&mut self, text: &[u8]) {
+        let mut at = 0;
+        while at < text.len() {
+            let end = line_end(text, at);
+            let line = &text[at..before_line_break(text, end).max(at)];
+            at = end;
+            let Some((name, encoding)) = begins(line) else { continue };
+            if self.files == 0 {
+                return self.add(&name, Why::Endless);
+            }
+            self.files -= 1;
+            self.name(&name, &name);
+            let Some(encoding) = encoding else { continue };
+            let beginning = encoding.decoded(&text[at..], BEGINNING);
+            self.content(&name, &beginning);
+            if is_zip(&beginning) || is_called(&name, "zip") {
+                let archive = encoding.decoded(&text[at..], self.bytes);
+                if archive.len() >= self.bytes {
+                    return self.add(&name, Why::Endless);
+                }
+                self.bytes -= archive.len();
+                self.archive(&name, &archive, 0);
             }
         }
     }
@@ -364,11 +408,19 @@ fn is_zip(beginning: &[u8]) -> bool {
     [b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08"].iter().any(|signature| beginning.starts_with(*signature))
 }
 
-/// What follows the last dot of a file's name, in lower case. Windows leaves out dots and blanks at the end.
+/// What follows the last dot of a file's name, in lower case. Windows leaves out dots and blanks at the end, and
+/// nobody sees what has no width.
 fn extension(name: &str) -> Option<String> {
-    let name = name.trim_end_matches(|c: char| c.is_whitespace() || c.is_control() || matches!(c, '.' | '"'));
+    let name: String =
+        name.chars().filter(|&c| showable(c.encode_utf8(&mut [0; 4])).starts_with(c)).collect();
+    let at_end = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '.' | '"');
     let file = name.rsplit(['/', '\\']).next()?;
-    file.rsplit_once('.').map(|(_, extension)| extension.to_lowercase())
+    // What follows a colon names a stream of the file (NTFS): `a.js::$DATA` is a.js.
+    let file = match file.split_once(':') {
+        Some((before, _)) if before.trim_end_matches(at_end).contains('.') => before,
+        _ => file,
+    };
+    file.trim_end_matches(at_end).rsplit_once('.').map(|(_, extension)| extension.to_lowercase())
 }
 
 fn is_called(name: &str, extension_wanted: &str) -> bool {
@@ -478,14 +530,87 @@ fn hex_byte(digits: &[u8]) -> Option<u8> {
     u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
-/// At most `most` bytes of a part's content. What is no proper base64 or quoted-printable is decoded as mail
-/// programs do it: what does not belong there is passed over.
-fn decoded<'a>(header: &Header, raw: &'a [u8], most: usize) -> Cow<'a, [u8]> {
-    match header.transfer_encoding().as_str() {
-        "base64" => base64(raw, most).into(),
-        "quoted-printable" => quoted_printable(raw, most).into(),
-        _ => Cow::Borrowed(&raw[..raw.len().min(most)]),
+/// How content is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Plain,
+    Base64,
+    QuotedPrintable,
+    Uuencode,
+}
+
+impl Encoding {
+    /// At most `most` bytes of a content. What is not properly encoded is decoded as mail programs do it: what
+    /// does not belong there is passed over.
+    fn decoded(self, raw: &[u8], most: usize) -> Cow<'_, [u8]> {
+        match self {
+            Self::Plain => Cow::Borrowed(&raw[..raw.len().min(most)]),
+            Self::Base64 => base64(raw, most).into(),
+            Self::QuotedPrintable => quoted_printable(raw, most).into(),
+            Self::Uuencode => uuencoded(raw, most).into(),
+        }
     }
+}
+
+/// In which ways programs may read a part: of a transfer encoding that is none, they choose each for
+/// themselves.
+fn encodings(header: &Header) -> &'static [Encoding] {
+    let encoding = header.transfer_encoding();
+    match encoding.as_str() {
+        "" | "7bit" | "8bit" | "binary" => &[Encoding::Plain],
+        "base64" => &[Encoding::Base64],
+        "quoted-printable" => &[Encoding::QuotedPrintable],
+        _ => &[Encoding::Plain, Encoding::Base64, Encoding::QuotedPrintable, Encoding::Uuencode],
+    }
+}
+
+/// The name of a file that begins behind this line of a text, and how it is written where that can be read.
+fn begins(line: &[u8]) -> Option<(String, Option<Encoding>)> {
+    let line = line.trim_ascii();
+    let named = |name: &[u8]| {
+        let name = String::from_utf8_lossy(name).trim().trim_matches('"').to_owned();
+        (!name.is_empty()).then_some(name)
+    };
+    if let Some(rest) = line.strip_prefix(b"=ybegin ") {
+        let at = memmem::find(rest, b"name=")?;
+        return Some((named(&rest[at + 5..])?, None));
+    }
+    let (rest, encoding) = match line.strip_prefix(b"begin-base64 ") {
+        Some(rest) => (rest, Encoding::Base64),
+        None => (line.strip_prefix(b"begin ")?, Encoding::Uuencode),
+    };
+    let rest = rest.trim_ascii_start();
+    let mode = rest.iter().take_while(|b| (b'0'..=b'7').contains(b)).count();
+    let name = rest.get(mode..).filter(|name| (3..=6).contains(&mode) && name.starts_with(b" "))?;
+    Some((named(name)?, Some(encoding)))
+}
+
+/// Lines of uuencode, up to their end or to what is none.
+fn uuencoded(raw: &[u8], most: usize) -> Vec<u8> {
+    let mut decoded = Vec::new();
+    let mut at = 0;
+    while at < raw.len() && decoded.len() < most {
+        let end = line_end(raw, at);
+        let line = &raw[at..before_line_break(raw, end).max(at)];
+        at = end;
+        // A line that begins it may stand in the part itself.
+        if begins(line).is_some() || (decoded.is_empty() && line.trim_ascii().is_empty()) {
+            continue;
+        }
+        let Some((&length, packed)) = line.split_first() else { break };
+        let length = usize::from(length.wrapping_sub(b' ') & 0x3f);
+        if length == 0 || line.starts_with(b"end") {
+            break;
+        }
+        let value = |at: usize| packed.get(at).map_or(0, |b| u32::from(b.wrapping_sub(b' ') & 0x3f));
+        let before = decoded.len();
+        for group in (0..packed.len()).step_by(4) {
+            let bits = value(group) << 18 | value(group + 1) << 12 | value(group + 2) << 6 | value(group + 3);
+            decoded.extend_from_slice(&bits.to_be_bytes()[1..]);
+        }
+        decoded.truncate((before + length).min(most));
+    }
+    decoded
 }
 
 fn base64(raw: &[u8], most: usize) -> Vec<u8> {
@@ -553,6 +678,82 @@ mod tests {
 
     fn reasons(message: &str) -> Vec<String> {
         search(message, "exe js lnk class").iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_file_in_a_text_is_found() {
+        let uuencoded = "begin 644 a.js\n#0V%T\n`\nend\n";
+        for text in [
+            format!("Ciao\n\n{uuencoded}"),
+            format!("Content-Type: text/plain; charset=utf-8\n\nCiao\n{uuencoded}"),
+            "\nbegin-base64 755 a.js\nTVo=\n====\n".to_owned(),
+            "\n=ybegin line=128 size=9 name=a.js\nxxx\n=yend\n".to_owned(),
+            "Content-Transfer-Encoding: base64\n\nYmVnaW4gNjQ0IGEuanMNCiMwViVUDQpgDQplbmQNCg==\n".to_owned(),
+        ] {
+            let message = if text.starts_with("Ciao") { format!("Subject: x\n\n{text}") } else { text };
+            let message = message.trim_start_matches('\n');
+            let message = if message.starts_with("begin") || message.starts_with('=') {
+                format!("Subject: x\n\n{message}")
+            } else {
+                message.to_owned()
+            };
+            assert_eq!(reasons(&message), ["\"a.js\" (.js)"], "{message}");
+        }
+        for text in ["begin with a.js", "begin 9 a.js", "begin 644", "beginning 644 a.js"] {
+            assert_eq!(reasons(&format!("Subject: x\n\n{text}\n")), Vec::<String>::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_uuencode_holds_is_known_by_its_content() {
+        // 45 bytes a line, as uuencode writes them.
+        let mut text = String::from("Subject: x\n\nbegin 644 foto.jpg\n");
+        for line in PE.chunks(45) {
+            text.push(char::from(b' ' + u8::try_from(line.len()).unwrap()));
+            for group in line.chunks(3) {
+                let byte = |i: usize| u32::from(group.get(i).copied().unwrap_or(0));
+                let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+                for shift in [18, 12, 6, 0] {
+                    let value = u8::try_from(bits >> shift & 0x3f).unwrap();
+                    text.push(if value == 0 { '`' } else { char::from(b' ' + value) });
+                }
+            }
+            text.push('\n');
+        }
+        text += "`\nend\n";
+        assert_eq!(reasons(&text), ["\"foto.jpg\" (.exe by its content)"]);
+    }
+
+    #[test]
+    fn a_transfer_encoding_that_is_none_hides_nothing() {
+        let base64 = encodify::base64::MIME.encode(&PE[..]);
+        for encoding in ["base64;x", "x-uuencode", "base-64", "BASE64,", "unknown"] {
+            let message = format!(
+                "Content-Type: application/octet-stream\nContent-Transfer-Encoding: {encoding}\n\n{base64}\n"
+            );
+            assert_eq!(reasons(&message), ["\"(no name)\" (.exe by its content)"], "{encoding}");
+        }
+    }
+
+    #[test]
+    fn what_lies_elsewhere_is_not_carried() {
+        for media in ["message/partial; id=x; number=1; total=2", "message/external-body; access-type=URL"] {
+            let message = format!("Content-Type: {media}\n\nx\n");
+            let found = reasons(&message);
+            assert!(found.len() == 1 && found[0].contains("its content is not"), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_read_as_windows_does() {
+        for name in
+            ["f.js::$DATA", "f.js:$DATA", "f.js:x.txt", "f.js. .", "f.js\u{200b}", "f.js\u{202e}", "a/b.js "]
+        {
+            assert_eq!(extension(name).as_deref(), Some("js"), "{name:?}");
+        }
+        for name in ["Re: f.pdf", "ore 10:30.pdf", "f.js.pdf"] {
+            assert_eq!(extension(name).as_deref(), Some("pdf"), "{name:?}");
+        }
     }
 
     /// A message that is this attachment.
