@@ -27,7 +27,8 @@ pub(crate) fn guesses(dovecot: &Dovecot) -> Vec<Finding> {
         let last = blocks.last().map_or("missing", |block| driver_of(block));
         wrong("the last passdb", last, "lua with guesses-right.lua, in the auth process itself", MEND);
     }
-    for block in &blocks {
+    // One that denies lets nobody in.
+    for block in blocks.iter().filter(|block| in_block(block, "deny") != Some("yes")) {
         let (name, must) = match () {
             () if runs(block, BEFORE) => ("result_internalfail", "return"),
             () if runs(block, AFTER) => ("skip", "unauthenticated"),
@@ -131,6 +132,14 @@ mod tests {
             without.iter().any(|line| line.contains("the first passdb = passwd-file: it must be lua")),
             "{without:?}"
         );
+    }
+
+    #[test]
+    fn a_list_of_who_is_denied_may_stand_between() {
+        let denied = "passdb {\n  args = /etc/dovecot/deny\n  deny = yes\n  driver = passwd-file\n}\n";
+        let between = "passdb {\n  driver = passwd-file";
+        let found = found(changed("2.3", |_, _, text| put(text, between, &format!("{denied}{between}"))));
+        assert_eq!(found, Vec::<String>::new());
     }
 
     #[test]
