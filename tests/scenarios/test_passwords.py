@@ -33,6 +33,15 @@ def imap_login(net, address, password):
         client.login(address, password)
 
 
+@pytest.fixture(autouse=True)
+def uncounted(net):
+    """Dovecot has heard of no guess yet, nor has it in the next scenario."""
+    forget = ("truncate", "--size=0", "/var/lib/dovecot/pec-guesses")
+    net.execute("alfa", "dovecot", *forget)
+    yield
+    net.execute("alfa", "dovecot", *forget)
+
+
 @pytest.fixture
 def account(net):
     """A new account, and away with it."""
@@ -79,12 +88,6 @@ def test_what_is_wrong_is_one_line_and_adds_nobody(net, address, password, says)
     refused = pecctl_user(net, "add", address, password)
     assert (refused.returncode, refused.stdout) == (1, "") and says in refused.stderr and refused.stderr.count("\n") == 1, refused
     assert address not in net.execute("alfa", "dovecot", "cat", "/etc/dovecot/users").stdout
-
-
-@pytest.fixture
-def uncounted(net):
-    """Dovecot has heard of no guess yet."""
-    net.execute("alfa", "dovecot", "truncate", "--size=0", "/var/lib/dovecot/pec-guesses")
 
 
 def wrong_at_imap(net, user, password):
@@ -159,7 +162,7 @@ def logs_when(net, since, complete):
         time.sleep(0.2)
 
 
-def test_of_forty_guesses_at_once_ten_at_most_are_checked_and_fail2ban_counts_them_all(net, tmp_path, uncounted):
+def test_of_forty_guesses_at_once_ten_at_most_are_checked_and_fail2ban_counts_them_all(net, tmp_path):
     """All doors together, each guess under the name of an account that nobody has opened from here."""
     imap_login(net, ANNA, net.deployment.passwords[ANNA])
     since = net.now()
@@ -196,7 +199,7 @@ def auth_test(net, address, user, password):
     return "auth succeeded" in done.stdout
 
 
-def test_one_wrong_client_leaves_others_behind_its_address_their_share(net, uncounted):
+def test_one_wrong_client_leaves_others_behind_its_address_their_share(net):
     since, address = net.now(), "192.0.2.7"
 
     def of(user):
@@ -220,14 +223,14 @@ def test_one_wrong_client_leaves_others_behind_its_address_their_share(net, unco
     assert auth_test(net, "192.0.2.8", ANNA, net.deployment.passwords[ANNA])
 
 
-def test_whoever_has_an_ipv6_network_has_no_more_guesses(net, uncounted):
+def test_whoever_has_an_ipv6_network_has_no_more_guesses(net):
     since = net.now()
     all_at_once([(auth_test, net, f"2001:db8:0:7::{n:x}", f"chi{n}@pec.alfa.test", "sbagliata") for n in range(1, 13)])
     lines = "\n".join(line for line in net.logs("alfa", "dovecot", since).splitlines() if "2001:db8:0:7::" in line)
     assert (len(checked(lines)), len(not_checked(lines))) == (8, 4), lines
 
 
-def test_guesses_in_one_connection_that_is_cut_off_count_each(net, tmp_path, uncounted):
+def test_guesses_in_one_connection_that_is_cut_off_count_each(net, tmp_path):
     since = net.now()
     client = imaplib.IMAP4_SSL(*net.deployment.address("ALFA", "IMAPS"), ssl_context=net.deployment.tls)
     for n in range(3):
@@ -257,7 +260,7 @@ def test_a_guess_that_dovecot_leaves_unanswered_counts(net, tmp_path):
     assert count == 1, (found, lines)
 
 
-def test_who_guesses_is_slowed_and_named_to_fail2ban(net, tmp_path, uncounted):
+def test_who_guesses_is_slowed_and_named_to_fail2ban(net, tmp_path):
     """The filter finds each failure with the guesser's address, and nothing that a user name makes up."""
     since = net.now()
     address, forged = "anna@pec.alfa.test", "a, rip=192.0.2.1, lip=192.0.2.2, TLS, session=<x"
@@ -288,7 +291,7 @@ def test_who_guesses_is_slowed_and_named_to_fail2ban(net, tmp_path, uncounted):
 
 
 @pytest.mark.slow
-def test_who_goes_on_guessing_is_kept_out(net, tmp_path, uncounted):
+def test_who_goes_on_guessing_is_kept_out(net, tmp_path):
     """The shipped jail lets four guesses pass, and bans with the fifth."""
     since = net.now()
     for n in range(5):
