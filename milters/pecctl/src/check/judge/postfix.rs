@@ -26,8 +26,8 @@ enum Rule {
 const TLS: &[&str] = &[">=TLSv1.2", ">=TLSv1.3"];
 const HOUR: u64 = 3600;
 
-/// Parameters of the shipped main.cf that may differ from it, and how far. All others must be as they are
-/// there.
+/// Parameters of the shipped main.cf and master.cf that may differ from them, and how far. All others must be
+/// as they are there.
 const MAY_DIFFER: &[(&str, Rule)] = &[
     ("milter_protocol", Rule::AtLeast(6)),
     ("authorized_submit_users", Rule::Without("static:")),
@@ -52,6 +52,7 @@ const MAY_DIFFER: &[(&str, Rule)] = &[
         "smtpd_relay_restrictions",
         Rule::Among(&["reject_unauth_destination", "defer_unauth_destination", "reject"]),
     ),
+    ("smtpd_client_connection_count_limit", Rule::AtLeast(1)),
     ("smtpd_sasl_type", Rule::Free),
     ("smtpd_sasl_path", Rule::Free),
     ("smtpd_tls_security_level", Rule::Among(&["may", "encrypt"])),

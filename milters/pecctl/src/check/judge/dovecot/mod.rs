@@ -1,6 +1,7 @@
 //! Does Dovecot store what it says it stores? Versions 2.3 and 2.4 differ in names; what one does not know is
 //! not judged there.
 
+mod guesses;
 mod listeners;
 mod storing;
 
@@ -27,6 +28,7 @@ const SETTINGS: &[(&str, &[&str], &str)] = &[
     ("ssl", &["required"], "no password and no mail without TLS"),
     ("disable_plaintext_auth", &["yes"], "no password without TLS"),
     ("auth_allow_cleartext", &["no"], "no password without TLS"),
+    ("auth_cache_size", &["0"], "what the cache answers is not counted as a guess"),
 ];
 
 pub(crate) fn dovecot(seen: &Seen) -> Vec<Finding> {
@@ -50,6 +52,7 @@ pub(crate) fn dovecot(seen: &Seen) -> Vec<Finding> {
             ));
         }
     }
+    out.extend(guesses::guesses(dovecot));
     out.extend(storing::storing(dovecot));
     out.extend(listeners::listeners(seen, dovecot));
     out

@@ -4,6 +4,7 @@
 //! another place.
 
 use crate::check::finding::Finding;
+use crate::check::judge::dovecot::guesses;
 use crate::check::look::dovecot::{Dovecot, Setting, driver_of, in_block, value};
 
 /// Plugins of delivery that may drop, forward, alter or remove messages.
@@ -236,6 +237,7 @@ fn unlisted(dovecot: &Dovecot) -> Vec<Finding> {
         let drivers = dovecot
             .blocks(kind)
             .into_iter()
+            .filter(|block| !guesses::counts(block))
             .map(|block| driver_of(&block))
             .filter(|driver| UNLISTED.contains(driver));
         drivers
