@@ -104,6 +104,57 @@ fn rfc6109_2_1_the_signature_is_good_for_openssl_and_for_us() {
     assert!(openssl_verify(&bytes_of(&notice), &missing).is_err(), "another CA does not do");
 }
 
+/// A detached signature by openssl over `content`, with Alfa's key.
+fn openssl_signs(alfa: &Alfa, keys: &Keys, content: &[u8], options: &[&str]) -> Vec<u8> {
+    let content_file = alfa.directory.path().join("to-sign");
+    fs::write(&content_file, content).unwrap();
+    let ca_file = alfa.directory.path().join("issuing.pem");
+    fs::write(&ca_file, alfa.pki.issuing().0.to_pem().unwrap()).unwrap();
+    let made = std::process::Command::new("openssl")
+        .args(["cms", "-sign", "-binary", "-outform", "DER", "-in"])
+        .arg(&content_file)
+        .arg("-signer")
+        .arg(&keys.certificate_file)
+        .arg("-certfile")
+        .arg(&ca_file)
+        .arg("-inkey")
+        .arg(&keys.key_file)
+        .args(options)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    made.stdout
+}
+
+#[test]
+fn rfc5652_a_signer_named_by_its_key_rsa_pss_and_ber_are_read() {
+    let alfa = Alfa::new();
+    let keys = alfa.pki.provider("Alfa PEC S.p.A.", ADDRESS);
+    for options in [
+        &["-md", "sha256"][..],
+        &["-keyid"],
+        &["-keyopt", "rsa_padding_mode:pss"],
+        &["-keyid", "-md", "sha512", "-keyopt", "rsa_padding_mode:pss"],
+        &["-md", "sha1"],
+        &["-noattr"],
+        &["-stream", "-indef"],
+    ] {
+        let signature = openssl_signs(&alfa, &keys, b"content", options);
+        let signed_by = alfa.cas.verify(b"content", &signature, Moment::from_unix(NOW)).unwrap();
+        assert_eq!(signed_by.sha1, keys.sha1.to_ascii_lowercase(), "{options:?}");
+        assert!(alfa.cas.verify(b"other", &signature, Moment::from_unix(NOW)).is_err());
+    }
+}
+
+#[test]
+fn a_signature_with_md5_does_not_verify_and_says_why() {
+    let alfa = Alfa::new();
+    let keys = alfa.pki.provider("Alfa PEC S.p.A.", ADDRESS);
+    let signature = openssl_signs(&alfa, &keys, b"content", &["-md", "md5"]);
+    let error = alfa.cas.verify(b"content", &signature, Moment::from_unix(NOW)).unwrap_err();
+    assert!(error.to_string().contains("digest algorithm is MD5; allowed are SHA-1"), "{error}");
+}
+
 #[test]
 fn the_same_input_gives_the_same_bytes() {
     let alfa = Alfa::new();

@@ -23,6 +23,7 @@ use openssl::x509::verify::{X509VerifyFlags, X509VerifyParam};
 use openssl::x509::{X509, X509PurposeId, X509Ref, X509StoreContext};
 use pec_core::clock::Moment;
 use pec_core::smime::common_name;
+use pec_core::smime::walk::walk;
 use pec_host::http::{Answer, Http, Limits};
 use pec_host::parameters::{ParameterError, Timestamps};
 use pec_host::read::certificates;
@@ -117,6 +118,7 @@ impl TsaCas {
     /// What a token's one signer has signed, and who that is, by the token's own word.
     fn signed(&self, token: &[u8]) -> Result<(Vec<u8>, X509), TsaError> {
         let bad = |words: &str| TsaError::Bad(words.to_owned());
+        walk(token).map_err(|e| bad(&e.to_string()))?;
         let pkcs7 = Pkcs7::from_der(token).map_err(|_| bad("it is no CMS signature"))?;
         // A certificate may come along, or be one of those that are believed.
         let mut known = Stack::new().map_err(openssl_says)?;

@@ -564,7 +564,7 @@ async fn signature_and_timestamp_must_be_the_provider_s_and_of_this_file() {
     fs::copy(timestamp_of(&files[0]), &tsr).unwrap();
     assert_eq!(
         proved.faults(true),
-        [format!("{}: the signature does not verify: signature failure", name(1))]
+        [format!("{}: the signature does not verify: content verify error", name(1))]
     );
     restore();
     // Another provider's.

@@ -1450,14 +1450,17 @@ fn signatures(row: Row<'_>, hands: &Hands) {
         },
         none(),
     );
-    // What is not signed is anybody's.
-    case("rubbish behind it", &|f, good| f.signature = Some([good, &[0; 50_000]].concat()), Taken);
+    case("rubbish behind it", &|f, good| f.signature = Some([good, &[0; 50_000]].concat()), none());
+    case("a line's end behind it", &|f, good| f.signature = Some([good, b"\r\n"].concat()), Taken);
     case(
         "its certificate a thousand times",
         &|f, good| f.signature = Some(with_certificates(good, 400)),
         none(),
     );
     case("20,000 digest algorithms", &|f, good| f.signature = Some(with_digests(good, 20_000)), none());
+    // OpenSSL calls itself once for each: the stack ends before the last.
+    case("SHA-256 16,000 times", &|f, good| f.signature = Some(with_sha256(good, 16_000)), none());
+    case("SHA-256 2,500 times", &|f, good| f.signature = Some(with_sha256(good, 2_500)), none());
     case("a signature that is an envelope of CMS", &|f, _| f.signature = Some(encrypted()), none());
     case(
         "a signature of certificates alone",
@@ -1544,6 +1547,19 @@ fn with_digests(good: &[u8], count: u32) -> Vec<u8> {
         let algorithm = |i: u32| x509_cert::spki::AlgorithmIdentifierOwned {
             oid: format!("1.2.{i}").parse().unwrap(),
             parameters: None,
+        };
+        data.digest_algorithms =
+            der::asn1::SetOfVec::try_from((0..count).map(algorithm).collect::<Vec<_>>()).unwrap();
+    })
+}
+
+/// With digest algorithms that OpenSSL knows. A set has each once for the crate `der`, not for OpenSSL: the
+/// parameters make them differ.
+fn with_sha256(good: &[u8], count: u32) -> Vec<u8> {
+    changed_cms(good, |data| {
+        let algorithm = |i: u32| x509_cert::spki::AlgorithmIdentifierOwned {
+            oid: "2.16.840.1.101.3.4.2.1".parse().unwrap(),
+            parameters: Some(der::Any::new(der::Tag::OctetString, i.to_be_bytes()).unwrap()),
         };
         data.digest_algorithms =
             der::asn1::SetOfVec::try_from((0..count).map(algorithm).collect::<Vec<_>>()).unwrap();

@@ -12,6 +12,7 @@ use openssl::x509::store::X509StoreBuilder;
 
 use crate::clock::Moment;
 use crate::smime::signing_time::signing_time;
+use crate::smime::walk::walk_signed_file;
 use crate::smime::{common_name, moment};
 
 /// What was signed.
@@ -32,6 +33,8 @@ pub fn open(p7m: Vec<u8>, signers: &[X509], now: Moment) -> Result<Signed, Strin
     if pkcs7.signed().is_none() {
         return Err("it is PKCS#7, but not signed".to_owned());
     }
+    // Before OpenSSL verifies it; it was read as BER, PEM or S/MIME.
+    walk_signed_file(&pkcs7.to_der().map_err(openssl)?).map_err(|e| e.to_string())?;
     let mut allowed = Stack::new().map_err(openssl)?;
     for signer in signers {
         allowed.push(signer.clone()).map_err(openssl)?;

@@ -15,6 +15,7 @@ pub mod request;
 pub mod sign;
 pub mod signing_time;
 pub mod verify;
+pub mod walk;
 
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::hash::MessageDigest;

@@ -14,6 +14,7 @@ use crate::clock::Moment;
 /// The same of a signature that is not read yet. It may be no signature, or a false one: that is for
 /// [`super::verify`].
 pub fn signed_at(signature: &[u8]) -> Option<Moment> {
+    super::walk::walk(signature).ok()?;
     signing_time(&*Pkcs7::from_der(signature).ok()?).ok()?
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Promise: the content is the bytes as they were received; the chain must end at one of the configured CAs
 //! and nowhere else (OpenSSL's own store is never asked), and keep within what the CAs above allow (name
-//! constraints); nobody in it may be revoked; DER and BER, SHA-1 and SHA-256 are read. What cannot be known
+//! constraints); nobody in it may be revoked; DER and BER, within the bounds of [`super::walk`], are read. What cannot be known
 //! now, for want of a revocation list, is neither believed nor disbelieved: [`VerifyError::NotKnown`].
 //!
 //! The signature is checked for each message; chain and revocation lists are looked at once for each signer,
@@ -13,8 +13,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use openssl::cms::{CMSOptions, CmsContentInfo};
 use openssl::hash::MessageDigest;
-use openssl::pkcs7::{Pkcs7, Pkcs7Flags};
 use openssl::sha::Sha256;
 use openssl::stack::{Stack, StackRef};
 use openssl::x509::store::{X509Store, X509StoreBuilder};
@@ -23,6 +23,7 @@ use openssl::x509::{X509, X509PurposeId, X509Ref, X509StoreContext};
 
 use super::crl::{Crl, Lists, Place, Places};
 use super::profile::breaches;
+use super::walk::{WalkError, walk};
 use super::{certificate_addresses, certificate_hash, common_name, moment};
 use crate::clock::Moment;
 
@@ -110,7 +111,7 @@ pub enum VerifyError {
     /// The bytes are no CMS signature, or one without exactly one signer.
     #[error("the signature part is no CMS signature by one signer")]
     NotASignature,
-    /// The content was changed, or the certificate does not lead to a CA that is believed, or was not valid
+    /// The content was changed, or it exceeds what is read, or the certificate does not lead to a CA that is believed, or was not valid
     /// then.
     #[error("the signature does not verify: {0}")]
     NotVerified(String),
@@ -235,26 +236,28 @@ impl TrustedCas {
     /// The same, without asking whether anybody in the chain is revoked.
     pub fn signed_by(&self, content: &[u8], signature: &[u8], at: Moment) -> Result<SignedBy, VerifyError> {
         let not_verified = |e: openssl::error::ErrorStack| VerifyError::NotVerified(reason(&e));
-        let pkcs7 = Pkcs7::from_der(signature).map_err(|_| VerifyError::NotASignature)?;
-        let Some(signed) = pkcs7.signed() else { return Err(VerifyError::NotASignature) };
-        let none = Stack::new().map_err(not_verified)?;
-        let signers = pkcs7.signers(&none, Pkcs7Flags::empty()).map_err(|_| VerifyError::NotASignature)?;
-        let [signer] = &signers.iter().collect::<Vec<_>>()[..] else {
+        let walked = walk(signature).map_err(|e| match e {
+            WalkError::NotSigned(_) => VerifyError::NotASignature,
+            e => VerifyError::NotVerified(e.to_string()),
+        })?;
+        if walked.signers != 1 {
             return Err(VerifyError::NotASignature);
-        };
-
-        // The chain has its own check, which remembers.
-        let flags = Pkcs7Flags::BINARY | Pkcs7Flags::DETACHED | Pkcs7Flags::NOVERIFY;
-        let no_store = X509StoreBuilder::new().map_err(not_verified)?.build();
-        pkcs7.verify(&none, &no_store, Some(content), None, flags).map_err(not_verified)?;
-        let chain = self.chain(signer, signed.certificates().unwrap_or(&none), at)?;
+        }
+        let mut along = Stack::new().map_err(not_verified)?;
+        for certificate in &walked.certificates {
+            along
+                .push(X509::from_der(certificate).map_err(|_| VerifyError::NotASignature)?)
+                .map_err(not_verified)?;
+        }
+        let signer = one_that_signed(content, signature, &along)?;
+        let chain = self.chain(&signer, &along, at)?;
         Ok(SignedBy {
-            certificate: (**signer).to_owned(),
             chain,
-            sha1: certificate_hash(signer, MessageDigest::sha1()),
-            sha256: certificate_hash(signer, MessageDigest::sha256()),
-            addresses: certificate_addresses(signer),
-            common_name: common_name(signer),
+            sha1: certificate_hash(&signer, MessageDigest::sha1()),
+            sha256: certificate_hash(&signer, MessageDigest::sha256()),
+            addresses: certificate_addresses(&signer),
+            common_name: common_name(&signer),
+            certificate: signer,
         })
     }
 
@@ -488,6 +491,35 @@ impl Chain {
         said
     }
 }
+
+/// The first of these certificates that the one signer names, by issuer and serial number or by
+/// subjectKeyIdentifier. OpenSSL has verified the signature with it alone: what is judged of a certificate
+/// afterwards is judged of this one. If a second one has the same name, it is not tried.
+fn one_that_signed(
+    content: &[u8],
+    signature: &[u8],
+    certificates: &StackRef<X509>,
+) -> Result<X509, VerifyError> {
+    let not_verified = |e: openssl::error::ErrorStack| VerifyError::NotVerified(reason(&e));
+    let mut cms = CmsContentInfo::from_der(signature).map_err(|_| VerifyError::NotASignature)?;
+    // The chain has its own check, which remembers.
+    let flags =
+        CMSOptions::BINARY | CMSOptions::DETACHED | CMSOptions::NOINTERN | CMSOptions::NO_SIGNER_CERT_VERIFY;
+    for certificate in certificates {
+        let mut alone = Stack::new().map_err(not_verified)?;
+        alone.push(certificate.to_owned()).map_err(not_verified)?;
+        // Who has signed is looked for before the content is hashed.
+        match cms.verify(Some(&alone), None, Some(content), None, flags) {
+            Ok(()) => return Ok(certificate.to_owned()),
+            Err(e) if e.errors().iter().any(|e| e.reason() == Some(NOT_THIS_ONE)) => {}
+            Err(e) => return Err(not_verified(e)),
+        }
+    }
+    Err(VerifyError::NotASignature)
+}
+
+/// OpenSSL's words for a certificate that no signer names (CMS_R_SIGNER_CERTIFICATE_NOT_FOUND).
+const NOT_THIS_ONE: &str = "signer certificate not found";
 
 /// OpenSSL's own words, the first that say why.
 fn reason(errors: &openssl::error::ErrorStack) -> String {
