@@ -21,6 +21,7 @@ pub mod kernel_clock;
 pub mod maillog;
 pub mod outages;
 pub mod parameters;
+pub mod postfix;
 pub mod read;
 
 /// The word that an administrator reads beside a queue id that is not known yet, as Postfix writes it.

@@ -522,6 +522,24 @@ pub fn ricevuta_of_another(queue_id: &str, ricevuta: &Daticert, why: &str) {
     );
 }
 
+/// Postfix is configured so that mail could pass by this program.
+pub fn way_past(program: &str, way: &str) {
+    error_line!(
+        NO_QUEUE_ID,
+        "{program}: mail could pass by, so nothing is taken (451) until that is mended: {way}; then postfix reload"
+    );
+}
+
+/// That is mended.
+pub fn no_way_past(program: &str) {
+    info_line!(NO_QUEUE_ID, "{program}: no mail can pass by any more, mail is taken again");
+}
+
+/// What Postfix is configured for cannot be read.
+pub fn postfix_not_read(why: &str) {
+    warning_line!(NO_QUEUE_ID, "Postfix's configuration cannot be read, it is tried again: {why}");
+}
+
 /// A notice of ours was made.
 pub fn notice(
     queue_id: &str,

@@ -16,6 +16,7 @@ use indymilter::{
 use pec_host::maillog;
 use tokio::sync::watch;
 
+use crate::guard::Guard;
 use crate::transaction::{Connection, Recipient, Tls, Transaction};
 use crate::{Point, Reply, Verdict};
 
@@ -100,13 +101,19 @@ pub async fn serve<P: Point>(
     door: P::Door,
     point: Arc<ArcSwap<P>>,
     in_hand: Underway,
+    guard: Guard,
     shutdown: impl Future,
 ) -> io::Result<()> {
     let config = Config { max_connections: MAX_CONNECTIONS, ..Config::default() };
-    indymilter::run(listener, callbacks(door, point, in_hand), config, shutdown).await
+    indymilter::run(listener, callbacks(door, point, in_hand, guard), config, shutdown).await
 }
 
-fn callbacks<P: Point>(door: P::Door, point: Arc<ArcSwap<P>>, in_hand: Underway) -> Callbacks<Session<P>> {
+fn callbacks<P: Point>(
+    door: P::Door,
+    point: Arc<ArcSwap<P>>,
+    in_hand: Underway,
+    guard: Guard,
+) -> Callbacks<Session<P>> {
     Callbacks::new()
         .on_negotiate(|context, _, offered| Box::pin(async move { negotiate(context, offered) }))
         .on_connect(|context, name, socket| {
@@ -125,7 +132,12 @@ fn callbacks<P: Point>(door: P::Door, point: Arc<ArcSwap<P>>, in_hand: Underway)
         })
         .on_mail(move |context, args| {
             let (point, in_hand) = (point.load_full(), in_hand.one_more());
+            let closed = guard.why();
             Box::pin(async move {
+                if let Some(why) = closed {
+                    let why = format!("Postfix lets mail pass by this program, so nothing is taken: {why}");
+                    return wait(&mut context.reply, pec_host::NO_QUEUE_ID, &why);
+                }
                 let mut transaction = Transaction::new(&args.first().map(|a| text(a)).unwrap_or_default());
                 transaction.queue_id = macro_text(&context.macros, c"i");
                 transaction.account = macro_text(&context.macros, c"{auth_authen}");
@@ -355,6 +367,7 @@ mod tests {
                 keeps,
                 Arc::new(ArcSwap::from_pointee(Keeping)),
                 Underway::default(),
+                Guard::default(),
                 std::future::pending::<()>(),
             ));
             let mut postfix = TestConnection::open(address).await.unwrap();

@@ -8,6 +8,7 @@
 pub mod callbacks;
 mod coalesced;
 pub mod edits;
+pub mod guard;
 pub mod passing;
 pub mod serving;
 pub mod transaction;

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use crate::Point;
 use crate::callbacks::{Underway, serve};
 use crate::coalesced::Coalesced;
+use crate::guard::Guard;
 
 /// How long SIGTERM waits for messages in hand; what is still there then gets 451.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(60);
@@ -74,6 +75,7 @@ async fn live<P: Point, D: Copy>(
     let program = life.program;
     let shared = Arc::new(ArcSwap::from_pointee(point));
     let in_hand = Underway::default();
+    let guard = Guard::begin(program, life.config_directory()).await;
     let (stop_accepting, _) = watch::channel(false);
     let (stop, _) = watch::channel(false);
     let mut serving = tokio::task::JoinSet::new();
@@ -81,10 +83,11 @@ async fn live<P: Point, D: Copy>(
         let listener = listen(&socket).with_context(|| format!("{parameter} = {socket}"))?;
         let listener = Coalesced(Closable { inner: Some(listener), closed: stop_accepting.subscribe() });
         let (point, in_hand, mut stopped) = (Arc::clone(&shared), in_hand.clone(), stop.subscribe());
+        let guard = guard.clone();
         maillog::started(program, VERSION, &socket.to_string());
         serving.spawn(async move {
-            serve(listener, door, point, in_hand, async move { stopped.wait_for(|s| *s).await.map(|_| ()) })
-                .await
+            let stopped = async move { stopped.wait_for(|s| *s).await.map(|_| ()) };
+            serve(listener, door, point, in_hand, guard, stopped).await
         });
     }
 

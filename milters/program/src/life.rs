@@ -5,7 +5,7 @@
 //! not there yet is waited for, and so is the token with the key. SIGHUP takes a new configuration or keeps
 //! the old one and says why.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,6 +163,11 @@ async fn start<W>(
 }
 
 impl<W> Life<W> {
+    /// The directory of main.cf.
+    pub fn config_directory(&self) -> &Path {
+        &self.config_directory
+    }
+
     /// Makes the work at the start. A token that does not answer yet is waited for. Nothing: a signal came
     /// first.
     async fn first(&mut self, settings: &Settings, database: &Database) -> anyhow::Result<Option<W>> {

@@ -11,6 +11,7 @@ use pec_core::clock::Moment;
 use pec_core::header::{Field, Header};
 use pec_milter::Point;
 use pec_milter::callbacks::{Underway, serve};
+use pec_milter::guard::Guard;
 use tokio::net::TcpListener;
 
 /// Runs a milter for one of its doors; gives back where it listens.
@@ -22,7 +23,14 @@ pub async fn start<P: Point>(point: P, door: P::Door) -> SocketAddr {
 pub async fn start_shared<P: Point>(point: Arc<ArcSwap<P>>, door: P::Door) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, door, point, Underway::default(), std::future::pending::<()>()));
+    tokio::spawn(serve(
+        listener,
+        door,
+        point,
+        Underway::default(),
+        Guard::default(),
+        std::future::pending::<()>(),
+    ));
     address
 }
 

@@ -219,11 +219,11 @@ settings! {
             "For how many months rows of the retained log stay in the database (DPR 68/2005 art. 11: thirty \
             at least). `pecctl log retire` has older months leave; nothing leaves by itself.";
 
-        access_milter: Socket = REQUIRED, ListenAt,
+        access_milter: Socket = Or("unix:pec/access"), ListenAt,
             "Where pec-access listens for submission (587, 465). Whoever can connect to a milter's socket can \
             have things signed: a unix socket in a directory that only postfix may enter is the safe choice.";
 
-        incoming_milter: Socket = REQUIRED, ListenAt, "Where pec-incoming listens for port 25.";
+        incoming_milter: Socket = Or("unix:pec/incoming"), ListenAt, "Where pec-incoming listens for port 25.";
 
         local_milter: Socket = Or("unix:pec/local"), ListenAt,
             "Where pec-incoming listens for what programs of this host put into the queue (`sendmail`, cron).";
@@ -236,7 +236,7 @@ settings! {
             "Where pec-delivery listens for triggers, the copies that Postfix's queue manager sends round \
             (`transport_maps`), and those that pec-clock brings.";
 
-        reports_milter: Socket = REQUIRED, ListenAt,
+        reports_milter: Socket = Or("unix:pec/reports"), ListenAt,
             "Where pec-delivery listens for the failures that Postfix itself reports (`non_smtpd_milters`).";
 
         mailbox_lmtp: Socket = REQUIRED, ListenAt,

@@ -5,6 +5,7 @@ use crate::check::judge::leftovers;
 use crate::check::judge::shipped;
 use crate::check::look::Seen;
 use crate::check::look::postfix::{Postfix, Service};
+use pec_host::postfix::milters;
 
 /// What a value may be where it need not be the shipped one.
 enum Rule {
@@ -351,6 +352,12 @@ fn outgoing(postfix: &Postfix, service: &Service, shipped: &Service) -> Vec<Find
     out
 }
 
+/// What the shipped port 25 has.
+fn milter_of_port25(shipped: &[Service]) -> String {
+    let port25 = shipped.iter().find(|s| s.name == "smtp");
+    port25.and_then(|s| s.option("smtpd_milters")).unwrap_or_default().to_owned()
+}
+
 /// Every smtpd: which of our milters it has, and that it is set as that one must be.
 pub(crate) fn listeners(seen: &Seen) -> Vec<Finding> {
     let postfix = &seen.postfix;
@@ -382,12 +389,14 @@ pub(crate) fn listeners(seen: &Seen) -> Vec<Finding> {
             continue;
         }
         let value = postfix.of(service, "smtpd_milters");
-        let milters = words(value);
+        let last = milters(value).pop();
         let namesake = shipped.iter().find(|s| s.name == service.name && s.kind == service.kind);
         let wrappermode = |s: &Service| s.option("smtpd_tls_wrappermode") == Some("yes");
         // Like a namesake with the same milter, if there is one; a listener with TLS from the start is like
         // the one that ships.
-        let like = |s: &&Service| milters.last().is_some_and(|&last| last == postfix.expanded(&milter_of(s)));
+        let socket =
+            |s: &Service| milters(&postfix.expanded(&milter_of(s))).pop().map(|milter| milter.socket);
+        let like = |s: &&Service| last.as_ref().is_some_and(|last| Some(&last.socket) == socket(s).as_ref());
         let template = namesake
             .filter(like)
             .or_else(|| {
@@ -398,7 +407,7 @@ pub(crate) fn listeners(seen: &Seen) -> Vec<Finding> {
             })
             .or_else(|| shipped.iter().find(like));
         let Some(template) = template else {
-            let wanted = namesake.map_or("$pec_incoming_milter".to_owned(), milter_of);
+            let wanted = namesake.map_or_else(|| milter_of_port25(&shipped), milter_of);
             present.extend(namesake.map(milter_of));
             out.push(Finding::wrong(
                 format!("master.cf {id}: smtpd_milters"),
@@ -414,9 +423,14 @@ pub(crate) fn listeners(seen: &Seen) -> Vec<Finding> {
         let milter = milter_of(template);
         present.push(milter.clone());
         // Another milter may stand before pec-incoming; a submission or a trigger comes as it is.
-        let left_out: &[&str] = if milter == "$pec_incoming_milter" { &["smtpd_milters"] } else { &[] };
+        let left_out: &[&str] = if milter.contains("pec_incoming_milter") { &["smtpd_milters"] } else { &[] };
         out.extend(options(postfix, service, template, left_out));
         out.extend(overrides(postfix, service, template));
+    }
+    // Without a milter that main.cf has before ours mail waits, too.
+    for way in postfix.ways_past().into_iter().filter(|way| way.what.contains("default action")) {
+        let allowed = "tempfail: without the milter mail comes in unchecked and is certified by nobody";
+        out.push(Finding::wrong(way.what, way.value, allowed, way.mend));
     }
     for template in &shipped {
         let milter = milter_of(template);
@@ -567,7 +581,11 @@ mod tests {
             ("receive_override_options", "no_milters", ""),
             ("smtpd_proxy_filter", "127.0.0.1:10024", ""),
             ("milter_default_action", "accept", "postconf -e 'milter_default_action = tempfail'"),
-            ("non_smtpd_milters", "", "postconf -e 'non_smtpd_milters = unix:pec/reports'"),
+            (
+                "non_smtpd_milters",
+                "",
+                "postconf -e 'non_smtpd_milters = {unix:pec/reports,default_action=tempfail}'",
+            ),
             ("internal_mail_filter_classes", "", ""),
             (
                 "virtual_transport",
@@ -662,13 +680,13 @@ mod tests {
                 "smtp/inet",
                 "smtpd_milters",
                 None,
-                "Mend: postconf -P 'smtp/inet/smtpd_milters=$pec_incoming_milter'",
+                "Mend: postconf -P 'smtp/inet/smtpd_milters={${pec_incoming_milter?",
             ),
             (
                 "smtp/inet",
                 "smtpd_milters",
                 Some("unix:pec/incoming inet:rspamd.test:11332"),
-                "unix:pec/incoming at the end",
+                "{unix:pec/incoming,default_action=tempfail} at the end",
             ),
             ("smtp/inet", "smtpd_tls_security_level", Some("none"), "may or encrypt"),
             (
@@ -785,7 +803,7 @@ mod tests {
         );
         assert!(found(reports)[0].starts_with(
             "wrong: master.cf 2525/inet: smtpd_milters = unix:pec/reports: it \
-                must be unix:pec/incoming at the end"
+                must be {unix:pec/incoming,default_action=tempfail} at the end"
         ));
         let outside = shipped_postfix().with_service("pecoutgoing", "smtpd");
         assert!(
@@ -797,7 +815,8 @@ mod tests {
         );
         assert!(found(shipped_postfix().without_service("submission")).is_empty(), "465 is left");
         assert!(
-            found(shipped_postfix().without_service("smtp"))[0].contains("no smtpd has $pec_incoming_milter")
+            found(shipped_postfix().without_service("smtp"))[0]
+                .contains("no smtpd has {${pec_incoming_milter?")
         );
         assert!(
             found(shipped_postfix().without_service("cleanup-local"))[0]

@@ -80,7 +80,7 @@ pub(crate) struct Seen {
 impl Seen {
     /// Looks at everything. Fails only where there is no Postfix to ask.
     pub(crate) async fn look(config_directory: &Path, now: Moment) -> anyhow::Result<Self> {
-        let postfix = postfix::read(config_directory)?;
+        let postfix = postfix::read(config_directory).map_err(anyhow::Error::msg)?;
         let settings = Settings::read(config_directory).map_err(|e| e.to_string());
         let mut seen = Self {
             now,

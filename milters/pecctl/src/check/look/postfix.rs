@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Context as _;
 use pec_host::parameters::{split_list, table};
+pub(crate) use pec_host::postfix::{Postfix, Service};
 
 use crate::check::look::ask::{Known, look_up, output, reason};
 
@@ -42,145 +42,9 @@ pub(crate) const WITH_TABLES: &[&str] = &[
     "smtpd_end_of_data_restrictions",
 ];
 
-/// What is in force in a Postfix.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Postfix {
-    /// `postconf -x`: every parameter, expanded.
-    main: HashMap<String, String>,
-    /// `postconf -F -x` and `postconf -P -x`.
-    pub(crate) services: Vec<Service>,
-}
-
-impl Postfix {
-    /// Reads the output of `postconf -x`, `postconf -F -x */*/command */*/process_limit` and `postconf -P
-    /// -x`.
-    pub(crate) fn parse(main: &str, fields: &str, options: &str) -> Self {
-        let pair = |line: &str| line.split_once('=').map(|(n, v)| (n.trim().to_owned(), v.trim().to_owned()));
-        let mut services: Vec<Service> = Vec::new();
-        let field = |what: &'static str| {
-            let of_service = move |(path, value): (String, String)| {
-                let (name, kind) = path.strip_suffix(what)?.rsplit_once('/')?;
-                Some((name.to_owned(), kind.to_owned(), value))
-            };
-            fields.lines().filter_map(pair).filter_map(of_service)
-        };
-        for (name, kind, command) in field("/command") {
-            let program = command.split_whitespace().next().unwrap_or_default().to_owned();
-            services.push(Service { name, kind, program, processes: None, options: Vec::new() });
-        }
-        for (name, kind, processes) in field("/process_limit") {
-            if let Some(service) = services.iter_mut().find(|s| s.name == name && s.kind == kind) {
-                service.processes = processes.parse().ok();
-            }
-        }
-        for (path, value) in options.lines().filter_map(pair) {
-            let mut parts = path.rsplitn(3, '/');
-            if let (Some(option), Some(kind), Some(name)) = (parts.next(), parts.next(), parts.next())
-                && let Some(service) = services.iter_mut().find(|s| s.name == name && s.kind == kind)
-            {
-                service.options.push((option.to_owned(), value));
-            }
-        }
-        Self { main: main.lines().filter_map(pair).collect(), services }
-    }
-
-    /// Whether this Postfix finds other servers by the DNS.
-    pub(crate) fn asks_dns(&self) -> bool {
-        self.main("smtp_dns_support_level") != "disabled"
-    }
-
-    /// The same with another value in main.cf.
-    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
-        self.main.insert(name.to_owned(), value.to_owned());
-        self
-    }
-
-    /// The value in main.cf.
-    pub(crate) fn main(&self, name: &str) -> &str {
-        self.main.get(name).map_or("", String::as_str)
-    }
-
-    /// Whether master.cf has a service of this name and type.
-    pub(crate) fn has_service(&self, name: &str, kind: &str) -> bool {
-        self.services.iter().any(|s| s.name == name && s.kind == kind)
-    }
-
-    /// The value that a service goes by.
-    pub(crate) fn of<'a>(&'a self, service: &'a Service, name: &str) -> &'a str {
-        service.option(name).unwrap_or_else(|| self.main(name))
-    }
-
-    /// What every process of Postfix goes by: (value, the service that says so or none).
-    pub(crate) fn everywhere(&self, name: &str) -> Vec<(&str, Option<&Service>)> {
-        let options = self.services.iter().filter_map(|s| s.option(name).map(|value| (value, Some(s))));
-        std::iter::once((self.main(name), None)).chain(options).collect()
-    }
-
-    /// A value of a shipped file with `$name` replaced.
-    pub(crate) fn expanded(&self, text: &str) -> String {
-        let mut out = String::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once('$') {
-            let end = after.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(after.len());
-            out += before;
-            out += self.main(&after[..end]);
-            rest = &after[end..];
-        }
-        out + rest
-    }
-}
-
-/// A service of a master.cf.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Service {
-    /// `smtp`, `127.0.0.1:25`.
-    pub(crate) name: String,
-    /// `inet`, `unix`, `pass`.
-    pub(crate) kind: String,
-    /// `smtpd`.
-    pub(crate) program: String,
-    /// How many processes at most; 0: as many as come. Nothing: Postfix's default.
-    pub(crate) processes: Option<u32>,
-    /// `-o name=value`.
-    pub(crate) options: Vec<(String, String)>,
-}
-
-impl Service {
-    /// As `postconf -P` names it: `smtp/inet`.
-    pub(crate) fn id(&self) -> String {
-        format!("{}/{}", self.name, self.kind)
-    }
-
-    pub(crate) fn option(&self, name: &str) -> Option<&str> {
-        self.options.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
-    }
-}
-
 /// Asks `postconf` for everything that is in force.
-pub(crate) fn read(config_directory: &Path) -> anyhow::Result<Postfix> {
-    // Ours are known to postconf only where another parameter names them.
-    let named: String = table()
-        .iter()
-        .map(|p| p.name)
-        .chain(FORMER_PARAMETERS.iter().copied())
-        .map(|name| format!("${{{name}?}}"))
-        .collect();
-    let postconf = |arguments: &[&str]| {
-        let mut command = Command::new("postconf");
-        command
-            .arg("-c")
-            .arg(config_directory)
-            .args(["-o", &format!("milter_macro_defaults={named}"), "-x"])
-            .args(arguments);
-        output(&mut command).map_err(anyhow::Error::msg).context("postconf")
-    };
-    let postfix = Postfix::parse(
-        &postconf(&[])?,
-        &postconf(&["-F", "*/*/command", "*/*/process_limit"])?,
-        &postconf(&["-P"])?,
-    );
-    // Just after a change postconf may tell the default.
-    Ok(postfix.with("config_directory", &config_directory.display().to_string()))
+pub(crate) fn read(config_directory: &Path) -> Known<Postfix> {
+    Postfix::read(config_directory, table().iter().map(|p| p.name).chain(FORMER_PARAMETERS.iter().copied()))
 }
 
 /// Reads the files beside main.cf.
@@ -253,38 +117,6 @@ pub(crate) fn read_tls_levels(
         }
     }
     Ok(levels)
-}
-
-/// For tests: the same Postfix with something else.
-#[cfg(test)]
-impl Postfix {
-    pub(crate) fn with_option(mut self, service: &str, name: &str, value: Option<&str>) -> Self {
-        let service = self.services.iter_mut().find(|s| s.id() == service).unwrap();
-        service.options.retain(|(n, _)| n != name);
-        service.options.extend(value.map(|v| (name.to_owned(), v.to_owned())));
-        self
-    }
-
-    pub(crate) fn with_service(mut self, name: &str, program: &str) -> Self {
-        self.services.push(Service {
-            name: name.into(),
-            kind: "inet".into(),
-            program: program.into(),
-            processes: None,
-            options: Vec::new(),
-        });
-        self
-    }
-
-    pub(crate) fn with_processes(mut self, name: &str, processes: Option<u32>) -> Self {
-        self.services.iter_mut().find(|s| s.name == name).unwrap().processes = processes;
-        self
-    }
-
-    pub(crate) fn without_service(mut self, name: &str) -> Self {
-        self.services.retain(|s| s.name != name);
-        self
-    }
 }
 
 #[cfg(test)]
