@@ -121,6 +121,7 @@ pub fn signed_parts(header: &Header, body: &[u8]) -> Result<SignedParts, Envelop
     if header.content_type().is_none_or(|m| m.essence != "multipart/signed") {
         return Err(EnvelopeError::NotSigned);
     }
+    literal::without_strays(header)?;
     let media = Media::of(header)?;
     if media.parameter("protocol").is_none_or(|protocol| !SIGNATURE_TYPES.contains(&protocol)) {
         return Err(NotLiteral::Parameter("protocol").into());

@@ -8,7 +8,10 @@
 
 use std::ops::Range;
 
+use memchr::memmem;
+
 use crate::header::{Field, Header, before_line_break, line_end};
+use crate::message::Body;
 
 /// The longest field that is read, in bytes.
 const MOST_BYTES: usize = 2_000;
@@ -37,6 +40,9 @@ pub enum NotLiteral {
     /// A line before, between or behind the parts that looks like the beginning of one.
     #[error("a line outside of the parts, or in one, looks like the beginning of another part")]
     LooksLikePart,
+    /// A byte at which some programs end a line, or a field, and others do not.
+    #[error("a NUL, or a CR without LF, stands in the header")]
+    Stray,
     /// Too much around the parts.
     #[error("more than {MOST_AROUND} bytes stand before the first part or behind the last")]
     Around,
@@ -61,6 +67,7 @@ impl NotLiteral {
             Self::LooksLikePart => {
                 "una riga fuori dalle parti, o al loro interno, sembra l'inizio di un'altra parte".to_owned()
             }
+            Self::Stray => "nell'intestazione c'è un NUL, o un CR senza LF".to_owned(),
             Self::Around => {
                 format!("più di {MOST_AROUND} byte precedono la prima parte o seguono l'ultima")
             }
@@ -141,6 +148,12 @@ pub fn sole<'a>(header: &'a Header, name: &'static str) -> Result<&'a Field, Not
     if fields.next().is_some() { Err(NotLiteral::Repeated(name)) } else { Ok(field) }
 }
 
+/// No NUL, and no CR that ends no line, stands in a header: a program that ends a line there sees other fields.
+pub fn without_strays(header: &Header) -> Result<(), NotLiteral> {
+    let has_one = |field: &Field| Body::from_bytes(field.value.clone()).has_nul_or_bare_cr();
+    if header.fields().iter().any(has_one) { Err(NotLiteral::Stray) } else { Ok(()) }
+}
+
 /// On one line; `None` where a byte stands that programs read in different ways.
 fn unfolded(value: &[u8]) -> Option<&[u8]> {
     let is_plain = |&b: &u8| (b' '..=b'~').contains(&b) || b"\t\r\n".contains(&b);
@@ -186,7 +199,7 @@ impl Reader<'_> {
 /// different ways: it is about one, in whatever spelling, and is not literal.
 pub fn is_odd_multipart(field: &Field) -> bool {
     let words: Vec<u8> = without_comments(&field.value).to_ascii_lowercase();
-    let has = |word: &[u8]| memchr::memmem::find(&words, word).is_some();
+    let has = |word: &[u8]| memmem::find(&words, word).is_some();
     let says_so = has(b"multipart/") || has(b"boundary");
     let is_plain = |media: Media| {
         let boundary = media.parameter("boundary").filter(|_| media.essence.starts_with("multipart/"));
@@ -212,6 +225,7 @@ fn without_comments(value: &[u8]) -> Vec<u8> {
 
 /// The ranges of the parts of a multipart that lies at `range` of `bytes`, each without the line break before
 /// the next delimiter. No other line may begin as a delimiter does: some programs take the beginning for it.
+/// Nor may it stand behind a CR, at which some programs end a line.
 pub fn split(
     bytes: &[u8],
     range: Range<usize>,
@@ -219,6 +233,9 @@ pub fn split(
     most_parts: usize,
 ) -> Result<Vec<Range<usize>>, NotLiteral> {
     let delimiter = [b"--", boundary.as_bytes()].concat();
+    let behind_cr = memmem::Finder::new(b"\r--");
+    let delimiter_behind_cr = [b"\r", &delimiter[..]].concat();
+    let delimiter_behind_cr = memmem::Finder::new(&delimiter_behind_cr);
     let (mut parts, mut open, mut closed) = (Vec::new(), None::<usize>, None::<usize>);
     let mut first = None::<usize>;
     let (end_of_all, mut at) = (range.end, range.start);
@@ -226,6 +243,10 @@ pub fn split(
         let end = line_end(&bytes[..end_of_all], at);
         let line = &bytes[at..end];
         let is_outside = open.is_none();
+        let hidden = if is_outside { &behind_cr } else { &delimiter_behind_cr };
+        if hidden.find(line).is_some() {
+            return Err(NotLiteral::LooksLikePart);
+        }
         if let Some(rest) = line.strip_prefix(&delimiter[..]) {
             let rest = rest.trim_ascii_end();
             if closed.is_some() || !(rest.is_empty() || rest == b"--") {
@@ -326,6 +347,19 @@ mod tests {
         assert!(!is_odd_multipart(&Field::written("Content-Type", "multipart/mixed; boundary=b")));
     }
 
+    #[test]
+    fn a_cr_alone_ends_a_line_for_some_programs() {
+        let with = |subject: &str| {
+            let mut header = Header::default();
+            header.push(Field::written("Subject", subject));
+            without_strays(&header)
+        };
+        assert_eq!(with("POSTA CERTIFICATA: a\r\n b"), Ok(()));
+        for subject in ["a\rContent-Type: multipart/mixed; boundary=EVIL", "a\r", "a\r\r\n b", "a\0b"] {
+            assert_eq!(with(subject), Err(NotLiteral::Stray), "{subject:?}");
+        }
+    }
+
     fn parts(body: &str, boundary: &str) -> Result<Vec<String>, NotLiteral> {
         let found = split(body.as_bytes(), 0..body.len(), boundary, 2)?;
         Ok(found.into_iter().map(|range| body[range].to_owned()).collect())
@@ -347,6 +381,10 @@ mod tests {
             ("--b\r\na\r\n--b\r\nb\r\n--b--\r\n--b\r\nc\r\n--b--\r\n", NotLiteral::LooksLikePart),
             ("--bc\r\nx\r\n--b\r\na\r\n--b\r\nb\r\n--b--\r\n", NotLiteral::LooksLikePart),
             ("--b\r\na\r\n--bc\r\nx\r\n--b\r\nb\r\n--b--\r\n", NotLiteral::LooksLikePart),
+            ("x\r--b\r\n\r\nx\r\n--b\r\na\r\n--b\r\nb\r\n--b--\r\n", NotLiteral::LooksLikePart),
+            ("x\r--EVIL\r\n--b\r\na\r\n--b\r\nb\r\n--b--\r\n", NotLiteral::LooksLikePart),
+            ("--b\r\na\r--b\r\rx\r\n--b\r\nb\r\n--b--\r\n", NotLiteral::LooksLikePart),
+            ("--b\r\na\r\n--b\r\nb\r\n--b--\r\nx\r--b", NotLiteral::LooksLikePart),
             ("--b\r\na\r\n--b\r\nb\r\n", NotLiteral::NotClosed),
             ("--b--\r\n", NotLiteral::NotClosed),
             ("", NotLiteral::NotClosed),
