@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use encodify::base64;
+use memchr::memchr;
 use pec_core::clock::Moment;
 use pec_core::header::{Field, Header};
 use pec_core::message::Body;
@@ -233,16 +234,21 @@ async fn converse(
     }
 }
 
-/// An answer ends with NUL. One that does not is cut, and none.
+/// An answer ends with NUL, and what happens to the connection after it is nothing to it: clamd hangs up on
+/// a stream that is too long for it with bytes unread, which resets the connection. One without NUL is cut,
+/// and none.
 async fn answer(reader: impl AsyncRead + Unpin) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    reader.take(MOST_ANSWER).read_to_end(&mut bytes).await?;
-    match bytes.split(|&b| b == 0).next() {
-        Some(text) if text.len() < bytes.len() => Ok(String::from_utf8_lossy(text).into_owned()),
-        _ if bytes.is_empty() => {
-            Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up without an answer"))
+    let (mut reader, mut bytes) = (reader.take(MOST_ANSWER), Vec::new());
+    loop {
+        let before = bytes.len();
+        let read = reader.read_buf(&mut bytes).await?;
+        if let Some(length) = memchr(0, &bytes[before..]) {
+            return Ok(String::from_utf8_lossy(&bytes[..before + length]).into_owned());
         }
-        _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "its answer is cut")),
+        if read == 0 {
+            let what = if bytes.is_empty() { "it hung up without an answer" } else { "its answer is cut" };
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+        }
     }
 }
 
@@ -419,6 +425,39 @@ mod tests {
         for said in ["stream: OK\0", "stream: X FOUND\0", ""] {
             let scanned = scan(Does::SayAtOnce(said), 8_000_000).await;
             assert!(scanned.is_err(), "{said:?}: {scanned:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_scanner_that_resets_the_connection_after_its_answer_has_answered() {
+        // It reads a little of a long stream, answers, and hangs up with the rest unread: the kernel resets
+        // the connection.
+        for over in ["tcp", "unix"] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("clamd.ctl");
+            let said = b"INSTREAM size limit exceeded. ERROR\0";
+            let socket = if over == "tcp" {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let address = listener.local_addr().unwrap();
+                tokio::spawn(async move {
+                    let (mut connection, _) = listener.accept().await.unwrap();
+                    connection.read_exact(&mut [0; 100]).await.unwrap();
+                    connection.write_all(said).await.unwrap();
+                });
+                Socket::Inet(address.to_string())
+            } else {
+                let listener = tokio::net::UnixListener::bind(&path).unwrap();
+                tokio::spawn(async move {
+                    let (mut connection, _) = listener.accept().await.unwrap();
+                    connection.read_exact(&mut [0; 100]).await.unwrap();
+                    connection.write_all(said).await.unwrap();
+                });
+                Socket::Unix(path)
+            };
+            let (header, body) = message(8_000_000);
+            let scanned = Scanner::new(Some(socket)).scan(&header, &body).await;
+            let too_large = Scan::NotScanned("larger than its StreamMaxLength".to_owned());
+            assert_eq!(scanned.unwrap(), too_large, "over {over}");
         }
     }
 

@@ -5,7 +5,6 @@ use crate::check::look::Seen;
 
 /// clamd, its limits, its signatures.
 pub(crate) fn scanner(seen: &Seen) -> Vec<Finding> {
-    const MEND: &str = "see The virus scanner in docs/configuration.md";
     let Ok(ours) = &seen.ours else { return Vec::new() };
     let examination = match &seen.scanner {
         None => {
@@ -29,7 +28,7 @@ pub(crate) fn scanner(seen: &Seen) -> Vec<Finding> {
             "clamd's limits",
             format!("in a message of {size} bytes it {what}"),
             allowed,
-            MEND,
+            limits_for(*size),
         ));
     }
     match examination.signatures {
@@ -51,6 +50,16 @@ pub(crate) fn scanner(seen: &Seen) -> Vec<Finding> {
         }
     }
     out
+}
+
+/// What to set in clamd.conf, so that it scans messages of `size` bytes and what is unpacked from them.
+fn limits_for(size: usize) -> String {
+    let most = size.div_ceil(1024 * 1024) + 8;
+    format!(
+        "in clamd.conf StreamMaxLength {most}M, MaxFileSize {most}M, MaxScanSize {}M, AlertExceedsMax yes, then \
+        restart clamd; see the virus scanner in docs/configuration.md",
+        10 * most
+    )
 }
 
 #[cfg(test)]
@@ -76,10 +85,11 @@ mod tests {
         let examined = |seen: &mut Seen, change: fn(&mut Examination)| {
             change(seen.scanner.as_mut().unwrap().as_mut().unwrap())
         };
-        assert!(
-            found(scanner, |seen| examined(seen, |e| e.blind = Some((5, "finds no virus".into()))))[0]
-                .contains("a message of 5 bytes it finds no virus")
-        );
+        let blind = found(scanner, |seen| {
+            examined(seen, |e| e.blind = Some((33_600_000, "does not scan: larger than ...".into())));
+        });
+        assert!(blind[0].contains("in a message of 33600000 bytes it does not scan"), "{blind:?}");
+        assert!(blind[0].contains("StreamMaxLength 41M, MaxFileSize 41M, MaxScanSize 410M"), "{blind:?}");
         assert!(
             found(scanner, |seen| examined(seen, |e| e.signatures = None))[0]
                 .starts_with("not seen: the age of clamd's signatures")
