@@ -4,8 +4,9 @@
 //! follows from Postfix's own queue. One that is not accepted becomes the notice of that, to its sender
 //! alone.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
+use anyhow::Context as _;
 use pec_core::address::Address;
 use pec_core::clock::Moment;
 use pec_core::daticert::{Daticert, Destinatario, Errore, Tipo, TipoDestinatario, TipoRicevuta};
@@ -52,11 +53,20 @@ impl AccessPoint {
     }
 
     fn type_of(&self, directory: &Directory, domain: &str) -> TipoDestinatario {
-        if self.world.is_local(domain) || directory.provider_of_domain(domain).is_some() {
+        if self.world.is_local(domain) || directory.has_domain(domain) {
             TipoDestinatario::Certificato
         } else {
             TipoDestinatario::Esterno
         }
+    }
+
+    /// Who serves the recipients of other providers, as the directory says now: their receipts are weighed by
+    /// that.
+    fn served(&self, recipients: &[Recipient]) -> Option<String> {
+        let domains: BTreeSet<String> =
+            recipients.iter().filter_map(|r| r.address.as_ref()).map(Address::domain).collect();
+        let others = domains.iter().map(String::as_str).filter(|domain| !self.world.is_local(domain));
+        Some(self.world.directory.now().excerpt(others)).filter(|served| !served.is_empty())
     }
 
     /// The certification data of a message that was submitted at `now`; `id` makes its identifier.
@@ -207,6 +217,7 @@ impl AccessPoint {
             daticert: daticert.to_xml(),
             body_sha256: body_sha256.to_vec(),
             signed_at: now,
+            served: self.served(&transaction.recipients),
         };
         let custody = self.custody_of_own(&sent, &daticert, &envelope, &transaction.recipients)?;
         let sent = world.database.authentic(sent)?;
@@ -254,7 +265,7 @@ impl AccessPoint {
             id: fresh()?,
             envid: sent.envid.clone(),
             provider: sent.provider.clone(),
-            mail_receipt: self.world.own_record()?.mail_receipt.to_string(),
+            mail_receipt: own_mail_receipt(&self.world)?,
             identificativo: sent.identificativo.clone(),
             daticert: daticert.to_xml(),
             recipients,
@@ -263,6 +274,15 @@ impl AccessPoint {
             taken_at: sent.signed_at,
         }))
     }
+}
+
+/// Our own service mailbox, as the directory has it.
+fn own_mail_receipt(world: &World) -> anyhow::Result<String> {
+    let own = world.own_record()?;
+    let address = own.mail_receipt.as_ref().with_context(|| {
+        format!("the record of {} in pec_directory_file has no good mailReceipt", own.title())
+    })?;
+    Ok(address.to_string())
 }
 
 impl Point for AccessPoint {

@@ -142,9 +142,18 @@ pub fn directory(providers: usize, domains: usize) {
     info_line!(NO_QUEUE_ID, "directory: providers={providers} domains={domains}");
 }
 
-/// Two records of the directory claim the same thing.
+/// Two providers of the directory claim the same thing, or a record has too many certificates.
 pub fn directory_conflict(conflict: &str) {
     warning_line!(NO_QUEUE_ID, "directory: {conflict}");
+}
+
+/// A record of the directory of providers has a bad value.
+pub fn directory_spoiled(what: &str) {
+    error_line!(
+        NO_QUEUE_ID,
+        "directory: bad value: {what}; the record keeps its last good one; where it has none, mail that \
+        hangs on it waits; tell who publishes the directory"
+    );
 }
 
 /// The certificate of another provider breaks rules of RFC 6109 s. 5.5 that do not make it worthless.
@@ -183,6 +192,11 @@ pub fn directory_unreadable(why: &str) {
         NO_QUEUE_ID,
         "directory: the changed file is not taken up, the one from before stays in force: {why}"
     );
+}
+
+/// What must be written down before a changed directory is in force cannot be; the one from before stays.
+pub fn directory_waits(why: &str) {
+    error_line!(NO_QUEUE_ID, "directory: the changed file is not taken up yet, it is tried again: {why}");
 }
 
 /// A signature is believed though its certificate may have been revoked: who, and why it is not known.
@@ -492,6 +506,16 @@ pub fn ricevuta_of_nothing(queue_id: &str, ricevuta: &Daticert, provider: &str) 
         queue_id,
         "ricevuta of a message that was never sent from here: tipo={} identificativo={} \
         provider={provider}; delivered, nothing else changed",
+        ricevuta.tipo,
+        ricevuta.identificativo
+    );
+}
+
+/// A receipt that verifies, of a provider that may not speak of what it tells.
+pub fn ricevuta_of_another(queue_id: &str, ricevuta: &Daticert, why: &str) {
+    warning_line!(
+        queue_id,
+        "ricevuta that counts for nothing: tipo={} identificativo={}; {why}; delivered, nothing else changed",
         ricevuta.tipo,
         ricevuta.identificativo
     );

@@ -19,6 +19,7 @@ use pec_core::smime::own::{KeyError, OwnCertificate};
 use pec_core::smime::pem::{PemSigner, private_key_from_pem};
 use pec_core::smime::verify::TrustedCas;
 
+use crate::files::beside;
 use crate::maillog;
 use crate::parameters::{ParameterError, Settings};
 
@@ -84,10 +85,20 @@ pub fn auditor(file: &Path) -> Result<Reader, ParameterError> {
     read.map_err(|trouble| unusable("pec_infected_certificate_file", file, trouble))
 }
 
-/// The directory of providers (`pec_directory_file`, LDIF).
+/// The directory of providers (`pec_directory_file`, LDIF). A record with bad values has its last good ones
+/// of the file beside it whose name ends in `.good`.
 pub fn directory(file: &Path) -> Result<Directory, ParameterError> {
-    let read = || Directory::read(BufReader::new(File::open(file).map_err(|e| e.to_string())?));
-    read().map_err(|trouble| unusable("pec_directory_file", file, trouble))
+    let read = |file: &Path| Directory::read(BufReader::new(File::open(file).map_err(|e| e.to_string())?));
+    let usable = || -> Result<Directory, String> {
+        let mut directory = read(file)?;
+        if directory.spoiled().next().is_some()
+            && let Ok(good) = read(&beside(file, "good"))
+        {
+            directory.keep(&good)?;
+        }
+        Ok(directory)
+    };
+    usable().map_err(|trouble| unusable("pec_directory_file", file, trouble))
 }
 
 /// A secret's file, a key or a PIN, is not for every user of this machine. The error does not name the file.

@@ -3,26 +3,30 @@
 //! | signature verifies, signer in the directory | header, contents | what it is |
 //! | --- | --- | --- |
 //! | cannot be known now (revocation list) | | nothing yet: it waits |
-//! | signer, or that he serves the sender's domain, not in the directory | | a newer directory is asked for once; then as below |
+//! | signer, or that he serves the sender's domain, not in the directory | | a newer directory is asked for once, then those that were in force since the envelope was made; if a record has a bad value, it waits; then as below |
 //! | no | | ordinary mail: anomaly, or refused where a mailbox takes certified mail only |
 //! | yes | header at odds with certificate, daticert.xml unreadable or at odds with header (type, sender, identifiers) or SMTP envelope | damaged: anomaly, never refused |
 //! | yes | envelope of a sender whom that provider serves, to its recipients | envelope: taken in charge |
-//! | yes | receipt or notice | receipt: delivered |
+//! | yes | receipt or notice | receipt: `standing.rs` says what it counts for |
 //! | yes, ours | busta di anomalia | our own anomaly envelope: delivered, not wrapped again |
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use pec_core::address::Address;
 use pec_core::clock::Moment;
 use pec_core::daticert::{Daticert, DaticertError, MAX_BYTES, Tipo};
 use pec_core::directory::signer::NoSigner;
-use pec_core::directory::{Directory, Provider};
+use pec_core::directory::speaker::Speaker;
+use pec_core::directory::{Attribute, Directory, Provider};
 use pec_core::envelope::{EnvelopeError, SignedParts, claimed_type, contents, signed_parts};
 use pec_core::header::Header;
 use pec_core::notices::anomalia::Errore;
 use pec_core::smime::verify::{NotKnown, SignedBy, TrustedCas, VerifyError};
+
+use crate::standing::lacks_domains;
 
 /// What a message is.
 #[derive(Debug)]
@@ -33,7 +37,7 @@ pub enum Arrived {
         daticert: Daticert,
         /// Where what the provider signed lies in the body: this is the envelope, whatever surrounds it.
         content: Range<usize>,
-        /// Who signed it.
+        /// The record by which its provider serves the sender.
         provider: Provider,
     },
     /// A correct receipt or notice.
@@ -43,7 +47,7 @@ pub enum Arrived {
         /// Where what the provider signed lies in the body.
         content: Range<usize>,
         /// Who signed it.
-        provider: Provider,
+        speaker: Speaker,
     },
     /// A busta di anomalia that we signed.
     Anomalia,
@@ -51,13 +55,31 @@ pub enum Arrived {
     Anomalous {
         /// Why.
         errore: Errore,
-        /// The provider of the directory that signed it, if one did.
-        provider: Option<Provider>,
-        /// Whether a newer directory may know the signer, or that he serves the sender's domain.
-        is_unknown: bool,
+        /// The provider of the directory that signed it, if one did: its name there.
+        provider: Option<String>,
+        /// What another directory may know.
+        unknown: Option<Unknown>,
     },
     /// Nobody can say now, for want of a revocation list.
     NotKnown(NotKnown),
+}
+
+/// A part of a directory that is in force no longer.
+#[derive(Debug)]
+pub struct Former {
+    /// Until when it was.
+    pub until: Moment,
+    /// The part.
+    pub directory: Arc<Directory>,
+}
+
+/// What the directory does not know: a signer, or that he serves the sender's domain.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unknown {
+    /// That domain, or the hashes of the signer's certificate, in lower case.
+    pub what: Vec<String>,
+    /// Why it may be so all the same, and the message waits: a record has a bad value.
+    pub waits: Option<String>,
 }
 
 /// By what a message is judged.
@@ -67,17 +89,26 @@ pub struct Judge<'a> {
     pub cas: &'a TrustedCas,
     /// The providers.
     pub directory: &'a Directory,
+    /// What of former directories is about it.
+    pub formerly: &'a [Former],
     /// `pec_provider_name`.
     pub our_name: &'a str,
     /// The time.
     pub now: Moment,
 }
 
+/// A provider that signed.
+struct Signer {
+    speaker: Speaker,
+    /// Until when its certificate was in the directory, if it is no longer.
+    until: Option<Moment>,
+}
+
 /// Why a message does not count as signed by a provider.
 enum Unsigned {
     Anomalous(Errore),
     /// A CA vouches for the signer, and the directory does not know him.
-    Unknown(Errore),
+    Unknown(Errore, Vec<String>),
     NotKnown(NotKnown),
 }
 
@@ -114,27 +145,38 @@ impl Judge<'_> {
         reverse_path: Option<&Address>,
         recipients: &[Address],
     ) -> Arrived {
-        let (parts, signed_by, provider) = match self.signed(header, body) {
+        let (parts, signed_by, signer) = match self.signed(header, body) {
             Ok(signed) => signed,
             Err(Unsigned::Anomalous(errore)) => {
-                return Arrived::Anomalous { errore, provider: None, is_unknown: false };
+                return Arrived::Anomalous { errore, provider: None, unknown: None };
             }
-            Err(Unsigned::Unknown(errore)) => {
-                return Arrived::Anomalous { errore, provider: None, is_unknown: true };
+            Err(Unsigned::Unknown(errore, what)) => {
+                let unknown = Some(Unknown { what, waits: self.perhaps_known(header) });
+                return Arrived::Anomalous { errore, provider: None, unknown };
             }
             Err(Unsigned::NotKnown(not_known)) => return Arrived::NotKnown(not_known),
         };
-        self.decide_signed(header, body, parts, &signed_by, provider, reverse_path, recipients)
-            .unwrap_or_else(|errore| Arrived::Anomalous {
-                errore,
-                provider: Some(provider.clone()),
-                is_unknown: false,
-            })
+        let name = signer.speaker.name().to_owned();
+        self.decide_signed(header, body, parts, &signed_by, signer, reverse_path, recipients)
+            .unwrap_or_else(|errore| Arrived::Anomalous { errore, provider: Some(name), unknown: None })
+    }
+
+    /// Why what says to be certified may be so, though no record has its certificate.
+    fn perhaps_known(self, header: &Header) -> Option<String> {
+        if header.text("X-Trasporto").is_none() && header.text("X-Ricevuta").is_none() {
+            return None;
+        }
+        let record = self.directory.providers().iter().find(|p| p.lacks(Attribute::Certificate))?;
+        let title = record.title();
+        Some(format!(
+            "no record of pec_directory_file has the certificate that signed it, and that of {title} has a bad \
+             value; `pecctl check` names the value"
+        ))
     }
 
     /// "Signature existence", "signature origin" and "signature validity": what is not signed by a provider
     /// is ordinary mail.
-    fn signed(&self, header: &Header, body: &Bytes) -> Result<(SignedParts, SignedBy, &Provider), Unsigned> {
+    fn signed(&self, header: &Header, body: &Bytes) -> Result<(SignedParts, SignedBy, Signer), Unsigned> {
         let not_authentic = |perche: String, why: String| {
             Unsigned::Anomalous(Errore::new(
                 format!("Firma non presente o non autentica ({perche})"),
@@ -153,24 +195,34 @@ impl Judge<'_> {
             }
             Err(e) => return Err(not_authentic(e.italiano(), e.to_string())),
         };
-        let signer =
-            self.directory.signer(self.cas, &body[parts.content.clone()], &parts.signature, self.now);
-        let (signed_by, provider) = signer.map_err(|no_signer| match no_signer {
+        let signer_in = |directory: &Directory| {
+            directory.signer(self.cas, &body[parts.content.clone()], &parts.signature, self.now)
+        };
+        let (mut signer, mut until) = (signer_in(self.directory), None);
+        for former in self.formerly {
+            if matches!(signer, Err(NoSigner::Unknown(_))) {
+                (signer, until) = (signer_in(&former.directory), Some(former.until));
+            }
+        }
+        let (signed_by, speaker) = signer.map_err(|no_signer| match no_signer {
             NoSigner::NotBelieved(VerifyError::NotKnown(not_known)) => Unsigned::NotKnown(not_known),
             NoSigner::NotBelieved(e) => not_authentic(e.italiano(), e.to_string()),
-            NoSigner::Unknown(SignedBy { common_name, sha1, .. }) => Unsigned::Unknown(Errore::new(
-                format!(
-                    "il certificato che ha firmato ({common_name}, SHA-1 {sha1}) non appartiene a un \
-                    gestore di posta certificata"
+            NoSigner::Unknown(SignedBy { common_name, sha1, sha256, .. }) => Unsigned::Unknown(
+                Errore::new(
+                    format!(
+                        "il certificato che ha firmato ({common_name}, SHA-1 {sha1}) non appartiene a un \
+                        gestore di posta certificata"
+                    ),
+                    format!(
+                        "the certificate that signed ({common_name}, SHA-1 {sha1}) is not in the directory \
+                        of providers"
+                    ),
                 ),
-                format!(
-                    "the certificate that signed ({common_name}, SHA-1 {sha1}) is not in the directory \
-                    of providers"
-                ),
-            )),
+                [sha1, sha256].map(|hash| hash.to_ascii_lowercase()).into(),
+            ),
         })?;
-        self.cas.name_breaches(&signed_by, &provider.name);
-        Ok((parts, signed_by, provider))
+        self.cas.name_breaches(&signed_by, speaker.name());
+        Ok((parts, signed_by, Signer { speaker, until }))
     }
 
     /// "Formal correctness" of what a provider signed. The error says what is damaged.
@@ -181,10 +233,11 @@ impl Judge<'_> {
         body: &Bytes,
         parts: SignedParts,
         signed_by: &SignedBy,
-        provider: &Provider,
+        signer: Signer,
         reverse_path: Option<&Address>,
         recipients: &[Address],
     ) -> Result<Arrived, Errore> {
+        let Signer { speaker, until } = signer;
         if let Some(field) = SINGLE_FIELDS.iter().find(|name| header.all(name).count() > 1) {
             return Err(Errore::new(
                 format!("il campo {field} è presente più volte"),
@@ -224,7 +277,7 @@ impl Judge<'_> {
             let is_anomalia = header.text("X-Trasporto").is_some_and(|t| t.eq_ignore_ascii_case("errore"));
             // The header is anybody's; what we signed as a busta di anomalia has no daticert.xml.
             if is_anomalia
-                && provider.name == self.our_name
+                && speaker.records().iter().any(|record| record.name == self.our_name)
                 && matches!(
                     contents(body, parts.content, Tipo::PostaCertificata),
                     Err(EnvelopeError::Daticert(0))
@@ -246,6 +299,13 @@ impl Judge<'_> {
         let content = parts.content.clone();
         let contents = contents(body, parts.content, claimed).map_err(unreadable)?;
         let daticert = contents.daticert;
+        if let Some(until) = until.filter(|until| *until < daticert.data) {
+            let name = speaker.name();
+            return Err(Errore::new(
+                format!("il certificato che ha firmato non appartiene più a {name} dal {until}"),
+                format!("the certificate that signed is not in the directory of providers since {until}"),
+            ));
+        }
         if let (Some(reference), Some(msgid)) = (header.text("X-Riferimento-Message-ID"), &daticert.msgid)
             && bare(&reference) != bare(msgid)
         {
@@ -259,7 +319,7 @@ impl Judge<'_> {
             ));
         }
         if claimed != Tipo::PostaCertificata {
-            return Ok(Arrived::Ricevuta { daticert, content, provider: provider.clone() });
+            return Ok(Arrived::Ricevuta { daticert, content, speaker });
         }
 
         // Every notice about it repeats these data in our own writing, which may be longer, and from that it
@@ -281,14 +341,6 @@ impl Judge<'_> {
                 format!("il messaggio è stato inviato da {reverse_path}, e daticert.xml indica {mittente}"),
                 format!("it comes from {reverse_path}, and its daticert.xml is of {mittente}"),
             ));
-        }
-        if self.directory.provider_of_domain(&mittente.domain()) != Some(provider) {
-            let (name, domain) = (&provider.name, mittente.domain());
-            let errore = Errore::new(
-                format!("dominio mittente non di posta certificata: {domain} non è gestito da {name}"),
-                format!("{name} does not serve the sender's domain, {domain}"),
-            );
-            return Ok(Arrived::Anomalous { errore, provider: Some(provider.clone()), is_unknown: true });
         }
         // The provider certifies whom the sender wrote to; whoever else gets hold of the envelope cannot have
         // its delivery certified.
@@ -324,7 +376,25 @@ impl Judge<'_> {
                 format!("the From: field ({name}) does not name the sender in daticert.xml ({mittente})"),
             ));
         }
-        Ok(Arrived::Busta { daticert, content, provider: provider.clone() })
+        // Last: a directory may know another answer, and what is wrong with the message stays.
+        let domain = mittente.domain();
+        let then = self.formerly.iter().filter(|former| former.until >= daticert.data);
+        let mut directories = std::iter::once(self.directory).chain(then.map(|former| &*former.directory));
+        // A certificate that has left the directory is in no record by which its provider would serve.
+        let of_former = until.and_then(|_| speaker.serves(self.directory, &domain));
+        let Some(provider) = of_former.or_else(|| directories.find_map(|d| speaker.signs_for(d, &domain)))
+        else {
+            let name = speaker.name();
+            let errore = Errore::new(
+                format!("dominio mittente non di posta certificata: {domain} non è gestito da {name}"),
+                format!("{name} does not serve the sender's domain, {domain}"),
+            );
+            let lacks = speaker.records().iter().any(|record| record.lacks(Attribute::Domain));
+            let unknown = Some(Unknown { what: vec![domain], waits: lacks.then(|| lacks_domains(name)) });
+            return Ok(Arrived::Anomalous { errore, provider: Some(name.to_owned()), unknown });
+        };
+        let provider = provider.clone();
+        Ok(Arrived::Busta { daticert, content, provider })
     }
 }
 

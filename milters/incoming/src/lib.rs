@@ -8,6 +8,7 @@
 
 pub mod decision;
 mod session;
+mod standing;
 mod triggers;
 mod virus;
 

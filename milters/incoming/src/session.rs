@@ -12,6 +12,7 @@ use openssl::sha::sha256;
 use pec_core::address::Address;
 use pec_core::clock::Moment;
 use pec_core::daticert::{Daticert, Tipo};
+use pec_core::directory::speaker::Speaker;
 use pec_core::directory::{Directory, Provider};
 use pec_core::header::Header;
 use pec_core::identifier::fresh;
@@ -28,7 +29,8 @@ use pec_state::rows::{Custody, FactKind, PassedKind, Ricevuta};
 use pec_state::trigger::{Trigger, is_internal_domain};
 use tokio::sync::Semaphore;
 
-use crate::decision::{Arrived, Judge, may_be_signed};
+use crate::decision::{Arrived, Former, Judge, Unknown, may_be_signed};
+use crate::standing::Standing;
 use crate::virus::{Infected, Scanned};
 
 /// Where a message comes from.
@@ -87,17 +89,20 @@ impl IncomingPoint {
             Arrived::Busta { daticert, content, provider } => {
                 self.busta(mail, daticert, content, provider).await
             }
-            Arrived::Ricevuta { daticert, content, provider } => {
-                self.ricevuta(&mail, &daticert, content, &provider).await
+            Arrived::Ricevuta { daticert, content, speaker } => {
+                self.ricevuta(&mail, &daticert, content, &speaker).await
             }
             Arrived::Anomalia => self.own_anomalia(&mail).await,
             Arrived::NotKnown(not_known) => Ok(Verdict::Wait(not_known.to_string())),
+            Arrived::Anomalous { unknown: Some(Unknown { waits: Some(why), .. }), .. } => {
+                Ok(Verdict::Wait(why))
+            }
             Arrived::Anomalous { provider: None, .. } if is_spam => {
                 let text = "the message looks like spam; certified mail is never refused for that";
                 Ok(Verdict::refuse("550", "5.7.1", text))
             }
             Arrived::Anomalous { errore, provider, .. } => {
-                self.anomalous(&mail, &errore, provider.as_ref()).await
+                self.anomalous(&mail, &errore, provider.as_deref()).await
             }
         }
     }
@@ -118,15 +123,15 @@ impl IncomingPoint {
     }
 
     /// What the message is. A signer may be missing in our directory, then a list of its CA, or that first
-    /// and then a domain: each is asked for once.
+    /// and then a domain: each is asked for once. A directory of before may have known them.
     async fn judge(&self, mail: &Mail<'_>) -> anyhow::Result<Arrived> {
         let (world, now) = (&self.world, self.world.clock.now());
         let mut directory = world.directory.now();
-        let mut arrived = self.judge_by(&directory, mail, now).await?;
+        let mut arrived = self.judge_by(&directory, &[], mail, now).await?;
         for _ in 0..2 {
             match &arrived {
                 Arrived::NotKnown(not_known) => world.crls.fetch_wanted(&not_known.wanted, now).await,
-                Arrived::Anomalous { is_unknown: true, .. } => {
+                Arrived::Anomalous { unknown: Some(_), .. } => {
                     match world.newer_directory(&directory).await {
                         Some(newer) => directory = newer,
                         None => break,
@@ -134,14 +139,31 @@ impl IncomingPoint {
                 }
                 _ => break,
             }
-            arrived = self.judge_by(&directory, mail, now).await?;
+            arrived = self.judge_by(&directory, &[], mail, now).await?;
+        }
+        // The signer may be one of before, and then the domain.
+        let (mut formerly, since) = (Vec::new(), self.under_way_since());
+        for _ in 0..2 {
+            let Arrived::Anomalous { unknown: Some(Unknown { what, .. }), .. } = &arrived else { break };
+            let more = self.formerly(what, since).await?;
+            if more.is_empty() {
+                break;
+            }
+            formerly.extend(more);
+            arrived = self.judge_by(&directory, &formerly, mail, now).await?;
         }
         Ok(arrived)
     }
 
-    async fn judge_by(&self, directory: &Directory, mail: &Mail<'_>, now: Moment) -> anyhow::Result<Arrived> {
-        let judge =
-            Judge { cas: &self.world.cas, directory, our_name: &self.world.settings.provider_name, now };
+    async fn judge_by(
+        &self,
+        directory: &Directory,
+        formerly: &[Former],
+        mail: &Mail<'_>,
+        now: Moment,
+    ) -> anyhow::Result<Arrived> {
+        let our_name = &self.world.settings.provider_name;
+        let judge = Judge { cas: &self.world.cas, directory, formerly, our_name, now };
         let whole = mail.whole();
         let decide = || {
             let sender = mail.transaction.sender.as_ref();
@@ -157,10 +179,11 @@ impl IncomingPoint {
     /// Certified mail that came without TLS: why it waits, if the administrator wants that; a line in the log
     /// otherwise.
     fn came_in_clear_text(&self, mail: &Mail<'_>, arrived: &Arrived) -> Option<String> {
-        let (Arrived::Busta { provider, .. } | Arrived::Ricevuta { provider, .. }) = arrived else {
-            return None;
+        let name = match arrived {
+            Arrived::Busta { provider, .. } => &provider.name,
+            Arrived::Ricevuta { speaker, .. } => speaker.name(),
+            _ => return None,
         };
-        let name = &provider.name;
         if mail.transaction.tls.is_some() {
             return None;
         }
@@ -189,8 +212,15 @@ impl IncomingPoint {
                 "un altro messaggio con lo stesso identificativo è già stato preso in carico",
                 "another message with the same identifier has been taken in charge before",
             );
-            return self.anomalous(&mail, &errore, Some(&provider)).await;
+            return self.anomalous(&mail, &errore, Some(&provider.name)).await;
         }
+        let Some(mail_receipt) = provider.mail_receipt.clone() else {
+            return Ok(Verdict::Wait(format!(
+                "the record of {} in pec_directory_file has no good mailReceipt, to which the presa in carico \
+                 goes; `pecctl check` names the bad value",
+                provider.title()
+            )));
+        };
         let recipients = std::mem::take(&mut mail.recipients);
         let queue_id = mail.transaction.queue_id();
         let Some(recipients) = not_taken(queue_id, &daticert, &provider, recipients, &taken.recipients)
@@ -203,7 +233,9 @@ impl IncomingPoint {
         }
         let infected = if let Scanned::Infected(infected) = scanned { Some(infected) } else { None };
         let body_sha256 = sha256(&whole);
-        let envelope = Envelope { daticert, body_sha256, content_sha256, recipients, provider, infected };
+        let provider = provider.name;
+        let envelope =
+            Envelope { daticert, body_sha256, content_sha256, recipients, provider, mail_receipt, infected };
         self.take_in_charge(mail.connection, &mail.transaction, envelope).await
     }
 
@@ -213,18 +245,23 @@ impl IncomingPoint {
         mail: &Mail<'_>,
         daticert: &Daticert,
         content: Range<usize>,
-        provider: &Provider,
+        speaker: &Speaker,
     ) -> anyhow::Result<Verdict> {
+        let standing = match self.standing(daticert, speaker).await? {
+            Standing::InOurPlace(errore) => return self.anomalous(mail, &errore, Some(speaker.name())).await,
+            Standing::NotKnown(why) => return Ok(Verdict::Wait(why)),
+            standing => standing,
+        };
         if let Some(reply) = self.no_such_mailbox(&mail.recipients, true).await? {
             return Ok(Verdict::Refuse(reply));
         }
         let scanned = self.scanned_signed(mail, content.clone()).await?;
-        if let Some(reply) = scanned.refusal_of_receipt(mail.transaction.queue_id(), &provider.name) {
+        if let Some(reply) = scanned.refusal_of_receipt(mail.transaction.queue_id(), speaker.name()) {
             return Ok(Verdict::Refuse(reply));
         }
         let whole = mail.whole();
         let hashes = Hashes { body: sha256(&whole), content: sha256(&whole[content]) };
-        self.pass_receipt(mail.connection, &mail.transaction, daticert, provider, hashes).await
+        self.pass_receipt(mail, daticert, speaker, standing, hashes).await
     }
 
     /// A busta di anomalia of ours that comes from outside: as it came.
@@ -296,21 +333,17 @@ impl IncomingPoint {
         &self,
         mail: &Mail<'_>,
         errore: &Errore,
-        provider: Option<&Provider>,
+        provider: Option<&str>,
     ) -> anyhow::Result<Verdict> {
         if let Some(reply) = self.not_admitted(mail, provider).await? {
             return Ok(Verdict::Refuse(reply));
         }
-        let anomaly = mail.anomaly(errore, provider.map(|p| p.name.as_str()));
+        let anomaly = mail.anomaly(errore, provider);
         Ok(Verdict::Change(anomaly.wrap(&self.world, PassedKind::Anomalia, mail.body.clone()).await?.0))
     }
 
     /// Why what is no correct certified mail is not let in, if it is not.
-    async fn not_admitted(
-        &self,
-        mail: &Mail<'_>,
-        provider: Option<&Provider>,
-    ) -> anyhow::Result<Option<Reply>> {
+    async fn not_admitted(&self, mail: &Mail<'_>, provider: Option<&str>) -> anyhow::Result<Option<Reply>> {
         if provider.is_none()
             && let Some(reply) = self.refuses_ordinary_mail(&mail.transaction, &mail.recipients)
         {
@@ -376,7 +409,15 @@ impl IncomingPoint {
     ) -> anyhow::Result<Verdict> {
         let world = &self.world;
         let queue_id = transaction.queue_id();
-        let Envelope { mut daticert, body_sha256, content_sha256, recipients, provider, infected } = envelope;
+        let Envelope {
+            mut daticert,
+            body_sha256,
+            content_sha256,
+            recipients,
+            provider,
+            mail_receipt,
+            infected,
+        } = envelope;
         // The header says which receipt is asked for (RFC 6109 s. 3.3.2); what is signed counts more, and may
         // be silent.
         daticert.ricevuta = daticert
@@ -392,8 +433,8 @@ impl IncomingPoint {
         let custody = world.database.authentic(Custody {
             id,
             envid,
-            provider: provider.name.clone(),
-            mail_receipt: provider.mail_receipt.to_string(),
+            provider: provider.clone(),
+            mail_receipt: mail_receipt.to_string(),
             identificativo: daticert.identificativo.clone(),
             daticert: daticert.to_xml(),
             recipients: recipients.iter().map(ToString::to_string).collect(),
@@ -412,9 +453,9 @@ impl IncomingPoint {
         // A crash after this leaves a row about a copy that is in no queue: no trigger asks for it, nobody
         // hands it over.
         world.database.insert_custody(&custody, &log).await?;
-        maillog::ricezione(queue_id, &daticert, &provider.name, recipients.len());
+        maillog::ricezione(queue_id, &daticert, &provider, recipients.len());
         if let Some(infected) = infected {
-            maillog::virus_in_envelope(queue_id, &daticert, &provider.name, &infected.virus, &custody.id);
+            maillog::virus_in_envelope(queue_id, &daticert, &provider, &infected.virus, &custody.id);
             return self.become_virus_notices(transaction, &custody, &infected.virus).await;
         }
 
@@ -428,38 +469,29 @@ impl IncomingPoint {
         Ok(Verdict::Change(edits.add_trigger(&Trigger::notice(FactKind::PresaInCarico, &custody.id))))
     }
 
-    /// A correct receipt or notice: written down if it is about an envelope of ours, and delivered as it
+    /// A correct receipt or notice: written down if it counts for an envelope of ours, and delivered as it
     /// came.
     async fn pass_receipt(
         &self,
-        connection: &Connection,
-        transaction: &Transaction,
+        mail: &Mail<'_>,
         daticert: &Daticert,
-        provider: &Provider,
+        speaker: &Speaker,
+        standing: Standing,
         hashes: Hashes,
     ) -> anyhow::Result<Verdict> {
         let world = &self.world;
+        let (connection, transaction) = (mail.connection, &mail.transaction);
         let queue_id = transaction.queue_id();
-        let mut seen = HashSet::new();
-        let about = daticert
-            .consegna
-            .iter()
-            .chain(&daticert.ricezione)
-            .filter(|r| seen.insert(r.to_ascii_lowercase()));
-        let mut about: Vec<String> = about.cloned().collect();
-        let mut sent = world.database.sent_with_identifier(&daticert.identificativo).await?;
-        if let Some(of) = &sent {
-            let counts = self.may_speak_of(&of.daticert, &about, provider);
-            if counts.is_empty() {
-                sent = None;
-            } else {
-                if counts.len() < about.len() {
-                    maillog::ricevuta_in_part(queue_id, daticert, &provider.name, about.len() - counts.len());
+        let (sent, about, provider, why) = match standing {
+            Standing::Counts { sent, about, left_out, provider } => {
+                if left_out > 0 {
+                    maillog::ricevuta_in_part(queue_id, daticert, &provider, left_out);
                 }
-                about = counts;
+                (Some(sent), about, provider, None)
             }
-        }
-
+            Standing::ForNothing { about, why } => (None, about, speaker.name().to_owned(), why),
+            Standing::InOurPlace(_) | Standing::NotKnown(_) => anyhow::bail!("it is no receipt to be passed"),
+        };
         let tipo = daticert.tipo;
         let message_id = transaction.header.text("Message-ID").unwrap_or_default();
         let message_id = message_id.trim_start_matches('<').trim_end_matches('>').to_owned();
@@ -467,11 +499,11 @@ impl IncomingPoint {
         // The event is the arrival, and who certifies is who signed, whatever the XML says of either.
         let mut log =
             Entry::of_arrival(event, daticert, world.clock.now(), transaction.arrival(Some(connection)));
-        log.certified_by = provider.name.clone();
+        log.certified_by = provider.clone();
         log.recipients = about.clone();
         log.message_id = Some(message_id.clone());
         log.message_sha256 = Some(hashes.body.to_vec());
-        log.error = daticert.errore_esteso.clone();
+        log.error = why.as_ref().map(|why| why.italiano.clone()).or_else(|| daticert.errore_esteso.clone());
         let (mut triggers, envid) = (Vec::new(), fresh()?);
         let passing = |kind| passed(world, transaction, kind, &hashes.body, &envid);
         let again = passing(PassedKind::Ricevuta)?;
@@ -482,7 +514,7 @@ impl IncomingPoint {
                 identificativo: daticert.identificativo.clone(),
                 kind: daticert.tipo,
                 recipients: about.iter().map(|r| r.to_ascii_lowercase()).collect(),
-                provider: provider.name.clone(),
+                provider: provider.clone(),
                 message_id,
                 happened_at: daticert.data,
                 content_sha256: hashes.content.to_vec(),
@@ -497,33 +529,21 @@ impl IncomingPoint {
             let is_due = transaction.recipients.iter().all(|r| r.address.as_ref().is_some_and(is_for));
             let new = passing(if is_due { PassedKind::RicevutaDovuta } else { PassedKind::Ricevuta })?;
             world.database.insert_ricevuta(&ricevuta, &log, (&new, &again)).await?;
-            maillog::ricevuta(queue_id, daticert, &provider.name);
+            maillog::ricevuta(queue_id, daticert, &provider);
             if daticert.tipo == Tipo::RilevazioneVirus {
                 triggers = self
-                    .virus_not_delivered(queue_id, &sent, daticert, &about, provider, &hashes.body)
+                    .virus_not_delivered(queue_id, &sent, daticert, &about, &provider, &hashes.body)
                     .await?;
             }
         } else {
             world.database.insert_passed(&again, Some(&log)).await?;
-            maillog::ricevuta_of_nothing(queue_id, daticert, &provider.name);
+            match why {
+                Some(why) => maillog::ricevuta_of_another(queue_id, daticert, &why.inglese),
+                None => maillog::ricevuta_of_nothing(queue_id, daticert, &provider),
+            }
         }
         let edits = Edits::default().envelope_id(transaction, &envid);
         Ok(Verdict::Change(triggers.iter().fold(edits, Edits::add_trigger)))
-    }
-
-    /// Those of `recipients` about whom a receipt of `provider` about the envelope with this daticert.xml
-    /// counts: they are recipients of it, and of domains that the provider serves.
-    fn may_speak_of(&self, sent_daticert: &str, recipients: &[String], provider: &Provider) -> Vec<String> {
-        let Ok(sent) = Daticert::parse(sent_daticert.as_bytes()) else { return Vec::new() };
-        let addressed: HashSet<String> =
-            sent.destinatari.iter().map(|d| d.indirizzo.to_ascii_lowercase()).collect();
-        let directory = self.world.directory.now();
-        // By name: one environment of a provider may answer for another, and since the receipt was judged
-        // another directory may have come.
-        let serves =
-            |domain: &str| directory.provider_of_domain(domain).is_some_and(|p| p.name == provider.name);
-        let is_served = |r: &Address| addressed.contains(&r.key()) && serves(&r.domain());
-        recipients.iter().filter(|r| Address::parse(r).is_some_and(|r| is_served(&r))).cloned().collect()
     }
 }
 
@@ -580,7 +600,10 @@ struct Envelope {
     content_sha256: [u8; 32],
     /// Each once, and none for whom it is in custody already.
     recipients: Vec<Address>,
-    provider: Provider,
+    /// The name of who signed it, in the directory.
+    provider: String,
+    /// Where the presa in carico goes.
+    mail_receipt: Address,
     infected: Option<Infected>,
 }
 

@@ -9,7 +9,6 @@
 use std::ops::Range;
 
 use pec_core::daticert::Daticert;
-use pec_core::directory::Provider;
 use pec_core::message::Body;
 use pec_core::mime::part;
 use pec_core::notices::mancata_consegna::virus_status;
@@ -129,7 +128,7 @@ impl IncomingPoint {
         sent: &Authentic<Sent>,
         rilevazione: &Daticert,
         recipients: &[String],
-        provider: &Provider,
+        provider: &str,
         body_sha256: &[u8],
     ) -> anyhow::Result<Vec<Trigger>> {
         let virus = rilevazione.errore_esteso.as_deref().unwrap_or("virus");
@@ -146,7 +145,7 @@ impl IncomingPoint {
             // The sender knows: who brings the receipt again, or comes after another cause, tells nothing
             // new.
             if held.made.is_none() {
-                maillog::virus_missed(queue_id, rilevazione, &provider.name, recipient, virus);
+                maillog::virus_missed(queue_id, rilevazione, provider, recipient, virus);
                 triggers.push(Trigger::notice(held.fact.kind, &held.fact.id));
             }
         }

@@ -111,7 +111,7 @@ async fn rfc6109_4_5_7_a_secondary_environment_signs_with_the_certificate_of_its
 
     add_to_directory(&network, &second.keys.sha1, "Due");
     let world = new_world(&network, &second).await.unwrap();
-    assert_eq!(world.own_record().unwrap().mail_receipt.as_str(), "ricevute@due.alfa.test");
+    assert_eq!(world.own_record().unwrap().mail_receipt_text(), "ricevute@due.alfa.test");
     // And the main one not with that.
     second.settings.provider_unit = None;
     assert!(new_world(&network, &second).await.unwrap_err().to_string().contains("is not in our record"));

@@ -197,6 +197,7 @@ async fn rfc6109_3_2_4_only_the_recipients_provider_tells_of_a_virus() {
     let mail = infected(&network).await;
     let queued = mail.give_to(beta.0).await.queued();
     let notice = to_alfa(&network, &beta.1, &queued, triggers(&queued)[1]).await;
+    // Beta does not serve the domain, and never did as far as Alfa knows.
     network.beta.settings.local_domains.retain(|domain| domain != "pec.beta.test");
     network.write_directory(&[&network.alfa, &network.beta]);
     let (incoming, _) = provider(&network, &network.alfa).await;
@@ -207,6 +208,27 @@ async fn rfc6109_3_2_4_only_the_recipients_provider_tells_of_a_virus() {
         ["ricevuta-estranea-rilevazione-virus"]
     );
     assert!(rows(&network.alfa, "SELECT id FROM fact").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rfc6109_3_2_4_the_sender_hears_of_a_virus_also_if_the_recipients_domain_moved_meanwhile() {
+    let mut network = network().await;
+    let beta = provider(&network, &network.beta).await;
+    let mail = infected(&network).await;
+    let queued = mail.give_to(beta.0).await.queued();
+    let notice = to_alfa(&network, &beta.1, &queued, triggers(&queued)[1]).await;
+    let world = network.world(&network.alfa).await;
+    let in_force = std::sync::Arc::clone(&world.directory);
+    network.beta.settings.local_domains.retain(|domain| domain != "pec.beta.test");
+    network.write_directory(&[&network.alfa, &network.beta]);
+    in_force.look().await;
+    let (incoming, _) = provider(&network, &network.alfa).await;
+    let arrived = notice.give_to(incoming).await.queued();
+    assert_eq!(arrived.mail.recipients.len(), 2, "the notice, and the trigger of the mancata consegna");
+    assert_eq!(
+        rows(&network.alfa, "SELECT kind || ' ' || recipient FROM fact").await,
+        [format!("errore-consegna {BRUNO}")]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -218,6 +218,7 @@ fn json_of_change(change: &Change) -> Value {
         Change::CertificateGone { record, hash } => {
             json!({"change": "certificate-gone", "record": record, "hash": hash})
         }
+        Change::Spoiled { what } => json!({"change": "bad-value", "what": what}),
         Change::DomainsNew { record, domains } => json!({
             "change": "domains-new",
             "record": record,
@@ -236,32 +237,29 @@ fn json_of_change(change: &Change) -> Value {
 /// Each record, with how much it has.
 fn show(directory: &Directory, json: bool) {
     // By where the record lies: there may be a million domains.
-    let count = |owners: &mut dyn Iterator<Item = &Provider>| {
-        let mut counts = HashMap::<*const Provider, usize>::new();
-        owners.for_each(|p| *counts.entry(std::ptr::from_ref(p)).or_default() += 1);
-        counts
-    };
-    let certificates = count(&mut directory.certificates().into_iter().map(|(_, p)| p));
-    let domains = count(&mut directory.domains().map(|(_, p)| p));
+    let mut domains = HashMap::<*const Provider, usize>::new();
+    directory.domains().for_each(|(_, p)| *domains.entry(std::ptr::from_ref(p)).or_default() += 1);
     for provider in directory.providers() {
-        let [certificates, domains] = [&certificates, &domains]
-            .map(|counts| counts.get(&std::ptr::from_ref(provider)).copied().unwrap_or(0));
+        let domains = domains.get(&std::ptr::from_ref(provider)).copied().unwrap_or(0);
         if json {
             let record = json!({
                 "name": provider.name,
                 "unit": provider.unit,
-                "mail_receipt": provider.mail_receipt.as_str(),
+                "mail_receipt": provider.mail_receipt.as_ref().map(Address::as_str),
                 "location": provider.location,
-                "certificates": certificates,
+                "certificates": provider.certificates.len(),
                 "domains": domains,
+                "bad": provider.spoiled.iter().map(|s| &s.why).collect::<Vec<_>>(),
             });
             println!("{record}");
         } else {
             println!(
-                "{}: certificates: {certificates}, domains: {domains}, mailReceipt: {}",
+                "{}: certificates: {}, domains: {domains}, mailReceipt: {}",
                 provider.title(),
-                provider.mail_receipt
+                provider.certificates.len(),
+                provider.mail_receipt_text()
             );
+            provider.spoiled.iter().for_each(|s| println!("  bad value: {}", s.why));
         }
     }
 }
@@ -287,9 +285,8 @@ fn lookup<'a>(directory: &'a Directory, settings: &Settings, what: &str) -> anyh
     };
     if unhex(what).is_some_and(|bytes| matches!(bytes.len(), 20 | 32)) {
         let form = if what.len() == 40 { "SHA-1" } else { "SHA-256" };
-        found.answers.extend(
-            directory.provider_of_certificate(what).map(|p| (format!("providerCertificateHash ({form})"), p)),
-        );
+        let records = directory.records_of_certificate(what).into_iter();
+        found.answers.extend(records.map(|p| (format!("providerCertificateHash ({form})"), p)));
         return Ok(found);
     }
     let address = Address::parse(what);
@@ -299,21 +296,19 @@ fn lookup<'a>(directory: &'a Directory, settings: &Settings, what: &str) -> anyh
         Some(domain) if address.is_some() || !Path::new(what).is_file() => {
             found.nobody = "no record has the domain: it counts as ordinary (esterno)";
             found.is_ours = settings.local_domains.contains(&domain);
-            found.answers.extend(
-                directory.provider_of_domain(&domain).map(|p| (format!("managedDomains has {domain}"), p)),
-            );
-            let receipts = directory.providers().iter().filter(|p| Some(&p.mail_receipt) == address.as_ref());
+            let records = directory.records_of_domain(&domain).into_iter();
+            found.answers.extend(records.map(|p| (format!("managedDomains has {domain}"), p)));
+            let receipts =
+                directory.providers().iter().filter(|p| address.is_some() && p.mail_receipt == address);
             found.answers.extend(receipts.map(|p| ("mailReceipt".to_owned(), p)));
         }
         _ => {
             let certificate = read_certificate(Path::new(what))?;
             for (form, digest) in [("SHA-1", MessageDigest::sha1()), ("SHA-256", MessageDigest::sha256())] {
                 let hash = certificate_hash(&certificate, digest);
-                found.answers.extend(
-                    directory
-                        .provider_of_certificate(&hash)
-                        .map(|p| (format!("providerCertificateHash {hash} ({form})"), p)),
-                );
+                let records = directory.records_of_certificate(&hash).into_iter();
+                let why = format!("providerCertificateHash {hash} ({form})");
+                found.answers.extend(records.map(|p| (why.clone(), p)));
             }
         }
     }
@@ -336,7 +331,7 @@ impl Found<'_> {
         let answers = self
             .answers
             .iter()
-            .map(|(why, p)| format!("{}: {why}; mailReceipt {}", p.title(), p.mail_receipt));
+            .map(|(why, p)| format!("{}: {why}; mailReceipt {}", p.title(), p.mail_receipt_text()));
         let words: Vec<String> = ours.into_iter().chain(answers).collect();
         format!("{}: {}", self.what, if words.is_empty() { self.nobody.to_owned() } else { words.join("; ") })
     }
@@ -347,7 +342,7 @@ impl Found<'_> {
                 "why": why,
                 "name": p.name,
                 "unit": p.unit,
-                "mail_receipt": p.mail_receipt.as_str(),
+                "mail_receipt": p.mail_receipt.as_ref().map(Address::as_str),
             })
         };
         let answers: Vec<Value> = self.answers.iter().map(answer).collect();
@@ -388,7 +383,7 @@ pub(crate) fn policy_domains(directory: &Directory, settings: &Settings) -> BTre
         .providers()
         .iter()
         .filter(|p| p.name != settings.provider_name)
-        .map(|p| p.mail_receipt.domain());
+        .filter_map(|p| p.mail_receipt.as_ref().map(Address::domain));
     others.chain(receipts).filter(|domain| !settings.local_domains.contains(domain)).collect()
 }
 
@@ -408,16 +403,15 @@ fn write_record(settings: &Settings, record: &Record) -> anyhow::Result<()> {
     let receipt = match (&record.mail_receipt, &own) {
         (Some(given), _) => Address::parse(given)
             .with_context(|| format!("--mail-receipt = {given}: not allowed; it must be a mail address"))?,
-        (None, Some((own, _))) => own.mail_receipt.clone(),
-        (None, None) => {
-            anyhow::bail!("--mail-receipt is needed: pec_directory_file has no record of ours yet")
-        }
+        (None, own) => own.as_ref().and_then(|own| own.mail_receipt.clone()).context(
+            "--mail-receipt is needed: pec_directory_file has no record of ours yet, or one without it",
+        )?,
     };
-    let location = record.location.clone().or_else(|| own.as_ref().and_then(|(own, _)| own.location.clone()));
+    let location = record.location.clone().or_else(|| own.as_ref().and_then(|own| own.location.clone()));
     if location.is_none() && settings.provider_unit.is_none() {
         eprintln!("pecctl: the record has no LDIFLocationURL; --location says where the file will be");
     }
-    for hash in own.iter().flat_map(|(_, hashes)| hashes) {
+    for hash in own.iter().flat_map(|own| &own.certificates) {
         if !certificates.iter().any(|c| {
             [MessageDigest::sha1(), MessageDigest::sha256()].iter().any(|d| certificate_hash(c, *d) == *hash)
         }) {
@@ -436,9 +430,9 @@ fn write_record(settings: &Settings, record: &Record) -> anyhow::Result<()> {
     fs::write(&record.file, bytes).with_context(|| record.file.display().to_string())
 }
 
-/// What is in force of ours: this environment's record with the hashes of its certificates, and the others'
+/// What is in force of ours: this environment's record and the others'
 /// records as they stand in the file.
-fn our_records(in_force: &str, settings: &Settings) -> (Option<(Provider, Vec<String>)>, Vec<String>) {
+fn our_records(in_force: &str, settings: &Settings) -> (Option<Provider>, Vec<String>) {
     let (mut own, mut others) = (None, Vec::new());
     for text in in_force.replace("\r\n", "\n").split("\n\n") {
         let Ok(directory) = Directory::parse(text) else { continue };
@@ -447,10 +441,7 @@ fn our_records(in_force: &str, settings: &Settings) -> (Option<(Provider, Vec<St
             continue;
         };
         if provider.unit == settings.provider_unit {
-            own = Some((
-                provider.clone(),
-                directory.certificates().into_iter().map(|(hash, _)| hash.to_owned()).collect(),
-            ));
+            own = Some(provider.clone());
         } else if provider.unit.is_none() {
             // The main environment's comes first.
             others.insert(0, text.trim_matches('\n').to_owned());
@@ -591,8 +582,8 @@ mod tests {
         let receipt = Address::parse("ricevute@gestore.alfa.test").unwrap();
         let (own, others) = our_records(&text.replace('\n', "\r\n"), &settings);
         assert_eq!(
-            own.as_ref().map(|(own, hashes)| (own.mail_receipt.clone(), hashes.clone())),
-            Some((receipt.clone(), vec![network.alfa.keys.sha1.clone()]))
+            own.as_ref().map(|own| (own.mail_receipt.clone(), own.certificates.clone())),
+            Some((Some(receipt.clone()), vec![network.alfa.keys.sha1.clone()]))
         );
         let location = Some("https://gestore.alfa.test/alfa.ldif.p7m");
         let ldif =
@@ -610,8 +601,8 @@ mod tests {
         assert_eq!((directory.size(), directory.conflicts().len()), ((2, 4), 0));
         assert_eq!(directory.providers()[0].location.as_deref(), location);
         assert_eq!(
-            directory.provider_of_domain("gestore.alfa.test"),
-            directory.provider_of_certificate(&network.alfa.keys.sha1)
+            directory.records_of_domain("gestore.alfa.test"),
+            directory.records_of_certificate(&network.alfa.keys.sha1)
         );
         let binary = ldif.replace("\n ", "");
         let line =

@@ -121,7 +121,7 @@ fn judge(message: Vec<u8>, cas: &TrustedCas, directory: &Directory) -> Result<Ve
             providers"
         )),
     })?;
-    let provider = provider.name.clone();
+    let provider = provider.name().to_owned();
     match header.addresses("From").as_deref() {
         Ok([from]) if signed_by.addresses.contains(&from.key()) => {
             Ok(Verified { what, at, provider, signed_by, daticert })

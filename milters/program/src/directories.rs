@@ -2,15 +2,17 @@
 //! up by the programs.
 //!
 //! Promise: what is not signed as the administrator wants, older than what is in force, cut off, without our
-//! own record or suddenly much smaller never takes the place of the directory in force; the log says so. One
+//! own record or suddenly much smaller never takes the place of the directory in force; the log says so. A
+//! record with a bad value keeps its last good one, and everybody hears of it. A directory
 //! that does has been written into the retained log first, and takes the place at once as a whole. No message
 //! waits for a server longer than [`MAIL_PATIENCE`].
 
+use std::fmt;
 use std::fs::{self, File, Permissions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -18,8 +20,9 @@ use arc_swap::ArcSwap;
 use openssl::pkey::{PKey, Private};
 use openssl::sha::Sha256;
 use openssl::x509::X509;
-use pec_core::clock::Moment;
+use pec_core::clock::{Clock, Moment};
 use pec_core::directory::changes::{Change, changes, much_smaller};
+use pec_core::directory::excerpt::no_longer;
 use pec_core::directory::{Directory, Provider, signed};
 use pec_core::identifier::hex;
 use pec_host::files::{Stamp, beside, replace, stamp};
@@ -45,6 +48,9 @@ const REDIRECTS: u32 = 3;
 /// For how long nobody asks again: a message that waits for it after any try, the schedule after one that
 /// failed. In seconds.
 const RETRY: i64 = 300;
+
+/// Seconds.
+const DAY: i64 = 86_400;
 
 /// How far ahead the signer's clock may be, in seconds.
 const AHEAD: i64 = 3600;
@@ -87,25 +93,34 @@ fn stamp_of(file: &Path) -> io::Result<Stamp> {
 }
 
 /// `pec_directory_file` as a program has it in memory.
-#[derive(Debug)]
 pub struct InForce {
     file: PathBuf,
     name: String,
     unit: Option<String>,
+    database: Database,
+    clock: Arc<dyn Clock>,
     directory: ArcSwap<Directory>,
-    seen: Mutex<Option<Stamp>>,
+    /// The file that was read last. One at a time reads.
+    seen: tokio::sync::Mutex<Option<Stamp>>,
+}
+
+/// A changed directory, before it is in force.
+struct Changed {
+    directory: Directory,
+    /// What counts no longer.
+    gone: Vec<(String, String)>,
 }
 
 impl InForce {
     /// Reads it.
-    pub fn read(settings: &Settings) -> anyhow::Result<Self> {
+    pub fn read(settings: &Settings, database: Database, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let file = settings.directory_file.clone();
         // First, so that a change while it is being read is seen.
         let seen = stamp_of(&file).ok();
         let directory = read::directory(&file)?;
         let (name, unit) = (settings.provider_name.clone(), settings.provider_unit.clone());
-        let this =
-            Self { file, name, unit, directory: ArcSwap::from_pointee(directory), seen: Mutex::new(seen) };
+        let directory = ArcSwap::from_pointee(directory);
+        let this = Self { file, name, unit, database, clock, directory, seen: tokio::sync::Mutex::new(seen) };
         this.own_record(&this.now())?;
         Ok(this)
     }
@@ -120,20 +135,52 @@ impl InForce {
     }
 
     /// Takes the file up if it has changed. Takes the time of reading, and for that time the memory of both.
-    /// One that is not usable is named in the log, once.
-    pub fn look(&self) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+    /// One that is not usable is named in the log, once. What counts no longer is written down first.
+    pub async fn look(self: &Arc<Self>) {
+        let mut seen = self.seen.lock().await;
         let Ok(now) = stamp_of(&self.file) else { return };
-        if seen.replace(now) == Some(now) {
+        if *seen == Some(now) {
             return;
         }
-        let read = read::directory(&self.file).map_err(anyhow::Error::from);
-        match read.and_then(|directory| self.own_record(&directory).map(drop).map(|()| directory)) {
-            Ok(directory) => {
-                log_content(&directory);
+        let this = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || this.read_changed()).await;
+        match read.map_err(anyhow::Error::from).flatten() {
+            Ok(Changed { directory, gone }) => {
+                if let Err(e) = self.database.insert_formerly(&gone, self.clock.now()).await {
+                    maillog::directory_waits(&e.to_string());
+                    return;
+                }
+                log_content(&directory, Some(&self.now()));
                 self.directory.store(Arc::new(directory));
+                self.write_spoiled_down().await;
             }
             Err(e) => maillog::directory_unreadable(&format!("{e:#}")),
+        }
+        *seen = Some(now);
+    }
+
+    fn read_changed(&self) -> anyhow::Result<Changed> {
+        let before = self.now();
+        let mut directory = read::directory(&self.file)?;
+        // A file that was put there by hand has nothing good beside it.
+        if directory.spoiled().next().is_some() && directory.keep(&before).map_err(anyhow::Error::msg)? {
+            // Only the next start needs it.
+            let _ = keep_good(&self.file, &directory);
+        }
+        self.own_record(&directory)?;
+        let gone = no_longer(&before, &directory);
+        Ok(Changed { directory, gone })
+    }
+
+    /// An alarm in the register for each bad value, once a day and value.
+    async fn write_spoiled_down(&self) {
+        let now = self.clock.now();
+        for what in self.now().spoiled() {
+            let row = of_spoiled(&what, &self.name, now);
+            if let Err(e) = self.database.insert_log_once(&row).await {
+                maillog::directory_waits(&e.to_string());
+                return;
+            }
         }
     }
 
@@ -141,20 +188,65 @@ impl InForce {
     pub(crate) fn keep_looking(self: &Arc<Self>) {
         let this = Arc::downgrade(self);
         tokio::spawn(async move {
+            if let Some(this) = this.upgrade() {
+                this.write_spoiled_down().await;
+            }
             loop {
                 tokio::time::sleep(LOOK).await;
                 let Some(this) = this.upgrade() else { return };
-                let _ = tokio::task::spawn_blocking(move || this.look()).await;
+                this.look().await;
             }
         });
     }
 }
 
-/// Says what a directory holds, and what is odd in it.
-pub(crate) fn log_content(directory: &Directory) {
+impl fmt::Debug for InForce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InForce").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// The register's row about a bad value of the directory.
+fn of_spoiled(what: &str, provider_name: &str, now: Moment) -> Entry {
+    let (hash, day) = (openssl::sha::sha256(what.as_bytes()), now.unix().div_euclid(DAY));
+    let words = Change::Spoiled { what: what.to_owned() }.to_string();
+    Entry::of_directory(format!("indice guasto {day}-{}", hex(&hash[..8])), &words, provider_name, now)
+}
+
+/// Says what a directory holds, and what is odd in it; not again what was odd in the one before.
+pub(crate) fn log_content(directory: &Directory, before: Option<&Directory>) {
     let (providers, domains) = directory.size();
     maillog::directory(providers, domains);
-    directory.conflicts().iter().for_each(|conflict| maillog::directory_conflict(conflict));
+    let known = before.map(Directory::conflicts).unwrap_or_default();
+    let new = directory.conflicts().iter().filter(|conflict| !known.contains(conflict));
+    new.for_each(|conflict| maillog::directory_conflict(conflict));
+    directory.spoiled().for_each(|what| maillog::directory_spoiled(&what));
+}
+
+/// Puts the last good values of records with bad ones into a file beside the directory, for whoever reads it;
+/// takes the file away where there are none.
+fn keep_good(file: &Path, directory: &Directory) -> anyhow::Result<()> {
+    let good = beside(file, "good");
+    let text = directory.of_spoiled_records();
+    if text.is_empty() {
+        return match fs::remove_file(&good) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(e).with_context(|| good.display().to_string())
+            }
+            _ => Ok(()),
+        };
+    }
+    write(&good, &[text.as_bytes()])
+}
+
+/// As a whole or not at all.
+fn write(file: &Path, parts: &[&[u8]]) -> anyhow::Result<()> {
+    let written = replace(file, |new| {
+        // Whoever has fetched it, all programs read it.
+        new.set_permissions(Permissions::from_mode(0o644))?;
+        parts.iter().try_for_each(|part| new.write_all(part))
+    });
+    written.with_context(|| format!("pec_directory_file: {}", file.display()))
 }
 
 /// What a refresh did.
@@ -195,8 +287,10 @@ struct New {
     head: String,
     ldif: Vec<u8>,
     of: Option<Moment>,
-    size: (usize, usize),
+    directory: Directory,
     changes: Vec<Change>,
+    /// What counts no longer.
+    gone: Vec<(String, String)>,
     /// Names the step from the old one to this one.
     step: String,
 }
@@ -309,21 +403,26 @@ impl Directories {
             return Ok(Refreshed::Same);
         };
         let inner = &self.0;
+        let size = new.directory.size();
         let summary = format!(
             "the directory has changed: {} records, {} domains, {} changes",
-            new.size.0,
-            new.size.1,
+            size.0,
+            size.1,
             new.changes.len()
         );
         // First, so that no change is in force of which nothing is known afterwards.
-        for (n, line) in
-            std::iter::once(summary).chain(new.changes.iter().map(ToString::to_string)).enumerate()
-        {
-            let row = Entry::of_directory(format!("{}/{n}", new.step), &line, &inner.name, now);
+        let row = |n, words: &str| Entry::of_directory(format!("{}/{n}", new.step), words, &inner.name, now);
+        inner.database.insert_log_once(&row(0, &summary)).await?;
+        for (n, change) in (1..).zip(&new.changes) {
+            let row = match change {
+                Change::Spoiled { what } => of_spoiled(what, &inner.name, now),
+                change => row(n, &change.to_string()),
+            };
             inner.database.insert_log_once(&row).await?;
         }
+        inner.database.insert_formerly(&new.gone, now).await?;
         let inner = Arc::clone(&self.0);
-        let New { of, size, changes, .. } =
+        let New { of, changes, .. } =
             tokio::task::spawn_blocking(move || inner.put_in_force(new, now)).await??;
         maillog::directory_new(&self.0.source.url, of, size.0, size.1, changes.len());
         changes.iter().for_each(|change| maillog::directory_change(&change.to_string()));
@@ -349,7 +448,12 @@ impl Inner {
 
         let (ldif, of) = self.fetch(now)?;
         let digest = openssl::sha::sha256(&ldif);
-        let after = Directory::parse(&ldif).map_err(anyhow::Error::msg)?;
+        let mut after = Directory::parse(&ldif).map_err(anyhow::Error::msg)?;
+        // Whatever lies there otherwise is of no use.
+        let before = read::directory(&self.file).ok();
+        if let Some(before) = &before {
+            after.keep(before).map_err(anyhow::Error::msg)?;
+        }
         own_record(&self.name, self.unit.as_deref(), &self.file, &after)
             .context("it has no record of ours")?;
         let kept = self.kept();
@@ -366,8 +470,6 @@ impl Inner {
             self.set_tried(Tried { tried: Some(now.unix()), good: Some(now.unix()) })?;
             return Ok(None);
         }
-        // Whatever lies there otherwise is of no use.
-        let before = read::directory(&self.file).ok();
         if let Some(fewer) = before.as_ref().and_then(|before| much_smaller(before, &after))
             && !accept_smaller
         {
@@ -376,10 +478,14 @@ impl Inner {
                 --accept-smaller"
             );
         }
-        let changes = before.map(|before| changes(&before, &after, NAMED_DOMAINS)).unwrap_or_default();
+        // The first that comes has nothing to differ from.
+        let (changes, gone) = match &before {
+            Some(before) => (changes(before, &after, NAMED_DOMAINS), no_longer(before, &after)),
+            None => (after.spoiled().map(|what| Change::Spoiled { what }).collect(), Vec::new()),
+        };
         let head = of.map_or_else(String::new, |of| format!("{FETCHED}{} ({of})\n", of.unix()));
         let step = format!("indice {}-{}", hex(&kept.digest.unwrap_or_default()[..8]), hex(&digest[..8]));
-        Ok(Some(New { _lock: lock, head, ldif, of, size: after.size(), changes, step }))
+        Ok(Some(New { _lock: lock, head, ldif, of, directory: after, changes, gone, step }))
     }
 
     /// The signed LDIF, and of when it is: when it was signed, or, if that does not stand in it, what the
@@ -410,7 +516,14 @@ impl Inner {
             Err(e) => Err(e),
         };
         kept.with_context(|| before.display().to_string())?;
-        self.write(&self.file, &[new.head.as_bytes(), &new.ldif])?;
+        // Before the file that is read with it; of what is good in both, the file's counts.
+        if new.directory.spoiled().next().is_some() {
+            keep_good(&self.file, &new.directory)?;
+        }
+        write(&self.file, &[new.head.as_bytes(), &new.ldif])?;
+        if new.directory.spoiled().next().is_none() {
+            keep_good(&self.file, &new.directory)?;
+        }
         self.set_tried(Tried { tried: Some(now.unix()), good: Some(now.unix()) })?;
         Ok(new)
     }
@@ -450,16 +563,6 @@ impl Inner {
     fn set_tried(&self, tried: Tried) -> anyhow::Result<()> {
         let word = |key: &str, at: Option<i64>| at.map_or(String::new(), |at| format!("{key}{at} "));
         let text = format!("{}{}\n", word("tried=", tried.tried), word("good=", tried.good));
-        self.write(&beside(&self.file, "tried"), &[text.as_bytes()])
-    }
-
-    /// As a whole or not at all.
-    fn write(&self, file: &Path, parts: &[&[u8]]) -> anyhow::Result<()> {
-        let written = replace(file, |new| {
-            // Whoever has fetched it, all programs read it.
-            new.set_permissions(Permissions::from_mode(0o644))?;
-            parts.iter().try_for_each(|part| new.write_all(part))
-        });
-        written.with_context(|| format!("pec_directory_file: {}", file.display()))
+        write(&beside(&self.file, "tried"), &[text.as_bytes()])
     }
 }

@@ -102,7 +102,7 @@ impl World {
         let cas =
             read::trusted_cas(&settings.ca_file)?.asking(crls.directory().clone(), settings.crl_too_old);
         let directories = Directories::new(&settings, database.clone())?;
-        let in_file = Arc::new(InForce::read(&settings)?);
+        let in_file = Arc::new(InForce::read(&settings, database.clone(), Arc::clone(&clock))?);
         let directory = in_file.now();
         let own = own_record(
             &settings.provider_name,
@@ -110,7 +110,7 @@ impl World {
             &settings.directory_file,
             &directory,
         )?;
-        if !hashes.iter().any(|hash| directory.provider_of_certificate(hash) == Some(own)) {
+        if !hashes.iter().any(|hash| directory.records_of_certificate(hash).contains(&own)) {
             anyhow::bail!(
                 "pec_certificate_file = {}: the certificate (SHA-1 {}) is not in our record of \
                 pec_directory_file ({}), so nobody would believe what it signs",
@@ -123,7 +123,7 @@ impl World {
         let scanner = Scanner::new(settings.clamd.clone()).telling(&outages);
         let mailboxes = Mailboxes::new(&settings);
         // Said when everything is in order: an error at the start is one line.
-        log_content(&directory);
+        log_content(&directory, None);
         in_file.keep_looking();
         let (directory, in_force) = (in_file, watch::Sender::default());
         Ok(Self {
@@ -216,8 +216,7 @@ impl World {
     pub async fn newer_directory(&self, before: &Arc<Directory>) -> Option<Arc<Directory>> {
         self.directories.as_ref()?.refresh_for_mail(self.clock.now()).await;
         // Also what another program has fetched.
-        let in_file = Arc::clone(&self.directory);
-        tokio::task::spawn_blocking(move || in_file.look()).await.ok()?;
+        self.directory.look().await;
         Some(self.directory.now()).filter(|now| !Arc::ptr_eq(now, before))
     }
 

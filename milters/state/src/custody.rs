@@ -145,8 +145,9 @@ impl Database {
         self.believed(custody, r.get("custody.mac"))
     }
 
-    /// What is known to be in the queue of the envelope `identificativo` of `provider`, because the trigger
-    /// of its presa in carico came round.
+    /// What is known to be in the queue of the envelope `identificativo`, because the trigger of its presa in
+    /// carico came round. Identifiers are each provider's own; what one provider signed is the same envelope
+    /// also where `provider` has another name by now.
     pub async fn taken(
         &self,
         provider: &str,
@@ -155,8 +156,7 @@ impl Database {
     ) -> Result<InCustody, DatabaseError> {
         let sql = Sql::select(&[fact::COLUMNS, COLUMNS])
             .text(" FROM fact JOIN custody ON custody.id = fact.source")
-            .value(" WHERE fact.provider = ", provider)
-            .value(" AND fact.identificativo = ", identificativo)
+            .value(" WHERE fact.identificativo = ", identificativo)
             .text(" AND fact.kind")
             .is(FactKind::PresaInCarico);
         let mut taken = InCustody::default();
@@ -164,7 +164,7 @@ impl Database {
             let (known, custody) = (self.known(&row)?, self.custody_row(&row)?);
             if custody.content_sha256 == content_sha256 {
                 taken.recipients.extend(known.fact.recipient.split(' ').map(str::to_owned));
-            } else {
+            } else if known.fact.provider == provider {
                 taken.other_content = true;
             }
         }

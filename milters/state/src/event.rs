@@ -221,8 +221,10 @@ fn of_ricevuta(tipo: Tipo) -> (&'static str, &'static str) {
 }
 
 const OF_RICEVUTA_ESTRANEA: (&str, &str) = (
-    "È giunta da un altro gestore una ricevuta che riguarda un messaggio mai spedito da qui",
-    "A receipt came from another provider about a message that was never sent from here",
+    "È giunta da un altro gestore una ricevuta che qui non vale: riguarda un messaggio mai spedito da qui, o il \
+     gestore non può parlarne",
+    "A receipt came from another provider that counts for nothing here: it is about a message never sent from \
+     here, or its provider may not speak of it",
 );
 
 impl Event {

@@ -13,6 +13,7 @@ mod envelopes;
 pub mod event;
 mod fact;
 mod fact_kind;
+mod formerly;
 pub mod handover;
 pub mod log;
 pub mod names;

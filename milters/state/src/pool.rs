@@ -17,8 +17,11 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls};
 
 /// Every schema change, in order; the number is the place in the list.
-pub const MIGRATIONS: &[&str] =
-    &[include_str!("../migrations/0001_main_flow.sql"), include_str!("../migrations/0002_register.sql")];
+pub const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_main_flow.sql"),
+    include_str!("../migrations/0002_register.sql"),
+    include_str!("../migrations/0003_who_served.sql"),
+];
 
 /// Connections of one program: commits that come together share a write to the disk, and the programs of two
 /// hosts together stay below the 100 that PostgreSQL allows as shipped.

@@ -30,6 +30,8 @@ pub struct Sent {
     pub body_sha256: Vec<u8>,
     /// When it was signed.
     pub signed_at: Moment,
+    /// The records of the directory that served its recipients then, as LDIF.
+    pub served: Option<String>,
 }
 
 impl Row for Sent {
@@ -44,6 +46,10 @@ impl Row for Sent {
             .text(&self.daticert)
             .bytes(&self.body_sha256)
             .number(self.signed_at.unix());
+        // Rows from before the column was there have nothing of it under their MAC.
+        if let Some(served) = &self.served {
+            content.text(served);
+        }
     }
 
     fn key(&self) -> &str {
@@ -53,7 +59,8 @@ impl Row for Sent {
 
 /// What [`Database::sent_row`] reads.
 pub(crate) const COLUMNS: &str = columns!(
-    "sent": "id", "envid", "provider", "identificativo", "daticert", "body_sha256", "signed_at", "mac"
+    "sent": "id", "envid", "provider", "identificativo", "daticert", "body_sha256", "signed_at", "mac",
+    "served"
 );
 
 /// The insertion of a row.
@@ -67,6 +74,7 @@ pub(crate) fn insert(sent: &Authentic<Sent>) -> Sql<'_> {
         .column("body_sha256", &sent.body_sha256)
         .column("signed_at", Time(sent.signed_at))
         .column("mac", sent.mac().column())
+        .column("served", &sent.served)
         .sql()
 }
 
@@ -120,6 +128,7 @@ impl Database {
             daticert: r.get("sent.daticert"),
             body_sha256: r.get("sent.body_sha256"),
             signed_at,
+            served: r.get("sent.served"),
         };
         self.believed(sent, r.get("sent.mac"))
     }

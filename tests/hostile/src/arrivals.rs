@@ -1020,12 +1020,20 @@ fn xml(row: Row<'_>, hands: &Hands) {
     );
     case(
         "a sender whom another provider serves",
-        &|f| f.xml(ANNA, "x@pec.beta.test").with(|f| f.sender = "<x@pec.beta.test>".into()),
+        &|f| {
+            f.xml(ANNA, "x@pec.beta.test")
+                .with(|f| f.sender = "<x@pec.beta.test>".into())
+                .field("From", &format!("\"Per conto di: x@pec.beta.test\" <{ALFA_SIGNS}>"))
+        },
         Anomaly("non è gestito da Alfa"),
     );
     case(
         "a sender whom nobody serves",
-        &|f| f.xml(ANNA, "x@posta.test").with(|f| f.sender = "<x@posta.test>".into()),
+        &|f| {
+            f.xml(ANNA, "x@posta.test")
+                .with(|f| f.sender = "<x@posta.test>".into())
+                .field("From", &format!("\"Per conto di: x@posta.test\" <{ALFA_SIGNS}>"))
+        },
         Anomaly("dominio mittente non di posta certificata"),
     );
     case(
@@ -1617,11 +1625,15 @@ fn receipts(row: Row<'_>, hands: &Hands) {
         r("rilevazione-virus", SENT, "<consegna>carla@posta.test</consegna>"),
         Stranger,
     );
-    case("an acceptance by another provider", r("accettazione", SENT, ""), Stranger);
+    case(
+        "an acceptance by another provider",
+        r("accettazione", SENT, ""),
+        Anomaly("non può emettere accettazione per conto di"),
+    );
     case(
         "a non-acceptance by another provider",
         r("non-accettazione", SENT, "<errore-esteso>x</errore-esteso>"),
-        Stranger,
+        Anomaly("non può emettere non-accettazione per conto di"),
     );
 }
 

@@ -321,6 +321,7 @@ pub fn sent(id: &str, envid: &str, daticert: &Daticert, body_sha256: &[u8]) -> S
         daticert: daticert.to_xml(),
         body_sha256: body_sha256.to_vec(),
         signed_at: daticert.data,
+        served: Some(String::new()),
     }
 }
 

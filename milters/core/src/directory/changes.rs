@@ -1,9 +1,9 @@
 //! What is different between two directories of providers.
 //!
 //! Promise: every provider, certificate and domain that came, went or moved is in it; one that moved went
-//! from one record and came to the other.
+//! from one record and came to the other; a value that went bad is named.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use super::{Directory, Provider};
@@ -48,6 +48,11 @@ pub enum Change {
         record: String,
         /// Its hash.
         hash: String,
+    },
+    /// A value is bad.
+    Spoiled {
+        /// What and where, with the record.
+        what: String,
     },
     /// Domains came.
     DomainsNew {
@@ -101,6 +106,7 @@ impl fmt::Display for Change {
             Self::MailReceipt { record, before, after } => {
                 write!(f, "mailReceipt of {record}: {after}, before: {before}")
             }
+            Self::Spoiled { what } => write!(f, "bad value: {what}; the last good one stays in force"),
             Self::CertificateNew { record, hash } => write!(f, "certificate new: {hash} ({record})"),
             Self::CertificateGone { record, hash } => write!(f, "certificate gone: {hash} ({record})"),
             Self::DomainsNew { record, domains } => write!(f, "domains new ({record}): {domains}"),
@@ -112,40 +118,41 @@ impl fmt::Display for Change {
 /// What is different in `after`; of the domains of a record, that came or went, `most` are named.
 pub fn changes(before: &Directory, after: &Directory, most: usize) -> Vec<Change> {
     let mut changes = Vec::new();
-    let record_in = |directory: &'_ Directory, p: &Provider| {
-        directory.record(&p.name, p.unit.as_deref()).map(|p| p.mail_receipt.to_string())
-    };
     for provider in before.providers() {
-        if record_in(after, provider).is_none() {
+        if after.record(&provider.name, provider.unit.as_deref()).is_none() {
             changes.push(Change::ProviderGone { record: provider.title() });
         }
     }
     for provider in after.providers() {
-        let (record, after) = (provider.title(), provider.mail_receipt.to_string());
-        match record_in(before, provider) {
+        let record = provider.title();
+        match before.record(&provider.name, provider.unit.as_deref()) {
             None => changes.push(Change::ProviderNew { record }),
-            Some(before) if before != after => changes.push(Change::MailReceipt { record, before, after }),
+            Some(old) if old.mail_receipt != provider.mail_receipt => {
+                let [before, after] = [old, provider].map(|p| p.mail_receipt_text().to_owned());
+                changes.push(Change::MailReceipt { record, before, after });
+            }
             Some(_) => {}
         }
     }
+    let bad_before: HashSet<String> = before.spoiled().collect();
+    let bad = after.spoiled().filter(|what| !bad_before.contains(what));
+    changes.extend(bad.map(|what| Change::Spoiled { what }));
     // The same record, whatever else of it has changed.
-    let is_same = |one: &Provider, other: Option<&Provider>| {
-        other.is_some_and(|other| (&one.name, &one.unit) == (&other.name, &other.unit))
-    };
+    let has_same = |records: Vec<&Provider>, one: &Provider| records.iter().any(|p| p.is_same_record(one));
     for (hash, provider) in before.certificates() {
-        if !is_same(provider, after.provider_of_certificate(hash)) {
+        if !has_same(after.records_of_certificate(hash), provider) {
             changes.push(Change::CertificateGone { record: provider.title(), hash: hash.to_owned() });
         }
     }
     for (hash, provider) in after.certificates() {
-        if !is_same(provider, before.provider_of_certificate(hash)) {
+        if !has_same(before.records_of_certificate(hash), provider) {
             changes.push(Change::CertificateNew { record: provider.title(), hash: hash.to_owned() });
         }
     }
     let missing = |from: &Directory, to: &Directory| {
         let mut missing = BTreeMap::<String, Names>::new();
         for (domain, provider) in from.domains() {
-            if !is_same(provider, to.provider_of_domain(domain)) {
+            if !has_same(to.records_of_domain(domain), provider) {
                 missing.entry(provider.title()).or_default().add(domain, most);
             }
         }

@@ -1,12 +1,18 @@
 //! LDIF (RFC 2849), as far as the directory of providers uses it.
 //!
 //! Promise: reading: one record after the other, never the whole file in memory. What is wrong is named with
-//! its line.
+//! its line. What is wrong in a line of a record spoils that record; only what leaves it open where a record
+//! begins or ends is an error.
 
 use std::io::BufRead;
 
+use super::{Attribute, Spoiled, add_spoiled};
+
 /// How long a line is before it is folded.
 const WIDTH: usize = 76;
+
+/// How many characters of a line that is no attribute are shown.
+const MOST_SHOWN: usize = 80;
 
 /// Adds a line `attribute: value`, in base64 where the value wants that (RFC 2849 SAFE-STRING), folded.
 pub fn write(ldif: &mut String, attribute: &str, value: &str) {
@@ -51,6 +57,8 @@ pub(super) struct Record {
     pub(super) hashes: Vec<String>,
     pub(super) domains: Vec<String>,
     pub(super) location: Option<String>,
+    /// Values that cannot be read.
+    pub(super) spoiled: Vec<Spoiled>,
 }
 
 impl Record {
@@ -72,6 +80,66 @@ impl Record {
             self.location.get_or_insert(value);
         }
     }
+
+    /// A value of `attribute` that cannot be read. Of what decides nothing it matters to nobody.
+    fn spoil(&mut self, attribute: &str, why: String) {
+        let is = |name: &str| attribute.eq_ignore_ascii_case(name);
+        let attribute = if is("managedDomains") {
+            Attribute::Domain
+        } else if is("providerName") {
+            Attribute::Name
+        } else if is("providerUnit") {
+            Attribute::Unit
+        } else if is("mailReceipt") {
+            Attribute::MailReceipt
+        } else if is("providerCertificateHash") {
+            Attribute::Certificate
+        } else if attribute.is_empty() || is("dn") || is("objectClass") {
+            Attribute::Unknown
+        } else {
+            return;
+        };
+        add_spoiled(&mut self.spoiled, attribute, why);
+    }
+}
+
+/// What stands in a line.
+struct Line {
+    /// The attribute without its options; empty where there is none.
+    attribute: String,
+    /// `None`: bytes, which nobody here wants.
+    value: Result<Option<String>, String>,
+}
+
+impl Line {
+    fn read(line: &[u8], number: usize) -> Self {
+        let Some(colon) = line.iter().position(|&b| b == b':') else {
+            let shown: String = String::from_utf8_lossy(line).chars().take(MOST_SHOWN).collect();
+            let why = format!("line {number}: {shown:?} is no attribute");
+            return Self { attribute: String::new(), value: Err(why) };
+        };
+        let (name, rest) = (String::from_utf8_lossy(&line[..colon]), &line[colon + 1..]);
+        let (attribute, options) = name.split_once(';').unwrap_or((&name, ""));
+        let text = |bytes: Vec<u8>| {
+            String::from_utf8(bytes).map_err(|_| format!("line {number}: {attribute} is not UTF-8"))
+        };
+        let value = match rest.strip_prefix(b":") {
+            Some(_) if options.eq_ignore_ascii_case("binary") => Ok(None),
+            Some(encoded) => {
+                let decoded = encodify::base64::STANDARD.decode(encoded.trim_ascii());
+                decoded
+                    .map_err(|_| format!("line {number}: {attribute} is not base64"))
+                    .and_then(text)
+                    .map(Some)
+            }
+            None => text(rest.trim_ascii().to_vec()).map(Some),
+        };
+        // Names are written into logs and errors of one line.
+        let one_line = |value: String| {
+            if value.contains(char::is_control) { value.replace(char::is_control, " ") } else { value }
+        };
+        Self { attribute: attribute.to_owned(), value: value.map(|value| value.map(one_line)) }
+    }
 }
 
 /// Gives each record to `take`.
@@ -83,38 +151,31 @@ pub(super) fn records(
     let mut open: Option<Record> = None;
     let mut line = Vec::new();
     while let Some(number) = lines.next(&mut line)? {
-        let line = str::from_utf8(&line).map_err(|_| format!("line {number}: not UTF-8"))?;
         if line.is_empty() {
             open.take().map_or(Ok(()), &mut take)?;
             continue;
         }
-        if line.starts_with('#') {
+        if line.starts_with(b"#") {
             continue;
         }
-        let (name, rest) =
-            line.split_once(':').ok_or_else(|| format!("line {number}: {line:?} is no attribute"))?;
-        let (name, options) = name.split_once(';').unwrap_or((name, ""));
-        let value = match rest.strip_prefix(':') {
-            Some(_) if options.eq_ignore_ascii_case("binary") => continue,
-            Some(encoded) => {
-                let bytes = encodify::base64::STANDARD
-                    .decode(encoded.trim())
-                    .map_err(|_| format!("line {number}: not base64"))?;
-                String::from_utf8(bytes).map_err(|_| format!("line {number}: not UTF-8"))?
+        let Line { attribute, value } = Line::read(&line, number);
+        let is_dn = attribute.eq_ignore_ascii_case("dn");
+        match (&mut open, value) {
+            (None, Ok(Some(dn))) if is_dn => open = Some(Record { dn, ..Record::default() }),
+            (None, Err(why)) if is_dn => {
+                let mut record = Record { dn: format!("the record of line {number}"), ..Record::default() };
+                record.spoil(&attribute, why);
+                open = Some(record);
             }
-            None => rest.trim().to_owned(),
-        };
-        // Names are written into logs and errors of one line.
-        let value: String =
-            if value.contains(char::is_control) { value.replace(char::is_control, " ") } else { value };
-        match (name.eq_ignore_ascii_case("dn"), &mut open) {
-            (true, None) => open = Some(Record { dn: value, ..Record::default() }),
-            (true, Some(_)) => {
+            (None, _) if attribute.eq_ignore_ascii_case("version") => {}
+            (None, Err(why)) => return Err(why),
+            (None, _) => return Err(format!("line {number}: {attribute:?} stands before any dn")),
+            (Some(_), _) if is_dn => {
                 return Err(format!("line {number}: a record begins without an empty line before it"));
             }
-            (false, Some(record)) => record.add(name, value),
-            (false, None) if name.eq_ignore_ascii_case("version") => {}
-            (false, None) => return Err(format!("line {number}: {name:?} stands before any dn")),
+            (Some(record), Ok(Some(value))) => record.add(&attribute, value),
+            (Some(_), Ok(None)) => {}
+            (Some(record), Err(why)) => record.spoil(&attribute, why),
         }
     }
     open.map_or(Ok(()), take)

@@ -3,7 +3,8 @@
 //! Promise: signature and chain first, then the directory, then the revocation lists: nobody but a provider
 //! waits for one.
 
-use super::{Directory, Provider};
+use super::Directory;
+use super::speaker::Speaker;
 use crate::clock::Moment;
 use crate::smime::verify::{SignedBy, TrustedCas, VerifyError};
 
@@ -23,7 +24,7 @@ impl From<VerifyError> for NoSigner {
 }
 
 impl Directory {
-    /// Who signed `content`, and the provider whose certificate that is, as of `at`. Nobody else's mail is to
+    /// Who signed `content`, and the provider with that certificate, as of `at`. Nobody else's mail is to
     /// wait for a revocation list: those are asked last.
     pub fn signer(
         &self,
@@ -31,13 +32,10 @@ impl Directory {
         content: &[u8],
         signature: &[u8],
         at: Moment,
-    ) -> Result<(SignedBy, &Provider), NoSigner> {
+    ) -> Result<(SignedBy, Speaker), NoSigner> {
         let signed_by = cas.signed_by(content, signature, at)?;
-        let found = [&signed_by.sha256, &signed_by.sha1]
-            .into_iter()
-            .find_map(|hash| self.provider_of_certificate(hash));
-        let Some(provider) = found else { return Err(NoSigner::Unknown(signed_by)) };
+        let Some(speaker) = Speaker::new(self, &signed_by) else { return Err(NoSigner::Unknown(signed_by)) };
         cas.not_revoked(&signed_by, at)?;
-        Ok((signed_by, provider))
+        Ok((signed_by, speaker))
     }
 }

@@ -14,21 +14,19 @@ fuzz_target!(|input: &[u8]| {
             let (providers, domains) = directory.size();
             assert!(providers > 0 && providers + domains <= ldif.lines().count());
             assert!(
-                directory.provider_of_certificate("").is_none() && directory.provider_of_domain("").is_none()
+                directory.records_of_certificate("").is_empty() && directory.records_of_domain("").is_empty()
             );
             for line in ldif.lines() {
                 let value = line.split_once(':').map_or(line, |(_, value)| value.trim());
-                if let Some(provider) = directory.provider_of_domain(value) {
-                    assert_eq!(directory.provider_of_domain(&value.to_ascii_uppercase()), Some(provider));
-                    assert!(directory.record(&provider.name, provider.unit.as_deref()).is_some());
-                }
-                if let Some(provider) = directory.provider_of_certificate(value) {
-                    assert_eq!(
-                        directory.provider_of_certificate(&value.to_ascii_uppercase()),
-                        Some(provider)
-                    );
-                }
+                let upper = value.to_ascii_uppercase();
+                let records = directory.records_of_domain(value);
+                assert_eq!(directory.records_of_domain(&upper), records);
+                assert!(records.iter().all(|p| directory.record(&p.name, p.unit.as_deref()).is_some()));
+                assert_eq!(directory.records_of_certificate(&upper), directory.records_of_certificate(value));
             }
+            let mut kept = Directory::parse(ldif).unwrap_or_else(|e| panic!("{e}"));
+            kept.keep(&directory).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(kept.size(), directory.size(), "nothing is missing that it has itself");
             let again = Directory::parse(ldif).unwrap_or_else(|e| panic!("{e}"));
             assert_eq!((again.size(), again.conflicts()), (directory.size(), directory.conflicts()));
         }

@@ -44,10 +44,14 @@ pub(crate) fn domains(seen: &Seen) -> Vec<Finding> {
     domains.sort();
     for domain in domains {
         let what = format!("virtual_mailbox_domains: {domain}");
-        match directory.provider_of_domain(domain) {
-            Some(provider) if provider.name == ours.provider_name => {}
+        let records = directory.records_of_domain(domain);
+        // While it moves, it is in the other's record, too.
+        if records.iter().any(|record| record.name == ours.provider_name) {
+            continue;
+        }
+        match records.first() {
             Some(provider) => {
-                let allowed = "ours in pec_directory_file too: a domain has one provider";
+                let allowed = "ours in pec_directory_file too: we are not its provider";
                 out.push(Finding::wrong(
                     what,
                     format!("managed by {}", provider.name),
@@ -68,6 +72,22 @@ pub(crate) fn domains(seen: &Seen) -> Vec<Finding> {
         }
     }
     out
+}
+
+/// Bad values in the directory of providers.
+pub(crate) fn directory(seen: &Seen) -> Vec<Finding> {
+    let Ok(directory) = &seen.directory else { return Vec::new() };
+    let finding = |what: String| {
+        let allowed = "good values only; until then the record keeps its last good ones, and mail that hangs on \
+            a value that never was good waits";
+        Finding::wrong(
+            "pec_directory_file",
+            what,
+            allowed,
+            "tell who publishes the directory, then: pecctl directory refresh",
+        )
+    };
+    directory.spoiled().map(finding).collect()
 }
 
 /// Routes, and what access tables do.
@@ -251,6 +271,23 @@ mod tests {
         let mut seen = seen(shipped_postfix().with("mydestination", "hash:/x"));
         seen.tables.insert("hash:/x".into(), Ok(vec![("pec.alfa.test".into(), String::new())]));
         assert_eq!(domains(&seen).len(), 1);
+    }
+
+    #[test]
+    fn a_bad_value_of_the_directory_is_named() {
+        let mut seen = seen(shipped_postfix());
+        assert_eq!(lines(directory(&seen)), Vec::<String>::new());
+        let ldif = "dn: providerName=Gamma\nobjectclass: provider\nproviderName: Gamma\n\
+            providerCertificateHash: 00\nmailReceipt: r@gamma.test\nmanagedDomains: caffè.example\n";
+        seen.directory = Ok(pec_core::directory::Directory::parse(ldif).unwrap());
+        let found = lines(directory(&seen));
+        assert!(
+            found.len() == 2
+                && found.iter().all(|line| line.starts_with("wrong: pec_directory_file = Gamma: "))
+                && found[0].contains("providerCertificateHash")
+                && found[1].contains("caffè.example"),
+            "{found:?}"
+        );
     }
 
     #[test]

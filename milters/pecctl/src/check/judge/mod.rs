@@ -63,6 +63,7 @@ pub(crate) const TABLE: &[Check] = &[
         looks_at: "domains that are certified and ordinary, or not ours in the directory",
         judge: mail::domains,
     },
+    Check { name: "directory", looks_at: "bad values in the directory of providers", judge: mail::directory },
     Check {
         name: "maps",
         looks_at: "routes, catch-alls, and access tables that redirect, copy or drop",

@@ -25,7 +25,8 @@ pub(crate) async fn read(settings: &Settings, directory: Option<&Directory>) -> 
     };
     let of_record = directory
         .and_then(|d| d.record(&settings.provider_name, settings.provider_unit.as_deref()))
-        .map(|record| record.mail_receipt.to_string());
+        .and_then(|record| record.mail_receipt.as_ref())
+        .map(ToString::to_string);
     let mut needed = Vec::new();
     for address in [Some(service_address(&settings.service_domain)), of_record].into_iter().flatten() {
         needed.push(ask(address).await);
