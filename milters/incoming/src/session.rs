@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use bytes::Bytes;
-use openssl::sha::sha256;
 use pec_core::address::Address;
 use pec_core::clock::Moment;
 use pec_core::daticert::{Daticert, Tipo};
@@ -21,8 +20,8 @@ use pec_core::notices::anomalia::Errore;
 use pec_host::maillog;
 use pec_milter::passing::{Anomaly, let_pass, passed};
 use pec_milter::{Connection, Edits, KeepBody, Point, Recipient, Reply, SPAM_FIELD, Transaction, Verdict};
-use pec_program::LARGE;
 use pec_program::world::World;
+use pec_program::{LARGE, sha256, sized};
 use pec_state::event::Event;
 use pec_state::log::Entry;
 use pec_state::rows::{Custody, FactKind, PassedKind, Ricevuta};
@@ -305,7 +304,7 @@ impl IncomingPoint {
         }
         if !recipients.iter().any(is_certified) {
             // Also what seems to be for nobody here: root's alias leads to the service mailbox.
-            let body_sha256 = transaction.body.sha256();
+            let body_sha256 = sized(transaction.body.len(), || transaction.body.sha256());
             return Ok(Verdict::Change(
                 let_pass(world, &transaction, PassedKind::Locale, &body_sha256, None).await?,
             ));

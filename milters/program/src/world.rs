@@ -29,6 +29,7 @@ use crate::life::Process;
 use crate::mailbox::Mailboxes;
 use crate::scanner::Scanner;
 use crate::scanner_watch::ScannerWatch;
+use crate::sized;
 
 /// Names the bytes that this program makes: with another version or certificate a notice may come out
 /// differently.
@@ -167,11 +168,11 @@ impl World {
         }
     }
 
-    /// Has a notice written and signed by `make`. What is `heavy`, or has to wait for a token, leaves this
-    /// thread to others.
+    /// Has a notice around so many `bytes` written and signed by `make`. What has to wait for a token leaves
+    /// this thread to others, as what is large does.
     pub async fn write<T>(
         &self,
-        heavy: bool,
+        bytes: usize,
         make: impl FnOnce(Issuer<'_>) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let issuer = Issuer {
@@ -187,7 +188,7 @@ impl World {
             );
         }
         if !self.signer.waits() {
-            return if heavy { tokio::task::block_in_place(|| make(issuer)) } else { make(issuer) };
+            return sized(bytes, || make(issuer));
         }
         let Ok(turn) = tokio::time::timeout(TURN_WAIT, self.turns.acquire()).await else {
             anyhow::bail!(
