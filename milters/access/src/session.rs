@@ -24,22 +24,20 @@ use pec_state::event::Event;
 use pec_state::log::{Arrival, Entry};
 use pec_state::rows::{About, Custody, Fact, FactKind, MadeNotice, NotAccepted, Sent};
 use pec_state::trigger::{Trigger, is_internal_domain};
-use tokio::sync::Semaphore;
 
 use crate::checks::{Eccezione, Limits, described, formal_exceptions, is_message_id};
-use crate::contents::{Carries, EXAMINED_AT_ONCE};
+use crate::contents::Carries;
 
 /// The Access Point.
 pub struct AccessPoint {
     pub(crate) world: World,
-    pub(crate) examining: Semaphore,
 }
 
 impl AccessPoint {
     /// The Access Point in this world.
     pub fn new(world: World) -> Self {
         world.check_scanner(world.settings.message_size_limit);
-        Self { world, examining: Semaphore::new(EXAMINED_AT_ONCE) }
+        Self { world }
     }
 
     /// Every recipient once, with what the directory says of its domain (RFC 6109 s. 2.2.1).

@@ -20,6 +20,7 @@ use pec_core::notices::anomalia::Errore;
 use pec_host::maillog;
 use pec_milter::passing::{Anomaly, let_pass, passed};
 use pec_milter::{Connection, Edits, KeepBody, Point, Recipient, Reply, SPAM_FIELD, Transaction, Verdict};
+use pec_program::turns::{Share, Turn};
 use pec_program::world::World;
 use pec_program::{LARGE, sha256, sized};
 use pec_state::event::Event;
@@ -265,9 +266,10 @@ impl IncomingPoint {
 
     /// A busta di anomalia of ours that comes from outside: as it came.
     async fn own_anomalia(&self, mail: &Mail<'_>) -> anyhow::Result<Verdict> {
-        if let Some(reply) = self.not_admitted(mail, None).await? {
-            return Ok(Verdict::Refuse(reply));
-        }
+        let _turn = match self.admitted(mail, None).await? {
+            Ok(turn) => turn,
+            Err(reply) => return Ok(Verdict::Refuse(reply)),
+        };
         let errore =
             Errore::new("busta di anomalia di questo gestore", "an anomaly envelope of this provider");
         let anomaly = mail.anomaly(&errore, None);
@@ -334,30 +336,34 @@ impl IncomingPoint {
         errore: &Errore,
         provider: Option<&str>,
     ) -> anyhow::Result<Verdict> {
-        if let Some(reply) = self.not_admitted(mail, provider).await? {
-            return Ok(Verdict::Refuse(reply));
-        }
+        let _turn = match self.admitted(mail, provider).await? {
+            Ok(turn) => turn,
+            Err(reply) => return Ok(Verdict::Refuse(reply)),
+        };
         let anomaly = mail.anomaly(errore, provider);
         Ok(Verdict::Change(anomaly.wrap(&self.world, PassedKind::Anomalia, mail.body.clone()).await?.0))
     }
 
-    /// Why what is no correct certified mail is not let in, if it is not.
-    async fn not_admitted(&self, mail: &Mail<'_>, provider: Option<&str>) -> anyhow::Result<Option<Reply>> {
+    /// What is no correct certified mail is let in in this turn, or refused. Anybody can break what a provider
+    /// signed: it takes strangers' turns all the same.
+    async fn admitted(&self, mail: &Mail<'_>, provider: Option<&str>) -> anyhow::Result<Result<Turn, Reply>> {
         if provider.is_none()
             && let Some(reply) = self.refuses_ordinary_mail(&mail.transaction, &mail.recipients)
         {
-            return Ok(Some(reply));
+            return Ok(Err(reply));
         }
         if let Some(reply) = self.no_such_mailbox(&mail.recipients, provider.is_some()).await? {
-            return Ok(Some(reply));
+            return Ok(Err(reply));
         }
-        Ok(match self.scanned(mail).await? {
+        let turn = self.world.turns.wait(Share::Strangers).await?;
+        let refusal = match self.scanned(&turn, mail).await? {
             Scanned::Infected(infected) => {
                 let text = format!("the message carries a virus: {}", infected.virus);
                 Some(Reply::refuse("554", "5.7.1", text))
             }
             scanned => scanned.refusal(mail.transaction.queue_id()),
-        })
+        };
+        Ok(refusal.map_or(Ok(turn), Err))
     }
 
     /// Once in the queue, mail for nobody would be bounced to whoever it says it is from. What a provider

@@ -12,6 +12,7 @@ pub mod mailbox;
 pub mod program_rows;
 pub mod scanner;
 pub mod scanner_watch;
+pub mod turns;
 pub mod world;
 
 /// From this size on (bytes), hashing, signing and verifying are work for a thread of their own.
