@@ -1232,7 +1232,7 @@ fn contents(row: Row<'_>, hands: &Hands) {
     case(
         "a part whose header is 100,000 bytes",
         &|f| f.more.push([b"X-Y: z\r\n".repeat(13_000), b"\r\nx".to_vec()].concat()),
-        not_read(),
+        Refused("552 5.3.4"),
     );
     case("not a multipart", &|f| f.mixed = "text/plain; boundary=\"m\"".into(), not_read());
     case("multipart/alternative", &|f| f.mixed = "multipart/alternative; boundary=\"m\"".into(), not_read());
