@@ -19,6 +19,7 @@ use pec_core::notices::{Issuer, Notice};
 use pec_host::maillog;
 use pec_milter::{Connection, Edits, KeepBody, Point, Recipient, Reply, Transaction, Verdict};
 use pec_program::sized;
+use pec_program::turns::Share;
 use pec_program::world::World;
 use pec_state::event::Event;
 use pec_state::log::{Arrival, Entry};
@@ -286,6 +287,10 @@ fn own_mail_receipt(world: &World) -> anyhow::Result<String> {
 
 impl Point for AccessPoint {
     type Door = ();
+
+    fn share(&self, (): (), _: &Header) -> Share {
+        Share::Users
+    }
 
     fn keep_body(&self, (): (), _: &Header) -> KeepBody {
         // In one piece, for the search for attachments.

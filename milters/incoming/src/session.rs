@@ -615,6 +615,13 @@ struct Envelope {
 impl Point for IncomingPoint {
     type Door = Door;
 
+    fn share(&self, door: Door, header: &Header) -> Share {
+        match door {
+            Door::Port25 if may_be_signed(header) => Share::Certified,
+            Door::Port25 | Door::Local => Share::Strangers,
+        }
+    }
+
     fn keep_body(&self, door: Door, header: &Header) -> KeepBody {
         match door {
             Door::Port25 if may_be_signed(header) => KeepBody::Whole(self.world.settings.envelope_size_limit),

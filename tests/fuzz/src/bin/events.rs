@@ -23,6 +23,7 @@ use pec_core::notices::Notice;
 use pec_milter::callbacks::{Underway, serve};
 use pec_milter::transaction::MOST_FIELDS;
 use pec_milter::{Connection, Edits, KeepBody, Point, Recipient, Reply, Transaction, Verdict};
+use pec_program::turns::Share;
 use pec_state::rows::FactKind;
 use pec_state::trigger::Trigger;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -74,6 +75,10 @@ impl Judge {
 
 impl Point for Judge {
     type Door = Door;
+
+    fn share(&self, _: Door, _: &Header) -> Share {
+        Share::Users
+    }
 
     fn keep_body(&self, door: Door, _: &Header) -> KeepBody {
         door.keeps
