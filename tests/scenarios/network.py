@@ -28,6 +28,11 @@ SERVICE = {"alfa": "ricevute@gestore.alfa.test", "beta": "ricevute@gestore.beta.
 REGISTER_CHECKPOINT = 'at=$(sed -n "s/^pec_register *= *//p" /etc/postfix/main.cf); cat "${at:-/var/lib/pec/register}/checkpoint"'
 # Programs of ours that mail passes.
 PROGRAMS = ("access", "incoming", "delivery")
+# Asks clamd whether it is there.
+PING_CLAMD = (
+    "python3 -c 'import socket; s = socket.socket(socket.AF_UNIX); s.connect(\"/var/spool/postfix/clamav/clamd.ctl\"); "
+    "s.sendall(b\"zPING\\0\"); assert s.recv(9) == b\"PONG\\0\"'"
+)
 PROCESSES = (*PROGRAMS, "postgres", "clamd", "dovecot", "postfix")
 # What the image gives to its processes (docker/Dockerfile). Not read from a process: one that has just been started may not
 # have it yet.
@@ -170,7 +175,7 @@ class Network:
             "delivery": lambda: self.listens(host, "delivery") and self.listens(host, "triggers") and self.listens(host, "reports"),
             "postgres": lambda: self.succeeds(host, "postgres", "pg_isready -q -h 127.0.0.1"),
             "clock": lambda: self.succeeds(host, "clock", "pidof pec-clock"),
-            "clamd": lambda: self.succeeds(host, "clamd", "exec 3<>/dev/tcp/127.0.0.1/3310; printf 'zPING\\0' >&3; grep -qa PONG <&3"),
+            "clamd": lambda: self.succeeds(host, "clamd", PING_CLAMD),
             "dovecot": lambda: self.succeeds(host, "dovecot", "doveadm service status lmtp"),
             "postfix": lambda: self.succeeds(host, "postfix", "postfix status"),
         }

@@ -49,9 +49,17 @@ def test_each_program_has_the_groups_that_it_needs(net):
 
 
 def test_nothing_of_ours_listens_on_a_port(net):
-    """The database, clamd and what clients come by are Postfix's, Dovecot's and Debian's own."""
+    """The database and what clients come by are Postfix's, Dovecot's and Debian's own."""
     listening = net.execute("alfa", "postfix", "sh", "-c", "cat /proc/net/tcp").stdout.splitlines()
     ports = {int(fields[1].rsplit(":", 1)[1], 16) for fields in map(str.split, listening) if len(fields) > 3 and fields[3] == "0A"}
     # Docker's name service takes one of its own.
     named = {port for port in ports if port < 10_000}
-    assert named == {25, 465, 587, 993, 995, 3310, 5432}, ports
+    assert named == {25, 465, 587, 993, 995, 5432}, ports
+
+
+def test_who_is_not_a_program_of_ours_cannot_end_clamd(net):
+    """clamd obeys whoever connects, also `SHUTDOWN`."""
+    script = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/var/spool/postfix/clamav/clamd.ctl'); s.sendall(b'zVERSION\\0'); print(s.recv(99))"
+    for user, may in (("vmail", False), ("dovecot", False), ("pec", True)):
+        asked = net.execute("alfa", "clamd", "python3", "-c", script, check=False, user=user)
+        assert (asked.returncode == 0 and "ClamAV" in asked.stdout) == may, (user, asked)

@@ -181,6 +181,18 @@ def test_what_clamd_will_never_scan_is_refused_clearly(net):
     net.expect(BRUNO, "posta-certificata", letter[1])
 
 
+def test_with_debians_limits_a_submission_that_is_too_large_for_clamd_is_answered(net):
+    """clamd resets the connection after its answer, over whatever it has not read of the message: 27 MB against 25."""
+    letter = net.letter(ANNA, [BRUNO], text="una riga di testo che non dice nulla di particolare\r\n" * 510_000)
+    assert len(letter[0]) > 26_000_000
+    with limit(net, "alfa", "StreamMaxLength 25M"), limit(net, "alfa", "MaxScanSize 100M"):
+        for _ in range(3):
+            with pytest.raises(smtplib.SMTPDataError) as refused:
+                net.deployment.submit(ANNA, [BRUNO], letter[0])
+            assert refused.value.smtp_code == 552 and b"scanned for viruses" in refused.value.smtp_error, refused.value
+    assert net.story("alfa", letter[1]) == []
+
+
 @pytest.mark.both
 def test_limits_that_let_a_virus_pass_are_noticed_at_the_start(net):
     """`MaxFileSize` without `AlertExceedsMax`, as Debian ships it: what is larger counts as clean."""

@@ -8,13 +8,10 @@ use pec_host::maillog;
 use pec_milter::{Reply, Transaction};
 use pec_program::LARGE;
 use pec_program::scanner::Scan;
+use pec_program::turns::Share;
 
 use crate::checks::Eccezione;
 use crate::session::AccessPoint;
-
-/// Messages whose attachments are looked through at the same time: each may unpack
-/// [`pec_core::attachments::MOST_UNPACKED`] bytes.
-pub(crate) const EXAMINED_AT_ONCE: usize = 4;
 
 /// What is to become of a message because of what it carries.
 pub(crate) enum Carries {
@@ -29,20 +26,17 @@ pub(crate) enum Carries {
 }
 
 impl AccessPoint {
-    /// Scans a message and looks through its attachments. Viruses come first: a message with one has to be
-    /// kept.
+    /// Scans a message and looks through its attachments, in one turn: each message may unpack
+    /// [`pec_core::attachments::MOST_UNPACKED`] bytes. Viruses come first: a message with one has to be kept.
+    /// What cannot be scanned is refused, and with a notice if what is wrong with it can be said.
     pub(crate) async fn carries(&self, transaction: &Transaction) -> anyhow::Result<Carries> {
-        match self.world.scanner.scan(&transaction.header, &transaction.body).await? {
-            Scan::Clean => {}
+        let turn = self.world.turns.wait(Share::Users).await?;
+        let not_scanned = match self.world.scanner.scan(&turn, &transaction.header, &transaction.body).await?
+        {
+            Scan::Clean => None,
             Scan::Found(virus) => return Ok(Carries::Virus(virus)),
-            Scan::NotScanned(why) => {
-                maillog::not_scanned(transaction.queue_id(), &why);
-                let text =
-                    "the message is too large or too complex to be scanned for viruses, nothing was accepted";
-                return Ok(Carries::NotScanned(Reply::refuse("552", "5.3.4", text)));
-            }
-        }
-        let _turn = self.examining.acquire().await?;
+            Scan::NotScanned(why) => Some(why),
+        };
         let body = transaction.body.clone().into_bytes();
         let kinds = &self.world.settings.blocked_attachments;
         // Where no kind is blocked the message must be a message all the same (RFC 6109 s. 3.1.1).
@@ -58,7 +52,15 @@ impl AccessPoint {
             tokio::task::block_in_place(examine)
         };
         Ok(match examined {
-            Ok(found) if found.is_empty() => Carries::Nothing,
+            Ok(found) if found.is_empty() => match not_scanned {
+                None => Carries::Nothing,
+                Some(why) => {
+                    maillog::not_scanned(transaction.queue_id(), &why);
+                    let text = "the message is too large or too complex to be scanned for viruses, nothing was \
+                        accepted";
+                    Carries::NotScanned(Reply::refuse("552", "5.3.4", text))
+                }
+            },
             Ok(found) => Carries::NotAccepted(Eccezione::Blocked(found)),
             Err(e) => Carries::NotAccepted(Eccezione::Mime(e)),
         })

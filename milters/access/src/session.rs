@@ -18,28 +18,27 @@ use pec_core::notices::non_accettazione::non_accettazione;
 use pec_core::notices::{Issuer, Notice};
 use pec_host::maillog;
 use pec_milter::{Connection, Edits, KeepBody, Point, Recipient, Reply, Transaction, Verdict};
-use pec_program::LARGE;
+use pec_program::sized;
+use pec_program::turns::Share;
 use pec_program::world::World;
 use pec_state::event::Event;
 use pec_state::log::{Arrival, Entry};
 use pec_state::rows::{About, Custody, Fact, FactKind, MadeNotice, NotAccepted, Sent};
 use pec_state::trigger::{Trigger, is_internal_domain};
-use tokio::sync::Semaphore;
 
 use crate::checks::{Eccezione, Limits, described, formal_exceptions, is_message_id};
-use crate::contents::{Carries, EXAMINED_AT_ONCE};
+use crate::contents::Carries;
 
 /// The Access Point.
 pub struct AccessPoint {
     pub(crate) world: World,
-    pub(crate) examining: Semaphore,
 }
 
 impl AccessPoint {
     /// The Access Point in this world.
     pub fn new(world: World) -> Self {
         world.check_scanner(world.settings.message_size_limit);
-        Self { world, examining: Semaphore::new(EXAMINED_AT_ONCE) }
+        Self { world }
     }
 
     /// Every recipient once, with what the directory says of its domain (RFC 6109 s. 2.2.1).
@@ -150,7 +149,7 @@ impl AccessPoint {
         let fact = Fact::new(FactKind::NonAccettazione, of_refused, now, &world.settings.service_domain)?;
         let (fact_id, message_id) = (fact.id.clone(), fact.message_id.clone());
         let notice = world
-            .write(false, |issuer| Ok(non_accettazione(issuer, &daticert, &refused.inglese, &message_id)?))
+            .write(0, |issuer| Ok(non_accettazione(issuer, &daticert, &refused.inglese, &message_id)?))
             .await?;
         let made = MadeNotice { sha256: notice.body.sha256().to_vec(), with: world.made_with() };
 
@@ -207,7 +206,8 @@ impl AccessPoint {
             let body_sha256 = envelope.body.sha256();
             Ok((envelope, body_sha256))
         };
-        let (envelope, body_sha256) = world.write(size >= LARGE as u64, make).await?;
+        let bytes = usize::try_from(size).unwrap_or(usize::MAX);
+        let (envelope, body_sha256) = world.write(bytes, make).await?;
 
         let sent = Sent {
             id: id.clone(),
@@ -236,7 +236,7 @@ impl AccessPoint {
         // A crash from here on leaves rows that say "signed" and that no trigger ever asks for: no receipt,
         // no message.
         world.database.insert_sent(sent, log, custody.transpose()?).await?;
-        maillog::busta(&queue_id, &daticert, ours, usize::try_from(size).unwrap_or(usize::MAX));
+        maillog::busta(&queue_id, &daticert, ours, bytes);
 
         let edits = Edits::default().become_notice(header, envelope).envelope_id(&transaction, &envid);
         let edits = edits.add_trigger(&Trigger::notice(FactKind::Accettazione, &id));
@@ -287,6 +287,10 @@ fn own_mail_receipt(world: &World) -> anyhow::Result<String> {
 
 impl Point for AccessPoint {
     type Door = ();
+
+    fn share(&self, (): (), _: &Header) -> Share {
+        Share::Users
+    }
 
     fn keep_body(&self, (): (), _: &Header) -> KeepBody {
         // In one piece, for the search for attachments.
@@ -342,7 +346,7 @@ impl Point for AccessPoint {
             return Verdict::Refuse(Reply::refuse("554", "5.6.0", why.to_string()));
         }
         let limits = Limits { total_size: settings.total_size_limit, recipients: settings.recipient_limit };
-        let exceptions = formal_exceptions(&transaction, &sender, limits);
+        let exceptions = sized(transaction.body.len(), || formal_exceptions(&transaction, &sender, limits));
         let decided = self.decide(connection, transaction, sender, exceptions).await;
         decided.unwrap_or_else(|e| Verdict::Wait(format!("{e:#}")))
     }

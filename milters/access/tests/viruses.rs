@@ -118,3 +118,19 @@ async fn while_clamd_does_not_answer_nothing_is_accepted() {
     assert!(deferred.starts_with("451 "), "{deferred}");
     assert_eq!(column(&network.alfa.settings.database, "SELECT id FROM sent").await, [""; 0]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_too_many_parts_is_answered_before_it_is_scanned() {
+    let mut network = Network::new().await;
+    // Nobody listens: what comes to the scanner waits.
+    let access = alfa(&mut network, Socket::Inet("127.0.0.1:1".into()), "exe").await;
+    let mail = |n: usize| {
+        letter("Content-Type: multipart/mixed; boundary=b\n", &format!("{}--b--", "--b\n\nx\n".repeat(n)))
+    };
+    not_accepted(&network, &mail(10_001).give_to(access).await.queued(), Errore::Altro);
+    assert_eq!(
+        column(&network.alfa.settings.database, "SELECT error FROM log").await,
+        ["struttura MIME non valida (più di 10000 parti)"]
+    );
+    assert!(mail(10_000).give_to(access).await.deferred().starts_with("451 "));
+}

@@ -125,6 +125,9 @@ fn split_into(
         at = end;
     }
     let Some(start) = open else { return Err(MimeError::NoParts(boundary.to_owned())) };
+    if parts.len() == most_parts {
+        return Err(MimeError::TooManyParts(most_parts));
+    }
     parts.push(start..body.len());
     Err(MimeError::NotClosed(boundary.to_owned()))
 }
@@ -148,17 +151,25 @@ pub fn part(bytes: &[u8], range: Range<usize>) -> Result<Part, MimeError> {
 /// Multiparts of the message itself must be whole. One in an attached message need not: a bounce cuts what it
 /// returns. It ends then where the attached message ends, and what cannot be taken apart there is a leaf.
 pub fn walk(header: &Header, body: &[u8], leaf: impl FnMut(&Header, Range<usize>)) -> Result<(), MimeError> {
-    Walk { bytes: body, parts: 0, leaf }.entity(header, 0..body.len(), 0, Place::default())
+    Walk { bytes: body, parts: 0, most: MOST_PARTS, leaf }.entity(header, 0..body.len(), 0, Place::default())
 }
 
 /// As [`walk`], of a message that lies in another one and whose bytes were got out of it.
 pub fn walk_attached(message: &[u8], leaf: impl FnMut(&Header, Range<usize>)) -> Result<(), MimeError> {
-    Walk { bytes: message, parts: 0, leaf }.message(0..message.len(), 0)
+    Walk { bytes: message, parts: 0, most: MOST_PARTS, leaf }.message(0..message.len(), 0)
+}
+
+/// Whether a message, whoever wrote it and however badly, has at most `most` parts, none too deep, each with a
+/// header of bounded length: asked before the work is done that grows with them. Only these are errors here.
+pub fn within(header: &Header, body: &[u8], most: usize) -> Result<(), MimeError> {
+    let place = Place { attached: true, digest: false };
+    Walk { bytes: body, parts: 0, most, leaf: |_: &Header, _| {} }.entity(header, 0..body.len(), 0, place)
 }
 
 struct Walk<'a, F> {
     bytes: &'a [u8],
     parts: usize,
+    most: usize,
     leaf: F,
 }
 
@@ -238,12 +249,12 @@ impl<F: FnMut(&Header, Range<usize>)> Walk<'_, F> {
     ) -> Result<(), MimeError> {
         let boundary = boundary.ok_or(MimeError::NoBoundary)?;
         let mut parts = Vec::new();
-        match split_into(&mut parts, &self.bytes[body.clone()], boundary, MOST_PARTS - self.parts) {
+        match split_into(&mut parts, &self.bytes[body.clone()], boundary, self.most - self.parts) {
             Err(MimeError::NotClosed(_)) if place.attached => {}
-            Err(MimeError::TooManyParts(_)) => return Err(MimeError::TooManyParts(MOST_PARTS)),
+            Err(MimeError::TooManyParts(_)) => return Err(MimeError::TooManyParts(self.most)),
             done => done?,
         }
-        self.parts = (self.parts + parts.len()).min(MOST_PARTS);
+        self.parts = (self.parts + parts.len()).min(self.most);
         for range in parts {
             let range = range.start + body.start..range.end + body.start;
             match part(self.bytes, range.clone()) {
@@ -384,6 +395,47 @@ mod tests {
         let many = |n: usize| format!("{}--b--\n", "--b\n\n\n".repeat(n));
         assert_eq!(of("; boundary=b", &many(MOST_PARTS)).map(|l| l.len()), Ok(MOST_PARTS));
         assert_eq!(of("; boundary=b", &many(MOST_PARTS + 1)), Err(MimeError::TooManyParts(MOST_PARTS)));
+    }
+
+    #[test]
+    fn parts_are_counted_however_badly_a_message_is_made() {
+        let counted = |parameters: &str, body: &str| {
+            let header = format!("Content-Type: multipart/mixed{parameters}\r\n");
+            let body = body.replace('\n', "\r\n");
+            within(&Header::parse(header.as_bytes()).unwrap(), body.as_bytes(), 10)
+        };
+        let part = "--b\n\n\n";
+        let too_many = Err(MimeError::TooManyParts(10));
+        assert_eq!(counted("; boundary=b", &format!("{}--b--\n", part.repeat(10))), Ok(()));
+        for (what, parameters, body) in [
+            ("closed", "; boundary=b", format!("{}--b--\n", part.repeat(11))),
+            ("never closed", "; boundary=b", part.repeat(11)),
+            ("fields that are none", "; boundary=b", "--b\nno field\n\nx\n".repeat(11)),
+            ("encoded", "; boundary=b\r\nContent-Transfer-Encoding: base64", part.repeat(11)),
+            (
+                "in a part that is never closed, after one without parts",
+                "; boundary=a",
+                format!(
+                    "--a\nContent-Type: multipart/mixed\n\nx\n--a\nContent-Type: multipart/mixed; \
+                     boundary=c\n\nx\n--a\nContent-Type: multipart/mixed; boundary=b\n\n{}",
+                    part.repeat(11)
+                ),
+            ),
+            (
+                "in an attached message",
+                "; boundary=a",
+                format!(
+                    "--a\nContent-Type: message/rfc822\n\nContent-Type: multipart/x; boundary=b\n\n{}",
+                    part.repeat(11)
+                ),
+            ),
+        ] {
+            assert_eq!(counted(parameters, &body), too_many, "{what}");
+        }
+        let deep = "Content-Type: message/rfc822\r\n\r\n".repeat(DEEPEST + 1);
+        let header = Header::parse(b"Content-Type: message/rfc822\r\n").unwrap();
+        assert_eq!(within(&header, deep.as_bytes(), 10), Err(MimeError::TooDeep));
+        assert_eq!(counted("", "x\n"), Ok(()), "malformed is for others to say");
     }
 
     #[test]

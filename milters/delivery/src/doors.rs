@@ -9,14 +9,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use openssl::sha::sha256;
 use pec_core::address::Address;
 use pec_core::header::Header;
 use pec_core::mime::header_end;
 use pec_host::NO_QUEUE_ID;
 use pec_host::maillog;
 use pec_lmtp::{Limits, Received, Receiver, Recipient, Reply};
-use pec_program::LARGE;
+use pec_program::sha256;
 use pec_state::trigger::NOTICES_DOMAIN;
 use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -155,8 +154,7 @@ impl<'a> InHand<'a> {
         let ident = message.ident.as_deref().or_else(|| received_as(&message.data));
         let (_, start) = header_end(&message.data).unwrap_or((message.data.len(), message.data.len()));
         let body = message.data.slice(start..);
-        let hash = || sha256(&body);
-        let body_sha256 = if body.len() < LARGE { hash() } else { tokio::task::block_in_place(hash) };
+        let body_sha256 = sha256(&body);
         Self {
             queue_id: ident.unwrap_or(NO_QUEUE_ID),
             ident,

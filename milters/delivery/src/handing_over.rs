@@ -15,6 +15,7 @@ use pec_core::envelope::{EnvelopeError, contents, signed_parts};
 use pec_host::maillog;
 use pec_lmtp::Reply;
 use pec_program::mailbox::{Handed, Offered, Quota, refusal_status};
+use pec_program::sized;
 use pec_state::authentic::Authentic;
 use pec_state::database::InQueue;
 use pec_state::handover::{Attempt, Begun};
@@ -271,13 +272,12 @@ impl DeliveryPoint {
 
     /// The original inside the envelope in hand.
     fn original(&self, hand: &InHand<'_>) -> anyhow::Result<Bytes> {
-        let read = || {
+        Ok(sized(hand.body.len(), || {
             let parts = signed_parts(&hand.header(), &hand.body)?;
             contents(&hand.body, parts.content, Tipo::PostaCertificata)?
                 .postacert
                 .ok_or(EnvelopeError::NoPostacert)
-        };
-        Ok(if hand.body.len() < pec_program::LARGE { read()? } else { tokio::task::block_in_place(read)? })
+        })?)
     }
 }
 

@@ -27,6 +27,7 @@ use pec_core::header::Header;
 use pec_lmtp::{Options, Pool, Protocol};
 use pec_milter::{Connection, KeepBody, Point, Recipient, Reply, Transaction, Verdict};
 use pec_program::mailbox::peer;
+use pec_program::turns::Share;
 use pec_program::world::World;
 use tokio::sync::Semaphore;
 
@@ -70,6 +71,10 @@ impl DeliveryPoint {
 /// The milter of `non_smtpd_milters`: reports.
 impl Point for DeliveryPoint {
     type Door = ();
+
+    fn share(&self, (): (), _: &Header) -> Share {
+        Share::Certified
+    }
 
     fn keep_body(&self, (): (), _: &Header) -> KeepBody {
         KeepBody::Whole(u64::MAX)

@@ -21,8 +21,8 @@ use pec_core::notices::rilevazione_virus::rilevazione_virus;
 use pec_core::notices::{Issuer, Notice, service_address};
 use pec_host::maillog;
 use pec_lmtp::Outgoing;
-use pec_program::LARGE;
 use pec_program::mailbox::{Handed, Quota};
+use pec_program::sized;
 use pec_state::authentic::{Authentic, Mac};
 use pec_state::event::Event;
 use pec_state::handover::{Attempt, Begun};
@@ -169,7 +169,8 @@ impl DeliveryPoint {
                 return Ok(());
             }
             let notice = self.write_notice(&source, &daticert, fact, original.clone()).await?;
-            let made = MadeNotice { sha256: notice.body.sha256().to_vec(), with: self.world.made_with() };
+            let sha256 = sized(notice.body.len(), || notice.body.sha256()).to_vec();
+            let made = MadeNotice { sha256, with: self.world.made_with() };
             let log = self.log_entry(hand, &daticert, fact, &source, &made);
             let attempt = match &due {
                 DueNotice::Written(Known { made: Some(before), fact }) if before.sha256 == made.sha256 => {
@@ -317,7 +318,7 @@ impl DeliveryPoint {
         original: Option<Bytes>,
     ) -> anyhow::Result<Notice> {
         let (id, at) = (&fact.message_id, fact.happened_at);
-        let heavy = original.as_ref().is_some_and(|original| original.len() >= LARGE);
+        let bytes = original.as_ref().map_or(0, Bytes::len);
         let no = || {
             format!(
                 "the fact {} is a {} of {}, about which there is no notice",
@@ -373,7 +374,7 @@ impl DeliveryPoint {
                 }
             })
         };
-        self.world.write(heavy, make).await
+        self.world.write(bytes, make).await
     }
 
     /// A notice that was made before comes out differently. If nothing explains that, it stays here.

@@ -13,7 +13,6 @@
 
 use std::collections::HashSet;
 
-use openssl::sha::sha256;
 use pec_core::address::Address;
 use pec_core::clock::Moment;
 use pec_core::daticert::TipoDestinatario;
@@ -23,6 +22,7 @@ use pec_core::notices::anomalia::Errore;
 use pec_host::maillog;
 use pec_milter::passing::{Anomaly, let_pass};
 use pec_milter::{Edits, Transaction, Verdict};
+use pec_program::sha256;
 use pec_state::authentic::Authentic;
 use pec_state::rows::{About, Custody, Fact, FactKind, Known, PassedKind, Sent, TimeSource};
 use pec_state::trigger::{Trigger, is_internal_domain};

@@ -6,12 +6,12 @@
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use openssl::sha::sha256;
 use pec_core::address::Address;
 use pec_core::dsn::Report;
 use pec_core::header::Header;
 use pec_core::mime::header_end;
 use pec_host::maillog;
+use pec_program::sha256;
 use pec_state::rows::{Fact, FactKind, Known};
 use pec_state::trigger::{Trigger, Wanted};
 

@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use bytes::Bytes;
-use openssl::sha::sha256;
 use pec_core::address::Address;
 use pec_core::clock::Moment;
 use pec_core::daticert::{Daticert, Tipo};
@@ -21,8 +20,9 @@ use pec_core::notices::anomalia::Errore;
 use pec_host::maillog;
 use pec_milter::passing::{Anomaly, let_pass, passed};
 use pec_milter::{Connection, Edits, KeepBody, Point, Recipient, Reply, SPAM_FIELD, Transaction, Verdict};
-use pec_program::LARGE;
+use pec_program::turns::{Share, Turn};
 use pec_program::world::World;
+use pec_program::{LARGE, sha256, sized};
 use pec_state::event::Event;
 use pec_state::log::Entry;
 use pec_state::rows::{Custody, FactKind, PassedKind, Ricevuta};
@@ -45,7 +45,8 @@ pub enum Door {
 /// The Incoming Point.
 pub struct IncomingPoint {
     pub(crate) world: World,
-    /// Judging takes memory of up to twice the message: the large ones have their turn one after the other.
+    /// Judging takes memory of up to twice the message, and the time of hashing it: of the large ones no more are
+    /// judged at once than there are processors.
     large: Semaphore,
 }
 
@@ -53,7 +54,8 @@ impl IncomingPoint {
     /// The Incoming Point in this world.
     pub fn new(world: World) -> Self {
         world.check_scanner(world.settings.envelope_size_limit);
-        Self { world, large: Semaphore::new(1) }
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { world, large: Semaphore::new(processors) }
     }
 
     /// What came from outside. What a spam filter before us wrote is read for ordinary mail, and goes no
@@ -292,7 +294,7 @@ impl IncomingPoint {
         }
         if !recipients.iter().any(is_certified) {
             // Also what seems to be for nobody here: root's alias leads to the service mailbox.
-            let body_sha256 = transaction.body.sha256();
+            let body_sha256 = sized(transaction.body.len(), || transaction.body.sha256());
             return Ok(Verdict::Change(
                 let_pass(world, &transaction, PassedKind::Locale, &body_sha256, None).await?,
             ));
@@ -322,30 +324,34 @@ impl IncomingPoint {
         errore: &Errore,
         provider: Option<&str>,
     ) -> anyhow::Result<Verdict> {
-        if let Some(reply) = self.not_admitted(mail, provider).await? {
-            return Ok(Verdict::Refuse(reply));
-        }
+        let _turn = match self.admitted(mail, provider).await? {
+            Ok(turn) => turn,
+            Err(reply) => return Ok(Verdict::Refuse(reply)),
+        };
         let anomaly = mail.anomaly(errore, provider);
         Ok(Verdict::Change(anomaly.wrap(&self.world, PassedKind::Anomalia, mail.body.clone()).await?.0))
     }
 
-    /// Why what is no correct certified mail is not let in, if it is not.
-    async fn not_admitted(&self, mail: &Mail<'_>, provider: Option<&str>) -> anyhow::Result<Option<Reply>> {
+    /// What is no correct certified mail is let in in this turn, or refused. Anybody can break what a provider
+    /// signed: it takes strangers' turns all the same.
+    async fn admitted(&self, mail: &Mail<'_>, provider: Option<&str>) -> anyhow::Result<Result<Turn, Reply>> {
         if provider.is_none()
             && let Some(reply) = self.refuses_ordinary_mail(&mail.transaction, &mail.recipients)
         {
-            return Ok(Some(reply));
+            return Ok(Err(reply));
         }
         if let Some(reply) = self.no_such_mailbox(&mail.recipients, provider.is_some()).await? {
-            return Ok(Some(reply));
+            return Ok(Err(reply));
         }
-        Ok(match self.scanned(mail).await? {
+        let turn = self.world.turns.wait(Share::Strangers).await?;
+        let refusal = match self.scanned(&turn, mail).await? {
             Scanned::Infected(infected) => {
                 let text = format!("the message carries a virus: {}", infected.virus);
                 Some(Reply::refuse("554", "5.7.1", text))
             }
             scanned => scanned.refusal(mail.transaction.queue_id()),
-        })
+        };
+        Ok(refusal.map_or(Ok(turn), Err))
     }
 
     /// Once in the queue, mail for nobody would be bounced to whoever it says it is from. What a provider
@@ -596,6 +602,13 @@ struct Envelope {
 
 impl Point for IncomingPoint {
     type Door = Door;
+
+    fn share(&self, door: Door, header: &Header) -> Share {
+        match door {
+            Door::Port25 if may_be_signed(header) => Share::Certified,
+            Door::Port25 | Door::Local => Share::Strangers,
+        }
+    }
 
     fn keep_body(&self, door: Door, header: &Header) -> KeepBody {
         match door {

@@ -15,6 +15,7 @@ use pec_core::notices::mancata_consegna::virus_status;
 use pec_host::maillog;
 use pec_milter::{Edits, Reply, Transaction, Verdict};
 use pec_program::scanner::Scan;
+use pec_program::turns::{Share, Turn};
 use pec_state::authentic::Authentic;
 use pec_state::rows::{Custody, FactKind, Sent};
 use pec_state::trigger::Trigger;
@@ -74,9 +75,9 @@ fn around(virus: &str) -> Reply {
 }
 
 impl IncomingPoint {
-    /// Scans a message that arrives.
-    pub(crate) async fn scanned(&self, mail: &Mail<'_>) -> anyhow::Result<Scanned> {
-        Ok(match self.world.scanner.scan(&mail.transaction.header, &mail.body).await? {
+    /// Scans a message that arrives, in this turn.
+    pub(crate) async fn scanned(&self, turn: &Turn, mail: &Mail<'_>) -> anyhow::Result<Scanned> {
+        Ok(match self.world.scanner.scan(turn, &mail.transaction.header, &mail.body).await? {
             Scan::Clean => Scanned::Clean,
             Scan::Found(virus) => Scanned::Infected(Infected { virus, body: mail.body.clone() }),
             Scan::NotScanned(why) => Scanned::Beyond(why),
@@ -90,14 +91,15 @@ impl IncomingPoint {
         mail: &Mail<'_>,
         content: Range<usize>,
     ) -> anyhow::Result<Scanned> {
-        let infected = match self.scanned(mail).await? {
+        let turn = self.world.turns.wait(Share::Certified).await?;
+        let infected = match self.scanned(&turn, mail).await? {
             Scanned::Infected(infected) => infected,
             other => return Ok(other),
         };
         let whole = mail.body.clone().into_bytes();
         let signed = part(&whole, content)?;
         let body = Body::from_bytes(whole.slice(signed.body));
-        Ok(match self.world.scanner.scan(&signed.header, &body).await? {
+        Ok(match self.world.scanner.scan(&turn, &signed.header, &body).await? {
             Scan::Found(_) => Scanned::Infected(infected),
             Scan::Clean => Scanned::Around(infected.virus),
             Scan::NotScanned(why) => Scanned::Beyond(why),

@@ -126,7 +126,7 @@ async fn nothing_is_signed_with_a_certificate_that_has_expired_meanwhile() {
     let world = network.world(&network.alfa).await;
     for (now, signs) in [(NOW + 10, true), (NOW + 11, false)] {
         network.clock.set(Moment::from_unix(now));
-        let signed = world.write(false, |issuer| Ok(issuer.signer.sign(b"x")?)).await;
+        let signed = world.write(0, |issuer| Ok(issuer.signer.sign(b"x")?)).await;
         assert_eq!(signed.is_ok(), signs);
         assert!(signed.err().is_none_or(|e| e.to_string().starts_with("our certificate has expired on ")));
         // And no program starts with it.

@@ -17,7 +17,7 @@ use pec_incoming::{Door, IncomingPoint};
 use pec_state::database::Database;
 use pec_state::event::Event;
 use pec_state::log::Entry;
-use pec_test_support::clamd::{self, ENDLESS, VIRUS};
+use pec_test_support::clamd::{self, ENDLESS, HELD, VIRUS};
 use pec_test_support::judges::{openssl_verify, xmllint_valid};
 use pec_test_support::network::{Host, Network, arriving, column, envelope, sent};
 use pec_test_support::postfix::{Mail, Queued, start};
@@ -355,4 +355,44 @@ async fn signatures_that_are_too_old_are_written_down_once_for_each_version() {
             "{version}: {found:?}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_strangers_send_never_takes_the_last_of_the_scanner() {
+    let mut network = Network::new().await;
+    let (clamd, mut held) = clamd::start_with_threads(3).await;
+    network.beta.settings.clamd = Some(clamd);
+    let (incoming, _) = provider(&network, &network.beta).await;
+    // Ordinary mail, and what says that it is certified.
+    let text = format!("Content-Type: multipart/signed; boundary=b; protocol=x\n{}", letter(HELD));
+    for text in [letter(HELD), text] {
+        for _ in 0..6 {
+            let mail = Mail::submitted("carla@posta.test", &[BRUNO], text.as_bytes());
+            tokio::spawn(async move { mail.give_to(incoming).await });
+        }
+    }
+    held.wait_for(|held| *held == 2).await.unwrap();
+    for n in 0..3 {
+        envelope(&network, &network.alfa, &[BRUNO], &letter(&format!("Ciao {n}")))
+            .give_to(incoming)
+            .await
+            .queued();
+    }
+    assert_eq!(*held.borrow(), 2, "strangers have their two turns, and no more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ordinary_mail_of_too_many_parts_is_refused_before_it_is_scanned() {
+    let mut network = Network::new().await;
+    // Nobody listens: what comes to the scanner waits.
+    network.beta.settings.clamd = Some(Socket::Inet("127.0.0.1:1".into()));
+    let (incoming, _) = provider(&network, &network.beta).await;
+    let mail = |parts: usize| {
+        let parts = "--b\n\nx\n".repeat(parts);
+        let text = format!("Content-Type: multipart/mixed; boundary=b\nFrom: c@posta.test\n\n{parts}");
+        Mail::submitted("carla@posta.test", &[BRUNO], text.as_bytes())
+    };
+    let refused = mail(1_001).give_to(incoming).await.rejected();
+    assert!(refused.starts_with("552 5.3.4") && refused.contains("too complex"), "{refused}");
+    assert!(mail(1_000).give_to(incoming).await.deferred().starts_with("451 "));
 }

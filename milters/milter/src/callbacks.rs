@@ -5,15 +5,17 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use indymilter::{
     Actions, Callbacks, Config, ContextActions as _, EomContext, Listener, Macros, NegotiateContext,
     ProtoOpts, SetErrorReply, SocketInfo, Status,
 };
 use pec_host::maillog;
+use pec_program::turns::Share;
 use tokio::sync::watch;
 
 use crate::guard::Guard;
@@ -30,23 +32,41 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(60);
 const WAIT_REPLY: (&str, &str, &str) =
     ("451", "4.3.0", "certified mail service temporarily unavailable, nothing was accepted, try again later");
 
-/// How many messages are in hand, between MAIL and the final reply, over all connections.
+/// Bytes of messages' bodies in hand at once, in each program: all, and those of strangers.
+const ROOM: Room = Room { all: 1024 * 1024 * 1024, strangers: 256 * 1024 * 1024 };
+
+/// How many bytes may be in hand.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    all: u64,
+    strangers: u64,
+}
+
+/// The messages in hand, between MAIL and the final reply, over all connections, and their bodies' bytes.
 #[derive(Debug, Clone)]
 pub struct Underway {
     count: Arc<AtomicUsize>,
     changed: Arc<watch::Sender<()>>,
+    room: Room,
+    bytes: Arc<AtomicU64>,
+    of_strangers: Arc<AtomicU64>,
 }
 
 impl Default for Underway {
     fn default() -> Self {
-        Self { count: Arc::default(), changed: Arc::new(watch::Sender::new(())) }
+        Self::with(ROOM)
     }
 }
 
 impl Underway {
+    fn with(room: Room) -> Self {
+        let changed = Arc::new(watch::Sender::new(()));
+        Self { count: Arc::default(), changed, room, bytes: Arc::default(), of_strangers: Arc::default() }
+    }
+
     fn one_more(&self) -> OneUnderway {
         self.count.fetch_add(1, Ordering::SeqCst);
-        OneUnderway(self.clone())
+        OneUnderway { all: self.clone(), bytes: 0, of_strangers: 0 }
     }
 
     /// Returns when no message is in hand.
@@ -61,12 +81,42 @@ impl Underway {
 }
 
 /// Counts as long as it lives, also through a panic.
-struct OneUnderway(Underway);
+struct OneUnderway {
+    all: Underway,
+    bytes: u64,
+    of_strangers: u64,
+}
+
+impl OneUnderway {
+    /// Whether there is room for so many bytes more.
+    fn hold(&mut self, share: Share, bytes: u64) -> bool {
+        let taken = |of: &AtomicU64, most: u64| {
+            let more = |held: u64| held.checked_add(bytes).filter(|held| *held <= most);
+            of.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
+        };
+        if share == Share::Strangers {
+            if !taken(&self.all.of_strangers, self.all.room.strangers) {
+                return false;
+            }
+            self.of_strangers += bytes;
+        }
+        let held = taken(&self.all.bytes, self.all.room.all);
+        self.bytes += if held { bytes } else { 0 };
+        held
+    }
+
+    /// Gives back all that it holds.
+    fn let_go(&mut self) {
+        self.all.bytes.fetch_sub(std::mem::take(&mut self.bytes), Ordering::SeqCst);
+        self.all.of_strangers.fetch_sub(std::mem::take(&mut self.of_strangers), Ordering::SeqCst);
+    }
+}
 
 impl Drop for OneUnderway {
     fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::SeqCst);
-        self.0.changed.send_replace(());
+        self.let_go();
+        self.all.count.fetch_sub(1, Ordering::SeqCst);
+        self.all.changed.send_replace(());
     }
 }
 
@@ -79,17 +129,39 @@ struct Session<P: Point> {
 struct Message<P> {
     point: Arc<P>,
     transaction: Transaction,
-    header_ended: bool,
-    _in_hand: OneUnderway,
+    /// Whose it is, known from the end of its header on.
+    share: Option<Share>,
+    /// There was no room for its body.
+    no_room: bool,
+    in_hand: OneUnderway,
 }
 
 impl<P: Point> Message<P> {
     /// The header is complete, whether Postfix said so or went on: what is kept of the body is settled before
     /// its first byte.
-    fn end_header(&mut self, door: P::Door) {
-        if !self.header_ended {
-            self.header_ended = true;
-            self.transaction.keep(self.point.keep_body(door, &self.transaction.header));
+    fn end_header(&mut self, door: P::Door) -> Share {
+        if let Some(share) = self.share {
+            return share;
+        }
+        let header = &self.transaction.header;
+        let share = self.point.share(door, header);
+        self.share = Some(share);
+        self.transaction.keep(self.point.keep_body(door, header));
+        share
+    }
+
+    /// A piece of the body, if there is room for it.
+    fn push_body(&mut self, door: P::Door, piece: Bytes) {
+        let share = self.end_header(door);
+        if !self.no_room && !self.transaction.too_large && !self.in_hand.hold(share, piece.len() as u64) {
+            self.no_room = true;
+        }
+        if !self.no_room {
+            self.transaction.push_body(piece);
+        }
+        if self.no_room || self.transaction.too_large {
+            self.transaction.forget_body();
+            self.in_hand.let_go();
         }
     }
 }
@@ -146,8 +218,7 @@ fn callbacks<P: Point>(
                     .data
                     .get_or_insert_with(|| Session { connection: Connection::default(), message: None });
                 let decision = point.mail(door, &session.connection, &transaction);
-                session.message =
-                    Some(Message { point, transaction, header_ended: false, _in_hand: in_hand });
+                session.message = Some(Message { point, transaction, share: None, no_room: false, in_hand });
                 if decision.is_err() {
                     session.message = None;
                 }
@@ -186,8 +257,7 @@ fn callbacks<P: Point>(
         .on_body(move |context, piece| {
             Box::pin(async move {
                 if let Some(message) = context.data.as_mut().and_then(|s| s.message.as_mut()) {
-                    message.end_header(door);
-                    message.transaction.push_body(piece);
+                    message.push_body(door, piece);
                 }
                 Status::Noreply
             })
@@ -233,6 +303,9 @@ async fn end_of_message<P: Point>(context: &mut EomContext<Session<P>>, door: P:
         message.transaction.queue_id = Some(queue_id);
     }
     let queue_id = message.transaction.queue_id().to_owned();
+    if message.no_room {
+        return wait(&mut context.reply, &queue_id, "no memory: too many large messages are in hand at once");
+    }
     let sender = message.transaction.sender_path.clone();
 
     let mut deciding =
@@ -339,6 +412,10 @@ mod tests {
             door
         }
 
+        fn share(&self, _: KeepBody, header: &Header) -> Share {
+            if header.first("From").is_some() { Share::Users } else { Share::Strangers }
+        }
+
         fn mail(&self, _: KeepBody, _: &Connection, _: &Transaction) -> Result<(), Reply> {
             Ok(())
         }
@@ -379,5 +456,42 @@ mod tests {
             let (_, status) = postfix.eom().await.unwrap();
             assert_eq!(status, indymilter_test::Status::Continue, "{keeps:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_strangers_send_never_takes_the_last_of_the_memory() {
+        let in_hand = Underway::with(Room { all: 20, strangers: 12 });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let point = Arc::new(ArcSwap::from_pointee(Keeping));
+        let for_ever = std::future::pending::<()>();
+        tokio::spawn(serve(
+            listener,
+            KeepBody::Pieces(99),
+            point,
+            in_hand.clone(),
+            Guard::default(),
+            for_ever,
+        ));
+        let given = async |field: &'static str| {
+            let mut postfix = TestConnection::open(address).await.unwrap();
+            postfix.connect("client.test", [192, 0, 2, 1]).await.unwrap();
+            postfix.mail(["<a@x.test>"]).await.unwrap();
+            postfix.rcpt(["<b@x.test>"]).await.unwrap();
+            postfix.header(field, " a@x.test").await.unwrap();
+            postfix.eoh().await.unwrap();
+            for piece in ["12345678", "12345678"] {
+                postfix.body(piece).await.unwrap();
+            }
+            let (_, status) = postfix.eom().await.unwrap();
+            status == indymilter_test::Status::Continue
+        };
+        assert!(!given("Subject").await, "a stranger's 16 bytes");
+        assert!(given("From").await, "as many of a user, while nobody else has any");
+        let mut stranger = in_hand.one_more();
+        assert!(stranger.hold(Share::Strangers, 8) && !stranger.hold(Share::Strangers, 8));
+        assert!(!given("From").await, "together they are too many");
+        drop(stranger);
+        assert!(given("From").await, "it has gone");
     }
 }

@@ -15,6 +15,7 @@ pub mod transaction;
 
 use pec_core::address::Address;
 use pec_core::header::Header;
+use pec_program::turns::Share;
 
 pub use edits::Edits;
 pub use transaction::{Connection, Recipient, Transaction};
@@ -90,6 +91,9 @@ impl Verdict {
 pub trait Point: Send + Sync + 'static {
     /// By which socket a connection came: the point's kinds of work.
     type Door: Copy + Send + Sync + 'static;
+
+    /// For whom a message is that comes through `door` under this header, as far as that can be told.
+    fn share(&self, door: Self::Door, header: &Header) -> Share;
 
     /// What is kept of a body that comes through `door` under this header.
     fn keep_body(&self, door: Self::Door, header: &Header) -> KeepBody;

@@ -10,7 +10,6 @@ use pec_core::message::Body;
 use pec_core::notices::anomalia::{Errore, anomalia};
 use pec_core::notices::{Issuer, Notice, service_address};
 use pec_host::maillog;
-use pec_program::LARGE;
 use pec_program::world::World;
 use pec_state::authentic::Authentic;
 use pec_state::log::Entry;
@@ -41,7 +40,7 @@ impl Anomaly<'_> {
         body: Body,
     ) -> anyhow::Result<(Edits, [u8; 32])> {
         let (now, id) = (world.clock.now(), fresh()?);
-        let large = body.len() >= LARGE;
+        let bytes = body.len();
         let Self { transaction, errore, .. } = self;
         let make = |issuer: Issuer<'_>| {
             let reverse_path = transaction.reverse_path();
@@ -49,7 +48,7 @@ impl Anomaly<'_> {
             let body_sha256 = envelope.body.sha256();
             Ok((envelope, body_sha256))
         };
-        let (envelope, body_sha256): (Notice, _) = world.write(large, make).await?;
+        let (envelope, body_sha256): (Notice, _) = world.write(bytes, make).await?;
         let edits = self.delivered(world, kind, &body_sha256, now, &id).await?;
         Ok((edits.become_notice(&transaction.header, envelope), body_sha256))
     }

@@ -223,13 +223,18 @@ impl Transaction {
         self.body.push(std::mem::take(&mut self.whole));
     }
 
+    /// Nothing of the body is kept.
+    pub fn forget_body(&mut self) {
+        self.body = Body::default();
+        self.whole = Vec::new();
+    }
+
     fn count(&mut self, bytes: usize) {
         self.size += bytes as u64;
         let (KeepBody::Pieces(limit) | KeepBody::Whole(limit)) = self.keeps;
         if self.size > limit {
             self.too_large = true;
-            self.body = Body::default();
-            self.whole = Vec::new();
+            self.forget_body();
             self.header = Header::default();
         }
     }

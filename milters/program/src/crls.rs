@@ -2,10 +2,11 @@
 //! (`smime::crl`).
 //!
 //! Promise: no answer, however slow, large or wrong, does more than a line in the log; the list from before
-//! stays in force.
+//! stays in force. A CA that does not answer holds up nobody who does not ask it, and of those who do each for
+//! [`MAIL_PATIENCE`] at most.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pec_core::clock::Moment;
@@ -14,13 +15,20 @@ use pec_host::crl_directory::{CrlDirectory, CrlError, ListTaken};
 use pec_host::http::{Http, Limits};
 use pec_host::maillog;
 use pec_state::event::Event;
-use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::program_rows::ProgramRows;
 
 /// How long a CA's server may take, from the connection to the last byte.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a message waits for what it needs. What takes longer goes on, for those to come.
+const MAIL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many lists are fetched at once, by each program.
+const AT_ONCE: usize = 16;
 
 /// The largest list that is read, in bytes. It comes unencrypted and is taken apart before its signature can
 /// be checked: this bounds the memory that anybody on the way can make that cost. Lists of the CAs of PEC
@@ -40,15 +48,26 @@ pub struct Crls {
     http: Http,
     rows: ProgramRows,
     directory: Arc<CrlDirectory>,
-    /// When each place (its key) was asked last, and whether it had a list that counts.
-    asked: Arc<Mutex<HashMap<String, (Moment, bool)>>>,
+    /// What became of each place (its key).
+    asked: Arc<Mutex<HashMap<String, Arc<Asked>>>>,
+    free: Arc<Semaphore>,
 }
+
+/// When a place was asked last, and whether it had a list that counts. Held while it is asked: who waits for
+/// the same takes what comes.
+type Asked = tokio::sync::Mutex<Option<(Moment, bool)>>;
 
 impl Crls {
     /// Who fetches into `directory`; each new list is noted in `rows`.
     pub fn new(directory: Arc<CrlDirectory>, rows: ProgramRows) -> Self {
         let limits = Limits { patience: PATIENCE, redirects: REDIRECTS, largest: LARGEST };
-        Self { http: Http::new(limits), directory, asked: Arc::default(), rows }
+        Self {
+            http: Http::new(limits),
+            directory,
+            asked: Arc::default(),
+            free: Arc::new(Semaphore::new(AT_ONCE)),
+            rows,
+        }
     }
 
     /// Where they lie.
@@ -59,44 +78,62 @@ impl Crls {
     /// Fetches what a message that came at `now` waits for: of each entry the first list that counts. Who
     /// waits meanwhile for the same finds it there; what has just failed is not tried again.
     pub async fn fetch_wanted(&self, wanted: &[Vec<Place>], now: Moment) {
-        let mut asked = self.asked.lock().await;
-        for places in wanted {
-            for place in places {
-                if asked
-                    .get(&place.key())
-                    .is_some_and(|(last, _)| (0..RETRY_FOR_MAIL).contains(&(now.unix() - last.unix())))
-                {
-                    continue;
+        let fetching = wanted.iter().cloned().map(|places| {
+            let this = self.clone();
+            tokio::spawn(async move {
+                let is_recent = |at: Moment| (0..RETRY_FOR_MAIL).contains(&(now.unix() - at.unix()));
+                for place in places {
+                    if this.ask(&place, now, |at, _| is_recent(at)).await {
+                        break;
+                    }
                 }
-                let is_there = self.refresh(place, now).await.is_ok();
-                asked.insert(place.key(), (now, is_there));
-                if is_there {
-                    break;
-                }
+            })
+        });
+        let fetching: Vec<_> = fetching.collect();
+        let all = async {
+            for task in fetching {
+                // What happened is in the log.
+                let _ = task.await;
             }
-        }
+        };
+        let _ = timeout(MAIL_PATIENCE, all).await;
     }
 
     /// Fetches, of all places that are known, those whose turn has come at `now`: after `every`, or sooner
     /// where it failed.
     pub async fn refresh_due(&self, every: Duration, now: Moment) -> Result<(), CrlError> {
         let every = i64::try_from(every.as_secs()).unwrap_or(i64::MAX);
-        let is_due = |asked: &HashMap<String, (Moment, bool)>, known: &Known| match asked
-            .get(&known.place.key())
-        {
-            Some((last, true)) => {
-                now.unix() - last.unix() >= every.min(if is_too_old(known, now) { RETRY } else { i64::MAX })
-            }
-            Some((last, false)) => now.unix() - last.unix() >= RETRY,
-            None => true,
-        };
-        let mut asked = self.asked.lock().await;
-        let due: Vec<Known> =
-            self.directory.lists()?.all().into_iter().filter(|known| is_due(&asked, known)).collect();
-        for (place, is_there) in self.refresh_all(due, now).await {
-            asked.insert(place.key(), (now, is_there));
+        let mut tasks = JoinSet::new();
+        for known in self.directory.lists()?.all() {
+            let this = self.clone();
+            tasks.spawn(async move {
+                let after = |is_there: bool| match is_there {
+                    true if is_too_old(&known, now) => every.min(RETRY),
+                    true => every,
+                    false => RETRY,
+                };
+                this.ask(&known.place, now, |at, is_there| now.unix() - at.unix() < after(is_there)).await
+            });
         }
+        tasks.join_all().await;
         Ok(())
+    }
+
+    /// Whether a place has a list that counts: as it was found last if that `still_holds`, fetched otherwise.
+    async fn ask(&self, place: &Place, now: Moment, still_holds: impl Fn(Moment, bool) -> bool) -> bool {
+        let asked = {
+            let mut all = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(all.entry(place.key()).or_default())
+        };
+        let mut last = asked.lock().await;
+        if let Some((at, is_there)) = *last
+            && still_holds(at, is_there)
+        {
+            return is_there;
+        }
+        let is_there = self.refresh(place, now).await.is_ok();
+        *last = Some((now, is_there));
+        is_there
     }
 
     /// Fetches lists, all at once. Each place with whether it had one that counts.
@@ -115,6 +152,7 @@ impl Crls {
     /// Fetches one list and puts it in force if it counts. What happened is in the log; the error says it
     /// too.
     pub async fn refresh(&self, place: &Place, now: Moment) -> Result<ListTaken, String> {
+        let _free = self.free.acquire().await.map_err(|e| e.to_string())?;
         let (this, place_of_task) = (self.clone(), place.clone());
         let taken = tokio::task::spawn_blocking(move || {
             // Known first: where it cannot be fetched now, the schedule tries on.

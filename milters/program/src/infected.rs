@@ -11,7 +11,7 @@ use pec_host::parameters::Settings;
 use pec_host::read;
 use pec_state::store::Store;
 
-use crate::LARGE;
+use crate::sized;
 
 /// The infected store.
 #[derive(Debug)]
@@ -33,8 +33,7 @@ impl InfectedStore {
         head.extend_from_slice(b"\r\n");
         let mut pieces = vec![Bytes::from(head)];
         pieces.extend(body.pieces().iter().cloned());
-        let encrypt = || self.auditor.encrypt(&pieces);
-        let encrypted = if body.len() < LARGE { encrypt() } else { tokio::task::block_in_place(encrypt) }?;
+        let encrypted = sized(body.len(), || self.auditor.encrypt(&pieces))?;
         Ok(self.store.put_pieces(id, encrypted).await?)
     }
 }

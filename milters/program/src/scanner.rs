@@ -1,7 +1,8 @@
 //! clamd, the virus scanner, asked once for each message.
 //!
 //! Promise: a message counts as clean only if clamd has had it to its last byte and has then said OK. What
-//! clamd will never scan, because its own limits are too low, is said apart: waiting would not help. Whatever
+//! clamd will never scan, because its own limits are too low, is said apart, and so is what has more parts than
+//! it is asked to take apart, which it never sees: waiting would not help. Nobody asks it without a turn. Whatever
 //! else happens (nobody listens, no answer in time, an answer that nobody knows) is an error, and the mail
 //! waits.
 
@@ -10,15 +11,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use encodify::base64;
+use memchr::memchr;
 use pec_core::clock::Moment;
 use pec_core::header::{Field, Header};
 use pec_core::message::Body;
+use pec_core::mime::{self, MimeError};
 use pec_host::maillog;
 use pec_host::outages::{Outages, Thing};
 use pec_host::parameters::Socket;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+
+use crate::sized;
+use crate::turns::Turn;
 
 /// How long one message may take, from connecting to the answer. Below Postfix's patience with a milter
 /// (`milter_content_timeout`, 300 s).
@@ -42,7 +48,7 @@ pub enum Scan {
     Clean,
     /// A virus, by its name.
     Found(String),
-    /// A limit of clamd kept it from scanning all, this one.
+    /// A limit, of clamd or ours, kept it from scanning all, this one.
     NotScanned(String),
 }
 
@@ -73,8 +79,17 @@ impl Scanner {
         Self { outages: outages.clone(), ..self }
     }
 
-    /// Scans a message. Nothing of it is copied but the header.
-    pub async fn scan(&self, header: &Header, body: &Body) -> Result<Scan, ScanError> {
+    /// Scans a message in this turn.
+    pub async fn scan(&self, turn: &Turn, header: &Header, body: &Body) -> Result<Scan, ScanError> {
+        let is_there = self.is_there() && has_parts(header);
+        if is_there && let Err(why) = sized(body.len(), || within(header, body, turn.share().most_parts())) {
+            return Ok(Scan::NotScanned(format!("it is not given to it: {why}")));
+        }
+        self.stream(header, body).await
+    }
+
+    /// Streams a message to clamd. Nothing of it is copied but the header.
+    async fn stream(&self, header: &Header, body: &Body) -> Result<Scan, ScanError> {
         let Some(socket) = &self.clamd else { return Ok(Scan::Clean) };
         let mut header = header.to_bytes();
         header.extend_from_slice(b"\r\n");
@@ -163,7 +178,7 @@ impl Scanner {
         let mut examination = self.version().await?;
         for size in [0, largest] {
             let (header, body) = test_message(size);
-            examination.blind = match self.scan(&header, &body).await? {
+            examination.blind = match self.stream(&header, &body).await? {
                 Scan::Found(_) => continue,
                 Scan::Clean => Some((body.len(), "finds no virus: the EICAR test file passes".to_owned())),
                 Scan::NotScanned(why) => Some((body.len(), format!("does not scan: {why}"))),
@@ -192,6 +207,17 @@ impl Examination {
         let most = i64::try_from(max_age.as_secs()).unwrap_or(i64::MAX);
         self.signatures.is_some_and(|date| now.unix() - date.unix() <= most)
     }
+}
+
+/// Whether there is anything to take apart. (A clamd that finds parts in a text is bounded by turns alone.)
+fn has_parts(header: &Header) -> bool {
+    let is_composed = |essence: &str| essence.starts_with("multipart/") || essence == "message/rfc822";
+    header.content_type().is_some_and(|media| is_composed(&media.essence))
+}
+
+/// [`mime::within`], of a body in pieces.
+fn within(header: &Header, body: &Body, most: usize) -> Result<(), MimeError> {
+    mime::within(header, &body.clone().into_bytes(), most)
 }
 
 /// What clamd said, and whether it had had everything by then.
@@ -233,16 +259,21 @@ async fn converse(
     }
 }
 
-/// An answer ends with NUL. One that does not is cut, and none.
+/// An answer ends with NUL, and what happens to the connection after it is nothing to it: clamd hangs up on
+/// a stream that is too long for it with bytes unread, which resets the connection. One without NUL is cut,
+/// and none.
 async fn answer(reader: impl AsyncRead + Unpin) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    reader.take(MOST_ANSWER).read_to_end(&mut bytes).await?;
-    match bytes.split(|&b| b == 0).next() {
-        Some(text) if text.len() < bytes.len() => Ok(String::from_utf8_lossy(text).into_owned()),
-        _ if bytes.is_empty() => {
-            Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up without an answer"))
+    let (mut reader, mut bytes) = (reader.take(MOST_ANSWER), Vec::new());
+    loop {
+        let before = bytes.len();
+        let read = reader.read_buf(&mut bytes).await?;
+        if let Some(length) = memchr(0, &bytes[before..]) {
+            return Ok(String::from_utf8_lossy(&bytes[..before + length]).into_owned());
         }
-        _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "its answer is cut")),
+        if read == 0 {
+            let what = if bytes.is_empty() { "it hung up without an answer" } else { "its answer is cut" };
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, what));
+        }
     }
 }
 
@@ -306,6 +337,7 @@ mod tests {
     use tokio::sync::Mutex;
 
     use super::*;
+    use crate::turns::{Share, Turns};
 
     /// What a false clamd does with a connection.
     #[derive(Clone, Copy)]
@@ -364,14 +396,14 @@ mod tests {
 
     async fn scan(does: Does, size: usize) -> Result<Scan, String> {
         let (header, body) = message(size);
-        scanner(does).await.0.scan(&header, &body).await.map_err(|e| e.to_string())
+        scanner(does).await.0.stream(&header, &body).await.map_err(|e| e.to_string())
     }
 
     #[tokio::test]
     async fn the_message_is_streamed_whole() {
         let (scanner, streamed) = scanner(Does::Say("stream: OK\0")).await;
         let (header, body) = message(0);
-        assert_eq!(scanner.scan(&header, &body).await.unwrap(), Scan::Clean);
+        assert_eq!(scanner.stream(&header, &body).await.unwrap(), Scan::Clean);
         assert_eq!(
             *streamed.lock().await,
             b"Received: by pec\r\nSubject: x\r\n folded\r\n\r\none\r\ntwo\r\n"
@@ -423,14 +455,67 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_scanner_that_resets_the_connection_after_its_answer_has_answered() {
+        // It reads a little of a long stream, answers, and hangs up with the rest unread: the kernel resets
+        // the connection.
+        for over in ["tcp", "unix"] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("clamd.ctl");
+            let said = b"INSTREAM size limit exceeded. ERROR\0";
+            let socket = if over == "tcp" {
+                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let address = listener.local_addr().unwrap();
+                tokio::spawn(async move {
+                    let (mut connection, _) = listener.accept().await.unwrap();
+                    connection.read_exact(&mut [0; 100]).await.unwrap();
+                    connection.write_all(said).await.unwrap();
+                });
+                Socket::Inet(address.to_string())
+            } else {
+                let listener = tokio::net::UnixListener::bind(&path).unwrap();
+                tokio::spawn(async move {
+                    let (mut connection, _) = listener.accept().await.unwrap();
+                    connection.read_exact(&mut [0; 100]).await.unwrap();
+                    connection.write_all(said).await.unwrap();
+                });
+                Socket::Unix(path)
+            };
+            let (header, body) = message(8_000_000);
+            let scanned = Scanner::new(Some(socket)).stream(&header, &body).await;
+            let too_large = Scan::NotScanned("larger than its StreamMaxLength".to_owned());
+            assert_eq!(scanned.unwrap(), too_large, "over {over}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_has_too_many_parts_never_reaches_it() {
+        let header = Header::parse(b"Content-Type: multipart/mixed; boundary=b\r\n").unwrap();
+        let parts = |n: usize| Body::from_bytes("--b\r\n\r\nx\r\n".repeat(n));
+        let turns = Turns::default();
+        for (share, most) in [(Share::Strangers, 1_000), (Share::Users, 10_000), (Share::Certified, 10_000)] {
+            let (scanner, streamed) = scanner(Does::Say("stream: OK\0")).await;
+            let turn = turns.wait(share).await.unwrap();
+            let why = format!("it is not given to it: more than {most} parts");
+            let scanned = scanner.scan(&turn, &header, &parts(most + 2)).await.unwrap();
+            assert_eq!(scanned, Scan::NotScanned(why));
+            assert!(streamed.lock().await.is_empty(), "{share:?}");
+            assert_eq!(scanner.scan(&turn, &header, &parts(most)).await.unwrap(), Scan::Clean, "{share:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn silence_and_a_closed_door_are_errors() {
         let error = scan(Does::Nothing, 0).await.unwrap_err();
         assert!(error.ends_with("no answer in 3 seconds"), "{error}");
         let (header, body) = message(0);
         for nobody in [Socket::Inet("127.0.0.1:1".into()), Socket::Unix("/nowhere/clamd.ctl".into())] {
-            assert!(Scanner::new(Some(nobody)).scan(&header, &body).await.is_err());
+            assert!(Scanner::new(Some(nobody)).stream(&header, &body).await.is_err());
         }
-        assert_eq!(Scanner::new(None).scan(&header, &body).await.unwrap(), Scan::Clean, "deliberately none");
+        assert_eq!(
+            Scanner::new(None).stream(&header, &body).await.unwrap(),
+            Scan::Clean,
+            "deliberately none"
+        );
     }
 
     #[test]

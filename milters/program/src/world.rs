@@ -29,6 +29,8 @@ use crate::life::Process;
 use crate::mailbox::Mailboxes;
 use crate::scanner::Scanner;
 use crate::scanner_watch::ScannerWatch;
+use crate::sized;
+use crate::turns::Turns;
 
 /// Names the bytes that this program makes: with another version or certificate a notice may come out
 /// differently.
@@ -49,7 +51,9 @@ pub struct World {
     /// Our key.
     pub signer: Box<dyn Signer>,
     /// Turns at the token.
-    turns: Semaphore,
+    token_turns: Semaphore,
+    /// Turns for a message: at the virus scanner, and for what follows.
+    pub turns: Turns,
     /// Who may vouch for other providers.
     pub cas: TrustedCas,
     /// Who fetches what the CAs say of revoked certificates.
@@ -97,7 +101,7 @@ impl World {
         read::warn_of_end(&certificate, clock.now());
         let hashes = certificate.hashes();
         let signer = signer(&settings, certificate, &outages)?;
-        let turns = Semaphore::new(SIGN_AT_ONCE);
+        let token_turns = Semaphore::new(SIGN_AT_ONCE);
         let crls = Crls::new(Arc::new(CrlDirectory::new(&settings.crl_directory)), rows);
         let cas =
             read::trusted_cas(&settings.ca_file)?.asking(crls.directory().clone(), settings.crl_too_old);
@@ -130,7 +134,8 @@ impl World {
             settings,
             clock,
             signer,
-            turns,
+            token_turns,
+            turns: Turns::default(),
             cas,
             crls,
             directory,
@@ -167,11 +172,11 @@ impl World {
         }
     }
 
-    /// Has a notice written and signed by `make`. What is `heavy`, or has to wait for a token, leaves this
-    /// thread to others.
+    /// Has a notice around so many `bytes` written and signed by `make`. What has to wait for a token leaves
+    /// this thread to others, as what is large does.
     pub async fn write<T>(
         &self,
-        heavy: bool,
+        bytes: usize,
         make: impl FnOnce(Issuer<'_>) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let issuer = Issuer {
@@ -187,9 +192,9 @@ impl World {
             );
         }
         if !self.signer.waits() {
-            return if heavy { tokio::task::block_in_place(|| make(issuer)) } else { make(issuer) };
+            return sized(bytes, || make(issuer));
         }
-        let Ok(turn) = tokio::time::timeout(TURN_WAIT, self.turns.acquire()).await else {
+        let Ok(turn) = tokio::time::timeout(TURN_WAIT, self.token_turns.acquire()).await else {
             anyhow::bail!(
                 "the token with the signing key has too much to do: no turn within {} s",
                 TURN_WAIT.as_secs()

@@ -1,14 +1,20 @@
 //! A stand-in for clamd that knows two words. The real one has its turn in tests/scenarios.
 
+use std::sync::Arc;
+
 use pec_host::parameters::Socket;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
 
 /// A message with this word has a virus.
 pub const VIRUS: &str = "virus-di-prova";
 
 /// A message with this word is one that clamd does not scan to its end.
 pub const ENDLESS: &str = "archivio-senza-fine";
+
+/// A message with this word is scanned without end.
+pub const HELD: &str = "archivio-che-tiene-occupati";
 
 /// Starts it; gives back where it listens.
 pub async fn start() -> Socket {
@@ -17,18 +23,33 @@ pub async fn start() -> Socket {
 
 /// Starts one of this version.
 pub async fn start_as(version: &'static str) -> Socket {
+    start_with(version, Semaphore::MAX_PERMITS).await.0
+}
+
+/// Starts one that scans so many messages at once; it says how many of them have [`HELD`].
+pub async fn start_with_threads(threads: usize) -> (Socket, watch::Receiver<usize>) {
+    start_with("ClamAV 0", threads).await
+}
+
+async fn start_with(version: &'static str, threads: usize) -> (Socket, watch::Receiver<usize>) {
+    let (held, how_many) = watch::channel(0);
+    let (held, threads) = (Arc::new(held), Arc::new(Semaphore::new(threads)));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let socket = Socket::Inet(listener.local_addr().unwrap().to_string());
     tokio::spawn(async move {
         loop {
             let (connection, _) = listener.accept().await.unwrap();
-            tokio::spawn(answer(connection, version));
+            let (held, threads) = (Arc::clone(&held), Arc::clone(&threads));
+            tokio::spawn(async move {
+                let _thread = threads.acquire().await.unwrap();
+                answer(connection, version, &held).await;
+            });
         }
     });
-    socket
+    (socket, how_many)
 }
 
-async fn answer(mut connection: TcpStream, version: &str) {
+async fn answer(mut connection: TcpStream, version: &str, held: &watch::Sender<usize>) {
     let mut command = Vec::new();
     while command.last() != Some(&0) {
         command.push(connection.read_u8().await.unwrap());
@@ -48,6 +69,10 @@ async fn answer(mut connection: TcpStream, version: &str) {
                 connection.read_exact(&mut stream[start..]).await.unwrap();
             }
             let stream = String::from_utf8_lossy(&stream);
+            if stream.contains(HELD) {
+                held.send_modify(|held| *held += 1);
+                std::future::pending::<()>().await;
+            }
             if stream.contains(VIRUS) {
                 "stream: Virus-Di-Prova FOUND\0"
             } else if stream.contains(ENDLESS) {

@@ -288,8 +288,9 @@ settings! {
             ones wait their turn. A message larger than this is held alone.";
 
         clamd: Option<Socket> = REQUIRED, Peer,
-            "Where clamd listens, the virus scanner. While it does not answer, mail waits. `none` is for \
-            trying out: nothing is scanned, and each start warns of it.";
+            "Where clamd listens, the virus scanner: a unix socket that our programs alone may use, since whoever \
+            connects may end it; `pecctl check` warns of a port. While it does not answer, mail waits. `none` \
+            is for trying out: nothing is scanned, and each start warns of it.";
 
         clamd_max_age: Duration = Or("6h"), Time,
             "How old clamd's signatures may be before the log warns of it and the retained log gets a row, \

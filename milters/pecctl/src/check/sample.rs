@@ -148,6 +148,7 @@ pub(crate) fn seen(postfix: Postfix) -> Seen {
             mx_hosts: ["mail.gestore.alfa.test".to_owned()].into(),
             mailbox_lmtp: in_queue("pec/dovecot-lmtp"),
             mailbox_lmtp_no_quota: in_queue("pec/dovecot-lmtp-no-quota"),
+            clamd: Some(in_queue("clamav/clamd.ctl")),
             clamd_max_age: Duration::from_secs(6 * 3600),
             local_domains: domains.clone(),
         }),
@@ -193,6 +194,10 @@ pub(crate) fn seen(postfix: Postfix) -> Seen {
         row_keys: Ok(()),
         database: Ok(()),
         world: Ok(()),
+        scanner_socket: Some((
+            Permissions { mode: 0o42_750, uid: 101, gid: 100 },
+            Permissions { mode: 0o140_660, uid: 101, gid: 100 },
+        )),
         scanner: Some(Ok(Examination {
             version: "ClamAV".into(),
             signatures: Some(Moment::from_unix(1_799_990_000)),

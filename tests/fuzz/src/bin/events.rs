@@ -21,8 +21,10 @@ use pec_core::header::{Field, Header};
 use pec_core::message::Body;
 use pec_core::notices::Notice;
 use pec_milter::callbacks::{Underway, serve};
+use pec_milter::guard::Guard;
 use pec_milter::transaction::MOST_FIELDS;
 use pec_milter::{Connection, Edits, KeepBody, Point, Recipient, Reply, Transaction, Verdict};
+use pec_program::turns::Share;
 use pec_state::rows::FactKind;
 use pec_state::trigger::Trigger;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -74,6 +76,10 @@ impl Judge {
 
 impl Point for Judge {
     type Door = Door;
+
+    fn share(&self, _: Door, _: &Header) -> Share {
+        Share::Users
+    }
 
     fn keep_body(&self, door: Door, _: &Header) -> KeepBody {
         door.keeps
@@ -288,8 +294,14 @@ async fn conversation(door: Door, input: &[u8]) {
     let (mut ours, theirs) = tokio::io::duplex(1 << 16);
     let (judge, in_hand) = (Arc::new(Judge::default()), Underway::default());
     let (done, shutdown) = tokio::sync::oneshot::channel::<()>();
-    let serving =
-        serve(Once(Some(theirs)), door, Arc::new(ArcSwap::new(judge.clone())), in_hand.clone(), shutdown);
+    let serving = serve(
+        Once(Some(theirs)),
+        door,
+        Arc::new(ArcSwap::new(judge.clone())),
+        in_hand.clone(),
+        Guard::default(),
+        shutdown,
+    );
     let postfix = async {
         let (mut from, mut to) = tokio::io::split(&mut ours);
         let mut replies = Vec::new();

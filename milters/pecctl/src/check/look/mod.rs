@@ -20,7 +20,7 @@ use pec_core::clock::{Moment, SystemClock};
 use pec_core::directory::Directory;
 use pec_host::crl_directory::CrlDirectory;
 use pec_host::kernel_clock::{KernelClock, kernel_clock};
-use pec_host::parameters::Settings;
+use pec_host::parameters::{Settings, Socket};
 use pec_host::read;
 use pec_program::life;
 use pec_program::scanner::{Examination, Scanner};
@@ -33,7 +33,7 @@ use crate::check::look::dovecot::Dovecot;
 use crate::check::look::files::{Certificate, Disk, PrivateFile};
 use crate::check::look::ours::Ours;
 use crate::check::look::postfix::{Postfix, Table};
-use crate::check::look::sockets::{Endpoint, Group, Listener, Process};
+use crate::check::look::sockets::{Endpoint, Group, Listener, Permissions, Process};
 use crate::directory::policy_domains;
 
 /// Everything that the checks go by.
@@ -68,6 +68,8 @@ pub(crate) struct Seen {
     pub(crate) world: Known<()>,
     /// None where there is none: `pec_clamd = none`.
     pub(crate) scanner: Option<Known<Examination>>,
+    /// Of the directory that clamd's socket lies in, and its own; of a port, nothing.
+    pub(crate) scanner_socket: Option<(Permissions, Permissions)>,
     pub(crate) certificates: Vec<Certificate>,
     /// Revocation lists that are known: where from, until when they are good.
     pub(crate) crls: Known<Vec<(String, Option<Moment>)>>,
@@ -100,6 +102,7 @@ impl Seen {
             database: Err(String::new()),
             world: Err(String::new()),
             scanner: None,
+            scanner_socket: None,
             certificates: files::certificates(
                 "smtpd_tls_cert_file",
                 Path::new(postfix.main("smtpd_tls_cert_file")),
@@ -137,6 +140,9 @@ impl Seen {
         let lists = CrlDirectory::new(&settings.crl_directory).lists();
         self.crls = lists.map(|lists| lists.all().into_iter().map(of).collect()).map_err(reason);
 
+        if let Some(Socket::Unix(path)) = &settings.clamd {
+            self.scanner_socket = path.parent().and_then(Permissions::of).zip(Permissions::of(path));
+        }
         if settings.clamd.is_some() {
             let scanner = Scanner::new(settings.clamd.clone());
             let largest = settings.envelope_size_limit.max(settings.message_size_limit);

@@ -15,6 +15,7 @@ pub(crate) struct Ours {
     pub(crate) mx_hosts: HashSet<String>,
     pub(crate) mailbox_lmtp: Socket,
     pub(crate) mailbox_lmtp_no_quota: Socket,
+    pub(crate) clamd: Option<Socket>,
     pub(crate) clamd_max_age: Duration,
 }
 
@@ -32,6 +33,7 @@ impl Ours {
                 .collect(),
             mailbox_lmtp: settings.mailbox_lmtp.clone(),
             mailbox_lmtp_no_quota: settings.mailbox_lmtp_no_quota.clone(),
+            clamd: settings.clamd.clone(),
             clamd_max_age: settings.clamd_max_age,
         }
     }

@@ -35,7 +35,7 @@ pub(crate) struct Permissions {
 }
 
 impl Permissions {
-    fn of(path: &Path) -> Option<Self> {
+    pub(crate) fn of(path: &Path) -> Option<Self> {
         std::fs::metadata(path).ok().map(|m| Self { mode: m.mode(), uid: m.uid(), gid: m.gid() })
     }
 }
