@@ -406,6 +406,11 @@ class Network:
                 tap.remove()
 
 
+def shipped_milter(name):
+    """A milter as postfix-conf has it."""
+    return f"{{${{pec_{name}_milter?{{$pec_{name}_milter}}:{{unix:pec/{name}}}}},default_action=tempfail}}"
+
+
 class Tap:
     """See tap.py."""
 
@@ -413,7 +418,7 @@ class Tap:
     MILTERS = {"smtp/inet": "incoming", "submission/inet": "access", "submissions/inet": "access"}
     # A setting of main.cf, with a tap and without.
     SETTINGS = {
-        "non_smtpd_milters": ("unix:pec/tap-reports", "$pec_reports_milter"),
+        "non_smtpd_milters": ("unix:pec/tap-reports", shipped_milter("reports")),
         "virtual_transport": ("pecdelivery:unix:pec/tap-delivery", "pecdelivery:$pec_delivery_lmtp"),
         "transport_maps": tuple(f"inline:{{ {{ notices.pec.internal = pectriggers:{socket} }} }}" for socket in ("unix:pec/tap-triggers", "$pec_triggers_lmtp")),
         "pec_mailbox_lmtp": ("unix:pec/tap-lmtp", "unix:pec/dovecot-lmtp"),
@@ -507,7 +512,7 @@ class Tap:
 
     @staticmethod
     def untap(network, host):
-        network.execute(host, "postfix", "postconf", "-P", *[f"{service}/smtpd_milters=$pec_{name}_milter" for service, name in Tap.MILTERS.items()])
+        network.execute(host, "postfix", "postconf", "-P", *[f"{service}/smtpd_milters={shipped_milter(name)}" for service, name in Tap.MILTERS.items()])
         database = network.execute(host, "postfix", "postconf", "-h", "pec_database").stdout.strip().removesuffix(" port=5433")
         network.postconf(host, f"pec_database={database}", *[f"{name}={shipped}" for name, (_, shipped) in Tap.SETTINGS.items()])
         network.reload(host)

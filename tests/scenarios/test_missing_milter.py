@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from network import ALDO, ANNA, CARLA
+from network import ALDO, ANNA, BRUNO, CARLA, shipped_milter
 
 pytestmark = pytest.mark.both
 
@@ -23,19 +23,19 @@ def set_for_a_while(net, option, value, back):
 
 
 def by_port25(net, raw, **_):
-    with set_for_a_while(net, "smtp/inet/smtpd_milters", "", "$pec_incoming_milter"), smtplib.SMTP(*net.deployment.address("ALFA", "SMTP"), timeout=30) as client:
+    with set_for_a_while(net, "smtp/inet/smtpd_milters", "", shipped_milter("incoming")), smtplib.SMTP(*net.deployment.address("ALFA", "SMTP"), timeout=30) as client:
         client.sendmail(CARLA, [ANNA], raw)
 
 
 def by_submission(net, raw, **_):
-    with set_for_a_while(net, "submission/inet/smtpd_milters", "", "$pec_access_milter"):
+    with set_for_a_while(net, "submission/inet/smtpd_milters", "", shipped_milter("access")):
         net.deployment.submit(ALDO, [ANNA], raw)
 
 
 def by_pickup(net, raw, envid=None):
     """Root's sendmail sets envelope ids."""
     options = ["-V", envid] if envid else []
-    with set_for_a_while(net, "cleanup-local/unix/non_smtpd_milters", "", "$pec_local_milter"):
+    with set_for_a_while(net, "cleanup-local/unix/non_smtpd_milters", "", shipped_milter("local")):
         script = 'printf "%s" "$0" | sendmail -oi "$@"'
         net.execute("alfa", "postfix", "sh", "-c", script, raw.decode("latin-1").replace("\r\n", "\n"), *options, "-f", CARLA, ANNA)
 
@@ -121,6 +121,101 @@ def test_a_milter_that_is_not_configured_for_reports_delivers_none(net):
         waits(net, since, "it has no envelope id, so no milter of ours has seen it")
     finally:
         net.execute("posta", "postfix", "postconf", "-X", "smtpd_recipient_restrictions")
-        net.postconf("alfa", "non_smtpd_milters=$pec_reports_milter")
+        net.postconf("alfa", f"non_smtpd_milters={shipped_milter('reports')}")
         for host in ("alfa", "posta"):
             net.reload_postfix(host)
+
+
+@contextmanager
+def stopped(net, program):
+    net.stop("alfa", program)
+    try:
+        yield
+    finally:
+        net.start("alfa", program)
+        net.wait_until_up("alfa", program)
+
+
+@contextmanager
+def main_cf(net, setting, back):
+    net.postconf("alfa", setting)
+    net.reload_postfix("alfa")
+    try:
+        yield
+    finally:
+        net.postconf("alfa", back)
+        net.reload_postfix("alfa")
+
+
+def refused_for_now(give):
+    """Postfix or a program of ours says 4xx, at whichever command."""
+    with pytest.raises((smtplib.SMTPResponseException, smtplib.SMTPRecipientsRefused)) as refused:
+        give()
+    code = getattr(refused.value, "smtp_code", None) or next(iter(refused.value.recipients.values()))[0]
+    assert 400 <= code < 500, refused.value
+
+
+def to_port25(net, raw):
+    with smtplib.SMTP(*net.deployment.address("ALFA", "SMTP"), timeout=30) as client:
+        client.sendmail(CARLA, [ANNA], raw)
+
+
+@pytest.mark.parametrize("program", ["incoming", "access"])
+def test_while_a_milter_is_down_nothing_is_taken_whatever_main_cf_says(net, program):
+    net.drain("alfa", "beta")
+    raw, msgid = net.letter(CARLA if program == "incoming" else ALDO, [ANNA] if program == "incoming" else [BRUNO])
+    give = (lambda: to_port25(net, raw)) if program == "incoming" else (lambda: net.deployment.submit(ALDO, [BRUNO], raw))
+    with main_cf(net, "milter_default_action=accept", "milter_default_action=tempfail"), stopped(net, program):
+        refused_for_now(give)
+        assert net.queue("alfa") == []
+    # It comes again, as mail servers and clients do.
+    give()
+    if program == "incoming":
+        deadline = time.monotonic() + 60
+        while not any(msgid.encode() in m.raw and b"X-Trasporto: errore" in m.raw for m in net.deployment.messages(ANNA)):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    else:
+        net.expect(ALDO, "avvenuta-consegna", msgid, BRUNO)
+
+
+def test_without_its_parameter_in_main_cf_a_milter_is_where_it_ships(net):
+    net.drain("alfa", "beta")
+    for name in ("access", "incoming"):
+        net.execute("alfa", "postfix", "postconf", "-X", f"pec_{name}_milter", check=False)
+    net.reload_postfix("alfa")
+    try:
+        msgid, _ = net.submit(ALDO, [BRUNO])
+        net.expect(ALDO, "avvenuta-consegna", msgid, BRUNO)
+        msgid, _ = net.submit(BRUNO, [ALDO])
+        net.expect(BRUNO, "avvenuta-consegna", msgid, ALDO)
+    finally:
+        net.postconf("alfa", *[f"pec_{name}_milter=unix:pec/{name}" for name in ("access", "incoming")])
+        net.reload_postfix("alfa")
+
+
+@pytest.mark.parametrize("value", ["", "inet:127.0.0.1:9", "{unix:pec/access,default_action=accept}"])
+def test_a_program_by_which_mail_could_pass_takes_nothing_and_says_what_to_mend(net, value):
+    net.drain("alfa", "beta")
+    since = net.now()
+    raw, msgid = net.letter(ALDO, [BRUNO])
+    with set_for_a_while(net, "submission/inet/smtpd_milters", value, shipped_milter("access")):
+        line = net.wait_for_log("alfa", "access", "mail could pass by, so nothing is taken (451)", since)
+        assert "master.cf submission/inet: " in line and "mend: " in line, line
+        # By the other door, which is as it must be.
+        refused_for_now(lambda: net.deployment.submit(ALDO, [BRUNO], raw, service="SUBMISSIONS"))
+    net.deployment.submit(ALDO, [BRUNO], raw, service="SUBMISSIONS")
+    net.expect(ALDO, "avvenuta-consegna", msgid, BRUNO)
+
+
+def test_a_service_that_asks_no_milter_closes_port_25(net):
+    net.drain("alfa", "beta")
+    since = net.now()
+    with set_for_a_while(net, "smtp/inet/smtpd_milters", "{unix:pec/incoming,default_action=accept}", shipped_milter("incoming")):
+        net.wait_for_log("alfa", "incoming", "mail could pass by, so nothing is taken (451)", since)
+        raw, msgid = net.letter(CARLA, [ANNA])
+        refused_for_now(lambda: to_port25(net, raw))
+    assert not any(msgid.encode() in m.raw for m in net.deployment.messages(ANNA))
+    # What Beta has waits there, and goes on by itself.
+    msgid, _ = net.submit(BRUNO, [ALDO])
+    net.expect(BRUNO, "avvenuta-consegna", msgid, ALDO)

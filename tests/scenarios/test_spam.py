@@ -3,7 +3,7 @@
 import smtplib
 
 import pytest
-from network import ANNA, BRUNO, CARLA, HERE, run
+from network import ANNA, BRUNO, CARLA, HERE, run, shipped_milter
 
 pytestmark = pytest.mark.both
 
@@ -33,10 +33,10 @@ def rspamd(net):
     listening = net.execute("alfa", "postfix", "timeout", "60", "bash", "-c", f"{{ {probe}; }} 2>/dev/null", check=False)
     assert listening.returncode == 0, run("docker", "exec", name, "tail", "/var/log/rspamd/rspamd.log", check=False).stdout
     net.postconf("alfa", RSPAMD)
-    net.execute("alfa", "postfix", "postconf", "-P", "smtp/inet/smtpd_milters=$rspamd_milter,$pec_incoming_milter")
+    net.execute("alfa", "postfix", "postconf", "-P", f"smtp/inet/smtpd_milters=$rspamd_milter,{shipped_milter('incoming')}")
     net.reload_postfix("alfa")
     yield name
-    net.execute("alfa", "postfix", "postconf", "-P", "smtp/inet/smtpd_milters=$pec_incoming_milter")
+    net.execute("alfa", "postfix", "postconf", "-P", f"smtp/inet/smtpd_milters={shipped_milter('incoming')}")
     net.execute("alfa", "postfix", "postconf", "-X", "rspamd_milter")
     net.reload_postfix("alfa")
     run("docker", "rm", "-f", name)

@@ -100,19 +100,24 @@ impl Postfix {
     }
 
     /// Ways on which mail could pass by pec-access or pec-incoming, each with the program that it passes by. Only
-    /// what is certain: of listeners that others can reach, by what Postfix does when a milter is missing.
+    /// what is certain: of the ports by which the world and our users come. A socket beside ours, in the directory
+    /// that nobody else may enter, is one that passes mail on to ours.
     pub fn ways_past(&self) -> Vec<WayPast> {
         let mut ways = Vec::new();
         for service in self.services.iter().filter(|s| s.program == "smtpd" && s.is_for_others()) {
             let (parameter, value) = ("smtpd_milters", self.of(service, "smtpd_milters"));
             let listed = milters(value);
+            let takes_passwords = self.of(service, "smtpd_sasl_auth_enable") == "yes";
+            let expected = if takes_passwords { PROGRAMS[0] } else { PROGRAMS[1] };
             let of_ours = PROGRAMS.iter().find_map(|(program, parameter, fallback)| {
                 let socket = Some(self.main(parameter)).filter(|s| !s.is_empty()).unwrap_or(fallback);
                 let found = listed.iter().find(|m| is_same_socket(&m.socket, socket))?;
                 Some((*program, found))
             });
-            let takes_passwords = self.of(service, "smtpd_sasl_auth_enable") == "yes";
-            let expected = if takes_passwords { PROGRAMS[0] } else { PROGRAMS[1] };
+            let of_ours = of_ours.or_else(|| {
+                let beside = listed.iter().find(|m| self.is_beside_ours(&m.socket))?;
+                Some((expected.0, beside))
+            });
             let way = |program, parameter: &str, value: &str, mend: String| WayPast {
                 program,
                 what: format!("master.cf {}: {parameter}", service.id()),
@@ -142,6 +147,21 @@ impl Postfix {
             }
         }
         ways
+    }
+
+    /// Whether a socket lies beside that of pec-access or pec-incoming, and is none of ours that looks at other mail.
+    fn is_beside_ours(&self, socket: &str) -> bool {
+        let directory = |socket: &str| {
+            socket.strip_prefix("unix:").and_then(|path| path.rsplit_once('/')).map(|(dir, _)| dir.to_owned())
+        };
+        let others = ["pec_local_milter", "pec_reports_milter"].map(|name| self.main(name));
+        let is_other = others.iter().any(|other| is_same_socket(socket, other))
+            || ["unix:pec/local", "unix:pec/reports"].iter().any(|other| is_same_socket(socket, other));
+        let beside = |(_, parameter, fallback): &(&str, &str, &str)| {
+            let ours = Some(self.main(parameter)).filter(|s| !s.is_empty()).unwrap_or(fallback);
+            directory(ours).is_some() && directory(ours) == directory(socket)
+        };
+        !is_other && PROGRAMS.iter().any(beside)
     }
 
     /// Asks `postconf` for everything that is in force; `ours` names the parameters that are not Postfix's own.
@@ -266,11 +286,14 @@ pub struct Service {
 }
 
 impl Service {
-    /// Whether other hosts can reach it.
+    /// Whether by it the world or our users come: port 25, 465 or 587, where others can reach it.
     fn is_for_others(&self) -> bool {
-        let host = self.name.rsplit_once(':').map_or("", |(host, _)| host);
+        let (host, port) = self.name.rsplit_once(':').unwrap_or(("", &self.name));
         let is_local = host.starts_with("127.") || matches!(host, "localhost" | "[::1]");
-        matches!(self.kind.as_str(), "inet" | "pass") && !is_local
+        let is_known = ["smtp", "25", "submission", "587", "submissions", "smtps", "465"].contains(&port);
+        // Behind postscreen.
+        let is_passed = self.kind == "pass" && self.name == "smtpd";
+        is_passed || (self.kind == "inet" && is_known && !is_local)
     }
 
     /// As `postconf -P` names it: `smtp/inet`.
@@ -370,6 +393,12 @@ mod tests {
         );
         assert_eq!(past(&plain)[0].2, "accept");
         assert_eq!(past(&plain.with("milter_default_action", "reject")), []);
+        let beside = postfix("").with_option("smtp/inet", "smtpd_milters", Some("unix:pec/tap-incoming"));
+        assert_eq!(past(&beside), [], "something that passes mail on");
+        let reports = postfix("").with_option("smtp/inet", "smtpd_milters", Some("unix:pec/reports"));
+        assert_eq!(past(&reports).len(), 1);
+        assert_eq!(past(&postfix("").with_service("2525", "smtpd")), [], "`pecctl check` tells of it");
+        assert_eq!(past(&postfix("").with_service("0.0.0.0:smtp", "smtpd")).len(), 1);
         let no_milters = postfix("").with_option("smtp/inet", "receive_override_options", Some("no_milters"));
         assert_eq!(past(&no_milters)[0].1, "master.cf smtp/inet: receive_override_options");
     }

@@ -204,9 +204,9 @@ fn callbacks<P: Point>(
         })
         .on_mail(move |context, args| {
             let (point, in_hand) = (point.load_full(), in_hand.one_more());
-            let closed = guard.why();
+            let guard = guard.clone();
             Box::pin(async move {
-                if let Some(why) = closed {
+                if let Some(why) = guard.why().await {
                     let why = format!("Postfix lets mail pass by this program, so nothing is taken: {why}");
                     return wait(&mut context.reply, pec_host::NO_QUEUE_ID, &why);
                 }

@@ -13,49 +13,58 @@ use pec_host::files::{Stamp, stamp};
 use pec_host::maillog;
 use pec_host::parameters::table;
 use pec_host::postfix::Postfix;
+use tokio::sync::Mutex;
 
 /// How often it looks whether the files have changed.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Knows why nothing is to be taken now, if so.
+/// Knows why nothing is to be taken now, if so. The default one never does.
 #[derive(Debug, Clone, Default)]
-pub struct Guard(Arc<ArcSwapOption<String>>);
+pub struct Guard(Option<Arc<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    closed: ArcSwapOption<String>,
+    program: &'static str,
+    directory: PathBuf,
+    /// As main.cf and master.cf were when they were read last. One at a time reads.
+    seen: Mutex<Option<[Option<Stamp>; 2]>>,
+}
 
 impl Guard {
-    /// Why nothing is to be taken now.
-    pub fn why(&self) -> Option<Arc<String>> {
-        self.0.load_full()
+    /// Why nothing is to be taken now. What was mended just before is seen at once.
+    pub async fn why(&self) -> Option<Arc<String>> {
+        let inner = self.0.as_ref()?;
+        if inner.closed.load().is_some() {
+            inner.look().await;
+        }
+        inner.closed.load_full()
     }
 
     /// Looks at the Postfix of this directory before anything is taken, and from time to time as long as anybody
     /// has a copy.
     pub(crate) async fn begin(program: &'static str, config_directory: &Path) -> Self {
-        let guard = Self::default();
-        let mut watch = Watch { program, directory: config_directory.to_owned(), seen: None };
-        watch.look(&guard).await;
-        let held = Arc::downgrade(&guard.0);
+        let (closed, directory) = (ArcSwapOption::default(), config_directory.to_owned());
+        let inner = Arc::new(Inner { closed, program, directory, seen: Mutex::default() });
+        inner.look().await;
+        let held = Arc::downgrade(&inner);
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(LOOK).await;
-                let Some(held) = held.upgrade() else { return };
-                watch.look(&Self(held)).await;
+                let Some(inner) = held.upgrade() else { return };
+                inner.look().await;
             }
         });
-        guard
+        Self(Some(inner))
     }
 }
 
-struct Watch {
-    program: &'static str,
-    directory: PathBuf,
-    seen: Option<[Option<Stamp>; 2]>,
-}
-
-impl Watch {
-    async fn look(&mut self, guard: &Guard) {
+impl Inner {
+    async fn look(&self) {
+        let mut seen = self.seen.lock().await;
         let stamp_of = |name| std::fs::metadata(self.directory.join(name)).ok().map(|m| stamp(&m));
         let now = ["main.cf", "master.cf"].map(stamp_of);
-        if self.seen == Some(now) {
+        if *seen == Some(now) {
             return;
         }
         let directory = self.directory.clone();
@@ -66,7 +75,7 @@ impl Watch {
             // Half written, or no postconf: what was known holds, and it is asked again.
             Err(why) => return maillog::postfix_not_read(&why),
         };
-        self.seen = Some(now);
+        *seen = Some(now);
         let ways: Vec<String> = postfix
             .ways_past()
             .into_iter()
@@ -76,15 +85,15 @@ impl Watch {
                 format!("{} is {value}; mend: {}", way.what, way.mend)
             })
             .collect();
-        let was_closed = guard.why().is_some();
+        let was_closed = self.closed.load().is_some();
         if ways.is_empty() {
             if was_closed {
                 maillog::no_way_past(self.program);
             }
-            guard.0.store(None);
+            self.closed.store(None);
         } else {
             ways.iter().for_each(|way| maillog::way_past(self.program, way));
-            guard.0.store(Some(Arc::new(ways.join("; "))));
+            self.closed.store(Some(Arc::new(ways.join("; "))));
         }
     }
 }
