@@ -1,7 +1,9 @@
 //! The invariants of certified mail, asked of what the provider has written down.
 //!
 //! Promise: an answer is a violation that somebody must look at, never a matter of taste. Each rule is one
-//! question that gives what breaks it: which message, and what about it. pec-clock asks about the last days,
+//! question that gives what breaks it: which message, and what about it. A row and a fact belong together by the
+//! message's identifier: what the log calls a provider is what daticert.xml says, which the directory may spell in
+//! another way. pec-clock asks about the last days,
 //! `pecctl log audit` about everything.
 
 use pec_core::clock::Moment;
@@ -63,7 +65,7 @@ pub const RULES: &[Rule] = &[
                   AND event IN ({notices})
                   AND NOT EXISTS (
                       SELECT FROM fact
-                      WHERE fact.provider = log.gestore AND fact.identificativo = log.identificativo
+                      WHERE fact.identificativo = log.identificativo
                         AND fact.kind = log.event AND fact.message_id = log.message_id)",
                 notices = list(Event::all().into_iter().filter(|event| event.is_notice())),
             )
@@ -76,9 +78,9 @@ pub const RULES: &[Rule] = &[
             "
             SELECT fact.identificativo, fact.kind || ' ' || fact.recipient || ' ' || fact.message_id
             FROM fact
-            JOIN (SELECT DISTINCT gestore, identificativo FROM log
+            JOIN (SELECT DISTINCT identificativo FROM log
                   WHERE seq > $1 AND $2::int8 IS NOT NULL) AS m
-              ON fact.provider = m.gestore AND fact.identificativo = m.identificativo
+              ON fact.identificativo = m.identificativo
             WHERE fact.notice_sha256 IS NOT NULL
               AND (SELECT count(*) FROM log
                    WHERE log.identificativo = fact.identificativo AND log.event = fact.kind
@@ -111,9 +113,9 @@ pub const RULES: &[Rule] = &[
                 "
                 SELECT a.identificativo, a.recipient || ': ' || a.kind || ', ' || b.kind
                 FROM fact AS a
-                JOIN (SELECT DISTINCT gestore, identificativo FROM log
+                JOIN (SELECT DISTINCT identificativo FROM log
                       WHERE seq > $1 AND $2::int8 IS NOT NULL) AS m
-                  ON a.provider = m.gestore AND a.identificativo = m.identificativo
+                  ON a.identificativo = m.identificativo
                 JOIN fact AS b
                   ON b.provider = a.provider AND b.identificativo = a.identificativo
                  AND md5(b.recipient) = md5(a.recipient)
@@ -131,7 +133,8 @@ pub const RULES: &[Rule] = &[
                 "
                 SELECT fact.identificativo, fact.kind || ' ' || fact.recipient
                 FROM log
-                JOIN fact ON fact.provider = log.gestore AND fact.identificativo = log.identificativo
+                JOIN sent ON sent.identificativo = log.identificativo
+                JOIN fact ON fact.provider = sent.provider AND fact.identificativo = sent.identificativo
                 WHERE log.seq > $1 AND $2::int8 IS NOT NULL
                   AND log.event = '{Accesso}'
                   AND fact.happened_at < date_trunc('second', log.happened_at)"
@@ -146,18 +149,17 @@ pub const RULES: &[Rule] = &[
             format!(
                 "
                 SELECT log.identificativo, r.address
-                FROM log, unnest(log.destinatari) AS d (text),
+                FROM log
+                JOIN fact AS a ON a.identificativo = log.identificativo AND a.kind = '{Accettazione}',
+                     unnest(log.destinatari) AS d (text),
                      lower(left(d.text, -length(' ({Certificato})'))) AS r (address)
                 WHERE log.seq > $1
                   AND log.event = '{Accesso}'
                   AND d.text LIKE '% ({Certificato})'
-                  AND EXISTS (
-                      SELECT FROM fact AS a
-                      WHERE a.provider = log.gestore AND a.identificativo = log.identificativo
-                        AND a.kind = '{Accettazione}' AND a.happened_at < to_timestamp($2::int8 - 90000))
+                  AND a.happened_at < to_timestamp($2::int8 - 90000)
                   AND NOT EXISTS (
                       SELECT FROM fact AS f
-                      WHERE f.provider = log.gestore AND f.identificativo = log.identificativo
+                      WHERE f.provider = a.provider AND f.identificativo = a.identificativo
                         AND f.kind IN ({outcomes}, '{Preavviso24}') AND md5(f.recipient) = md5(r.address))
                   AND NOT EXISTS (
                       SELECT FROM ricevuta AS v
