@@ -219,6 +219,7 @@ impl Revocations for CrlDirectory {
             Remark::ProfileBroken { provider, sha1, breaches } => {
                 maillog::profile_broken(provider, sha1, breaches);
             }
+            Remark::Sha1(common_name) => maillog::signed_with_sha1(common_name),
             Remark::PerhapsRevoked(words) => maillog::crl_warning(words),
             Remark::Skipped(url) => maillog::crl_skipped(url),
         }

@@ -166,6 +166,11 @@ pub fn profile_broken(provider: &str, sha1: &str, breaches: &str) {
     );
 }
 
+/// A provider signs over SHA-1. The network needs it; said once for each.
+pub fn signed_with_sha1(common_name: &str) {
+    info_line!(NO_QUEUE_ID, "signature: {common_name} signs with SHA-1, which is believed all the same");
+}
+
 /// Another directory of providers is in force: signed when, and how much of it is different.
 pub fn directory_new(from: &str, signed: Option<Moment>, providers: usize, domains: usize, changes: usize) {
     let signed = signed.map_or("unknown".to_owned(), |at| at.to_string());

@@ -63,6 +63,8 @@ pub enum Remark<'a> {
         /// Which rules.
         breaches: String,
     },
+    /// Its signatures are over SHA-1: whose they are.
+    Sha1(&'a str),
     /// Whether a certificate is revoked is not known: why.
     PerhapsRevoked(&'a str),
     /// This address of a list is not asked, since it is no `http://` one.
@@ -251,6 +253,9 @@ impl TrustedCas {
         }
         let signer = one_that_signed(content, signature, &along)?;
         let chain = self.chain(&signer, &along, at)?;
+        if walked.has_sha1 && self.is_first(format!("SHA-1 {}", common_name(&signer))) {
+            self.remark(&Remark::Sha1(&common_name(&signer)));
+        }
         Ok(SignedBy {
             chain,
             sha1: certificate_hash(&signer, MessageDigest::sha1()),

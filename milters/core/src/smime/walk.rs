@@ -56,6 +56,8 @@ pub enum WalkError {
 pub struct Walked<'a> {
     /// How many have signed.
     pub signers: usize,
+    /// Whether a signer's digest is SHA-1.
+    pub has_sha1: bool,
     /// The X.509 certificates, each whole, as they follow each other.
     pub certificates: Vec<&'a [u8]>,
 }
@@ -63,12 +65,7 @@ pub struct Walked<'a> {
 /// Looks through a signature that came in a message.
 pub fn walk(signature: &[u8]) -> Result<Walked<'_>, WalkError> {
     at_most("bytes", signature.len(), LENGTH)?;
-    walk_file(signature, ELEMENTS)
-}
-
-/// Looks through a SignedData that holds its content, in DER and of a length that is bounded already.
-pub fn walk_signed_file(der: &[u8]) -> Result<Walked<'_>, WalkError> {
-    walk_file(der, ELEMENTS)
+    walk_signed_file(signature)
 }
 
 const SEQUENCE: u8 = 0x30;
@@ -98,8 +95,9 @@ fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), WalkErr
     if count > limit { Err(WalkError::TooMany { what, count, limit }) } else { Ok(()) }
 }
 
-fn walk_file(bytes: &[u8], elements: usize) -> Result<Walked<'_>, WalkError> {
-    let tree = Tree::read(bytes, elements)?;
+/// Looks through a SignedData that may hold its content, of a length that is bounded already.
+pub fn walk_signed_file(bytes: &[u8]) -> Result<Walked<'_>, WalkError> {
+    let tree = Tree::read(bytes, ELEMENTS)?;
     let missing = WalkError::NotSigned;
     let mut outer = tree.children(0);
     let is_signed = outer.next().is_some_and(|kind| tree.content(kind) == SIGNED_DATA);
@@ -113,7 +111,7 @@ fn walk_file(bytes: &[u8], elements: usize) -> Result<Walked<'_>, WalkError> {
     let digests = fields.next().filter(|at| tree.tag(*at) == SET).ok_or(missing("it names no digests"))?;
     at_most("digest algorithms", tree.children(digests).count(), DIGEST_ALGORITHMS)?;
     fields.next().filter(|at| tree.tag(*at) == SEQUENCE).ok_or(missing("it has no encapContentInfo"))?;
-    let mut walked = Walked { signers: 0, certificates: Vec::new() };
+    let mut walked = Walked { signers: 0, has_sha1: false, certificates: Vec::new() };
     let mut signer_infos = None;
     for field in fields {
         match (tree.tag(field), signer_infos) {
@@ -131,7 +129,7 @@ fn walk_file(bytes: &[u8], elements: usize) -> Result<Walked<'_>, WalkError> {
     walked.signers = tree.children(signer_infos).count();
     at_most("signers", walked.signers, SIGNERS)?;
     for signer in tree.children(signer_infos) {
-        tree.signer(signer)?;
+        walked.has_sha1 |= tree.signer(signer)?;
     }
     Ok(walked)
 }
@@ -226,12 +224,13 @@ impl<'a> Tree<'a> {
     }
 
     /// A SignerInfo: version, sid, digestAlgorithm, `[0]` signed attributes, signatureAlgorithm, signature,
-    /// `[1]` unsigned attributes.
-    fn signer(&self, signer: usize) -> Result<(), WalkError> {
+    /// `[1]` unsigned attributes. `true`: its digest is SHA-1.
+    fn signer(&self, signer: usize) -> Result<bool, WalkError> {
         let missing = |_: ()| WalkError::NotSigned("a signerInfo is not whole");
         let mut fields = self.children(signer).skip(2);
         let digest = fields.next().ok_or(()).map_err(missing)?;
         self.hash("digest algorithm", digest)?;
+        let is_sha1 = self.children(digest).next().is_some_and(|oid| self.content(oid) == SHA1);
         let mut next = fields.next().ok_or(()).map_err(missing)?;
         if self.tag(next) == 0xa0 {
             at_most("signed attributes", self.children(next).count(), ATTRIBUTES)?;
@@ -241,11 +240,12 @@ impl<'a> Tree<'a> {
         fields.next().ok_or(()).map_err(missing)?;
         match fields.next() {
             Some(unsigned) if self.tag(unsigned) == 0xa1 => {
-                at_most("unsigned attributes", self.children(unsigned).count(), ATTRIBUTES)
+                at_most("unsigned attributes", self.children(unsigned).count(), ATTRIBUTES)?;
             }
-            Some(_) => Err(missing(())),
-            None => Ok(()),
+            Some(_) => return Err(missing(())),
+            None => {}
         }
+        Ok(is_sha1)
     }
 
     /// An AlgorithmIdentifier that names a digest.
@@ -310,9 +310,11 @@ const RSASSA_PSS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 10];
 const MD5: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 2, 5];
 const MD5_WITH_RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 4];
 
+const SHA1: &[u8] = &[0x2b, 14, 3, 2, 26];
+
 /// SHA-1, which the network needs, and the SHA-2 family.
 const DIGESTS: &[&[u8]] = &[
-    &[0x2b, 14, 3, 2, 26],
+    SHA1,
     &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1],
     &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2],
     &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 3],
