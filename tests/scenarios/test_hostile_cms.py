@@ -6,7 +6,7 @@ import smtplib
 import subprocess
 
 import pytest
-from network import ANNA, BRUNO, CARLA
+from network import ALDO, ANNA, BRUNO, CARLA
 
 pytestmark = pytest.mark.both
 
@@ -82,6 +82,7 @@ def test_a_program_that_aborts_comes_back_by_itself(net, program):
     net.drain("alfa", "beta")
     net.execute("alfa", program, "sh", "-c", f"kill -ABRT $(pidof pec-{program})")
     net.wait_until_up("alfa", program)
-    msgid, _ = net.submit(BRUNO, [ANNA])
-    net.expect(BRUNO, "avvenuta-consegna", msgid, ANNA)
-    net.expect(BRUNO, "accettazione", msgid)
+    for sender, recipient in ((BRUNO, ALDO), (ALDO, BRUNO)):
+        msgid, _ = net.submit(sender, [recipient])
+        net.expect(sender, "accettazione", msgid)
+        net.expect(sender, "avvenuta-consegna", msgid, recipient)
