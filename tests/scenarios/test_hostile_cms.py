@@ -4,6 +4,7 @@ back by itself."""
 import base64
 import smtplib
 import subprocess
+import time
 
 import pytest
 from network import ALDO, ANNA, BRUNO, CARLA
@@ -80,7 +81,12 @@ def test_a_signature_with_very_many_digests_is_answered_and_so_is_the_next_messa
 @pytest.mark.parametrize("program", ["access", "incoming", "delivery", "clock"])
 def test_a_program_that_aborts_comes_back_by_itself(net, program):
     net.drain("alfa", "beta")
-    net.execute("alfa", program, "sh", "-c", f"kill -ABRT $(pidof pec-{program})")
+    before = net.execute("alfa", program, "pidof", f"pec-{program}").stdout
+    net.execute("alfa", program, "sh", "-c", f"kill -ABRT {before}")
+    deadline = time.monotonic() + 60
+    while net.execute("alfa", program, "pidof", f"pec-{program}", check=False).stdout in ("", before):
+        assert time.monotonic() < deadline, net.logs("alfa", program)[-2000:]
+        time.sleep(0.1)
     net.wait_until_up("alfa", program)
     for sender, recipient in ((BRUNO, ALDO), (ALDO, BRUNO)):
         msgid, _ = net.submit(sender, [recipient])
