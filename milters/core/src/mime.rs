@@ -151,25 +151,37 @@ pub fn part(bytes: &[u8], range: Range<usize>) -> Result<Part, MimeError> {
 /// Multiparts of the message itself must be whole. One in an attached message need not: a bounce cuts what it
 /// returns. It ends then where the attached message ends, and what cannot be taken apart there is a leaf.
 pub fn walk(header: &Header, body: &[u8], leaf: impl FnMut(&Header, Range<usize>)) -> Result<(), MimeError> {
-    Walk { bytes: body, parts: 0, most: MOST_PARTS, leaf }.entity(header, 0..body.len(), 0, Place::default())
+    Walk { bytes: body, parts: 0, most: MOST_PARTS, is_counted: false, leaf }.entity(
+        header,
+        0..body.len(),
+        0,
+        Place::default(),
+    )
 }
 
 /// As [`walk`], of a message that lies in another one and whose bytes were got out of it.
 pub fn walk_attached(message: &[u8], leaf: impl FnMut(&Header, Range<usize>)) -> Result<(), MimeError> {
-    Walk { bytes: message, parts: 0, most: MOST_PARTS, leaf }.message(0..message.len(), 0)
+    Walk { bytes: message, parts: 0, most: MOST_PARTS, is_counted: false, leaf }.message(0..message.len(), 0)
 }
 
 /// Whether a message, whoever wrote it and however badly, has at most `most` parts, none too deep, each with a
 /// header of bounded length: asked before the work is done that grows with them. Only these are errors here.
 pub fn within(header: &Header, body: &[u8], most: usize) -> Result<(), MimeError> {
     let place = Place { attached: true, digest: false };
-    Walk { bytes: body, parts: 0, most, leaf: |_: &Header, _| {} }.entity(header, 0..body.len(), 0, place)
+    Walk { bytes: body, parts: 0, most, is_counted: true, leaf: |_: &Header, _| {} }.entity(
+        header,
+        0..body.len(),
+        0,
+        place,
+    )
 }
 
 struct Walk<'a, F> {
     bytes: &'a [u8],
     parts: usize,
     most: usize,
+    /// Only numbers matter: what programs read in several ways is read in one.
+    is_counted: bool,
     leaf: F,
 }
 
@@ -203,7 +215,7 @@ impl<F: FnMut(&Header, Range<usize>)> Walk<'_, F> {
         // An attached message is somebody else's: what is wrong with it is not the sender's fault, but nobody
         // can say what lies in it.
         let ambiguous = if place.attached { header.ambiguous_multipart() } else { header.ambiguous() };
-        if let Some(field) = ambiguous {
+        if let Some(field) = ambiguous.filter(|_| !self.is_counted) {
             return Err(MimeError::Ambiguous(field));
         }
         if essence.starts_with("multipart/") {
