@@ -734,7 +734,7 @@ mod tests {
                 "submission/inet",
                 "smtpd_milters",
                 Some("inet:rspamd.test:11332 unix:pec/access"),
-                "it must be unix:pec/access",
+                "it must be {unix:pec/access,default_action=tempfail}",
             ),
             (
                 "cleanup-access/unix",
