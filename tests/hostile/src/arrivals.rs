@@ -1528,6 +1528,11 @@ fn signatures(row: Row<'_>, hands: &Hands) {
         &|b| format!("--EVIL\r\nContent-Type: text/plain\r\n\r\nfalso\r\n--EVIL--\r\n{b}"),
         Anomaly("sembra l'inizio di un'altra parte"),
     );
+    shape(
+        "a CR alone before it, for some the end of a line",
+        &|b| format!("x\r--s\r\rfalso\r\n{b}"),
+        Anomaly("sembra l'inizio"),
+    );
     shape("a line behind it that begins so", &|b| format!("{b}-- \r\nfirma\r\n"), Anomaly("sembra l'inizio"));
     shape("a virus before it", &|b| format!("{}\r\n{b}", crate::VIRUS), Refused("554 5.7.1"));
     shape("a virus behind it", &|b| format!("{b}{}\r\n", crate::VIRUS), Refused("554 5.7.1"));
@@ -1606,6 +1611,31 @@ fn receipts(row: Row<'_>, hands: &Hands) {
             SENT,
             "<consegna>ANNA@PEC.alfa.test</consegna><errore-esteso>5.1.1</errore-esteso>",
         ),
+        Receipt,
+    );
+    let no_msgid = || r("avvenuta-consegna", SENT, about).xml("<msgid>&lt;1@client.test&gt;</msgid>", "");
+    case("avvenuta-consegna without msgid", no_msgid(), Receipt);
+    case(
+        "avvenuta-consegna without msgid, with a reference",
+        no_msgid().also("X-Riferimento-Message-ID", "<1@client.test>"),
+        Anomaly("X-Riferimento-Message-ID indica <1@client.test>, e daticert.xml indica -"),
+    );
+    case(
+        "avvenuta-consegna with another subject",
+        r("avvenuta-consegna", SENT, about).field("Subject", "POSTA CERTIFICATA: atto giudiziario"),
+        Anomaly("non inizia come quello di un messaggio avvenuta-consegna"),
+    );
+    case(
+        "avvenuta-consegna in the name of another address",
+        r("avvenuta-consegna", SENT, about)
+            .field("From", &format!("\"presidente@tribunale.test\" <{ALFA_SIGNS}>")),
+        Anomaly("il campo From indica un altro indirizzo"),
+    );
+    case(
+        "avvenuta-consegna with a name that is none",
+        r("avvenuta-consegna", SENT, about)
+            .xml(">Prova<", ">Con un nome<")
+            .field("From", &format!("\"Posta certificata\" <{ALFA_SIGNS}>")),
         Receipt,
     );
     case(
