@@ -511,11 +511,33 @@ async fn receipts_of_others_about_others_are_delivered_unchanged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_in_daticert_is_no_cause_for_anything() {
-    let scene = Scene::of_alfa().await;
-    let mut busta = scene.sent_to_bruno().await;
-    busta.gestore_emittente = "ALFA Pec spa".to_owned();
-    delivered(&scene, &scene.network.beta, &busta, BRUNO).give_to(scene.incoming).await.queued();
-    assert_eq!(scene.alfas("SELECT provider FROM ricevuta").await, ["Beta Posta S.r.l."]);
+    const NAMES: [&str; 2] = ["BETA POSTA S.R.L.", "Tutt'altro nome"];
+    for name in NAMES {
+        let scene = Scene::of_alfa().await;
+        let busta = scene.sent_to_bruno().await;
+        let signer = scene.network.signer(&scene.network.beta);
+        let issuer = Issuer { provider_name: name, service_domain: "gestore.beta.test", signer: &signer };
+        let notice = avvenuta_consegna(issuer, &busta, BRUNO, at(), None, "pec.9.x@gestore.test").unwrap();
+        let receipt = arriving(notice, &issuer.address(), &[ANNA]);
+        receipt.give_to(scene.incoming).await.queued();
+        assert_eq!(scene.alfas("SELECT provider FROM ricevuta").await, ["Beta Posta S.r.l."], "{name}");
+    }
+    for name in NAMES {
+        let scene = Scene::of_beta().await;
+        let Network { alfa, .. } = &scene.network;
+        let mut called = gamma(&scene.network);
+        (called.settings, called.keys) = (alfa.settings.clone(), alfa.keys.clone());
+        called.settings.provider_name = name.to_owned();
+        let mail = envelope(&scene.network, &called, &[BRUNO], LETTER);
+        mail.give_to(scene.incoming).await.queued().recipient("presa-in-carico+");
+        let beta = &scene.network.beta.settings.database;
+        assert_eq!(
+            column(beta, "SELECT provider FROM custody").await,
+            ["Alfa PEC S.p.A."],
+            "the directory's"
+        );
+        assert_eq!(column(beta, "SELECT gestore FROM log WHERE event = 'ricezione'").await, [name]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -224,7 +224,8 @@ pub const RULES: &[Rule] = &[
                   ON v.identificativo = m.identificativo
                 WHERE NOT EXISTS (
                     SELECT FROM log
-                    WHERE log.identificativo = v.identificativo AND log.event = '{RICEVUTA}' || v.kind)"
+                    WHERE log.identificativo = v.identificativo AND log.event = '{RICEVUTA}' || v.kind
+                      AND starts_with(v.message_id, log.message_id))"
             )
         },
     },
@@ -235,7 +236,9 @@ pub const RULES: &[Rule] = &[
             "
             SELECT identificativo, 'row ' || seq || ' of ' || recorded_at
             FROM log
-            WHERE seq > (SELECT coalesce(max(high), 0) FROM seal) AND seq > $1
+            WHERE (seq > (SELECT coalesce(max(high), 0) FROM seal)
+                   OR seq <@ (SELECT gaps FROM seal ORDER BY number DESC LIMIT 1))
+              AND seq > $1
               AND recorded_at < to_timestamp($2::int8 - 120)"
                 .to_owned()
         },

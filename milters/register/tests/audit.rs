@@ -68,6 +68,8 @@ const BREAKS: &[(&str, &str)] = &[
         '{bruno@pec.beta.test,protocollo@comune.example}'",
     ),
     ("receipts-are-rows", "DELETE FROM log WHERE event = 'ricevuta-avvenuta-consegna'"),
+    // The row of another recipient's receipt is not this one's.
+    ("receipts-are-rows", "UPDATE log SET message_id = 'other@x' WHERE event = 'ricevuta-avvenuta-consegna'"),
     (
         "everything-is-sealed",
         "UPDATE seal SET high = 4; UPDATE log SET recorded_at = to_timestamp(NOW - 121)",
