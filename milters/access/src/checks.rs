@@ -10,7 +10,7 @@ use pec_core::address::Address;
 use pec_core::attachments::Blocked;
 use pec_core::header::Field;
 use pec_core::identifier::is_identifier;
-use pec_core::message::{Body, MAX_LINE_LENGTH};
+use pec_core::message::MAX_LINE_LENGTH;
 use pec_core::mime::MimeError;
 use pec_milter::Transaction;
 
@@ -328,8 +328,7 @@ pub fn formal_exceptions(transaction: &Transaction, sender: &Address, limits: Li
     if let Some(text) = header.text("Message-ID").filter(|text| !is_message_id(text)) {
         found.push(Eccezione::MessageId(quoted(&text)));
     }
-    let stray_in_field = |field: &Field| Body::from_bytes(field.value.clone()).has_nul_or_bare_cr();
-    if transaction.body.has_nul_or_bare_cr() || header.fields().iter().any(stray_in_field) {
+    if transaction.body.has_nul_or_bare_cr() || header.has_nul_or_bare_cr() {
         found.push(Eccezione::NulOrBareCr);
     }
     if header.fields().first().is_some_and(|field| field.is(MAILBOX_LINE)) {

@@ -18,7 +18,7 @@ use miniz_oxide::inflate::decompress_to_vec_with_limit;
 
 use crate::header::{Field, Header, before_line_break, decoded_words, line_end};
 use crate::mime::{MimeError, walk, walk_attached};
-use crate::showable::showable;
+use crate::showable::is_shown;
 
 /// Bytes of nested archives that are unpacked or read for one message, beyond its own size: archives in
 /// archives hardly get smaller.
@@ -411,8 +411,7 @@ fn is_zip(beginning: &[u8]) -> bool {
 /// What follows the last dot of a file's name, in lower case. Windows leaves out dots and blanks at the end, and
 /// nobody sees what has no width.
 fn extension(name: &str) -> Option<String> {
-    let name: String =
-        name.chars().filter(|&c| showable(c.encode_utf8(&mut [0; 4])).starts_with(c)).collect();
+    let name: String = name.chars().filter(|&c| is_shown(c)).collect();
     let at_end = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '.' | '"');
     let file = name.rsplit(['/', '\\']).next()?;
     // What follows a colon names a stream of the file (NTFS): `a.js::$DATA` is a.js.

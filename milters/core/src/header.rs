@@ -10,6 +10,7 @@ use memchr::memchr_iter;
 
 use crate::address::Address;
 use crate::literal::is_odd_multipart;
+use crate::message::Body;
 
 /// A media type or disposition longer than this (bytes) is none.
 const MEDIA_FIELD_MAX_BYTES: usize = 8192;
@@ -185,6 +186,11 @@ impl Header {
             }
         }
         token
+    }
+
+    /// Whether a field holds a NUL, or a CR that ends no line.
+    pub fn has_nul_or_bare_cr(&self) -> bool {
+        self.0.iter().any(|field| Body::from_bytes(field.value.clone()).has_nul_or_bare_cr())
     }
 
     /// What is wrong with the fields that say how a body is to be read, if anything: programs that read it in

@@ -22,6 +22,11 @@ pub fn quotable(text: &str) -> String {
     showable(text).replace(is_double_quote, "'")
 }
 
+/// Whether a character shows as itself.
+pub fn is_shown(c: char) -> bool {
+    !c.is_control() && !misleads(c)
+}
+
 /// Direction marks, embeddings, overrides and isolates; line and paragraph separators; blanks without width; tags.
 /// The joiners of Persian and of emoji are none of them.
 fn misleads(c: char) -> bool {

@@ -31,14 +31,7 @@ async fn with_keys(network: &Network, keys: Keys) -> Host {
     let mut settings = network.alfa.settings.clone();
     settings.certificate_file = keys.certificate_file.clone();
     settings.signing_key = SigningKey::File(keys.key_file.clone());
-    let Host { mailboxes, mailboxes_no_quota, outgoing, .. } = &network.alfa;
-    Host {
-        settings,
-        keys,
-        mailboxes: mailboxes.clone(),
-        mailboxes_no_quota: mailboxes_no_quota.clone(),
-        outgoing: outgoing.clone(),
-    }
+    Host { settings, keys, ..network.alfa.clone() }
 }
 
 /// Puts another certificate into Alfa's record.

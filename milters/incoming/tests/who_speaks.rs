@@ -51,14 +51,7 @@ fn gamma(network: &Network) -> Host {
     settings.local_domains = HashSet::from(["gestore.gamma.test", "pec.gamma.test"].map(str::to_owned));
     settings.certificate_file.clone_from(&keys.certificate_file);
     settings.signing_key = SigningKey::File(keys.key_file.clone());
-    let Host { mailboxes, mailboxes_no_quota, outgoing, .. } = &network.beta;
-    Host {
-        settings,
-        keys,
-        mailboxes: mailboxes.clone(),
-        mailboxes_no_quota: mailboxes_no_quota.clone(),
-        outgoing: outgoing.clone(),
-    }
+    Host { settings, keys, ..network.beta.clone() }
 }
 
 impl Scene {

@@ -51,6 +51,7 @@ pub struct Network {
 }
 
 /// One provider.
+#[derive(Clone)]
 pub struct Host {
     /// Its parameters.
     pub settings: Settings,
